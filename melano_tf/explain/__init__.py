@@ -1,0 +1,1 @@
+"""Class activation maps and probability maps: arrays in, arrays out."""

@@ -1,0 +1,1 @@
+"""Keras layers and functional models, written in `keras.ops`."""

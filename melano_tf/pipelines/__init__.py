@@ -1,0 +1,1 @@
+"""From records to batches: TFRecord stores and tf.data."""

@@ -1,0 +1,1 @@
+"""Tables beside the published ones, and figures."""

@@ -1,0 +1,1 @@
+"""From a gigapixel file to tiles: numpy, OpenSlide, OpenCV and pandas; no TensorFlow."""

@@ -1,0 +1,28 @@
+"""Where `data_specs/` lies: inside the wheel once installed, beside the package in a checkout."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from melano_tf.errors import InputError
+
+
+def spec_path(name: str) -> Path:
+    """The path of `data_specs/<name>`, for example `spitzoid.yaml` or `published/spitzoid.csv`.
+
+    Raises:
+        InputError: neither the installed package nor the checkout holds that file.
+    """
+    package = Path(str(files("melano_tf")))
+    for folder in (package / "data_specs", package.parent / "data_specs"):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"data_specs/{name}: not found beside {package}; reinstall melano_tf")
+
+
+def load_spec(name: str) -> dict[str, Any]:
+    """The data set description `data_specs/<name>.yaml` as a dict."""
+    import yaml
+
+    with spec_path(f"{name}.yaml").open(encoding="utf-8") as file:
+        return dict(yaml.safe_load(file))

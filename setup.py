@@ -1,0 +1,65 @@
+"""Packaging: `pip install .` for the tool, `pip install ".[test]"` for its tests, `".[dev]"` for its linters."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+TEST = ["pytest>=8.3,<10", "hypothesis>=6.100,<7"]
+
+setup(
+    name="melano_tf",
+    version="0.1.0",
+    description="Keras / TensorFlow reproductions of five melanoma papers: slides, dermoscopy, tables with intervals",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    # data_specs/ stands at the top of the checkout, where people look for it, and travels inside the package.
+    packages=[
+        *find_packages(include=["melano_tf", "melano_tf.*"]),
+        "melano_tf.data_specs",
+        "melano_tf.data_specs.published",
+    ],
+    package_dir={
+        "melano_tf": "melano_tf",
+        "melano_tf.data_specs": "data_specs",
+        "melano_tf.data_specs.published": "data_specs/published",
+    },
+    package_data={
+        "melano_tf.data_specs": ["*.yaml"],
+        "melano_tf.data_specs.published": ["*.csv"],
+    },
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15,<3.16",
+        "numpy>=2.1,<3",
+        "pandas>=2.2,<4",
+        "pyarrow>=17",
+        "scikit-learn>=1.5,<2",
+        "matplotlib>=3.9,<4",
+        "opencv-python-headless>=4.10,<6",
+        "openslide-python>=1.4,<2",
+        "openslide-bin>=4.0.0.6",
+        "tifffile>=2024.8",
+        "shapely>=2.0,<3",
+        "pandera[pandas]>=0.22,<1",
+        "PyYAML>=6,<7",
+        "tyro>=0.9,<2",
+        "tqdm>=4.66,<5",
+        "tensorboard>=2.20,<3",
+        "tf-keras-vis>=0.8.7,<0.9",
+    ],
+    extras_require={
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.15,<0.18", "mypy>=1.15,<3", "import-linter>=2.3,<3", "pandas-stubs", "types-PyYAML", "types-shapely", "types-tqdm", "types-defusedxml"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Intended Audience :: Science/Research",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
+)
