@@ -1,12 +1,44 @@
-"""A run's folder: settings, environment, finished steps, atomic files; a model's sidecar."""
+"""A run's folder: settings, environment, finished steps, atomic files; a model's sidecar.
+
+A run's folder is its own record. `run.json` says what was asked, by which command, with which versions, on what;
+`steps/<name>.json` says that a step is finished, with the key of everything that it depends on and the files that it
+wrote. The same command again therefore goes on where it stopped, and a changed setting re-runs what depends on it.
+"""
 
 import contextlib
+import dataclasses
+import errno
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from melano_tf import __version__
+from melano_tf.errors import InputError
+
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "matplotlib",
+    "opencv-python-headless",
+    "openslide-python",
+    "openslide-bin",
+    "tf-keras-vis",
+    "shapely",
+    "tifffile",
+)
 
 
 @contextlib.contextmanager
@@ -44,3 +76,323 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal, read in pieces."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(content: Any) -> str:
+    """A short key of anything that JSON can hold (paths as text); equal content, equal key."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def seed_for(seed: int, *names: str) -> int:
+    """A seed of 31 bits for one purpose, from the run's one seed and the purpose's name."""
+    return int(digest([seed, *names]), 16) % 2**31
+
+
+def plain(settings: Any) -> Any:
+    """Settings dataclasses as dicts, lists and scalars that JSON can hold."""
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        return {field.name: plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    if isinstance(settings, Mapping):
+        return {str(key): plain(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [plain(value) for value in settings]
+    return str(settings) if isinstance(settings, Path) else settings
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted names, as the command line spells them."""
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Versions, machine and source revision, as a run records them. It imports none of the packages."""
+    return {
+        "melano_tf": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "source_revision": source_revision(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def source_revision() -> str | None:
+    """The git revision of the checkout that this code runs from ("…+changes" if edited), or None once installed."""
+    package = Path(__file__).resolve().parent
+    if not (package.parent / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(package.parent), *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "melano_tf") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sidecar:
+    """What stands beside every trained model, as `<model>.json`: all that predict, export and the report need.
+
+    Attributes:
+        kind: which family of model this is, for example "spitzoid-target".
+        classes: names in the order of the outputs.
+        input_px: side of the square input in pixels.
+        preprocessing: how an input is made: mpp, tile size, colour order, scaling.
+        threshold: decision threshold on the positive class's probability.
+        threshold_from: where the threshold was chosen.
+        calibration: parameters of the probability's calibration, or None where none was fitted.
+        taxonomy: the tree of classes of a hierarchical model, or None.
+        run: recipe, seed, step key and measured numbers of the run it came from.
+        companions: other model files that it needs, relative to its own folder.
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+    input_px: int
+    preprocessing: Mapping[str, Any]
+    threshold: float
+    threshold_from: str
+    run: Mapping[str, Any]
+    calibration: Mapping[str, Any] | None = None
+    taxonomy: Mapping[str, Any] | None = None
+    companions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @staticmethod
+    def path(model: Path) -> Path:
+        """Where the sidecar of a model file lies."""
+        return Path(model).with_suffix(".json")
+
+    def write(self, model: Path) -> Path:
+        """Write the sidecar beside a model file; returns its path."""
+        write_json(self.path(model), plain(self))
+        return self.path(model)
+
+    @classmethod
+    def read(cls, model: Path) -> "Sidecar":
+        """The sidecar of a model file.
+
+        Raises:
+            InputError: the model or its sidecar is missing or damaged.
+        """
+        if not Path(model).is_file():
+            raise InputError(f"{model}: no such model file; a run writes its models to <out>/models/*.keras")
+        try:
+            content = read_json(cls.path(model))
+            content["classes"] = tuple(content["classes"])
+            return cls(**content)
+        except FileNotFoundError:
+            raise InputError(f"{model}: its sidecar {cls.path(model).name} is missing; copy both files") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{cls.path(model)}: not a model's sidecar ({error})") from None
+
+
+class Run:
+    """One run's folder, locked for this process while it is open (use it as a context manager).
+
+    Args:
+        folder: the run's folder; made if missing.
+        recipe: name of the recipe; a folder of another recipe is refused.
+        settings: the settings dataclass of the recipe.
+        threads: threads that the run may use, for the record.
+        say: shows a line to the person at the terminal.
+
+    Raises:
+        InputError: the folder cannot be written, belongs to another recipe, or is in use by another run.
+    """
+
+    def __init__(self, folder: Path, recipe: str, settings: Any, threads: int, say: Callable[[str], None]) -> None:
+        self.folder = Path(folder)
+        self.recipe = recipe
+        self.settings = plain(settings)
+        self.threads = threads
+        self.say = say
+        self.repeated: list[str] = []
+        self.kept: list[str] = []
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> "Run":
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"{self.folder}: cannot be written ({os.strerror(error.errno or errno.EIO)}); choose another --out"
+            ) from None
+        self._take_lock(self._lock)
+        try:
+            self._open_record()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _take_lock(self, lock: IO[str]) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise InputError(
+                f"{self.folder}: another run (process {holder}) is at work in this folder; "
+                "wait for it, or choose another --out"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+
+    def _open_record(self) -> None:
+        record = self.record()
+        if record and record.get("recipe") != self.recipe:
+            raise InputError(
+                f"{self.folder}: holds a run of {record.get('recipe')!r}, not of {self.recipe!r}; choose another --out"
+            )
+        session = {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "command": sys.argv,
+            "environment": environment(self.threads),
+        }
+        self._write_record(
+            recipe=self.recipe, settings=self.settings, sessions=[*record.get("sessions", []), session]
+        )
+        self._sweep()
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def record(self) -> dict[str, Any]:
+        """The content of run.json, or an empty dict before the first session."""
+        path = self.folder / "run.json"
+        return dict(read_json(path)) if path.exists() else {}
+
+    def note(self, **content: Any) -> None:
+        """Add facts to run.json, for example input checksums and what was found."""
+        self._write_record(**content)
+
+    def _write_record(self, **content: Any) -> None:
+        write_json(self.folder / "run.json", {**self.record(), **plain(content)})
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left half-written (only we hold the lock)."""
+        for leftover in self.folder.rglob(".*.partial*"):
+            if leftover.is_file():
+                leftover.unlink(missing_ok=True)
+
+    def path(self, *parts: str) -> Path:
+        """A path inside the run's folder, its parent made."""
+        path = self.folder.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def scratch(self, name: str, key: str) -> Path:
+        """A folder for the unfinished work of one step under one key; other keys' leftovers are removed."""
+        parent = self.folder / "work" / name
+        folder = parent / key
+        if parent.exists():
+            for other in parent.iterdir():
+                if other != folder:
+                    shutil.rmtree(other, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def step(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], Iterable[Path]]) -> str:
+        """Do a step unless it is finished under the same key; returns the key.
+
+        Args:
+            name: the step's name; may hold slashes ("source/vgg16-gap/cohort-1").
+            inputs: all that the result depends on: settings, and the keys of earlier steps.
+            work: gets a scratch folder that survives a kill, does the work and returns the files that it wrote.
+
+        Returns:
+            The step's key, to be put into the inputs of what depends on it.
+        """
+        key = digest({"step": name, "melano_tf": __version__, "inputs": plain(inputs)})
+        if self.finished(name, key):
+            self.kept.append(name)
+            return key
+        started = time.monotonic()
+        state_path = self.path("steps", f"{name}.json")
+        state_path.unlink(missing_ok=True)
+        outputs = [Path(path) for path in work(self.scratch(name, key))]
+        state = {
+            "key": key,
+            "inputs": plain(inputs),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "seconds": round(time.monotonic() - started, 2),
+            "outputs": {
+                str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+                for path in outputs
+            },
+        }
+        write_json(state_path, state)
+        shutil.rmtree(self.folder / "work" / name, ignore_errors=True)
+        self.repeated.append(name)
+        return key
+
+    def finished(self, name: str, key: str) -> bool:
+        """Whether a step stands finished under this key, with all its files there and of the recorded size."""
+        path = self.folder / "steps" / f"{name}.json"
+        if not path.exists():
+            return False
+        state = read_json(path)
+        return state["key"] == key and all(
+            (self.folder / file).is_file() and (self.folder / file).stat().st_size == facts["bytes"]
+            for file, facts in state["outputs"].items()
+        )
+
+    def checksums(self, files: Iterable[Path], progress: Callable[[int], object] = lambda done: None) -> dict[str, str]:
+        """SHA-256 of each input file, by path; remembered in inputs.json while a file's size and time stay the same.
+
+        Args:
+            files: the input files.
+            progress: called with the number of bytes of each file when it is done.
+        """
+        path = self.folder / "inputs.json"
+        known = read_json(path) if path.exists() else {}
+        for file in files:
+            facts = Path(file).stat()
+            state = {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
+            if {name: known.get(str(file), {}).get(name) for name in state} != state:
+                known[str(file)] = {**state, "sha256": file_sha256(file)}
+                write_json(path, known)
+            progress(facts.st_size)
+        return {str(file): known[str(file)]["sha256"] for file in files}
+
+    def durations(self) -> dict[str, float]:
+        """Seconds that each finished step took, by name, from the step files."""
+        folder = self.folder / "steps"
+        return {
+            str(path.relative_to(folder).with_suffix("")): read_json(path)["seconds"]
+            for path in sorted(folder.rglob("*.json"))
+        }

@@ -1,0 +1,105 @@
+"""`doctor`: what this machine has, and what is wrong with a manifest before hours are spent on it."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from melano_tf.errors import InputError
+from melano_tf.slides.annotations import check_annotation, read_annotation
+from melano_tf.slides.cohort import read_manifest, same_file_groups
+from melano_tf.slides.slide import Slide, SlideReadError
+from melano_tf.specs import load_spec
+from melano_tf.workspace import environment
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class DoctorSettings:
+    """Versions, devices, threads, OpenSlide, free disk and memory; and what is wrong with a --slides file."""
+
+    slides: Path | None = None
+    """Manifest of slides to examine (CSV)."""
+    out: Path = Path()
+    """Where a run would write; its free disk space is shown."""
+
+
+def examine(settings: DoctorSettings, say: Callable[[str], None]) -> int:
+    """Print what this machine has and what is wrong with the manifest; returns 0 if a run could start, else 2."""
+    facts = environment(threads=os.cpu_count() or 1)
+    say(f"melano_tf {facts['melano_tf']}, Python {facts['python']} on {facts['platform']}")
+    for name, version in facts["packages"].items():
+        say(f"  {name:<24} {version}")
+    faults = _machine(settings.out, say)
+    if settings.slides is not None:
+        faults += _slides(settings.slides, say)
+    for fault in faults:
+        say(f"  WRONG  {fault}")
+    say("nothing wrong was found" if not faults else f"{len(faults)} fault(s); mend them before a run")
+    return 2 if faults else 0
+
+
+def _machine(out: Path, say: Callable[[str], None]) -> list[str]:
+    import keras
+    import openslide
+    import tensorflow as tf
+
+    faults = []
+    say(f"OpenSlide library        {openslide.__library_version__}")
+    say(f"Keras backend            {keras.backend.backend()}")
+    if keras.backend.backend() != "tensorflow":
+        faults.append("training needs Keras's TensorFlow backend: unset KERAS_BACKEND")
+    for device in tf.config.list_physical_devices():
+        say(f"device                   {device.device_type} {device.name}")
+    say(f"processor                {environment(0)['processor']}, {os.cpu_count()} cores")
+    memory = available_memory()
+    if memory is not None:
+        say(f"free memory              {memory / GIB:.1f} GiB")
+        if memory < 4 * GIB:
+            faults.append("less than 4 GiB of memory is free; a VGG16 bag step alone takes about 3")
+    folder = next(parent for parent in (out.resolve(), *out.resolve().parents) if parent.exists())
+    disk = shutil.disk_usage(folder).free
+    say(f"free disk at {folder}  {disk / GIB:.1f} GiB")
+    if disk < 2 * GIB:
+        faults.append(f"less than 2 GiB of disk is free at {folder}")
+    if not os.access(folder, os.W_OK):
+        faults.append(f"{folder} cannot be written; choose another --out")
+    return faults
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that a process could still take, or None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    sizes = {line.split(":")[0]: line.split()[1] for line in lines}
+    return int(sizes["MemAvailable"]) * 1024 if "MemAvailable" in sizes else None
+
+
+def _slides(path: Path, say: Callable[[str], None]) -> list[str]:
+    try:
+        manifest = read_manifest(path, load_spec("spitzoid"))
+    except InputError as error:
+        return str(error).splitlines()
+    patients = manifest.groupby("label")["patient_id"].nunique()
+    say(f"{path}: {len(manifest)} slides of {manifest['patient_id'].nunique()} patients")
+    for label, count in patients.items():
+        say(f"  {label:<22} {count} patients")
+    faults = [
+        f"slides {', '.join(group)} are one file under several names" for group in same_file_groups(manifest)
+    ]
+    for row in manifest.to_dict("records"):
+        mpp = row["mpp"] if row["mpp"] == row["mpp"] else None
+        try:
+            with Slide(row["path"], slide_id=row["slide_id"], mpp=mpp) as slide:
+                size, resolution = slide.size, slide.mpp
+                slide.read(0, 0, 64, max(resolution))
+            say(f"  {row['slide_id']:<22} {size[0]} x {size[1]} px at {resolution[0]:.3f} µm/px")
+            if row["annotation"]:
+                check_annotation(read_annotation(row["annotation"]), size, row["annotation"])
+        except (InputError, SlideReadError) as error:
+            faults.append(f"{row['slide_id']}: {error}")
+    return faults

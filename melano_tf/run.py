@@ -1,0 +1,136 @@
+"""The command line: parse, choose a command, print where the results are.
+
+    python -m melano_tf.run spitzoid                 # the main job, on phantom slides
+    python -m melano_tf.run spitzoid --slides my.csv --out runs/my-cohort
+    python -m melano_tf.run predict --model runs/my-cohort/models/target.keras --input slide.svs --out answer
+    python -m melano_tf.run doctor --slides my.csv
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from melano_tf import __version__
+from melano_tf.errors import InputError
+
+HELP = f"""melano_tf {__version__}: Keras / TensorFlow reproductions of melanoma papers. Research only, no medical device.
+
+usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
+
+  spitzoid   whole slides to a biopsy's diagnosis: the paper's tables, maps and models;
+             on your slides (--slides slides.csv) or on phantom slides that it draws itself
+  predict    a trained model on one slide: probability, tumour tiles, maps, GeoJSON for QuPath
+  doctor     versions, devices, disk and memory, and what is wrong with a --slides file
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 well, 1 stopped by a fault of the run, 2 bad input, 130 interrupted)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        say(HELP)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        say(__version__)
+        return 0
+    commands: dict[str, Callable[[list[str]], int]] = {"spitzoid": _spitzoid, "predict": _predict, "doctor": _doctor}
+    if arguments[0] not in commands:
+        complain(f"no command {arguments[0]!r}; there are {', '.join(commands)} (see --help)")
+        return 2
+    _silence()
+    try:
+        return commands[arguments[0]](arguments[1:])
+    except InputError as error:
+        complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        complain("interrupted; the same command goes on where it stopped")
+        return 130
+    except Exception as error:
+        line = _explained(error)
+        if line is None:
+            raise
+        complain(line)
+        return 2
+
+
+def say(line: str) -> None:
+    """Show one line to the person at the terminal."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def complain(line: str) -> None:
+    """Show what was wrong."""
+    sys.stdout.flush()
+    sys.stderr.write(f"melano_tf: {line}\n")
+
+
+def _silence() -> None:
+    """Keep TensorFlow's start-up chatter from the terminal; it reads these when it is first imported."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["GRPC_VERBOSITY"] = "ERROR"
+
+
+def _explained(error: Exception) -> str | None:
+    """One line for what is nobody's programming error: a full disk, a folder that cannot be written."""
+    text = str(error)
+    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left on device" in text:
+        where = getattr(error, "filename", None) or "--out"
+        return f"{where}: the disk is full; free some space and give the same command again (finished steps are kept)"
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+        return f"{getattr(error, 'filename', '')}: cannot be written ({error.strerror}); choose another --out"
+    if isinstance(error, MemoryError):
+        return "the machine is out of memory; use fewer --workers, or a smaller --target.chunk"
+    return None
+
+
+def _option(arguments: Sequence[str], name: str) -> str | None:
+    """The value of `--name value` or `--name=value`, before the full parser runs."""
+    for position, argument in enumerate(arguments):
+        if argument == name:
+            return arguments[position + 1] if position + 1 < len(arguments) else ""
+        if argument.startswith(name + "="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _parse(settings: Any, arguments: Sequence[str], command: str, default: Any = None) -> Any:
+    import tyro
+
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(settings, args=list(arguments), prog=f"python -m melano_tf.run {command}", **options)
+
+
+def _spitzoid(arguments: list[str]) -> int:
+    from melano_tf.papers.spitzoid.settings import SpitzoidSettings, preset
+
+    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--slides") is None else "paper")
+    default = preset(chosen if chosen in ("paper", "demo") else "paper")
+    settings = _parse(SpitzoidSettings, arguments, "spitzoid", default)
+    from melano_tf.papers.spitzoid.recipe import reproduce
+
+    reproduce(settings, say)
+    return 0
+
+
+def _predict(arguments: list[str]) -> int:
+    from melano_tf.commands.predict import PredictSettings
+
+    settings = _parse(PredictSettings, arguments, "predict")
+    from melano_tf.commands.predict import predict
+
+    predict(settings, say)
+    return 0
+
+
+def _doctor(arguments: list[str]) -> int:
+    from melano_tf.commands.doctor import DoctorSettings, examine
+
+    return examine(_parse(DoctorSettings, arguments, "doctor"), say)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
