@@ -1,0 +1,264 @@
+"""Outlines drawn by a pathologist: read from three programs, checked against the slide, measured in tiles.
+
+Coordinates are level-0 pixels from the upper-left corner of the slide's bounds, in every format; `annotation_formats`
+says how each is read. Outlines of all classes together are the tumour.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from melano_tf.errors import InputError
+from melano_tf.slides.annotation_formats import HOLE_CLASSES, Fault, Outline, read_outlines
+from melano_tf.workspace import atomic
+
+MOST_VERTICES = 256  # a piece of an outline with more is halved before tiles are intersected with it
+COLOURS = ((200, 0, 0), (150, 200, 150), (0, 110, 200), (230, 160, 0), (120, 80, 170), (90, 90, 90))
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What an annotation file holds.
+
+    Attributes:
+        geometry: the outlined area, holes cut out; MultiPolygon in level-0 px.
+        polygons: count of outlines read, without holes.
+        holes: count of outlines that were cut out of others (rings inside a GeoJSON polygon are not counted).
+        classes: count of outlines by class, group or layer name ("" where none is given).
+        skipped: count of what is no area or no outline, by its name in the file, for example {"Point": 2}.
+        warnings: a line for each mended polygon and each hole that lies outside of every outline.
+    """
+
+    geometry: shapely.MultiPolygon
+    polygons: int
+    holes: int
+    classes: Mapping[str, int]
+    skipped: Mapping[str, int]
+    warnings: tuple[str, ...]
+
+
+def read_annotation(
+    path: Path | str, mend: bool = False, hole_classes: Collection[str] = HOLE_CLASSES
+) -> shapely.MultiPolygon:
+    """The outlined area of an annotation file; see `load_annotation`, which also tells what was skipped."""
+    return load_annotation(path, mend, hole_classes).geometry
+
+
+def load_annotation(path: Path | str, mend: bool = False, hole_classes: Collection[str] = HOLE_CLASSES) -> Annotation:
+    """Read QuPath GeoJSON, ASAP XML or Aperio ImageScope XML, told apart by content.
+
+    Args:
+        path: the file.
+        mend: take a polygon that crosses itself as the area that its line encloses, with a warning; else an error.
+        hole_classes: names in lower case of classes (QuPath) or groups (ASAP) that are cut out of the other outlines.
+
+    Raises:
+        InputError: the file is missing, empty, no such format or damaged, has no polygon, or has polygons that cross
+            themselves, have fewer than three vertices or enclose nothing: all of them at once, each by its number.
+    """
+    path = Path(path)
+    skipped: Counter[str] = Counter()
+    try:
+        outlines = list(read_outlines(path, skipped, hole_classes))
+        if not any(not outline.hole for outline in outlines):
+            seen = ", ".join(f"{count} {name}" for name, count in sorted(skipped.items())) or "nothing else"
+            raise Fault(
+                f"holds no polygon ({seen}); leave the manifest's cell `annotation` empty where nothing is outlined"
+            )
+    except Fault as fault:
+        raise InputError(f"{path}: {fault}") from None
+    shapes, faults, warnings = _shapes(outlines, mend)
+    if faults:
+        raise InputError(f"{path}: {faults[0]}") if len(faults) == 1 else InputError.of(f"{path}:", faults)
+    geometry = _combine(outlines, shapes, warnings)
+    if geometry.is_empty:
+        raise InputError(f"{path}: its holes cut away every outline")
+    return Annotation(
+        geometry=geometry,
+        polygons=sum(not outline.hole for outline in outlines),
+        holes=sum(outline.hole for outline in outlines),
+        classes=Counter(outline.name for outline in outlines),
+        skipped=dict(skipped),
+        warnings=tuple(warnings),
+    )
+
+
+def _shapes(outlines: list[Outline], mend: bool) -> tuple[list[BaseGeometry], list[str], list[str]]:
+    """Each outline as a valid geometry, the faults, and the warnings; polygons are numbered from 1 as in the file."""
+    shapes: list[BaseGeometry] = []
+    faults: list[str] = []
+    warnings: list[str] = []
+    for number, outline in enumerate(outlines, start=1):
+        polygon = f"polygon {number}" + (f" ({outline.name})" if outline.name else "")
+        short = [len(set(ring)) for ring in [outline.shell, *outline.inner] if len(set(ring)) < 3]
+        if short:
+            faults.append(f"{polygon} has a ring of {short[0]} different vertices; it needs three or more: remove it")
+            continue
+        shape: BaseGeometry = shapely.Polygon(outline.shell, outline.inner)
+        if shapely.Polygon(outline.shell).convex_hull.area == 0:
+            faults.append(f"{polygon} encloses no area, all its vertices lie on one line: remove it")
+            continue
+        if not shape.is_valid:
+            wrong = _wrong(shape)
+            if mend:
+                shape = shapely.make_valid(shape, method="structure")
+                warnings.append(f"{polygon} {wrong}; mended")
+            else:
+                faults.append(f"{polygon} {wrong}; redraw it there, or read it with mend=True")
+        shapes.append(shape)
+    return shapes, faults, warnings
+
+
+def _wrong(shape: BaseGeometry) -> str:
+    reason, _, place = shapely.is_valid_reason(shape).partition("[")
+    x, y, *_ = [*(float(part) for part in place.rstrip("]").split()), math.nan, math.nan]
+    words = {
+        "Self-intersection": "crosses itself",
+        "Ring Self-intersection": "touches itself",
+        "Hole lies outside shell": "has a hole outside of its outline",
+        "Nested shells": "has one outline inside another",
+        "Holes are nested": "has a hole inside a hole",
+    }
+    return f"{words.get(reason, reason.lower())} near x={x:.1f}, y={y:.1f}"
+
+
+def _combine(outlines: list[Outline], shapes: list[BaseGeometry], warnings: list[str]) -> shapely.MultiPolygon:
+    """The union of the outlines without their holes; a hole cuts the outlines of its own layer only."""
+    layers = []
+    for layer in sorted({outline.layer for outline in outlines}):
+        pairs = [pair for pair in zip(outlines, shapes, strict=True) if pair[0].layer == layer]
+        solid = shapely.union_all([shape for outline, shape in pairs if not outline.hole])
+        holes = [shape for outline, shape in pairs if outline.hole]
+        outside = sum(not shapely.intersects(solid, hole) for hole in holes)
+        if outside:
+            warnings.append(f"{outside} hole(s) lie outside of every outline and cut nothing")
+        layers.append(shapely.difference(solid, shapely.union_all(holes)))
+    return _areas(shapely.union_all(layers))
+
+
+def _areas(geometry: BaseGeometry) -> shapely.MultiPolygon:
+    parts = shapely.get_parts(geometry)
+    # A mended shape can hold collections of polygons and lines.
+    parts = shapely.get_parts(parts[shapely.get_dimensions(parts) == 2])
+    return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
+
+
+def check_annotation(
+    geometry: BaseGeometry, slide_size: tuple[int, int], path: Path | str, tolerance: float = 0.01
+) -> None:
+    """Refuse outlines that leave the slide.
+
+    Args:
+        geometry: outlined area, level-0 px.
+        slide_size: (width, height) of the slide's bounds, level-0 px.
+        path: the annotation file, for the message.
+        tolerance: how far an outline may run over the edge, as a share of the slide's longer side: coarse outlines
+            often do.
+
+    Raises:
+        InputError: one or more polygons reach further out.
+    """
+    width, height = slide_size
+    slack = tolerance * max(width, height)
+    parts = shapely.get_parts(geometry)
+    x0, y0, x1, y1 = shapely.bounds(parts).T if len(parts) else np.empty((4, 0))
+    outside = np.flatnonzero((x0 < -slack) | (y0 < -slack) | (x1 > width + slack) | (y1 > height + slack))
+    if len(outside):
+        boxes = "; ".join(f"x {x0[i]:.0f} to {x1[i]:.0f}, y {y0[i]:.0f} to {y1[i]:.0f}" for i in outside[:3])
+        raise InputError(
+            f"{path}: {len(outside)} of {len(parts)} polygons lie outside of the slide of {width} x {height} px "
+            f"({boxes}{'; …' if len(outside) > 3 else ''}): drawn on another slide, or not in level-0 pixels?"
+        )
+
+
+def tumour_shares(geometry: BaseGeometry, boxes: np.ndarray) -> np.ndarray:
+    """How much of each box the outlines cover.
+
+    Args:
+        geometry: outlined area, level-0 px.
+        boxes: (n, 4) of x, y, width, height, level-0 px; widths and heights above 0.
+
+    Returns:
+        (n,) float64 from 0 to 1, rounded to 9 digits so that exactly half is 0.5.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    pieces = _pieces(geometry)
+    if not len(boxes) or not pieces:
+        return np.zeros(len(boxes))
+    x, y, width, height = boxes.T
+    squares = shapely.box(x, y, x + width, y + height)
+    which_box, which_piece = shapely.STRtree(pieces).query(squares, predicate="intersects")
+    areas = shapely.area(shapely.intersection(squares[which_box], np.asarray(pieces, dtype=object)[which_piece]))
+    covered = np.bincount(which_box, weights=areas, minlength=len(boxes))
+    return np.round(np.clip(covered / (width * height), 0.0, 1.0), 9)
+
+
+def _pieces(geometry: BaseGeometry) -> list[BaseGeometry]:
+    """The geometry cut into pieces of few vertices, so that a tile meets only the part of a long outline near it."""
+    pieces, waiting = [], [(part, 0) for part in shapely.get_parts(geometry)]
+    while waiting:
+        piece, depth = waiting.pop()
+        if shapely.get_num_coordinates(piece) <= MOST_VERTICES or depth > 30:
+            pieces.append(piece)
+            continue
+        x0, y0, x1, y1 = piece.bounds
+        if x1 - x0 > y1 - y0:
+            halves = [shapely.box(x0, y0, (x0 + x1) / 2, y1), shapely.box((x0 + x1) / 2, y0, x1, y1)]
+        else:
+            halves = [shapely.box(x0, y0, x1, (y0 + y1) / 2), shapely.box(x0, (y0 + y1) / 2, x1, y1)]
+        for half in halves:
+            waiting += [(part, depth + 1) for part in _areas(shapely.intersection(piece, half)).geoms]
+    return pieces
+
+
+def write_tiles_geojson(
+    path: Path,
+    boxes: np.ndarray,
+    values: Mapping[str, Any],
+    colours: Mapping[str, tuple[int, int, int]] | None = None,
+) -> None:
+    """Write tiles as GeoJSON that QuPath opens (drag it onto the slide): one tile object for each box.
+
+    Args:
+        path: the file, written atomically.
+        boxes: (n, 4) of x, y, width, height, level-0 px.
+        values: arrays of n. Numbers become measurements (a value that is not finite is left out: JSON has none);
+            strings become metadata, but for those under "classification", which become each tile's class ("": none).
+        colours: (red, green, blue) of each class; by default some that differ.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    columns = {name: np.asarray(column) for name, column in values.items()}
+    wrong = [name for name, column in columns.items() if column.shape != (len(boxes),)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not one value for each of the {len(boxes)} tiles")
+    words = {
+        name: [str(word) for word in columns.pop(name)] for name in list(columns) if columns[name].dtype.kind in "OUT"
+    }
+    classes = words.pop("classification", [""] * len(boxes))
+    names = sorted(set(classes) - {""})
+    palette = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)} | dict(colours or {})
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        for i, (x, y, width, height) in enumerate(np.round(boxes, 3).tolist()):
+            numbers = {name: float(column[i]) for name, column in columns.items() if math.isfinite(column[i])}
+            properties: dict[str, Any] = {"objectType": "tile", "measurements": numbers}
+            if classes[i]:
+                properties["classification"] = {"name": classes[i], "color": list(palette[classes[i]])}
+            if words:
+                properties["metadata"] = {name: column[i] for name, column in words.items()}
+            ring = [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]]
+            feature = {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [ring]},
+                "properties": properties,
+            }
+            file.write((",\n" if i else "\n") + json.dumps(feature, ensure_ascii=False, allow_nan=False))
+        file.write("\n]}\n")
