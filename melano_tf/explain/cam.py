@@ -1,0 +1,129 @@
+"""Class activation maps of tiles, for flat Keras models that end in a pooling layer and one dense layer.
+
+Figures 6 and 7 of the spitzoid paper show plain CAMs (Zhou et al. 2016), which need global average pooling right before
+the dense layer; a model with maximum pooling or a hidden layer has none: Grad-CAM (Selvaraju et al. 2017) stands in.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+Maps = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ActivationMaps:
+    """Maps of n tiles.
+
+    Attributes:
+        maps: float32 (n, H, W) of the tile's size, 0..1: the positive part over its maximum, bilinearly enlarged.
+        raw: float32 (n, h, w) of the feature map's size; of a CAM as weighted (may be negative), of a Grad-CAM the
+            positive part.
+        empty: bool (n,): nothing in the tile speaks for the class, and its map is zero everywhere.
+    """
+
+    maps: Maps
+    raw: Maps
+    empty: NDArray[np.bool_]
+
+
+def has_cam(model: keras.Model) -> bool:
+    """Whether `class_activation_map` applies: global average pooling, then (but for dropout) the dense output."""
+    return isinstance(_operation_before(_output_layer(model).input), keras.layers.GlobalAveragePooling2D)
+
+
+def class_activation_map(model: keras.Model, x: NDArray[np.generic], class_index: int) -> ActivationMaps:
+    """Plain CAM: the last feature maps, weighted with the dense layer's weights of one class.
+
+    Args:
+        model: flat functional classifier: ... -> GlobalAveragePooling2D -> Dense.
+        x: tiles as the model takes them, (n, H, W, 3).
+        class_index: column of the dense layer.
+
+    Raises:
+        ValueError: the model has no CAM (no average pooling before its dense layer).
+    """
+    dense = _output_layer(model)
+    pooling = _operation_before(dense.input)
+    if not isinstance(pooling, keras.layers.GlobalAveragePooling2D):
+        raise ValueError(
+            f"no CAM: {dense.name!r} follows {type(pooling).__name__}, not GlobalAveragePooling2D; use grad_cam"
+        )
+    features = _numpy(keras.Model(model.input, pooling.input)(x, training=False))
+    weights = _numpy(dense.kernel)[:, class_index]
+    return _finished(features @ weights, _size(x))
+
+
+def grad_cam(model: keras.Model, x: NDArray[np.generic], class_index: int, layer: str = "refined") -> ActivationMaps:
+    """Grad-CAM at a convolutional layer, by tf-keras-vis, of the logit (a saturated softmax has no gradient).
+
+    Args:
+        model: flat functional classifier that ends in a dense layer.
+        x: tiles as the model takes them, (n, H, W, 3).
+        class_index: output whose evidence is shown.
+        layer: name of the layer whose output (n, h, w, C) is weighted.
+
+    Raises:
+        ValueError: no such layer, the model does not end in a dense layer, or its input is of an integer dtype (no
+            gradient passes the conversion that Keras makes, and tf-keras-vis starts at the input).
+    """
+    from tf_keras_vis.gradcam import Gradcam
+    from tf_keras_vis.utils.scores import CategoricalScore
+
+    if "float" not in model.inputs[0].dtype:
+        raise ValueError(f"Grad-CAM needs a model whose input is a float tensor, not {model.inputs[0].dtype}")
+    model.get_layer(layer)  # an unknown name is refused here, with the names that there are
+    explainer = Gradcam(_logits(model), model_modifier=None, clone=False)
+    raw = explainer(
+        CategoricalScore([class_index] * len(x)),
+        np.asarray(x, dtype=np.float32),
+        penultimate_layer=layer,
+        seek_penultimate_conv_layer=False,
+        expand_cam=False,
+        normalize_cam=False,
+    )
+    return _finished(_numpy(raw), _size(x))
+
+
+def _size(x: NDArray[np.generic]) -> tuple[int, int]:
+    return int(x.shape[1]), int(x.shape[2])
+
+
+def _finished(raw: Maps, size: tuple[int, int]) -> ActivationMaps:
+    raw = raw.astype(np.float32)
+    positive = np.maximum(raw, 0)
+    most = positive.max(axis=(1, 2), keepdims=True)
+    scaled = np.divide(positive, most, out=np.zeros_like(positive), where=most > 0)
+    maps = [cv2.resize(one, size[::-1], interpolation=cv2.INTER_LINEAR) for one in scaled]
+    return ActivationMaps(np.stack(maps).astype(np.float32), raw, most[:, 0, 0] <= 0)
+
+
+def _numpy(tensor: object) -> Maps:
+    return np.asarray(keras.ops.convert_to_numpy(tensor), dtype=np.float32)
+
+
+def _output_layer(model: keras.Model) -> keras.layers.Dense:
+    layer = model.outputs[0]._keras_history.operation
+    if len(model.outputs) != 1 or not isinstance(layer, keras.layers.Dense):
+        raise ValueError(f"a model that ends in one dense layer is expected, not in {type(layer).__name__}")
+    return layer
+
+
+def _operation_before(tensor: keras.KerasTensor) -> object:
+    """The layer that made a tensor, dropout (nothing at inference) passed over."""
+    layer = tensor._keras_history.operation
+    while isinstance(layer, keras.layers.Dropout):
+        layer = layer.input._keras_history.operation
+    return layer
+
+
+def _logits(model: keras.Model) -> keras.Model:
+    """The model without its last activation; it shares all layers but the last one, which it copies."""
+    dense = _output_layer(model)
+    linear = keras.layers.Dense(dense.units, use_bias=dense.use_bias, name=f"{dense.name}_logits")
+    result = keras.Model(model.input, linear(dense.input))
+    linear.set_weights(dense.get_weights())
+    return result

@@ -1,0 +1,206 @@
+"""Figures of a run: maps over slides, activation maps of tiles, training curves.
+
+Drawn with matplotlib's objects, never with pyplot, which keeps global state.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path as Outline
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from melano_tf.explain.maps import heat, overlay
+from melano_tf.workspace import atomic
+
+DPI = 110
+OUTLINE = "#00a651"
+ROUND_LENGTHS = (1, 2, 5)
+
+
+@dataclass(frozen=True)
+class CamRow:
+    """One line of a sheet of class activation maps.
+
+    Attributes:
+        title: what the tile is, for example "tumour, both right".
+        tile: uint8 (h, w, 3).
+        maps: {model: map (h, w), 0..1}, in the order of the columns.
+        captions: {model: line under its map}, for example the probability that it gave.
+    """
+
+    title: str
+    tile: NDArray[np.uint8]
+    maps: Mapping[str, NDArray[np.floating]]
+    captions: Mapping[str, str] = field(default_factory=dict)
+
+
+def save_figure(path: Path, figure: Figure) -> Path:
+    """Write a figure as PNG, atomically; returns the path."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
+    return Path(path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def slide_map_figure(
+    thumbnail: NDArray[np.uint8],
+    values: NDArray[np.floating],
+    mpp: float | tuple[float, float],
+    outline: BaseGeometry | None,
+    title: str,
+    label: str,
+    *,
+    scale: tuple[float, float] = (1.0, 1.0),
+    low: float = 0.0,
+    high: float = 1.0,
+) -> Figure:
+    """A slide with its annotation beside a map over it, as the paper's Figures 8 and 9.
+
+    Args:
+        thumbnail: uint8 (h, w, 3).
+        values: map (h, w), NaN where no tile lies.
+        mpp: µm per pixel of the thumbnail, one number or (x, y); the scale bar is made from it.
+        outline: annotation (polygons) in level-0 pixels, or None.
+        title: of the figure.
+        label: of the colour bar, for example "tumour probability".
+        scale: level-0 pixels per pixel of the thumbnail, (x, y).
+        low, high: ends of the colour scale.
+    """
+    mpp_x, mpp_y = (mpp, mpp) if isinstance(mpp, int | float) else mpp
+    height, width = values.shape
+    ratio = height * mpp_y / (width * mpp_x)
+    # Panels side by side for upright slides, one above the other for long flat ones.
+    flat = ratio < 0.5
+    side = 9.0 if flat else min(5.5, 7.0 / ratio)
+    size = (side + 1.6, 2 * side * ratio + 1.1) if flat else (max(2 * side + 1.2, 6.0), side * ratio + 0.9)
+    figure = _figure(*size)
+    axes = figure.subplots(2, 1) if flat else figure.subplots(1, 2)
+    panels = (thumbnail, overlay(thumbnail, values, low=low, high=high))
+    for axis, image, words in zip(axes, panels, ("annotation" if outline is not None else "slide", label), strict=True):
+        axis.imshow(image, aspect=mpp_y / mpp_x, interpolation="antialiased")
+        axis.set_title(words, fontsize=10)
+        axis.set_axis_off()
+        if outline is not None:
+            _draw_outline(axis, outline, scale)
+        _scale_bar(axis, mpp_x, width, height)
+    mappable = ScalarMappable(Normalize(low, high), heat())
+    figure.colorbar(mappable, ax=axes, label=label, shrink=0.85, aspect=30)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _draw_outline(axis: Axes, outline: BaseGeometry, scale: tuple[float, float]) -> None:
+    """Polygons as drawn by the annotator, holes included. Level-0 edge 0 is the image's edge, at -0.5 in imshow."""
+    rings = [
+        np.asarray(ring.coords)[:, :2] / scale - 0.5
+        for part in getattr(outline, "geoms", [outline])
+        if not part.is_empty and part.geom_type == "Polygon"
+        for ring in (part.exterior, *part.interiors)
+    ]
+    if not rings:
+        return
+    path = Outline.make_compound_path(*(Outline(ring, closed=True) for ring in rings))
+    stroke = [withStroke(linewidth=3.0, foreground="white")]
+    axis.add_patch(PathPatch(path, fill=False, edgecolor=OUTLINE, linewidth=1.5, path_effects=stroke))
+
+
+def bar_length(width_um: float) -> float:
+    """A round length (1, 2 or 5 times a power of ten, µm) of at most a quarter of a width."""
+    most = width_um / 4
+    decade = 10.0 ** np.floor(np.log10(most))
+    return float(max(factor * decade for factor in ROUND_LENGTHS if factor * decade <= most * (1 + 1e-9)))
+
+
+def _scale_bar(axis: Axes, mpp: float, width: int, height: int) -> None:
+    length = bar_length(width * mpp)
+    pixels = length / mpp
+    thick, margin = min(height, width) * 0.012, min(height, width) * 0.04
+    left, top = width - margin - pixels - 0.5, height - margin - thick - 0.5
+    axis.add_patch(Rectangle((left, top), pixels, thick, facecolor="black", edgecolor="white", linewidth=1.0))
+    words = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
+    place = (left + pixels / 2, top - margin * 0.3)
+    stroke = [withStroke(linewidth=2.5, foreground="white")]
+    axis.text(*place, words, ha="center", va="bottom", fontsize=8, color="black", path_effects=stroke)
+
+
+def cam_sheet(rows: Sequence[CamRow], title: str, note: str = "") -> Figure:
+    """Tiles (first column) with the class activation maps of each model, as the paper's Figures 6 and 7.
+
+    Args:
+        rows: at least one; the first one's models are the columns.
+        title: of the figure.
+        note: a line under it, for example how the tiles were chosen.
+
+    Raises:
+        ValueError: no rows, or rows with other models than the first.
+    """
+    if not rows:
+        raise ValueError("a sheet of activation maps needs at least one tile")
+    models = list(rows[0].maps)
+    if any(list(row.maps) != models for row in rows):
+        raise ValueError(f"every row needs the maps of {models}")
+    figure = _figure(2.5 * (len(models) + 1) + 0.9, 2.75 * len(rows) + 0.9)
+    grid = figure.subplots(len(rows), len(models) + 1, squeeze=False)
+    for line, row in zip(grid, rows, strict=True):
+        for axis in line:
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].imshow(row.tile)
+        line[0].set_title(row.title, fontsize=9)
+        for axis, model in zip(line[1:], models, strict=True):
+            axis.imshow(overlay(row.tile, row.maps[model], opacity=0.45))
+            axis.set_title(model, fontsize=9)
+            axis.set_xlabel(row.captions.get(model, ""), fontsize=8)
+    mappable = ScalarMappable(Normalize(0, 1), heat())
+    figure.colorbar(mappable, ax=grid, label="class activation, of its maximum", shrink=0.85, aspect=30)
+    figure.suptitle(title, fontsize=11)
+    if note:
+        figure.supxlabel(note, fontsize=8)
+    return figure
+
+
+def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> Figure:
+    """Values by epoch of one or more trainings, one panel a value.
+
+    Args:
+        histories: {training, for example "cohort 1": one dict an epoch with "epoch" and values such as "loss"};
+            "seconds" is left out.
+        title: of the figure.
+
+    Raises:
+        ValueError: there is no value to draw.
+    """
+    names = list(dict.fromkeys(n for history in histories.values() for epoch in history for n in epoch))
+    names = [name for name in names if name not in ("epoch", "seconds")]
+    if not names:
+        raise ValueError("the histories hold no value to draw")
+    figure = _figure(5.2 * len(names), 3.6)
+    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for training, history in histories.items():
+            points = [(epoch["epoch"], epoch[name]) for epoch in history if name in epoch]
+            axis.plot(
+                *zip(*points, strict=True), label=training, marker="." if len(points) < 30 else ""
+            ) if points else None
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        if len(histories) > 1:
+            axis.legend(fontsize=8)
+    figure.suptitle(title, fontsize=11)
+    return figure

@@ -1,0 +1,114 @@
+"""Class activation maps against the same sums written out, on models of a few weights."""
+
+import keras
+import numpy as np
+import pytest
+
+from melano_tf.explain.cam import class_activation_map, grad_cam, has_cam
+
+
+def tiny(pooling: type[keras.layers.Layer], hidden: bool = False) -> keras.Model:
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((16, 24, 3))
+    features = keras.layers.Conv2D(5, 3, 4, padding="same", activation="relu", name="features")(inputs)
+    refined = keras.layers.Activation("linear", name="refined")(features)
+    embedding = pooling(name="embedding")(refined)
+    embedding = keras.layers.Dense(4, activation="relu")(embedding) if hidden else keras.layers.Dropout(0.5)(embedding)
+    return keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="region")(embedding))
+
+
+@pytest.fixture
+def tiles() -> np.ndarray:
+    return np.random.default_rng(0).random((3, 16, 24, 3)).astype(np.float32)
+
+
+def test_cam_is_the_weighted_sum_of_the_last_maps(tiles: np.ndarray) -> None:
+    model = tiny(keras.layers.GlobalAveragePooling2D)
+    found = class_activation_map(model, tiles, 1)
+    features = np.asarray(keras.Model(model.input, model.get_layer("refined").output)(tiles))
+    kernel, bias = (np.asarray(weight) for weight in model.get_layer("region").get_weights())
+    for n in range(3):
+        for i in range(4):
+            for j in range(6):
+                expected = sum(features[n, i, j, k] * kernel[k, 1] for k in range(5))
+                assert found.raw[n, i, j] == pytest.approx(expected, abs=1e-5)
+    # the mean of the map and the bias are the class's logit
+    both = [class_activation_map(model, tiles, c).raw.mean(axis=(1, 2)) + bias[c] for c in (0, 1)]
+    odds = np.exp(both[1] - both[0])
+    np.testing.assert_allclose(odds / (1 + odds), np.asarray(model(tiles))[:, 1], rtol=1e-5)
+    assert found.raw.dtype == found.maps.dtype == np.float32
+    assert found.maps.shape == (3, 16, 24)
+    assert found.maps.min() >= 0 and found.maps.max() <= 1
+
+
+def test_grad_cam_of_average_pooling_is_the_cam(tiles: np.ndarray) -> None:
+    model = tiny(keras.layers.GlobalAveragePooling2D)
+    plain, by_gradient = class_activation_map(model, tiles, 0), grad_cam(model, tiles, 0)
+    # the gradient of an average over 24 positions is the weight / 24
+    np.testing.assert_allclose(by_gradient.raw * 24, np.maximum(plain.raw, 0), atol=1e-5)
+    np.testing.assert_allclose(by_gradient.maps, plain.maps, atol=1e-4)
+
+
+def test_grad_cam_of_maximum_pooling_written_out(tiles: np.ndarray) -> None:
+    model = tiny(keras.layers.GlobalMaxPooling2D)
+    weights_before = [weight.copy() for weight in model.get_weights()]
+    found = grad_cam(model, tiles, 1)
+    features = np.asarray(keras.Model(model.input, model.get_layer("refined").output)(tiles))
+    kernel = model.get_layer("region").get_weights()[0]
+    # each channel's gradient is its weight, at one of 24 positions
+    expected = np.maximum((features * kernel[:, 1] / 24).sum(axis=-1), 0)
+    live = (features.max(axis=(1, 2)) > 0).all(axis=-1)
+    assert live.any()
+    np.testing.assert_allclose(found.raw[live], expected[live], atol=1e-5)
+    assert found.raw.dtype == np.float32
+    # the model that was explained is as it was
+    assert model.get_layer("region").activation is keras.activations.softmax
+    for before, after in zip(weights_before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_a_saturated_softmax_still_has_a_map(tiles: np.ndarray) -> None:
+    model = tiny(keras.layers.GlobalMaxPooling2D)
+    kernel, _ = model.get_layer("region").get_weights()
+    model.get_layer("region").set_weights([np.abs(kernel), np.array([-500.0, 500.0])])
+    assert np.asarray(model(tiles))[:, 1].min() == 1.0
+    assert not grad_cam(model, tiles, 1).empty.any()
+
+
+def test_a_map_without_evidence_is_reported(tiles: np.ndarray) -> None:
+    model = tiny(keras.layers.GlobalAveragePooling2D)
+    kernel, bias = model.get_layer("region").get_weights()
+    model.get_layer("region").set_weights([-np.abs(kernel), bias])
+    for found in (class_activation_map(model, tiles, 0), grad_cam(model, tiles, 0)):
+        assert found.empty.all()
+        assert (found.maps == 0).all()
+    model.get_layer("region").set_weights([np.abs(kernel), bias])
+    assert not class_activation_map(model, tiles, 0).empty.any()
+
+
+def test_the_peak_lies_where_the_feature_is() -> None:
+    inputs = keras.Input((32, 32, 3))
+    features = keras.layers.AveragePooling2D(8, name="refined")(inputs)
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    model = keras.Model(inputs, keras.layers.Dense(2, kernel_initializer="ones", activation="softmax")(pooled))
+    tile = np.zeros((1, 32, 32, 3), np.float32)
+    tile[0, 8:16, 16:24] = 1
+    found = class_activation_map(model, tile, 1).maps[0]
+    rows, columns = np.nonzero(found == found.max())
+    assert (rows.mean() + 0.5, columns.mean() + 0.5) == (12, 20)
+
+
+def test_only_average_pooling_has_a_cam(tiles: np.ndarray) -> None:
+    assert has_cam(tiny(keras.layers.GlobalAveragePooling2D))
+    for model in (tiny(keras.layers.GlobalMaxPooling2D), tiny(keras.layers.GlobalAveragePooling2D, hidden=True)):
+        assert not has_cam(model)
+        with pytest.raises(ValueError, match="use grad_cam"):
+            class_activation_map(model, tiles, 0)
+    with pytest.raises(ValueError, match="nowhere"):
+        grad_cam(tiny(keras.layers.GlobalMaxPooling2D), tiles, 0, layer="nowhere")
+    whole_numbers = keras.Input((16, 24, 3), dtype="uint8")
+    converted = tiny(keras.layers.GlobalMaxPooling2D)(keras.layers.Rescaling(1 / 255)(whole_numbers))
+    with pytest.raises(ValueError, match="not uint8"):
+        grad_cam(keras.Model(whole_numbers, converted), tiles, 0)
+    with pytest.raises(ValueError, match="ends in one dense layer"):
+        has_cam(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)]))

@@ -1,0 +1,90 @@
+"""Figures: what is drawn lies where it should, files are whole PNGs."""
+
+from pathlib import Path
+
+import cv2
+import matplotlib.pyplot
+import numpy as np
+import pytest
+import shapely
+from matplotlib.patches import PathPatch, Rectangle
+
+from melano_tf.reports.figures import CamRow, bar_length, cam_sheet, save_figure, slide_map_figure, training_curves
+
+
+def thumbnail(height: int = 40, width: int = 30) -> tuple[np.ndarray, np.ndarray]:
+    values = np.full((height, width), np.nan)
+    values[: height // 2] = 0.5
+    return np.full((height, width, 3), 240, np.uint8), values
+
+
+@pytest.mark.parametrize(
+    ("width_um", "expected"), [(4000, 1000), (3999, 500), (2220 * 0.499, 200), (100, 20), (8, 2), (79_000, 10_000)]
+)
+def test_scale_bar_has_a_round_length(width_um: float, expected: float) -> None:
+    assert bar_length(width_um) == expected
+
+
+def test_slide_map_draws_outline_and_scale_bar_to_scale() -> None:
+    image, values = thumbnail()
+    outline = shapely.MultiPolygon(
+        [shapely.Polygon([(0, 0), (320, 0), (320, 320), (0, 320)], [[(80, 80), (160, 80), (160, 160), (80, 160)]])]
+    )
+    figure = slide_map_figure(image, values, (8.0, 4.0), outline, "slide a", "tumour probability", scale=(32.0, 16.0))
+    left, right, bar = figure.axes
+    assert left.get_images()[0].get_array().shape == (40, 30, 3)
+    assert left.get_aspect() == 0.5
+    assert bar.get_ylabel() == "tumour probability"
+    for axis in (left, right):
+        (path,) = [patch.get_path() for patch in axis.patches if isinstance(patch, PathPatch)]
+        # level-0 (0..320, 0..320) at 32 and 16 level-0 pixels per pixel; imshow's first pixel begins at -0.5
+        np.testing.assert_allclose(path.get_extents().get_points(), [[-0.5, -0.5], [9.5, 19.5]])
+        assert len(path.vertices) == 10  # the hole is drawn too
+        (scale,) = [patch for patch in axis.patches if isinstance(patch, Rectangle)]
+        assert scale.get_width() * 8.0 == pytest.approx(50)
+    assert "50 µm" in [text.get_text() for text in left.texts]
+    np.testing.assert_array_equal(left.get_images()[0].get_array(), image)
+    assert (np.asarray(right.get_images()[0].get_array())[20:] == 240).all()
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (30, 200)])
+def test_figures_are_written_whole(tmp_path: Path, shape: tuple[int, int]) -> None:
+    image, values = thumbnail(*shape)
+    for outline in (None, shapely.box(1, 1, 9, 9), shapely.MultiPolygon()):
+        save_figure(tmp_path / "map.png", slide_map_figure(image, values, 8.0, outline, "a", "b"))
+    written = cv2.imread(str(tmp_path / "map.png"))
+    assert written is not None and min(written.shape[:2]) > 200
+    assert [path.name for path in tmp_path.iterdir()] == ["map.png"]
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_cam_sheet(tmp_path: Path) -> None:
+    tile = np.zeros((16, 16, 3), np.uint8)
+    rows = [
+        CamRow(f"tile {i}", tile, {"VGG16": np.zeros((16, 16)), "SeaNet": np.ones((16, 16))}, {"SeaNet": "p = 0.9"})
+        for i in range(2)
+    ]
+    figure = cam_sheet(rows, "Figure 6", "chosen so")
+    titles = [axis.get_title() for axis in figure.axes[:6]]
+    assert titles == ["tile 0", "VGG16", "SeaNet", "tile 1", "VGG16", "SeaNet"]
+    assert figure.axes[2].get_xlabel() == "p = 0.9"
+    save_figure(tmp_path / "cam.png", figure)
+    assert cv2.imread(str(tmp_path / "cam.png")) is not None
+    with pytest.raises(ValueError, match="every row needs"):
+        cam_sheet([*rows, CamRow("x", tile, {"VGG16": np.zeros((16, 16))})], "t")
+    with pytest.raises(ValueError, match="at least one"):
+        cam_sheet([], "t")
+
+
+def test_training_curves(tmp_path: Path) -> None:
+    histories = {
+        "cohort 1": [{"epoch": 1, "loss": 0.5, "seconds": 3.0}, {"epoch": 2, "loss": 0.25, "seconds": 3.0}],
+        "cohort 2": [{"epoch": 1, "loss": 0.7}],
+    }
+    figure = training_curves(histories, "source model")
+    (axis,) = figure.axes
+    assert [line.get_label() for line in axis.lines] == ["cohort 1", "cohort 2"]
+    np.testing.assert_array_equal(axis.lines[0].get_xydata(), [[1, 0.5], [2, 0.25]])
+    save_figure(tmp_path / "curves.png", figure)
+    with pytest.raises(ValueError, match="no value"):
+        training_curves({"a": [{"epoch": 1, "seconds": 2.0}]}, "t")
