@@ -36,6 +36,7 @@ setup(
         "numpy>=2.1,<3",
         "pandas>=2.2,<4",
         "pyarrow>=17",
+        "scipy>=1.13,<2",
         "scikit-learn>=1.5,<2",
         "matplotlib>=3.9,<4",
         "opencv-python-headless>=4.10,<6",

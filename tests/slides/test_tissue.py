@@ -1,0 +1,245 @@
+"""Tissue and ink on pictures with known contents, near 8 µm/px."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from melano_tf.slides.slide import Slide
+from melano_tf.slides.tissue import TissueMask, ink_mask, otsu, tissue_mask, tissue_of
+
+MPP = 8.0
+GLASS = (243, 241, 240)
+HAEMATOXYLIN, EOSIN, MELANIN = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.5, 0.7, 1.0)
+PENS = {"blue": (30, 70, 180), "light blue": (70, 120, 210), "green": (20, 140, 70), "black": (25, 24, 28)}
+
+
+def stain(h: float = 0.0, e: float = 0.0, m: float = 0.0) -> NDArray[np.float64]:
+    """Colour by Beer-Lambert from amounts of haematoxylin, eosin and melanin."""
+    density = h * np.array(HAEMATOXYLIN) + e * np.array(EOSIN) + m * np.array(MELANIN)
+    return 255 * 10**-density
+
+
+def with_noise(image: NDArray[np.floating] | NDArray[np.uint8], sigma: float = 3.0, seed: int = 0) -> NDArray[np.uint8]:
+    noise = np.random.default_rng(seed).normal(0, sigma, image.shape)
+    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+
+
+def glass(height: int = 200, width: int = 260) -> NDArray[np.float64]:
+    return np.full((height, width, 3), GLASS, np.float64)
+
+
+def disc(shape: tuple[int, ...], x: float, y: float, radius: float) -> NDArray[np.bool_]:
+    v, u = np.mgrid[: shape[0], : shape[1]]
+    return (u - x) ** 2 + (v - y) ** 2 < radius**2
+
+
+def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Intersection over union."""
+    return float((a & b).sum() / (a | b).sum())
+
+
+def section() -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """A pink section with epidermis, lymphocytes and pigment, and where it is."""
+    image = glass()
+    tissue = disc(image.shape, 100, 100, 70)
+    image[tissue] = stain(0.08, 0.28)
+    image[tissue & (np.mgrid[:200, :260][0] < 55)] = stain(0.5, 0.2)
+    image[disc(image.shape, 70, 130, 10)] = stain(1.2, 0.1)
+    image[disc(image.shape, 110, 95, 22)] = stain(0.2, 0.2, 0.8)
+    image[disc(image.shape, 130, 130, 10)] = (26, 19, 15)
+    image[disc(image.shape, 80, 90, 8)] = (15, 12, 12)
+    return image, tissue
+
+
+def test_section_with_pigment_is_whole() -> None:
+    image, wanted = section()
+    mask, threshold = tissue_of(with_noise(image), MPP)
+    assert threshold is not None and 15 < threshold < 100
+    assert overlap(mask, wanted) > 0.97
+    assert mask[disc(image.shape, 100, 100, 66)].all(), "nothing inside is dropped, not the darkest pigment either"
+
+
+def test_pale_dermis_stays_beside_much_melanin() -> None:
+    # Plain Otsu would part pigment from the rest here.
+    image = glass()
+    pale, dark = np.zeros((2, *image.shape[:2]), bool)
+    pale[20:180, 20:60], dark[20:180, 60:120] = True, True
+    image[pale], image[dark] = stain(0.02, 0.14), stain(0.2, 0.2, 0.9)
+    plain = otsu(255 - image[..., 1])
+    assert plain > 255 - stain(0.02, 0.14)[1] + 10
+    mask, _ = tissue_of(with_noise(image), MPP)
+    assert overlap(mask, pale | dark) > 0.95
+
+
+@pytest.mark.parametrize("name", PENS)
+def test_pen_strokes_are_ink_and_not_tissue(name: str) -> None:
+    image, wanted = section()
+    drawn = image.astype(np.uint8)
+    stroke = np.zeros(image.shape[:2], np.uint8)
+    for begin, end in (((190, 10), (250, 180)), ((10, 190), (240, 192)), ((60, 8), (180, 14))):
+        cv2.line(drawn, begin, end, PENS[name], 7, cv2.LINE_AA)
+        cv2.line(stroke, begin, end, 1, 5)
+    picture = with_noise(drawn)
+    ink = ink_mask(picture)
+    assert ink[stroke > 0].mean() > 0.97
+    assert not ink[wanted & (stroke == 0)].any()
+    mask, _ = tissue_of(picture, MPP)
+    assert overlap(mask, wanted) > 0.96
+    assert not mask[stroke > 0].any()
+
+
+def test_pen_across_the_edge_of_the_tissue_is_ink() -> None:
+    image, _ = section()
+    drawn = image.astype(np.uint8)
+    cv2.line(drawn, (120, 60), (250, 60), PENS["black"], 7)
+    assert ink_mask(with_noise(drawn))[60, 125:248].all()
+
+
+def test_ink_does_not_move_the_threshold() -> None:
+    image, _ = section()
+    drawn = image.astype(np.uint8)
+    cv2.rectangle(drawn, (185, 5), (255, 195), PENS["blue"], -1)
+    (_, with_ink), (_, without) = tissue_of(with_noise(drawn), MPP), tissue_of(with_noise(image), MPP)
+    assert with_ink == pytest.approx(without, abs=3)
+
+
+@pytest.mark.parametrize(
+    "colour",
+    [
+        stain(0.2, 0.2, 0.8),
+        stain(0, 0, 1.5),
+        (18, 12, 10),
+        (40, 28, 22),
+        (60, 40, 35),
+        (110, 80, 60),
+        stain(1.0),
+        stain(0.5, 0.1),
+        stain(1.2, 0.5),
+        stain(0, 0.5),
+        (150, 20, 30),
+    ],
+)
+def test_stain_melanin_and_blood_are_not_ink(colour: tuple[float, float, float]) -> None:
+    assert not ink_mask(with_noise(np.full((40, 40, 3), colour, np.float64), 2)).any()
+
+
+def test_glass_edges_are_not_tissue() -> None:
+    image, wanted = section()
+    drawn = image.astype(np.uint8)
+    cv2.line(drawn, (12, 0), (12, 199), (150, 150, 152), 4, cv2.LINE_AA)
+    cv2.line(drawn, (0, 188), (259, 184), (95, 97, 98), 3, cv2.LINE_AA)
+    cv2.line(drawn, (245, 0), (245, 199), (185, 183, 181), 9, cv2.LINE_AA)
+    drawn[:8] = 0
+    mask, _ = tissue_of(with_noise(drawn), MPP)
+    assert overlap(mask, wanted) > 0.96
+
+
+def empty_pictures() -> dict[str, NDArray[np.uint8]]:
+    plain = glass()
+    v, u = np.mgrid[:200, :260]
+    uneven = plain - (((u - 130) ** 2 + (v - 100) ** 2) / 2500)[..., None]
+    dusty = plain.astype(np.uint8)
+    random = np.random.default_rng(1)
+    for _ in range(40):
+        cv2.circle(dusty, (int(random.integers(260)), int(random.integers(200))), 2, (80, 75, 85), -1)
+    pen = plain.astype(np.uint8)
+    cv2.line(pen, (20, 20), (240, 180), PENS["blue"], 8)
+    return {
+        "noise": with_noise(plain, 6),
+        "uniform": plain.astype(np.uint8),
+        "white": np.full_like(plain, 255, np.uint8),
+        "black": np.zeros_like(plain, np.uint8),
+        "uneven": with_noise(uneven),
+        "yellow": with_noise(np.full_like(plain, (246, 240, 222))),
+        "dim": with_noise(np.full_like(plain, (190, 190, 190))),
+        "dust": with_noise(dusty),
+        "pen": with_noise(pen),
+    }
+
+
+@pytest.mark.parametrize("name", empty_pictures())
+def test_no_tissue_is_invented(name: str) -> None:
+    mask, threshold = tissue_of(empty_pictures()[name], MPP)
+    assert not mask.any()
+    if name != "dust":
+        assert threshold is None
+
+
+def test_slide_without_any_glass_is_all_tissue() -> None:
+    image = np.empty((120, 160, 3))
+    image[:, :80], image[:, 80:] = stain(0.3, 0.3), stain(0.03, 0.15)
+    assert tissue_of(with_noise(image, 6), MPP)[0].all()
+
+
+def test_otsu_against_a_loop() -> None:
+    random = np.random.default_rng(3)
+    values = np.concatenate([random.normal(20, 5, 900), random.normal(130, 20, 200)]).clip(0, 255).round()
+
+    def within(threshold: float) -> float:
+        low, high = values[values <= threshold], values[values > threshold]
+        return float(sum(((part - part.mean()) ** 2).sum() for part in (low, high) if part.size))
+
+    best = min(within(t) for t in range(256))
+    assert within(otsu(values)) == pytest.approx(best)
+    assert otsu(np.array([10.0, 10.0, 90.0])) == pytest.approx(50, abs=1), "the middle of an empty gap"
+
+
+def test_shares_against_sampling() -> None:
+    random = np.random.default_rng(7)
+    mask = TissueMask(random.random((30, 40)) < 0.4, (8.0, 6.0), 50.0)
+    boxes = np.column_stack([random.uniform(-80, 330, (40, 2)), random.uniform(3, 250, (40, 2))])
+    points = (np.arange(400) + 0.5) / 400
+    for box, share in zip(boxes, mask.shares(boxes), strict=True):
+        i, j = ((box[1] + points * box[3]) // 6).astype(int), ((box[0] + points * box[2]) // 8).astype(int)
+        padded = np.zeros((400, 400), bool)
+        padded[100:130, 100:140] = mask.mask
+        assert share == pytest.approx(padded[np.ix_(i + 100, j + 100)].mean(), abs=0.01)
+        assert mask.share(*box) == share
+
+
+def test_shares_of_known_boxes() -> None:
+    tissue = np.zeros((10, 20), bool)
+    tissue[:, 10:] = True
+    mask = TissueMask(tissue, (8.0, 8.0), 50.0)
+    boxes = [(0, 0, 80, 80), (80, 0, 80, 80), (40, 0, 80, 80), (120, 40, 80, 80), (500, 500, 10, 10), (78, 10, 4, 4)]
+    assert mask.shares(boxes) == pytest.approx([0, 1, 0.5, 0.25, 0, 0.5])
+    assert mask.shares(np.empty((0, 4))).shape == (0,)
+    assert not mask.empty
+    with pytest.raises(ValueError, match="width"):
+        mask.share(0, 0, 0, 8)
+
+
+def test_mask_of_a_slide_lies_in_place(tmp_path: Path) -> None:
+    image, wanted = section()
+    path = tmp_path / "slide.tiff"
+    level_0 = cv2.resize(with_noise(image), None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)
+    tifffile.imwrite(
+        path,
+        level_0,
+        tile=(256, 256),
+        photometric="rgb",
+        compression="zlib",
+        resolution=(1e4, 1e4),
+        resolutionunit="CENTIMETER",
+        metadata=None,
+    )
+    with Slide(path) as slide:
+        found = tissue_mask(slide)
+    assert found.mask.shape == (200, 260) and found.mpp == (8.0, 8.0)
+    assert overlap(found.mask, wanted) > 0.97
+    assert found.share(600, 600, 400, 400) == 1
+    assert found.share(1600, 400, 400, 400) == 0
+
+
+def test_real_slide(real_data: Path) -> None:
+    with Slide(real_data / "wsi" / "CMU-1-Small-Region.svs") as slide:
+        found = tissue_mask(slide)
+    assert not found.empty
+    assert 0.33 < found.mask.mean() < 0.45
+    assert found.share(500, 1000, 50, 50) == 1, "the dermis, looked at"
+    assert found.share(50, 700, 200, 300) == 0, "glass"
+    assert found.share(1020, 286, 40, 40) == 0, "a speck on the glass"
