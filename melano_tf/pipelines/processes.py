@@ -1,0 +1,102 @@
+"""Work on many items in several processes, where one item that kills its process costs only itself."""
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class WorkerDied:
+    """Stands for the result of an item that cost two processes their lives while it worked alone."""
+
+
+def spread(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[tuple[int, Result | WorkerDied]]:
+    """Yield (index, function(item)) for each item as it is finished, in no fixed order.
+
+    One worker means this process. More are started once (spawned: no state of this process is copied into them) and
+    kept until the last item. When a process dies (killed, out of memory, a crash in a C library), the items that were
+    at work are repeated one at a time in a process of their own, twice at most; then they yield `WorkerDied`.
+
+    Args:
+        function: a picklable function; what it raises is raised here and ends the work.
+        items: its arguments.
+        workers: number of processes.
+    """
+    workers = min(workers, len(items))
+    if workers <= 1:
+        for index, item in enumerate(items):
+            yield index, function(item)
+        return
+    waiting = deque(range(len(items)))
+    while waiting:
+        suspects: list[int] = []
+        yield from _until_broken(function, items, workers, waiting, suspects)
+        for index in suspects:
+            yield index, _alone(function, items[index])
+
+
+def _until_broken(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, waiting: deque[int], suspects: list[int]
+) -> Iterator[tuple[int, Result | WorkerDied]]:
+    """Work through `waiting`; when a process dies, put what was at work into `suspects` and stop."""
+    running: dict[Future[Result], int] = {}
+    with _pool(workers) as pool:
+        try:
+            while (waiting or running) and not suspects:
+                # No more than one item a process: only those can have killed it.
+                while waiting and len(running) < workers:
+                    running[pool.submit(function, items[waiting[0]])] = waiting[0]
+                    waiting.popleft()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    if isinstance(future.exception(), BrokenProcessPool):
+                        suspects += [running.pop(future)]
+                    else:
+                        yield running.pop(future), future.result()
+        except BrokenProcessPool:  # a process died before it was given anything
+            pass
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    # A pool that broke fails all that was running, also what `wait` had not yet reported.
+    for future, index in running.items():
+        if future.cancelled() or isinstance(future.exception(), BrokenProcessPool):
+            suspects.append(index)
+        else:
+            yield index, future.result()
+
+
+def _alone(function: Callable[[Item], Result], item: Item) -> Result | WorkerDied:
+    for _ in range(2):
+        with _pool(1) as pool, contextlib.suppress(BrokenProcessPool):
+            return pool.submit(function, item).result()
+    return WorkerDied()
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_settle)
+
+
+def _settle() -> None:
+    """In a new worker: one thread for OpenCV, and no life after the parent's (it may be killed at any time)."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+
+    def leave() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=leave, daemon=True, name="leave-with-parent").start()

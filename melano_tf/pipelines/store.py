@@ -1,0 +1,342 @@
+"""The tile store: each slide's tiles as one TFRecord file of JPEGs, with a table that finds each of them.
+
+For each slide the folder holds `<slide_id>.tfrecord`, `<slide_id>.parquet` (the tile table with the place of every
+JPEG in the record file) and `<slide_id>.json` (what came out, under which key). The JSON file is written last: without
+it, or under another key, the other two count as unfinished. `tiles.parquet` and `slides.csv` cover the cohort.
+"""
+
+import errno
+import functools
+import os
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from melano_tf.errors import InputError
+from melano_tf.pipelines.processes import WorkerDied, spread
+from melano_tf.pipelines.records import append_image, slide_files
+from melano_tf.pipelines.records import read_jpegs as read_jpegs  # a store is written and read from here
+from melano_tf.slides.annotations import Annotation, check_annotation, load_annotation
+from melano_tf.slides.slide import Slide, SlideReadError
+from melano_tf.slides.tiling import TileGrid, tile_table
+from melano_tf.slides.tissue import tissue_mask
+from melano_tf.workspace import atomic, digest, plain, read_json, write_json
+
+FORMAT = 1  # part of every key: change it when the files' content changes
+ATTEMPTS = 2
+BLANK_TISSUE = 0.2  # a tile with this much tissue by the mask cannot be of one single colour
+ROW = ("slide_id", "path", "patient_id", "label", "annotation", "mpp")
+FEATURES = ("slide_id", "patient_id", "x", "y", "w0", "h0", "tissue", "tumour")
+COHORT_TABLES = ("tiles.parquet", "slides.csv")
+TABLE = {
+    "slide_id": "str",
+    "patient_id": "str",
+    "label": "str",
+    "tile": "int64",
+    "x": "int64",
+    "y": "int64",
+    "w0": "float64",
+    "h0": "float64",
+    "tissue": "float64",
+    "tumour": "float64",
+    "offset": "int64",
+    "length": "int64",
+}
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """How tiles are stored.
+
+    Raises:
+        InputError: a value outside its range.
+    """
+
+    stored_px: int = 224
+    """Side of a stored tile in pixels, at least the model's input (section 4.1: 224)."""
+    jpeg_quality: int = 90
+    """JPEG quality of stored tiles, 1 to 100 (not in the paper)."""
+    mask_mpp: float = 8.0
+    """Resolution of the tissue mask in µm/px (our reading)."""
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.stored_px < 1:
+            faults.append(f"stored_px must be at least 1, and is {self.stored_px}")
+        if not 1 <= self.jpeg_quality <= 100:
+            faults.append(f"jpeg_quality must lie between 1 and 100, and is {self.jpeg_quality}")
+        if not self.mask_mpp > 0:
+            faults.append(f"mask_mpp must be above 0, and is {self.mask_mpp}")
+        if faults:
+            raise InputError.of("store:", faults)
+
+
+@dataclass(frozen=True)
+class SlideOutcome:
+    """What became of one slide: a row of `slides.csv`.
+
+    Attributes:
+        slide_id: the slide.
+        status: "done"; "empty" where no tile holds enough tissue; "failed" where none could be stored.
+        reason: why it is empty or failed, else "".
+        attempts: how often it was tried, each time with a new handle.
+        grid_positions: positions of the grid before the tissue filter.
+        tiles: tiles stored.
+        bytes: size of the record file.
+        seconds: time that the last attempt took.
+        notes: what was passed over in its annotation, else "".
+    """
+
+    slide_id: str
+    status: Literal["done", "empty", "failed"]
+    reason: str = ""
+    attempts: int = 1
+    grid_positions: int = 0
+    tiles: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    notes: str = ""
+
+
+def slide_key(row: Mapping[str, Any], grid: TileGrid, store: StoreSettings) -> str:
+    """The key of a slide's stored tiles: the settings, the manifest's row, size and date of the files it names.
+
+    Raises:
+        OSError: a file of the row cannot be looked at.
+    """
+    values = _plain_row(row)
+    stats = [Path(values[name]).stat() for name in ("path", "annotation") if values[name] is not None]
+    dates = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+    return digest({"format": FORMAT, "grid": plain(grid), "store": plain(store), "row": values, "files": dates})
+
+
+def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row's values that matter here, missing ones as None."""
+    values = {name: row.get(name) for name in ROW}
+    return {name: None if pd.isna(value) or value == "" else value for name, value in values.items()}
+
+
+def write_slide(row: Mapping[str, Any], grid: TileGrid, store: StoreSettings, folder: Path) -> SlideOutcome:
+    """Cut one slide into stored tiles: a plain function of a manifest row, for any engine to spread.
+
+    A slide that fails is tried once more with a new handle; then its outcome is "failed", with the reason, and it has
+    no tiles at all. Neither a blank tile nor part of a slide is ever stored in place of what could not be read.
+
+    Args:
+        row: slide_id, path, patient_id, label, annotation (path or missing), mpp (µm/px or missing).
+        grid: the tile grid.
+        store: how tiles are stored.
+        folder: the store.
+
+    Raises:
+        InputError: the store itself cannot be written (disk full, read-only); no slide could succeed.
+    """
+    values = _plain_row(row)
+    files = slide_files(folder, values["slide_id"])
+    files[2].unlink(missing_ok=True)
+    key, reason, started = "", "", 0.0
+    for attempt in range(1, ATTEMPTS + 1):
+        started = time.monotonic()
+        try:
+            key = slide_key(values, grid, store)
+            table, positions, notes = _write_tiles(values, grid, store, files)
+            outcome = SlideOutcome(
+                slide_id=values["slide_id"],
+                status="done" if len(table) else "empty",
+                reason="" if len(table) else f"no tile with at least {grid.min_tissue:.0%} tissue",
+                attempts=attempt,
+                grid_positions=positions,
+                tiles=len(table),
+                bytes=files[0].stat().st_size,
+                seconds=round(time.monotonic() - started, 3),
+                notes=notes,
+            )
+            break
+        except Exception as error:
+            _raise_if_store_unwritable(error, Path(folder))
+            reason = str(error) if isinstance(error, InputError | SlideReadError) else _named(error)
+    else:
+        outcome = _failure(values["slide_id"], reason, ATTEMPTS, time.monotonic() - started)
+        for path in files[:2]:
+            path.unlink(missing_ok=True)
+    _write_outcome(files[2], key, outcome)
+    return outcome
+
+
+def _failure(slide_id: str, reason: str, attempts: int, seconds: float) -> SlideOutcome:
+    return SlideOutcome(slide_id, "failed", reason, attempts, seconds=round(seconds, 3))
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _raise_if_store_unwritable(error: Exception, folder: Path) -> None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        raise InputError(
+            f"{folder}: tiles cannot be written ({os.strerror(error.errno)}); make room or choose another --out and "
+            "give the same command again: finished slides are kept"
+        ) from error
+
+
+def _write_outcome(path: Path, key: str, outcome: SlideOutcome) -> None:
+    try:
+        write_json(path, {"key": key, **asdict(outcome)})
+    except OSError as error:
+        _raise_if_store_unwritable(error, path.parent)
+        raise
+
+
+def _write_tiles(
+    row: dict[str, Any], grid: TileGrid, store: StoreSettings, files: tuple[Path, Path, Path]
+) -> tuple[pd.DataFrame, int, str]:
+    """One attempt: open, mask, annotation, grid, tiles. Returns the tiles' table, the count of positions, notes."""
+    with Slide(row["path"], slide_id=row["slide_id"], mpp=row["mpp"]) as slide:
+        annotation = None
+        if row["annotation"] is not None:
+            annotation = load_annotation(row["annotation"])
+            check_annotation(annotation.geometry, slide.size, row["annotation"])
+        mask = tissue_mask(slide, store.mask_mpp)
+        geometry = None if annotation is None else annotation.geometry
+        table, positions = tile_table(slide, mask, geometry, grid, row["patient_id"], row["label"])
+        places = []
+        with atomic(files[0]) as temporary, temporary.open("wb") as file:
+            for tile in table.to_dict("records"):
+                image = _encoded(_tile(slide, tile, grid, store), store.jpeg_quality)
+                places.append(append_image(file, {name: tile[name] for name in FEATURES}, "jpeg", image))
+    table = table.assign(
+        offset=np.array([offset for offset, _ in places], np.int64),
+        length=np.array([length for _, length in places], np.int64),
+    )
+    write_table(files[1], table)
+    return table, positions, "" if annotation is None else _notes(annotation)
+
+
+def _notes(annotation: Annotation) -> str:
+    skipped = [f"{count} {name} passed over" for name, count in sorted(annotation.skipped.items())]
+    return "; ".join([*annotation.warnings, *skipped])
+
+
+def _tile(slide: Slide, tile: Mapping[Hashable, Any], grid: TileGrid, store: StoreSettings) -> np.ndarray:
+    """A tile of the grid at the stored size, uint8 (stored_px, stored_px, 3).
+
+    Raises:
+        SlideReadError: it cannot be read, or reads as blank where the mask has seen tissue.
+    """
+    image = slide.read(tile["x"], tile["y"], grid.tile_px, grid.mpp)
+    if tile["tissue"] >= BLANK_TISSUE and (image == image[0, 0]).all():
+        raise SlideReadError(
+            f"{slide.slide_id}: the region at x={tile['x']}, y={tile['y']} reads as one colour "
+            "although the slide's overview shows tissue there; the file is damaged or incomplete"
+        )
+    if store.stored_px == grid.tile_px:
+        return image
+    method = cv2.INTER_AREA if store.stored_px < grid.tile_px else cv2.INTER_LINEAR
+    return cv2.resize(image, (store.stored_px, store.stored_px), interpolation=method)
+
+
+def _encoded(image: np.ndarray, quality: int) -> bytes:
+    whole, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not whole:
+        raise SlideReadError("a tile could not be encoded as JPEG")
+    return encoded.tobytes()
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """A table as Parquet, atomically; equal content gives equal bytes."""
+    with atomic(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def finished(row: Mapping[str, Any], grid: TileGrid, store: StoreSettings, folder: Path) -> SlideOutcome | None:
+    """The outcome of a slide that stands finished under the same key, its files whole; else None.
+
+    A failed slide counts as unfinished, so that the next command tries it again.
+    """
+    record, table, state = slide_files(folder, str(row["slide_id"]))
+    try:
+        content = read_json(state)
+        key = content.pop("key")
+        outcome = SlideOutcome(**content)
+        whole = table.is_file() and record.stat().st_size == outcome.bytes
+        return outcome if whole and outcome.status != "failed" and key == slide_key(row, grid, store) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def write_cohort(
+    manifest: pd.DataFrame,
+    grid: TileGrid,
+    store: StoreSettings,
+    folder: Path,
+    workers: int = 2,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cut a cohort's slides into stored tiles, several slides at a time.
+
+    Slides that stand finished under the same key are not repeated. The files are the same, byte for byte, for any
+    number of workers. Only one process may write a store at a time.
+
+    Args:
+        manifest: rows as `slides.cohort.read_manifest` gives them.
+        grid: the tile grid.
+        store: how tiles are stored.
+        folder: the store; made if missing.
+        workers: processes; 1 means this one.
+        progress: called with (slides done, slides in all), first with what was finished before.
+
+    Returns:
+        (tiles, outcomes): the tables of all stored tiles (`TABLE`'s columns, in the manifest's order) and of all
+        slides (patient, label, then `SlideOutcome`), as written to tiles.parquet and slides.csv.
+
+    Raises:
+        InputError: the store cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".*.partial*"):  # of a killed process
+        leftover.unlink(missing_ok=True)
+    rows = [{str(name): value for name, value in row.items()} for row in manifest.to_dict("records")]
+    outcomes = {str(row["slide_id"]): finished(row, grid, store, folder) for row in rows}
+    todo = [row for row in rows if outcomes[row["slide_id"]] is None]
+    if todo:  # the cohort's tables do not fit any more
+        for name in COHORT_TABLES:
+            (folder / name).unlink(missing_ok=True)
+    report = progress or (lambda done, total: None)
+    report(len(rows) - len(todo), len(rows))
+    for index, result in spread(functools.partial(write_slide, grid=grid, store=store, folder=folder), todo, workers):
+        slide_id = todo[index]["slide_id"]
+        if isinstance(result, WorkerDied):
+            reason = "the process that read it was killed twice (out of memory, or a crash in the slide library)"
+            result = _failure(slide_id, reason, ATTEMPTS, 0.0)
+            for path in slide_files(folder, slide_id)[:2]:
+                path.unlink(missing_ok=True)
+            _write_outcome(slide_files(folder, slide_id)[2], "", result)
+        outcomes[slide_id] = result
+        report(sum(outcome is not None for outcome in outcomes.values()), len(rows))
+    return _write_tables(manifest, [outcome for outcome in outcomes.values() if outcome is not None], folder)
+
+
+def _write_tables(
+    manifest: pd.DataFrame, outcomes: list[SlideOutcome], folder: Path
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """tiles.parquet and slides.csv from what the slides left, in the manifest's order."""
+    parts = [pd.read_parquet(slide_files(folder, outcome.slide_id)[1]) for outcome in outcomes if outcome.tiles]
+    tiles = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(TABLE))
+    tiles = tiles[list(TABLE)].astype(TABLE)
+    people = manifest[["slide_id", "patient_id", "label"]]
+    slides = people.merge(pd.DataFrame([asdict(outcome) for outcome in outcomes]), on="slide_id", validate="1:1")
+    try:
+        write_table(folder / COHORT_TABLES[0], tiles)
+        with atomic(folder / COHORT_TABLES[1]) as temporary:
+            slides.to_csv(temporary, index=False)
+    except OSError as error:
+        _raise_if_store_unwritable(error, folder)
+        raise
+    return tiles, slides

@@ -1,0 +1,30 @@
+"""What the tests' worker processes do: a module of its own, which a spawned process can import by name."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def work(item: int) -> tuple[int, int]:
+    """Squares its item; 3 kills its process, 99 raises."""
+    if item == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == 99:
+        raise ValueError("no such item")
+    time.sleep(0.02)
+    return item * item, os.getpid()
+
+
+def dies_once(mark: str) -> str:
+    """Kills its process unless the file of that name exists."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return mark
+
+
+def report_and_wait(folder: str) -> None:
+    """Leaves its process id in the folder, then works for a long time."""
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(60)

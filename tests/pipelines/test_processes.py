@@ -1,0 +1,60 @@
+"""Items spread over processes: all come back, whichever of them kills its process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import process_work
+import pytest
+
+from melano_tf.pipelines.processes import WorkerDied, spread
+
+HERE = Path(__file__).parent
+
+
+def test_one_worker_is_this_process() -> None:
+    assert dict(spread(process_work.work, [1, 2], 1)) == {0: (1, os.getpid()), 1: (4, os.getpid())}
+
+
+def test_no_items() -> None:
+    assert list(spread(process_work.work, [], 4)) == []
+
+
+def test_a_dead_worker_costs_only_its_item() -> None:
+    items = [0, 1, 2, 3, 4, 5, 6]
+    results = dict(spread(process_work.work, items, 2))
+    assert results.pop(3) == WorkerDied()
+    assert {index: result[0] for index, result in results.items()} == {i: i * i for i in items if i != 3}
+    assert os.getpid() not in {result[1] for result in results.values()}
+
+
+def test_an_item_that_dies_once_is_repeated(tmp_path: Path) -> None:
+    marks = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert dict(spread(process_work.dies_once, marks, 2)) == dict(enumerate(marks))
+
+
+def test_what_the_function_raises_is_raised() -> None:
+    with pytest.raises(ValueError, match="no such item"):
+        list(spread(process_work.work, [1, 99, 2], 2))
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        "from melano_tf.pipelines.processes import spread\nimport process_work\n"
+        f"list(spread(process_work.report_and_wait, [{str(tmp_path)!r}] * 2, 2))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=HERE.parents[1])
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.iterdir())) < 2:
+        assert time.monotonic() < deadline, "the workers did not start"
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    workers = [Path("/proc") / path.name for path in tmp_path.iterdir()]
+    while any(worker.exists() and "\nState:\tZ" not in (worker / "status").read_text() for worker in workers):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.05)

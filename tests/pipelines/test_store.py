@@ -1,0 +1,304 @@
+"""The tile store: what it holds, what it refuses, and what a kill leaves behind."""
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from small_slides import MPP, SIZE, write_annotation, write_slide_file
+
+from melano_tf.errors import InputError
+from melano_tf.pipelines import store
+from melano_tf.pipelines.store import StoreSettings, finished, read_jpegs, write_cohort, write_slide
+from melano_tf.slides.slide import Slide, SlideReadError
+from melano_tf.slides.tiling import TileGrid
+
+GRID = TileGrid(tile_px=64, mpp=1.0, overlap=0.0)
+STORE = StoreSettings(stored_px=32, mask_mpp=4.0)
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three good slides, one of glass, one cut short, one damaged in the middle, one with a polygon elsewhere."""
+    folder = tmp_path_factory.mktemp("slides")
+    for seed, name in enumerate(("a", "b", "c", "outside", "damaged", "cut")):
+        write_slide_file(folder / f"{name}.tiff", seed)
+    write_slide_file(folder / "glass.tiff", 9, tissue=False)
+    content = (folder / "cut.tiff").read_bytes()
+    (folder / "cut.tiff").write_bytes(content[: len(content) // 2])
+    damaged = bytearray((folder / "damaged.tiff").read_bytes())
+    damaged[len(damaged) // 3 : len(damaged) // 3 + 5000] = bytes(5000)
+    (folder / "damaged.tiff").write_bytes(damaged)
+    write_annotation(folder / "a.geojson", [(0, 0), (512, 0), (512, 768), (0, 768)])
+    write_annotation(folder / "outside.geojson", [(5000, 5000), (6000, 5000), (6000, 6000)])
+    return folder
+
+
+def manifest(slides: Path, *names: str) -> pd.DataFrame:
+    rows = []
+    for name in names:
+        annotation = slides / f"{name}.geojson"
+        rows.append(
+            {
+                "slide_id": name,
+                "path": str(slides / f"{name}.tiff"),
+                "patient_id": f"patient-{name}",
+                "label": "benign",
+                "annotation": str(annotation) if annotation.exists() else None,
+                "mpp": np.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def row(slides: Path, name: str) -> dict[str, Any]:
+    return {str(key): value for key, value in manifest(slides, name).iloc[0].items()}
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Of everything that must not depend on when and by how many processes it was written."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".tfrecord", ".parquet")
+    }
+
+
+def test_a_slide_becomes_tiles(slides: Path, tmp_path: Path) -> None:
+    outcome = write_slide(row(slides, "a"), GRID, STORE, tmp_path)
+    table = pd.read_parquet(tmp_path / "a.parquet")
+    assert (outcome.status, outcome.attempts, outcome.reason) == ("done", 1, "")
+    assert outcome.notes == "1 Point passed over"
+    assert outcome.grid_positions == 8 * 6 and outcome.tiles == len(table) > 20
+    assert outcome.bytes == (tmp_path / "a.tfrecord").stat().st_size
+    assert table.dtypes.astype(str).to_dict() == store.TABLE
+    assert (table["tissue"] >= 0.2).all()
+    # The polygon is the slide's left half.
+    assert (table["tumour"] == np.where(table["x"] < SIZE[0] / 2, 1.0, 0.0)).all()
+    jpegs = read_jpegs(tmp_path, "a", table["offset"].tolist(), table["length"].tolist())
+    with Slide(slides / "a.tiff") as slide:
+        for jpeg, tile in zip(jpegs, table.to_dict("records"), strict=True):
+            image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            truth = cv2.resize(slide.read(tile["x"], tile["y"], 64, 1.0), (32, 32), interpolation=cv2.INTER_AREA)
+            assert np.abs(image.astype(int) - truth).mean() < 6
+            assert tile["w0"] == tile["h0"] == 64 / MPP
+
+
+def test_tensorflow_reads_the_records(slides: Path, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    write_slide(row(slides, "a"), GRID, STORE, tmp_path)
+    table = pd.read_parquet(tmp_path / "a.parquet")
+    numbers = {"x": tf.int64, "y": tf.int64} | dict.fromkeys(("w0", "h0", "tissue", "tumour"), tf.float32)
+    schema = {
+        name: tf.io.FixedLenFeature([], kind)
+        for name, kind in (numbers | dict.fromkeys(("slide_id", "patient_id", "jpeg"), tf.string)).items()
+    }
+    records = [
+        tf.io.parse_single_example(record, schema) for record in tf.data.TFRecordDataset(str(tmp_path / "a.tfrecord"))
+    ]
+    assert len(records) == len(table)
+    for record, tile in zip(records, table.to_dict("records"), strict=True):
+        assert tf.io.decode_jpeg(record["jpeg"]).shape == (32, 32, 3)
+        assert record["slide_id"].numpy() == b"a" and record["patient_id"].numpy() == b"patient-a"
+        assert all(record[name].numpy() == np.float32(tile[name]) for name in numbers)
+
+
+def test_a_cohort_with_faults_goes_on(slides: Path, tmp_path: Path) -> None:
+    names = ("a", "cut", "glass", "damaged", "outside", "b", "missing")
+    calls: list[tuple[int, int]] = []
+    tiles, outcomes = write_cohort(
+        manifest(slides, *names), GRID, STORE, tmp_path, workers=1, progress=lambda *call: calls.append(call)
+    )
+    assert outcomes["slide_id"].tolist() == list(names)
+    assert outcomes["status"].tolist() == ["done", "failed", "empty", "failed", "failed", "done", "failed"]
+    assert outcomes["attempts"].tolist() == [1, 2, 1, 2, 2, 1, 2]
+    reasons = outcomes.set_index("slide_id")["reason"]
+    for name, words in {
+        "cut": "not a slide that OpenSlide can read",
+        "glass": "no tile with at least 20% tissue",
+        "damaged": "cannot read",
+        "outside": "lie outside of the slide",
+        "missing": "missing.tiff",
+    }.items():
+        assert words in reasons[name]
+    assert set(tiles["slide_id"]) == {"a", "b"}
+    assert tiles.dtypes.astype(str).to_dict() == store.TABLE
+    assert len(tiles) == outcomes["tiles"].sum()
+    assert calls == [(done, 7) for done in range(8)]
+    # Nothing that failed has tiles, and the files say what was returned.
+    assert sorted(path.stem for path in tmp_path.glob("*.tfrecord")) == ["a", "b", "glass"]
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "tiles.parquet"), tiles)
+    written = pd.read_csv(tmp_path / "slides.csv", keep_default_na=False)
+    pd.testing.assert_frame_equal(written, outcomes, check_dtype=False)
+
+
+def test_a_cohort_without_any_tile(slides: Path, tmp_path: Path) -> None:
+    tiles, outcomes = write_cohort(manifest(slides, "glass", "cut"), GRID, STORE, tmp_path, workers=1)
+    assert len(tiles) == 0 and tiles.dtypes.astype(str).to_dict() == store.TABLE
+    assert outcomes["status"].tolist() == ["empty", "failed"]
+
+
+def test_two_workers_write_what_one_writes(slides: Path, tmp_path: Path) -> None:
+    rows = manifest(slides, "a", "b", "glass", "c", "damaged")
+    for workers in (1, 2):
+        write_cohort(rows, GRID, STORE, tmp_path / str(workers), workers=workers)
+    assert hashes(tmp_path / "1") == hashes(tmp_path / "2")
+    one, two = (pd.read_csv(tmp_path / name / "slides.csv").drop(columns="seconds") for name in "12")
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_finished_slides_are_not_repeated(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = manifest(slides, "a", "b", "cut")
+    first, _ = write_cohort(rows, GRID, STORE, tmp_path, workers=1)
+    done: list[str] = []
+    original = store._write_tiles
+
+    def noted(values: dict[str, Any], *others: Any) -> Any:
+        done.append(values["slide_id"])
+        return original(values, *others)
+
+    monkeypatch.setattr(store, "_write_tiles", noted)
+    again, outcomes = write_cohort(rows, GRID, STORE, tmp_path, workers=1)
+    assert done == ["cut", "cut"]  # what failed is tried again
+    pd.testing.assert_frame_equal(first, again)
+    assert outcomes["status"].tolist() == ["done", "done", "failed"]
+    done.clear()
+    (tmp_path / "b.tfrecord").write_bytes(b"short")
+    write_cohort(rows[:2], GRID, STORE, tmp_path, workers=1)
+    assert done == ["b"]
+    done.clear()
+    write_cohort(rows[:2], GRID, StoreSettings(stored_px=32, mask_mpp=4.0, jpeg_quality=80), tmp_path, workers=1)
+    assert done == ["a", "b"]
+
+
+def test_a_changed_slide_or_annotation_is_cut_again(slides: Path, tmp_path: Path) -> None:
+    path = write_slide_file(tmp_path / "x.tiff", 1)
+    annotation = write_annotation(tmp_path / "x.geojson", [(0, 0), (100, 0), (100, 100)])
+    values = {**row(slides, "b"), "slide_id": "x", "path": str(path), "annotation": str(annotation)}
+    folder = tmp_path / "store"
+    write_slide(values, GRID, STORE, folder)
+    assert finished(values, GRID, STORE, folder) is not None
+    assert finished({**values, "mpp": 0.6}, GRID, STORE, folder) is None
+    os.utime(annotation, ns=(1, 1))
+    assert finished(values, GRID, STORE, folder) is None
+
+
+def test_a_read_error_is_tried_once_more(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, reads, handles = Slide.read, [0], set()
+
+    def fails_once(self: Slide, *arguments: Any, **named: Any) -> np.ndarray:
+        reads[0] += 1
+        handles.add(id(self))
+        if reads[0] == 5:
+            raise SlideReadError("the network was away")
+        return original(self, *arguments, **named)
+
+    write_slide(row(slides, "a"), GRID, STORE, tmp_path / "whole")
+    monkeypatch.setattr(Slide, "read", fails_once)
+    outcome = write_slide(row(slides, "a"), GRID, STORE, tmp_path / "retried")
+    assert (outcome.status, outcome.attempts) == ("done", 2)
+    assert hashes(tmp_path / "whole") == hashes(tmp_path / "retried")
+
+
+def test_a_blank_tile_in_tissue_is_no_tile(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Slide.read
+
+    def blank(self: Slide, x: float, y: float, size: Any, mpp: float) -> np.ndarray:
+        image = original(self, x, y, size, mpp)
+        return np.full_like(image, 255) if mpp == GRID.mpp else image
+
+    monkeypatch.setattr(Slide, "read", blank)
+    outcome = write_slide(row(slides, "a"), GRID, STORE, tmp_path)
+    assert outcome.status == "failed" and "reads as one colour" in outcome.reason
+    assert not list(tmp_path.glob("*.tfrecord"))
+
+
+def test_a_full_disk_stops_the_cohort(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cohort(manifest(slides, "a"), GRID, STORE, tmp_path, workers=1)
+    before = hashes(tmp_path)
+
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store, "append_image", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_cohort(manifest(slides, "a", "b"), GRID, STORE, tmp_path, workers=1)
+    kept = hashes(tmp_path)
+    assert kept.items() <= before.items() and "a.tfrecord" in kept
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+import pandas as pd
+from melano_tf.pipelines import store
+from test_store import GRID, STORE
+original, count = store.append_image, [0]
+def dies(file, *others):
+    count[0] += 1
+    if count[0] == int(sys.argv[4]):
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(file, *others)
+store.append_image = dies
+rows = pd.read_parquet(sys.argv[1])
+store.write_cohort(rows, GRID, STORE, Path(sys.argv[2]), workers=1)
+"""
+
+
+def test_a_kill_leaves_nothing_that_is_read_as_whole(slides: Path, tmp_path: Path) -> None:
+    rows = manifest(slides, "a", "b", "c")
+    rows.to_parquet(tmp_path / "rows.parquet")
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    write_cohort(rows, GRID, STORE, whole, workers=1)
+    places = pd.read_parquet(whole / "tiles.parquet")["slide_id"].tolist()
+    kill_at = places.index("b") + 10  # in the middle of the second slide
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "rows.parquet"), str(folder), str(HERE), str(kill_at)]
+    done = subprocess.run(arguments, cwd=HERE.parents[1], timeout=60, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == [
+        "a.json",
+        "a.parquet",
+        "a.tfrecord",
+    ]
+    assert len([path for path in folder.iterdir() if ".partial" in path.name]) == 1
+    stamp = (folder / "a.tfrecord").stat().st_mtime_ns
+    write_cohort(rows, GRID, STORE, folder, workers=1)
+    assert (folder / "a.tfrecord").stat().st_mtime_ns == stamp
+    assert hashes(folder) == hashes(whole)
+    assert not list(folder.glob(".*.partial*"))
+
+
+def test_settings_out_of_range_are_all_named() -> None:
+    with pytest.raises(InputError, match=r"(?s)stored_px.*jpeg_quality"):
+        StoreSettings(stored_px=0, jpeg_quality=101)
+
+
+def test_a_real_slide(real_data: Path, tmp_path: Path) -> None:
+    rows = pd.DataFrame(
+        [
+            {
+                "slide_id": "cmu",
+                "path": str(real_data / "wsi" / "CMU-1-Small-Region.svs"),
+                "patient_id": "p",
+                "label": "benign",
+                "annotation": None,
+                "mpp": np.nan,
+            }
+        ]
+    )
+    tiles, outcomes = write_cohort(rows, TileGrid(), StoreSettings(), tmp_path, workers=1)
+    # 2220 x 2967 px at 0.499 µm/px are 1108 x 1481 µm: four columns and five rows of 512 µm at steps of 256.
+    assert outcomes["status"].tolist() == ["done"] and outcomes["grid_positions"].tolist() == [20]
+    assert 10 <= len(tiles) <= 20
