@@ -12,3 +12,10 @@ class InputError(Exception):
     def of(cls, headline: str, faults: list[str]) -> "InputError":
         """One error for many faults: the headline, then a line for each fault, all at once."""
         return cls("\n".join([headline, *(f"  - {fault}" for fault in faults)]))
+
+
+class RunError(Exception):
+    """A run cannot go on, though nothing that the user gave is plainly wrong, for example a loss that is not finite.
+
+    The message is complete for the reader; it is shown without a traceback, with exit code 1.
+    """

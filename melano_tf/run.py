@@ -7,13 +7,15 @@
 """
 
 import errno
+import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from melano_tf import __version__
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, RunError
 
 HELP = f"""melano_tf {__version__}: Keras / TensorFlow reproductions of melanoma papers. Research only, no medical device.
 
@@ -39,12 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] not in commands:
         complain(f"no command {arguments[0]!r}; there are {', '.join(commands)} (see --help)")
         return 2
-    _silence()
     try:
         return commands[arguments[0]](arguments[1:])
     except InputError as error:
         complain(str(error))
         return 2
+    except RunError as error:
+        complain(str(error))
+        return 1
     except KeyboardInterrupt:
         complain("interrupted; the same command goes on where it stopped")
         return 130
@@ -68,10 +72,28 @@ def complain(line: str) -> None:
     sys.stderr.write(f"melano_tf: {line}\n")
 
 
-def _silence() -> None:
-    """Keep TensorFlow's start-up chatter from the terminal; it reads these when it is first imported."""
+def _import_tensorflow() -> None:
+    """Import TensorFlow without its start-up chatter on the terminal.
+
+    The level covers what its libraries log once they stand; what they log while they are loaded goes past it to file
+    descriptor 2, which is turned away for that time and shown only if the import fails.
+    """
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["GRPC_VERBOSITY"] = "ERROR"
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+            importlib.import_module("keras")
+        except BaseException:
+            chatter.seek(0)
+            os.write(terminal, chatter.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def _explained(error: Exception) -> str | None:
@@ -110,6 +132,7 @@ def _spitzoid(arguments: list[str]) -> int:
     chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--slides") is None else "paper")
     default = preset(chosen if chosen in ("paper", "demo") else "paper")
     settings = _parse(SpitzoidSettings, arguments, "spitzoid", default)
+    _import_tensorflow()
     from melano_tf.papers.spitzoid.recipe import reproduce
 
     reproduce(settings, say)
@@ -120,6 +143,7 @@ def _predict(arguments: list[str]) -> int:
     from melano_tf.commands.predict import PredictSettings
 
     settings = _parse(PredictSettings, arguments, "predict")
+    _import_tensorflow()
     from melano_tf.commands.predict import predict
 
     predict(settings, say)
@@ -129,7 +153,9 @@ def _predict(arguments: list[str]) -> int:
 def _doctor(arguments: list[str]) -> int:
     from melano_tf.commands.doctor import DoctorSettings, examine
 
-    return examine(_parse(DoctorSettings, arguments, "doctor"), say)
+    settings = _parse(DoctorSettings, arguments, "doctor")
+    _import_tensorflow()
+    return examine(settings, say)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ def save_figure(path: Path, figure: Figure) -> Path:
     return Path(path)
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches, outside pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -88,7 +89,7 @@ def slide_map_figure(
     flat = ratio < 0.5
     side = 9.0 if flat else min(5.5, 7.0 / ratio)
     size = (side + 1.6, 2 * side * ratio + 1.1) if flat else (max(2 * side + 1.2, 6.0), side * ratio + 0.9)
-    figure = _figure(*size)
+    figure = blank_figure(*size)
     axes = figure.subplots(2, 1) if flat else figure.subplots(1, 2)
     panels = (thumbnail, overlay(thumbnail, values, low=low, high=high))
     for axis, image, words in zip(axes, panels, ("annotation" if outline is not None else "slide", label), strict=True):
@@ -154,7 +155,7 @@ def cam_sheet(rows: Sequence[CamRow], title: str, note: str = "") -> Figure:
     models = list(rows[0].maps)
     if any(list(row.maps) != models for row in rows):
         raise ValueError(f"every row needs the maps of {models}")
-    figure = _figure(2.5 * (len(models) + 1) + 0.9, 2.75 * len(rows) + 0.9)
+    figure = blank_figure(2.5 * (len(models) + 1) + 0.9, 2.75 * len(rows) + 0.9)
     grid = figure.subplots(len(rows), len(models) + 1, squeeze=False)
     for line, row in zip(grid, rows, strict=True):
         for axis in line:
@@ -189,7 +190,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], titl
     names = [name for name in names if name not in ("epoch", "seconds")]
     if not names:
         raise ValueError("the histories hold no value to draw")
-    figure = _figure(5.2 * len(names), 3.6)
+    figure = blank_figure(5.2 * len(names), 3.6)
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for training, history in histories.items():
             points = [(epoch["epoch"], epoch[name]) for epoch in history if name in epoch]

@@ -1,0 +1,29 @@
+"""What predict writes of a slide beside its JSON: both maps, and the tiles as a GeoJSON that QuPath opens."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from melano_tf.reports.slide_maps import write_slide_maps
+from melano_tf.slides.annotations import write_tiles_geojson
+from melano_tf.slides.slide import Slide
+
+
+def write_slide_files(
+    slide_path: Path, slide_id: str, mpp: float | None, thumbnail_mpp: float, tiles: pd.DataFrame, title: str, out: Path
+) -> list[Path]:
+    """Write `<slide_id>-tumour.png`, `<slide_id>-attention.png` and `tiles.geojson`; returns their paths."""
+    with Slide(slide_path, slide_id=slide_id, mpp=mpp) as slide:
+        written = write_slide_maps(out, slide, tiles, None, thumbnail_mpp, title)
+    geojson = out / "tiles.geojson"
+    write_tiles_geojson(
+        geojson,
+        tiles[["x", "y", "w0", "h0"]].to_numpy(float),
+        {
+            "tumour probability": tiles["probability"].to_numpy(),
+            "attention": tiles["attention"].to_numpy(),
+            "classification": np.where(tiles["selected"], "tumour", "other").astype(object),
+        },
+    )
+    return [*written, geojson]

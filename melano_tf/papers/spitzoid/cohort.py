@@ -1,0 +1,172 @@
+"""The first steps: slides, tiles, and who is trained on, validated and tested (sections 3 and 5.1)."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from melano_tf.errors import InputError
+from melano_tf.papers.spitzoid.settings import SpitzoidSettings
+from melano_tf.pipelines.store import write_cohort
+from melano_tf.pipelines.tiles import TileImages
+from melano_tf.slides.cohort import label_index, read_manifest, same_file_groups
+from melano_tf.slides.phantom import draw_cohort
+from melano_tf.specs import load_spec
+from melano_tf.splits import Split, assert_no_leaks, split_patients
+from melano_tf.workspace import Run, digest, plain, seed_for
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The slides that brought tiles, their tiles, and the split of their patients.
+
+    Attributes:
+        manifest: one row a slide: slide_id, path, patient_id, label, annotation, mpp, malignant (0 or 1).
+        tiles: one row a tile of those slides, see `melano_tf.slides.tiling`, with `region`: 1 tumour, 0 not, -1 unknown.
+        outcomes: one row a slide of the whole manifest: what became of it, and why.
+        split: patients of the test and of each validation cohort.
+        folder: where the tiles lie.
+        images: the tiles' pixels, decoded once and shared by all trainings where they fit into memory.
+        key: key of the step that cut the tiles, and of the split.
+    """
+
+    manifest: pd.DataFrame
+    tiles: pd.DataFrame
+    outcomes: pd.DataFrame
+    split: Split
+    folder: Path
+    images: TileImages
+    key: str
+
+    def training_patients(self) -> set[str]:
+        """All patients outside the test."""
+        return {patient for fold in self.split.folds for patient in fold}
+
+    def patients(self, part: str, fold: int | None) -> set[str]:
+        """Patients of "train" or "judge": of a validation cohort (1, 2, …), or with None of the whole against the test."""
+        judged = set(self.split.test if fold is None else self.split.folds[fold - 1])
+        return judged if part == "judge" else self.training_patients() - judged
+
+    def rows(self, frame: pd.DataFrame, patients: set[str]) -> pd.DataFrame:
+        """The rows of slides or tiles that belong to these patients."""
+        return frame[frame["patient_id"].isin(patients)].reset_index(drop=True)
+
+
+def workers(settings: SpitzoidSettings) -> int:
+    """Processes for slides: as set, or one a core."""
+    return settings.workers or os.cpu_count() or 1
+
+
+def prepare_slides(run: Run, settings: SpitzoidSettings, say: Say) -> pd.DataFrame:
+    """The validated manifest of the user's slides, or of phantom slides drawn now."""
+    path = settings.slides
+    if path is None:
+        with tqdm(total=None, desc="drawing phantom slides", unit="slide", leave=False) as bar:
+            path = draw_cohort(
+                run.folder / "phantoms",
+                settings.phantom,
+                seed=seed_for(settings.seed, "phantoms"),
+                workers=workers(settings),
+                progress=lambda done, total: _advance(bar, done, total),
+            )
+    manifest = read_manifest(path, load_spec("spitzoid"))
+    labels = label_index(load_spec("spitzoid"))
+    manifest = manifest.assign(malignant=[labels[label] for label in manifest["label"]])
+    say(
+        f"slides    {len(manifest)} of {manifest['patient_id'].nunique()} patients, "
+        f"{int(manifest['malignant'].sum())} slides malignant ({'phantoms' if settings.slides is None else path})"
+    )
+    return manifest
+
+
+def _advance(bar: Any, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
+
+
+def cut_tiles(run: Run, settings: SpitzoidSettings, manifest: pd.DataFrame, say: Say) -> Cohort:
+    """Cut every slide into tiles (section 3) and divide the patients of those that brought any (section 5.1)."""
+    folder = run.folder / "tiles"
+    files = [Path(path) for path in [*manifest["path"], *manifest["annotation"].dropna()]]
+    with tqdm(total=sum(file.stat().st_size for file in files), desc="checksums", unit="B", unit_scale=True, leave=False) as bar:
+        sums = run.checksums(files, bar.update)
+    rows = [
+        {**row, "path": sums[row["path"]], "annotation": sums.get(row["annotation"] or "")}
+        for row in manifest.to_dict("records")
+    ]
+
+    def work(_: Path) -> list[Path]:
+        with tqdm(total=len(manifest), desc="cutting tiles", unit="slide", leave=False) as bar:
+            write_cohort(
+                manifest,
+                settings.grid,
+                settings.store,
+                folder,
+                workers=workers(settings),
+                progress=lambda done, total: _advance(bar, done, total),
+            )
+        return sorted(path for path in folder.iterdir() if path.suffix in (".tfrecord", ".parquet", ".csv"))
+
+    inputs = {"slides": rows, "grid": settings.grid, "store": settings.store}
+    key = run.step("tiles", {name: plain(value) for name, value in inputs.items()}, work)
+    tiles = pd.read_parquet(folder / "tiles.parquet")
+    outcomes = pd.read_csv(folder / "slides.csv", dtype={"slide_id": str, "reason": str})
+    report_outcomes(outcomes, say)
+    return divide(run, settings, manifest, tiles, outcomes, key, say)
+
+
+def report_outcomes(outcomes: pd.DataFrame, say: Say) -> None:
+    """Say what was left out and why; stop if nothing is left."""
+    for row in outcomes[outcomes["status"] != "done"].to_dict("records"):
+        say(f"  left out: {row['slide_id']}: {row['reason']}")
+    if not (outcomes["status"] == "done").any():
+        raise InputError("no slide brought any tile; see the reasons above")
+
+
+def divide(
+    run: Run,
+    settings: SpitzoidSettings,
+    manifest: pd.DataFrame,
+    tiles: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    tiles_key: str,
+    say: Say,
+) -> Cohort:
+    """Divide the patients whose slides brought tiles; no patient and no slide file stands on two sides."""
+    spec = load_spec("spitzoid")
+    manifest = manifest[manifest["slide_id"].isin(tiles["slide_id"].unique())].reset_index(drop=True)
+    split = split_patients(
+        manifest["patient_id"].tolist(),
+        manifest["label"].tolist(),
+        test_share=settings.split.test_share,
+        folds=settings.split.folds,
+        seed=seed_for(settings.seed, "split"),
+        positive=spec["positive"],
+    )
+    assert_no_leaks(split, manifest, same_file_groups(manifest))
+    share = tiles["tumour"].to_numpy(float)
+    region = np.where(np.isnan(share), -1, share >= settings.grid.tumour_share).astype(int)
+    tiles = tiles.assign(region=region)
+    unknown = int((region < 0).sum())
+    if unknown == len(tiles):
+        raise InputError(
+            "no slide has an annotation, and the source model learns from them; name a polygon file in the manifest's "
+            "column `annotation` (QuPath GeoJSON, ASAP or ImageScope XML)"
+        )
+    say(
+        f"tiles     {len(tiles)}: {int((region == 1).sum())} tumour, {int((region == 0).sum())} not"
+        + (f", {unknown} of slides without annotation (not used by the source model)" if unknown else "")
+    )
+    sides = [len(split.test), *(len(fold) for fold in split.folds)]
+    say(f"patients  {sides[0]} for the test, {' + '.join(map(str, sides[1:]))} in {len(split.folds)} validation cohorts")
+    run.note(split=plain(split), excluded=outcomes[outcomes["status"] != "done"].to_dict("records"))
+    folder = run.folder / "tiles"
+    images = TileImages(tiles, folder, settings.source.input_px, settings.cache_mib)
+    return Cohort(manifest, tiles, outcomes, split, folder, images, digest([tiles_key, plain(split)]))

@@ -1,0 +1,242 @@
+"""The settings of the spitzoid paper: each with its unit, the paper's value as default, and its place in the paper.
+
+"An attention-based weakly supervised framework for spitzoid melanocytic lesion diagnosis in WSIs." Sections, tables and
+figures named below are the paper's. What the paper leaves open says "our reading".
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from melano_tf.errors import InputError
+from melano_tf.pipelines.augment import AugmentSettings
+from melano_tf.pipelines.store import StoreSettings
+from melano_tf.slides.phantom import PhantomSettings
+from melano_tf.slides.tiling import TileGrid
+from melano_tf.workspace import flat, plain
+
+Head = Literal["gap", "gmp", "mlp"]
+Aggregation = Literal["bgmp", "bgap", "bgas"]
+STEPS = ("slides", "tiles", "source", "target", "test", "tables", "maps")
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How patients are divided (section 5.1)."""
+
+    test_share: float = 0.3
+    """Share of patients held out for the test (section 5.1: 30 %)."""
+    folds: int = 4
+    """Validation cohorts of the remaining patients (section 5.1: four)."""
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """The source model: is a tile tumour? (sections 4.1 and 5.2)"""
+
+    backbone: str = "vgg16"
+    """Feature extractor of the chosen model (section 5.2 A: VGG16): a name of keras.applications in lower case, or "standin"."""
+    rival: str = "resnet50"
+    """The other feature extractor of Table 2 (section 5.2 A: ResNet-50)."""
+    extra_backbones: tuple[str, ...] = ()
+    """More feature extractors as extra rows of Table 2 (section 4.1 names inceptionv3 and mobilenetv2)."""
+    head: Head = "gmp"
+    """Projection head of the chosen model (section 5.2 B: GMP)."""
+    weights: str = "imagenet"
+    """Initial weights of the backbone: "imagenet" (section 4.1), "none", or the path of a weights file for `backbone`."""
+    freeze: Literal["first_block", "none"] = "first_block"
+    """Frozen layers: the first convolutional block for VGG16, nothing for ResNet (section 5.2 A)."""
+    input_px: int = 224
+    """Side of the network's input in pixels (section 4.1: 224)."""
+    epochs: int = 120
+    """Epochs; the last one is judged (section 5.2 A: 120)."""
+    batch: int = 64
+    """Tiles a batch (section 5.2 A: 64)."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Optimiser (section 5.2 A: SGD; our reading: without momentum)."""
+    learning_rate: float = 0.001
+    """Learning rate (section 5.2 A: 0.001)."""
+    momentum: float = 0.0
+    """Momentum of SGD (not given; our reading: none)."""
+    instance_dropout: Literal["balance"] | float = "balance"
+    """Share of non-tumour tiles dropped at random each training epoch (section 5.1 gives no rate; our reading: the one
+    that balances the classes)."""
+    dropout: float = 0.0
+    """Dropout before the classifier (none in the paper)."""
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """The target model: is the biopsy malignant? (sections 4.2 and 5.3)"""
+
+    aggregation: Aggregation = "bgas"
+    """Aggregation of the chosen model (section 5.3 A: BGAS)."""
+    attention_units: int = 128
+    """L of equation 2, the width of the attention's hidden layer (not given; our reading: 128)."""
+    epochs: int = 100
+    """Epochs; the last one is judged (section 5.3 A: 100)."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Optimiser (section 5.3 A: SGD; our reading: without momentum)."""
+    learning_rate: float = 0.001
+    """Learning rate (section 5.3 A: 0.001)."""
+    momentum: float = 0.0
+    """Momentum of SGD (not given; our reading: none)."""
+    max_tiles: int = 300
+    """Tiles a training bag at most, drawn anew each epoch (section 5.3 A: 300)."""
+    fallback_tiles: int = 16
+    """A slide without any tile called tumour brings its most probable ones, this many (our reading)."""
+    chunk: int = 16
+    """Tiles held in memory at once while a bag's exact gradient is computed; it changes memory and speed, not the result."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How models are judged (section 5.2 A; intervals are ours)."""
+
+    threshold: float = 0.5
+    """Probability from which on a tile is tumour, a biopsy malignant (not given; our reading: 0.5)."""
+    repeats: int = 2000
+    """Bootstrap resamples of patients behind each interval."""
+    level: float = 0.95
+    """Coverage of the intervals."""
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """Which slides and tiles are drawn (Figures 6 to 9)."""
+
+    slides: int = 6
+    """Test slides drawn for Figures 8 and 9: alternately malignant and benign, in the order of the manifest."""
+    tiles: int = 2
+    """Tiles a row of Figures 6 and 7, the surest first, at most one a slide."""
+    thumbnail_mpp: float = 8.0
+    """Resolution of the slide's picture, µm/px."""
+
+
+@dataclass(frozen=True)
+class SpitzoidSettings:
+    """Spitzoid melanocytic lesions: find the tumour's tiles, then tell the biopsy's diagnosis.
+
+    With --slides: your own cohort, a CSV with the columns slide_id, path, patient_id, label (benign or malignant) and
+    optionally annotation and mpp. Without: phantom slides that are drawn on the spot. The same command again goes on
+    where it stopped.
+    """
+
+    slides: Path | None = None
+    """Manifest of your slides (CSV). Not given: phantom slides."""
+    out: Path = Path("runs/spitzoid")
+    """The run's folder: its own record, tables, figures and models."""
+    preset: Literal["paper", "demo"] = "paper"
+    """"paper" or "demo" (small stand-in networks, few epochs). Not given: paper with --slides, demo without."""
+    seed: int = 0
+    """All randomness comes from this one number."""
+    tables: str = "1,2,3,4,5"
+    """Tables of the paper to make, for example 1,4,5; models that no table asks for are not trained."""
+    figures: str = "6,7,8,9"
+    """Figures of the paper to make, or "none". 6 and 7 need two models of Table 2."""
+    steps: str = "all"
+    """Steps to do: all, or some of slides,tiles,source,target,test,tables,maps (with what they stand on)."""
+    workers: int = 0
+    """Processes that draw and tile slides; 0: one a core."""
+    threads: int = 0
+    """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
+    cache_mib: int = 2048
+    """Memory for decoded tiles, MiB; where they do not all fit, each is decoded at every use."""
+    grid: TileGrid = field(default_factory=TileGrid)
+    """How slides are cut into tiles (section 3)."""
+    store: StoreSettings = field(default_factory=StoreSettings)
+    """How tiles are kept on disk."""
+    split: SplitSettings = field(default_factory=SplitSettings)
+    """How patients are divided."""
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    """Augmentation of training tiles (none in the paper)."""
+    source: SourceSettings = field(default_factory=SourceSettings)
+    """The source model."""
+    target: TargetSettings = field(default_factory=TargetSettings)
+    """The target model."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    """How models are judged."""
+    maps: MapSettings = field(default_factory=MapSettings)
+    """Which slides and tiles are drawn."""
+    phantom: PhantomSettings = field(default_factory=PhantomSettings)
+    """The phantom slides that stand in where no --slides are given."""
+
+    def chosen_tables(self) -> tuple[int, ...]:
+        """The tables asked for, in order. Raises InputError for one that the paper has not."""
+        return _numbers("--tables", self.tables, range(1, 6))
+
+    def chosen_figures(self) -> tuple[int, ...]:
+        """The figures asked for, in order. Raises InputError for one that is not made."""
+        return _numbers("--figures", self.figures, range(6, 10))
+
+    def chosen_steps(self) -> tuple[str, ...]:
+        """The steps asked for, in the recipe's order. Raises InputError for an unknown one."""
+        if self.steps == "all":
+            return STEPS
+        asked = [name.strip() for name in self.steps.split(",")]
+        unknown = [name for name in asked if name not in STEPS]
+        if unknown:
+            raise InputError(f"--steps {self.steps}: no step {unknown[0]!r}; there are {', '.join(STEPS)}, or all")
+        return tuple(name for name in STEPS if name in asked)
+
+
+def _numbers(option: str, text: str, allowed: range) -> tuple[int, ...]:
+    if text.strip().lower() == "none":
+        return ()
+    try:
+        numbers = sorted({int(part) for part in text.replace(" ", ",").split(",") if part})
+    except ValueError:
+        numbers = []
+    if not numbers or any(number not in allowed for number in numbers):
+        raise InputError(f"{option} {text}: give numbers from {allowed.start} to {allowed.stop - 1}, such as 4,5, or none")
+    return tuple(numbers)
+
+
+def preset(name: str) -> SpitzoidSettings:
+    """The settings of `--preset paper` (the paper's own) or `--preset demo` (a named change of them).
+
+    The demo is sized for two cores: tiles of 256 µm, a stand-in network of a few layers at 96 px, trained from scratch
+    with Adam for a few epochs, and small training bags.
+    """
+    paper = SpitzoidSettings()
+    if name == "paper":
+        return paper
+    return dataclasses.replace(
+        paper,
+        preset="demo",
+        tables="1,4,5",
+        figures="8,9",
+        grid=dataclasses.replace(paper.grid, tile_px=256),
+        store=dataclasses.replace(paper.store, stored_px=96),
+        augment=AugmentSettings(flip=True, rotate90=True),
+        source=dataclasses.replace(
+            paper.source,
+            backbone="standin",
+            rival="standin_residual",
+            weights="none",
+            freeze="none",
+            input_px=96,
+            epochs=6,
+            optimizer="adam",
+        ),
+        target=dataclasses.replace(
+            paper.target, epochs=8, optimizer="adam", learning_rate=0.0005, max_tiles=32, chunk=32
+        ),
+        maps=dataclasses.replace(paper.maps, thumbnail_mpp=2.0),
+    )
+
+
+def changes(settings: SpitzoidSettings) -> list[tuple[str, object, object]]:
+    """(name, value here, value in the paper) of every setting of the method that differs from the paper's.
+
+    What says where to read, write or how many processes to use is no part of the method; the phantoms are no part of
+    the paper.
+    """
+    aside = {"slides", "out", "preset", "seed", "tables", "figures", "steps", "workers", "threads", "cache_mib"}
+    here, paper = flat(plain(settings)), flat(plain(SpitzoidSettings()))
+    return [
+        (name, here[name], paper[name])
+        for name in here
+        if here[name] != paper[name] and name not in aside and not name.startswith(("phantom.", "maps."))
+    ]

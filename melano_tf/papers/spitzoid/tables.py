@@ -1,0 +1,155 @@
+"""Tables 1 to 5 of the paper, each beside the published numbers."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from melano_tf.evaluation.intervals import bootstrap_intervals
+from melano_tf.evaluation.metrics import binary_metrics
+from melano_tf.papers.spitzoid.cohort import Cohort
+from melano_tf.papers.spitzoid.settings import SpitzoidSettings, changes
+from melano_tf.papers.spitzoid.source import SourceModel, Trained, chosen, judged, table_2, table_3
+from melano_tf.reports.published import load_published
+from melano_tf.reports.tables import (
+    AUC_IS_BALANCED_ACCURACY,
+    count_table,
+    interval_table,
+    markdown,
+    metric_table,
+    split_note,
+    write_table,
+)
+from melano_tf.workspace import Run, seed_for
+
+Sources = Mapping[tuple[SourceModel, int | None], Trained]
+Targets = Mapping[tuple[str, int | None], Trained]
+TITLES = {
+    1: "Table 1: the database",
+    2: "Table 2: backbones of the source model, without and with SeaNet (tiles, validation)",
+    3: "Table 3: projection heads of the source model (tiles, validation)",
+    4: "Table 4: aggregation functions of the target model (biopsies, validation)",
+    5: "Table 5: the chosen source (tiles) and target model (biopsies) on the test patients",
+}
+
+
+def make_tables(
+    run: Run,
+    settings: SpitzoidSettings,
+    cohort: Cohort,
+    sources: Sources,
+    targets: Targets,
+    tables: tuple[int, ...],
+    say: Callable[[str], None],
+) -> list[Path]:
+    """Make and show the tables asked for; returns the files written, a CSV and a Markdown file each."""
+    makers = {
+        1: lambda: table1(cohort),
+        2: lambda: source_table(2, columns_of_table_2(settings), settings, cohort, sources),
+        3: lambda: source_table(3, columns_of_table_3(settings), settings, cohort, sources),
+        4: lambda: table4(settings, targets),
+        5: lambda: table5(settings, cohort, sources, targets),
+    }
+    written: list[Path] = []
+    for number in tables:
+        frame, notes = makers[number](), notes_on(number, settings, cohort)
+        say("")
+        say(markdown(frame, TITLES[number], notes))
+        written += write_table(run.folder / "tables", f"table{number}", frame, TITLES[number], notes)
+    return written
+
+
+def notes_on(number: int, settings: SpitzoidSettings, cohort: Cohort) -> list[str]:
+    """What a reader must know of the data and settings behind a table."""
+    notes = []
+    if settings.slides is None:
+        notes.append("Ours: PHANTOM slides drawn by this program; their numbers say nothing of real skin.")
+    else:
+        notes.append(f"Ours: {settings.slides}.")
+    if number == 1:
+        notes.append("The paper counts 53 biopsies, 51 patients and 51 slides; the printed table is reproduced as it is.")
+        return notes
+    notes.append(split_note(cohort.split))
+    used = {"VGG16": settings.source.backbone, "RESNET": settings.source.rival}
+    paper = {"VGG16": "vgg16", "RESNET": "resnet50"}
+    shown = ("VGG16", "RESNET") if number == 2 else ("VGG16",)
+    notes += [f"In the place of the paper's {name} stands {used[name]!r}." for name in shown if used[name] != paper[name]]
+    differing = len(changes(settings))
+    if differing:
+        notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
+    return notes
+
+
+def columns_of_table_2(settings: SpitzoidSettings) -> dict[str, SourceModel]:
+    """Published column of each model of Table 2; extra backbones go by their own names."""
+    names = {settings.source.rival: "RESNET", settings.source.backbone: "VGG16"}
+    labels = {}
+    for which in table_2(settings):
+        name = names.get(which.backbone, which.backbone)
+        labels[f"SeaNet (with {name})" if which.seanet else name] = which
+    return labels
+
+
+def columns_of_table_3(settings: SpitzoidSettings) -> dict[str, SourceModel]:
+    """Published column of each model of Table 3."""
+    return {f"SeaNet+{which.head.upper()}": which for which in table_3(settings)}
+
+
+def table1(cohort: Cohort) -> pd.DataFrame:
+    """Slides and tiles by diagnosis."""
+    counts = {}
+    for diagnosis, name in ((0, "Benign"), (1, "Malignant")):
+        slides = cohort.manifest[cohort.manifest["malignant"] == diagnosis]
+        region = cohort.tiles[cohort.tiles["slide_id"].isin(slides["slide_id"])]["region"]
+        counts[name] = {
+            "# WSI": len(slides),
+            "# Tumor patches": int((region == 1).sum()),
+            "# Non tumor patches": int((region == 0).sum()),
+            "patients": int(slides["patient_id"].nunique()),
+        }
+        if (region < 0).any():
+            counts[name]["patches of unknown region"] = int((region < 0).sum())
+    return count_table(counts, load_published("spitzoid"), 1)
+
+
+def source_table(
+    number: int, columns: Mapping[str, SourceModel], settings: SpitzoidSettings, cohort: Cohort, sources: Sources
+) -> pd.DataFrame:
+    """Mean ± std over the validation cohorts of several source models."""
+    models = {}
+    for name, which in columns.items():
+        cohorts = []
+        for fold in range(1, settings.split.folds + 1):
+            rows = judged(sources[which, fold], cohort, fold)
+            cohorts.append(binary_metrics(rows["region"], rows["probability"], settings.evaluation.threshold))
+        models[name] = cohorts
+    return metric_table(models, load_published("spitzoid"), number, published_as=AUC_IS_BALANCED_ACCURACY)
+
+
+def table4(settings: SpitzoidSettings, targets: Targets) -> pd.DataFrame:
+    """Mean ± std over the validation cohorts of each aggregation function."""
+    models: dict[str, list[dict[str, float]]] = {}
+    for (aggregation, fold), trained in targets.items():
+        if fold is not None:
+            rows = trained.predictions
+            metrics = binary_metrics(rows["malignant"], rows["probability"], settings.evaluation.threshold)
+            models.setdefault(aggregation.upper(), []).append(metrics)
+    return metric_table(models, load_published("spitzoid"), 4, published_as=AUC_IS_BALANCED_ACCURACY)
+
+
+def table5(settings: SpitzoidSettings, cohort: Cohort, sources: Sources, targets: Targets) -> pd.DataFrame:
+    """The test: one value each, with intervals by patient."""
+    tiles = judged(sources[chosen(settings), None], cohort, None).assign(truth=lambda frame: frame["region"])
+    biopsies = targets[settings.target.aggregation, None].predictions.assign(truth=lambda frame: frame["malignant"])
+    models = {}
+    for name, rows in (("SM", tiles), ("TM", biopsies)):
+        models[name] = bootstrap_intervals(
+            rows["truth"],
+            rows["probability"],
+            rows["patient_id"].tolist(),
+            threshold=settings.evaluation.threshold,
+            repeats=settings.evaluation.repeats,
+            level=settings.evaluation.level,
+            seed=seed_for(settings.seed, "intervals"),
+        )
+    return interval_table(models, load_published("spitzoid"), 5, published_as=AUC_IS_BALANCED_ACCURACY)

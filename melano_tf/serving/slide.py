@@ -1,0 +1,106 @@
+"""A trained spitzoid model at work on one slide, without label or annotation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from melano_tf.errors import InputError
+from melano_tf.models.mil import split_target
+from melano_tf.pipelines.bags import Bag, bag_chunks
+from melano_tf.pipelines.selection import select_tumour_tiles
+from melano_tf.pipelines.store import StoreSettings, write_slide
+from melano_tf.pipelines.tiles import predict_batches
+from melano_tf.slides.tiling import TileGrid
+from melano_tf.training.bags import predict_bag
+from melano_tf.training.inference import predict
+from melano_tf.workspace import Sidecar
+
+CHUNK = 64  # tiles in memory at once; it changes memory and speed, not the answer
+
+
+@dataclass(frozen=True)
+class SlideAnswer:
+    """What the models say of one slide.
+
+    Attributes:
+        probability: of the positive class, for the biopsy.
+        tiles: one row a tile: slide_id, tile, x, y, w0, h0 (level-0 px), tissue, probability (of tumour), selected
+            (bool: in the biopsy's bag), attention (sums to one over the selected; NaN elsewhere).
+        fallback: no tile was called tumour, so the most probable ones were taken.
+        grid_positions: positions of the tile grid before the tissue filter.
+    """
+
+    probability: float
+    tiles: pd.DataFrame
+    fallback: bool
+    grid_positions: int
+
+
+def predict_slide(
+    model: Path, sidecar: Sidecar, slide: Path, slide_id: str, mpp: float | None, scratch: Path
+) -> SlideAnswer:
+    """Cut the slide as the training's slides were cut, find its tumour tiles, and judge the biopsy by them.
+
+    Args:
+        model: the target model's file; its sidecar names the source model beside it.
+        sidecar: the target model's sidecar.
+        slide: the slide file.
+        slide_id: name for messages and files.
+        mpp: µm per pixel where the slide's own metadata is missing or wrong.
+        scratch: folder for the tiles.
+
+    Raises:
+        InputError: the slide cannot be read or holds no tissue, or the source model is missing.
+    """
+    source_path = model.parent / sidecar.companions["source"]
+    source_sidecar = Sidecar.read(source_path)
+    grid = TileGrid(**sidecar.preprocessing["grid"])
+    store = StoreSettings(**sidecar.preprocessing["store"])
+    row = {"slide_id": slide_id, "path": str(slide), "patient_id": "unknown", "label": "unknown", "mpp": mpp}
+    outcome = write_slide(row, grid, store, scratch)
+    if outcome.status != "done":
+        # Slide errors name the slide themselves.
+        reason = outcome.reason if slide_id in outcome.reason else f"{slide}: {outcome.reason}"
+        raise InputError(reason)
+    tiles = pd.read_parquet(scratch / f"{slide_id}.parquet")
+    source = keras.saving.load_model(source_path)
+    probability = predict(source, predict_batches(tiles, scratch, source_sidecar.input_px, CHUNK))[:, 1]
+    tiles = tiles.assign(probability=probability)
+    selected = select_tumour_tiles(tiles, source_sidecar.threshold, sidecar.preprocessing["fallback_tiles"])
+    embedder, aggregator = split_target(keras.saving.load_model(model))
+    bag = Bag(slide_id, "unknown", 0, selected)
+    answer = predict_bag(embedder, aggregator, bag_chunks(bag, scratch, sidecar.input_px, CHUNK))
+    attention = pd.Series(np.asarray(answer.attention), index=selected["tile"].to_numpy())
+    columns = ["slide_id", "tile", "x", "y", "w0", "h0", "tissue", "probability"]
+    tiles = tiles[columns].assign(
+        selected=tiles["tile"].isin(selected["tile"]).to_numpy(), attention=tiles["tile"].map(attention).to_numpy()
+    )
+    return SlideAnswer(float(answer.probability), tiles, bool(selected["fallback"].iloc[0]), outcome.grid_positions)
+
+
+def answer_record(answer: SlideAnswer, sidecar: Sidecar, model: Path, slide: Path) -> dict[str, Any]:
+    """The answer in the schema that every model kind's predictions follow (JSON)."""
+    benign, malignant = sidecar.classes
+    return {
+        "schema": "melano_tf prediction 1",
+        "input": str(slide),
+        "model": {"file": str(model), "kind": sidecar.kind, **sidecar.run},
+        "probabilities": {benign: 1.0 - answer.probability, malignant: answer.probability},
+        "calibrated_probabilities": None,
+        "threshold": sidecar.threshold,
+        "threshold_from": sidecar.threshold_from,
+        "decision": malignant if answer.probability >= sidecar.threshold else benign,
+        "evidence": {
+            "grid_positions": answer.grid_positions,
+            "tissue_tiles": len(answer.tiles),
+            "tumour_tiles": 0 if answer.fallback else int(answer.tiles["selected"].sum()),
+            "judged_tiles": int(answer.tiles["selected"].sum()),
+            "no_tile_called_tumour": answer.fallback,
+        },
+        "caveat": "Research only; not a medical device. Trained on "
+        + ("phantom slides: it knows nothing of real skin." if sidecar.run.get("slides") is None else "one cohort."),
+    }

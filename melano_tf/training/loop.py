@@ -1,0 +1,310 @@
+"""The one training loop of this project: order, resume, checkpoints, logging, and the watch for non-finite values.
+
+What happens with a batch belongs to a `Step`; which batch comes at which global step belongs to `Batches`. Both are
+pure functions of (seed, global step) and of the variables in the checkpoint. Therefore a training that is killed at
+any moment and run again ends with the same bits as one that was not, provided that the step's arithmetic is
+deterministic (`tf.config.experimental.enable_op_determinism()`, the same thread count and devices).
+"""
+
+import csv
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from melano_tf.errors import InputError
+from melano_tf.training.checkpoint import load_checkpoint, save_checkpoint, training_variables
+from melano_tf.training.steps import (
+    Batch,
+    GradientStep,
+    Progress,
+    Step,
+    TrainingError,
+    reduce_batch_norm,
+)
+from melano_tf.workspace import atomic
+
+__all__ = [
+    "Batch",
+    "Batches",
+    "GradientStep",
+    "History",
+    "LoopSettings",
+    "Progress",
+    "Step",
+    "TrainingError",
+    "reduce_batch_norm",
+    "train",
+]
+
+CHECKPOINT = "checkpoint.npz"
+ProgressBar = Callable[[int, float], None]
+
+
+class History(list[dict[str, float]]):
+    """One record an epoch: "epoch" (from 0), "loss" and the step's other scalars (means over samples), "seconds"."""
+
+    def write(self, path: Path) -> Path:
+        """Write the records as CSV, one row an epoch, atomically; returns the path."""
+        names = list(dict.fromkeys(name for record in self for name in record))
+        with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self)
+        return Path(path)
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long to train, and how often to save and log.
+
+    Attributes:
+        epochs: number of epochs; the model is judged at the last one.
+        checkpoint_seconds: time between checkpoints in seconds; what a kill costs at most. 0: after every step.
+        log_every: global steps between two points in TensorBoard.
+    """
+
+    epochs: int
+    checkpoint_seconds: float = 30.0
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.log_every < 1 or self.checkpoint_seconds < 0:
+            raise InputError(f"{self}: epochs and log_every must be at least 1, checkpoint_seconds at least 0")
+
+
+class Batches(Protocol):
+    """Batches as a pure function of the global step.
+
+    A batch is a dict of tensors with a common first dimension B: "x" (a tensor, or a dict of tensors for a model with
+    several inputs), "y", "id" (B,) strings, usually "weight" (B,); the rest is free. `from_step(step)` gives the
+    batches from that global step on, without replaying the earlier ones; it may run over any number of epochs, but
+    ends, if it ends, with an epoch.
+    """
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch, the same for every epoch."""
+        ...
+
+    def from_step(self, step: int) -> Iterable[Batch]:
+        """The batches from the global step `step` (from 0) on."""
+        ...
+
+
+def train(
+    step: Step,
+    batches: Batches,
+    settings: LoopSettings,
+    folder: Path,
+    model: Any,
+    optimizer: Any,
+    progress: ProgressBar | None = None,
+    epoch_end: Callable[[int, Mapping[str, float]], None] | None = None,
+    epoch_start: Callable[[int], None] | None = None,
+    extra_variables: Sequence[Any] = (),
+) -> History:
+    """Train to the last epoch, from the folder's checkpoint where there is one.
+
+    A finished folder only restores the variables; neither step nor batches are called. The checkpoint holds variables,
+    not settings: whoever changes a setting chooses another folder.
+
+    TensorBoard's files are in `folder/logs`: `batch/*` at every `log_every`-th global step, `epoch/*` at each epoch's
+    end (step = epochs done). Points are held back until the checkpoint that covers them is on disk, and each session
+    writes a new file, so that no step appears twice after a kill (in the worst case the points of one checkpoint
+    interval are missing).
+
+    Args:
+        step: what is done with one batch; its scalars are averaged over the epoch's samples.
+        batches: the batches by global step.
+        settings: epochs and intervals.
+        folder: holds checkpoint and logs; made if missing.
+        model: the Keras model; all its variables are saved (also seed generators and BatchNorm statistics).
+        optimizer: its Keras optimizer; built on `model.trainable_variables` if not yet built.
+        progress: called after each step with (steps done since the training's start, the step's loss).
+        epoch_end: called with (epoch from 0, its record) once BatchNorm statistics are reduced. After a kill it may be
+            called again for the same epoch, with the same weights.
+        epoch_start: called with the epoch (from 0) before its first step, not when resuming in its middle; what it
+            makes must lie in `extra_variables` or files. Batches are then asked for anew each epoch.
+        extra_variables: variables beside those of model and optimizer that belong to the state.
+
+    Returns:
+        One record an epoch, also of the epochs before a resume.
+
+    Raises:
+        TrainingError: a scalar of the step is not finite (nothing is saved after it), or the batches end too early.
+        InputError: the checkpoint is damaged or of another training.
+    """
+    if not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    session = _Session(step, batches, settings, Path(folder), model, optimizer, extra_variables)
+    session.restore()
+    if session.done < session.total:
+        session.run(progress, epoch_start, epoch_end)
+    return session.history
+
+
+class _Session:
+    """The state of one call of `train`."""
+
+    def __init__(
+        self,
+        step: Step,
+        batches: Batches,
+        settings: LoopSettings,
+        folder: Path,
+        model: Any,
+        optimizer: Any,
+        extra: Sequence[Any],
+    ) -> None:
+        if batches.steps_per_epoch < 1:
+            raise InputError("there is nothing to train on: an epoch has no batches")
+        self.step, self.batches, self.settings, self.folder = step, batches, settings, folder
+        self.model, self.optimizer = model, optimizer
+        self.variables = training_variables(model, optimizer, extra)
+        self.total = settings.epochs * batches.steps_per_epoch
+        self.done = 0
+        self.history = History()
+        self.sums: dict[str, float] = {}  # of the epoch at hand; "samples" is the divisor
+        self.seconds = 0.0  # of the epoch at hand
+        self.points: list[tuple[str, float, int]] = []  # for TensorBoard, not yet written
+        self.writer: Any = None
+
+    def restore(self) -> None:
+        """Take up the folder's checkpoint, if there is one."""
+        path = self.folder / CHECKPOINT
+        state = load_checkpoint(path, self.variables)
+        if state is None:
+            return
+        if state["steps_per_epoch"] != self.batches.steps_per_epoch or state["step"] > self.total:
+            raise InputError(
+                f"{path}: stands at step {state['step']} of epochs with {state['steps_per_epoch']} batches, which does "
+                f"not fit {self.settings.epochs} epochs with {self.batches.steps_per_epoch}; choose another folder"
+            )
+        self.done, self.history = state["step"], History(state["history"])
+        self.sums, self.seconds = state["sums"], state["seconds"]
+
+    def save(self) -> None:
+        """Write the checkpoint, then the points that it covers."""
+        state = {
+            "step": self.done,
+            "steps_per_epoch": self.batches.steps_per_epoch,
+            "history": self.history,
+            "sums": self.sums,
+            "seconds": self.seconds,
+        }
+        save_checkpoint(self.folder / CHECKPOINT, self.variables, state)
+        with self.writer.as_default():
+            for tag, value, at in self.points:
+                tf.summary.scalar(tag, value, step=at)
+        self.writer.flush()
+        self.points.clear()
+
+    def run(
+        self,
+        progress: ProgressBar | None,
+        epoch_start: Callable[[int], None] | None,
+        epoch_end: Callable[[int, Mapping[str, float]], None] | None,
+    ) -> None:
+        """Train from the present step to the last."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.writer = tf.summary.create_file_writer(str(self.folder / "logs"))
+        saved = time.monotonic()
+        iterator: Iterator[Batch] | None = None
+        try:
+            while self.done < self.total:
+                at_start = self.done % self.batches.steps_per_epoch == 0
+                if at_start and epoch_start is not None:
+                    epoch_start(self.done // self.batches.steps_per_epoch)
+                    iterator = None
+                began = time.monotonic()
+                batch, iterator = self._next(iterator)
+                scalars = self._one_step(batch)
+                self.seconds += time.monotonic() - began
+                if self.done % self.batches.steps_per_epoch == 0:
+                    self._end_epoch(epoch_end)
+                if self.done == self.total or time.monotonic() - saved >= self.settings.checkpoint_seconds:
+                    self.save()
+                    saved = time.monotonic()
+                if progress is not None:
+                    progress(self.done, scalars["loss"])
+        finally:
+            self.writer.close()
+
+    def _next(self, iterator: Iterator[Batch] | None) -> tuple[Batch, Iterator[Batch]]:
+        if iterator is not None:
+            batch = next(iterator, None)
+            if batch is not None:
+                return batch, iterator
+            if self.done % self.batches.steps_per_epoch:
+                raise TrainingError(
+                    f"the batches ended before global step {self.done}, in the middle of an epoch of "
+                    f"{self.batches.steps_per_epoch} steps"
+                )
+        iterator = iter(self.batches.from_step(self.done))
+        batch = next(iterator, None)
+        if batch is None:
+            raise TrainingError(f"there are no batches from global step {self.done} on; {self.total} are expected")
+        return batch, iterator
+
+    def _one_step(self, batch: Batch) -> dict[str, float]:
+        epoch, within = divmod(self.done, self.batches.steps_per_epoch)
+        numbers = (self.done, epoch, self.total, self.settings.epochs)
+        result = self.step(batch, Progress(*(tf.constant(number, tf.int64) for number in numbers)))
+        scalars = {name: float(value) for name, value in result.items() if len(np.shape(value)) == 0}
+        if not all(np.isfinite(value) for value in scalars.values()):
+            raise TrainingError(_not_finite(self.done, epoch, batch, result, scalars))
+        if within == 0:
+            self.sums = {}
+        samples = len(batch["id"])
+        for name, value in {**scalars, "samples": 1.0}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value * samples
+        self.done += 1
+        if self.done % self.settings.log_every == 0:
+            rate = float(np.asarray(self.optimizer.learning_rate))
+            self._point("batch", {**scalars, "learning_rate": rate}, self.done)
+        return scalars
+
+    def _end_epoch(self, epoch_end: Callable[[int, Mapping[str, float]], None] | None) -> None:
+        reduce_batch_norm(self.model)
+        epoch = len(self.history)
+        samples = self.sums.pop("samples")
+        record = {"epoch": epoch, **{name: value / samples for name, value in self.sums.items()}}
+        record["seconds"] = round(self.seconds, 3)
+        self.history.append(record)
+        self.seconds = 0.0
+        self._point("epoch", {name: value for name, value in record.items() if name != "epoch"}, epoch + 1)
+        if epoch_end is not None:
+            epoch_end(epoch, dict(record))
+
+    def _point(self, prefix: str, values: Mapping[str, float], at: int) -> None:
+        self.points.extend((f"{prefix}/{name}", value, at) for name, value in values.items())
+
+
+def _not_finite(step: int, epoch: int, batch: Batch, result: Mapping[str, Any], scalars: Mapping[str, float]) -> str:
+    """One line: where, which scalars, which samples."""
+    ids = [bytes(name).decode(errors="replace") for name in np.asarray(batch["id"]).ravel()]
+    values = ", ".join(f"{name} = {value}" for name, value in scalars.items() if not np.isfinite(value))
+    suspects = {"loss": [result["loss_per_sample"]]} if "loss_per_sample" in result else {}
+    suspects["input"] = tf.nest.flatten(batch.get("x", []))
+    whose = ""
+    for what, arrays in suspects.items():
+        faulty = [name for name, fine in zip(ids, _finite_rows(arrays, len(ids)), strict=True) if not fine]
+        whose += f"the {what} of {', '.join(faulty)} is not finite; " if faulty else ""
+    return (
+        f"training stopped at step {step} (epoch {epoch + 1}): {values}; {whose}the batch holds {', '.join(ids)}. "
+        "Nothing after the last checkpoint was kept; look at these samples, or lower the learning rate"
+    )
+
+
+def _finite_rows(arrays: Sequence[Any], count: int) -> np.ndarray:
+    """Whether all numbers of each sample are finite, bool (count,). Arrays not by sample (bags) are left out."""
+    fine = np.ones(count, bool)
+    for array in map(np.asarray, arrays):
+        if len(array) == count and np.issubdtype(array.dtype, np.number):
+            fine &= np.isfinite(array).reshape(count, -1).all(axis=1)
+    return fine

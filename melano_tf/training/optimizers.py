@@ -1,0 +1,77 @@
+"""Optimisers and learning-rate schedules by name; a schedule is a pure function of the global step."""
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import keras
+
+from melano_tf.errors import InputError
+
+LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+
+
+def make_optimizer(
+    name: str,
+    learning_rate: LearningRate,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    clipnorm: float | None = None,
+) -> keras.optimizers.Optimizer:
+    """An optimiser by name.
+
+    Under a `tf.distribute` strategy call this inside `strategy.scope()`.
+
+    Args:
+        name: "sgd" or "adam" (Adam with Keras's betas 0.9 and 0.999).
+        learning_rate: a positive number, or a schedule such as `step_schedule(...)`.
+        momentum: of SGD, 0 <= momentum < 1.
+        nesterov: Nesterov's momentum; of SGD.
+        clipnorm: largest L2 norm of each variable's gradient, or None.
+
+    Raises:
+        InputError: the name is unknown, or a value does not belong to this optimiser.
+    """
+    if isinstance(learning_rate, int | float) and not (learning_rate > 0 and math.isfinite(learning_rate)):
+        raise InputError(f"learning_rate: {learning_rate} is not a positive number")
+    if not 0 <= momentum < 1:
+        raise InputError(f"momentum: {momentum} is not in 0..1 (1 excluded)")
+    if nesterov and momentum == 0:
+        raise InputError("nesterov: needs a momentum above 0")
+    if clipnorm is not None and clipnorm <= 0:
+        raise InputError(f"clipnorm: {clipnorm} is not a positive number")
+    if name == "sgd":
+        return keras.optimizers.SGD(learning_rate, momentum=momentum, nesterov=nesterov, clipnorm=clipnorm)
+    if name == "adam":
+        if momentum:
+            raise InputError("momentum: belongs to sgd; adam has its own (beta 0.9)")
+        return keras.optimizers.Adam(learning_rate, clipnorm=clipnorm)
+    raise InputError(f"optimizer: {name!r} is unknown; choose sgd or adam")
+
+
+def step_schedule(
+    learning_rate: float, total_steps: int, fractions: Sequence[float] = (0.5, 0.75), factor: float = 0.1
+) -> LearningRate:
+    """A step-wise schedule: the rate is multiplied by `factor` at each fraction of the training.
+
+    The first step with the smaller rate is `ceil(fraction * total_steps)`, counted from 0.
+
+    Args:
+        learning_rate: the rate of the first step.
+        total_steps: epochs times steps an epoch.
+        fractions: ascending, each between 0 and 1 (both excluded); none gives a constant rate.
+        factor: multiplies the rate at each of them (0.1: a tenth).
+
+    Raises:
+        InputError: the fractions are not ascending within 0..1, or total_steps is not positive.
+    """
+    if total_steps < 1:
+        raise InputError(f"total_steps: {total_steps} is not a positive number")
+    if list(fractions) != sorted(set(fractions)) or not all(0 < fraction < 1 for fraction in fractions):
+        raise InputError(f"fractions: {tuple(fractions)} are not ascending numbers between 0 and 1")
+    if not fractions:
+        return learning_rate
+    # Keras keeps values[i] while step <= boundaries[i]; the change belongs to the step after the boundary.
+    boundaries = [math.ceil(fraction * total_steps) - 1 for fraction in fractions]
+    values = [learning_rate * factor**power for power in range(len(boundaries) + 1)]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)

@@ -1,0 +1,219 @@
+"""What happens with one batch: the Step protocol, the gradient step, and several devices.
+
+The loop (`melano_tf.training.loop`) owns order, resume, logging and checkpoints; a step owns the mathematics of one
+batch. Other kinds of training (bags, metric learning, distillation) are other steps, or other `loss_fn`s.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from melano_tf.errors import InputError, RunError
+
+Batch = Mapping[str, Any]
+LossFn = Callable[[Batch, Any], Any]
+
+
+class TrainingError(RunError):
+    """The training cannot go on, for example because the loss is not finite. The message is complete."""
+
+
+class Progress(NamedTuple):
+    """How far the training is, as scalar int64 tensors, so that a traced step is traced once.
+
+    Attributes:
+        step: global step, from 0.
+        epoch: current epoch, from 0.
+        steps: steps of the whole training.
+        epochs: epochs of the whole training.
+    """
+
+    step: Any
+    epoch: Any
+    steps: Any
+    epochs: Any
+
+    @property
+    def fraction(self) -> Any:
+        """Share of the steps that are done, float32 scalar in [0, 1)."""
+        return tf.cast(self.step, tf.float32) / tf.cast(self.steps, tf.float32)
+
+
+WeightsFn = Callable[[Any, Batch, Progress], Any]
+
+
+class Step(Protocol):
+    """What is done with one batch. It returns at least {"loss": scalar}; other scalars are averaged and logged.
+
+    "loss_per_sample" (B,), where given, is used to name the samples whose loss is not finite.
+    """
+
+    def __call__(self, batch: Batch, progress: Progress) -> Mapping[str, Any]:
+        """Update the model with one batch."""
+        ...
+
+
+class GradientStep:
+    """One update by the gradient of the weighted mean loss, L = (1/M) sum_i w_i L_i, M the global batch's size.
+
+    The divisor is the number of samples, not the sum of weights. Layers with `trainable = False` at construction
+    are left alone, and no activations are kept for them. A sample's weight is batch["weight"] (1 where the batch has
+    none) times what `weights_fn` gives; weights are constants to the gradient. Losses that layers add themselves
+    (`model.losses`) are added to the mean.
+
+    Args:
+        model: a built Keras model; it gets batch["x"], a tensor or a dict of tensors (images and metadata).
+        optimizer: a Keras optimizer; built here if it is not yet.
+        loss_fn: (batch, outputs) -> (B,) losses. Losses between samples (metric learning) and teachers
+            (distillation) fit in here: it sees the whole batch of its device.
+        weights_fn: (losses (B,), batch, progress) -> (B,) weights that depend on the samples' losses: self-paced
+            learning, online hard example mining. It sees the global batch and all its losses, whatever the devices.
+        strategy: a `tf.distribute` strategy under whose scope model and optimizer were made, or None. The global
+            batch is cut into equal parts, one a replica; where it does not divide, the last sample is repeated
+            with weight 0 (BatchNorm and losses between samples see those copies). Replicas draw the same
+            dropout masks for their own samples. Losses and gradients are summed over replicas before clipping.
+
+    Raises:
+        InputError: nothing is trainable, or model or optimizer were made outside the strategy's scope.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        loss_fn: LossFn,
+        weights_fn: WeightsFn | None = None,
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.loss_fn = loss_fn
+        self.weights_fn = weights_fn
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self._trainable = list(model.trainable_variables)
+        if not self._trainable:
+            raise InputError(f"{model.name}: has no trainable variable; unfreeze a layer")
+        for variable in (*self._trainable, *optimizer.variables):
+            if not self.strategy.extended.variable_created_in_scope(variable.value):
+                raise InputError(f"{variable.path}: was made outside the scope of {type(self.strategy).__name__}")
+        if not optimizer.built:
+            with self.strategy.scope():
+                optimizer.build(self._trainable)
+        self._function: Callable[..., dict[str, Any]] | None = None
+
+    def __call__(self, batch: Batch, progress: Progress) -> Mapping[str, Any]:
+        """Update the model; returns loss and gradient_norm (float32 scalars) and loss_per_sample (B,) float32."""
+        if self._function is None:
+            self._function = traced(self._global_step, [batch_signature(batch), batch_signature(progress)])
+        return self._function(dict(batch), progress)
+
+    def _global_step(self, batch: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        if self.strategy.num_replicas_in_sync == 1:
+            losses, loss, gradients = self._replica(batch, batch, progress)
+        else:
+            losses, loss, gradients = self._distribute(batch, progress)
+        self.optimizer.apply(gradients, self._trainable)
+        return {"loss": loss, "loss_per_sample": losses, "gradient_norm": tf.linalg.global_norm(gradients)}
+
+    def _distribute(self, batch: dict[str, Any], progress: Progress) -> tuple[Any, Any, list[Any]]:
+        def on_replica() -> tuple[Any, Any, list[Any]]:
+            return self._replica(self._part(batch), batch, progress)
+
+        losses, loss, gradients = self.strategy.run(on_replica)
+        losses = tf.concat(self.strategy.experimental_local_results(losses), axis=0)[: batch_size(batch)]
+        reduced = [self.strategy.reduce(tf.distribute.ReduceOp.SUM, g, axis=None) for g in gradients]
+        return losses, self.strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None), reduced
+
+    def _part(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """This replica's samples of the global batch; all replicas get equally many."""
+        size = batch_size(batch)
+        replicas = self.strategy.num_replicas_in_sync
+        each = (size + replicas - 1) // replicas
+        places = tf.minimum(self._replica_id() * each + tf.range(each), size - 1)
+        with tf.device("CPU:0"):  # the whole batch does not have to visit every device; strings cannot
+            return tf.nest.map_structure(lambda values: tf.gather(values, places), batch)
+
+    def _replica(self, part: dict[str, Any], batch: dict[str, Any], progress: Progress) -> tuple[Any, Any, list[Any]]:
+        """Losses (b,) of this replica's samples, its share of the global loss, and that share's gradients."""
+        trainable = [variable.value for variable in self._trainable]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(trainable)
+            outputs = self.model(part["x"], training=True)
+            losses = tf.cast(self.loss_fn(part, outputs), tf.float32)
+            losses.shape.assert_has_rank(1)
+            weights = tf.stop_gradient(self._weights(losses, batch, progress))
+            loss = tf.reduce_sum(weights * losses) / tf.cast(batch_size(batch), tf.float32)
+            if self.model.losses:
+                loss += tf.add_n(self.model.losses) / self.strategy.num_replicas_in_sync
+        gradients = tape.gradient(loss, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return losses, loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    def _weights(self, losses: Any, batch: dict[str, Any], progress: Progress) -> Any:
+        """The weights (b,) of this replica's samples, computed from the global batch."""
+        size = batch_size(batch)
+        weights = tf.cast(batch["weight"], tf.float32) if "weight" in batch else tf.ones([size], tf.float32)
+        replicas = self.strategy.num_replicas_in_sync
+        if self.weights_fn is not None:
+            everyone = losses
+            if replicas > 1:
+                everyone = tf.distribute.get_replica_context().all_gather(losses, axis=0)[:size]
+            weights *= tf.cast(self.weights_fn(tf.stop_gradient(everyone), batch, progress), tf.float32)
+        if replicas == 1:
+            return weights
+        each = tf.shape(losses)[0]
+        padded = tf.pad(weights, [[0, each * replicas - size]])
+        start = self._replica_id() * each
+        return padded[start : start + each]
+
+    @staticmethod
+    def _replica_id() -> Any:
+        return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
+
+
+def batch_size(batch: Batch) -> Any:
+    """Number of samples of a batch, int32 scalar."""
+    return tf.shape(batch["id"])[0]
+
+
+def batch_signature(batch: Any) -> Any:
+    """The tensor specs of a batch with an open first dimension.
+
+    A fixed signature makes one trace for every batch size, and therefore the same arithmetic in a resumed process,
+    whichever batch it meets first.
+    """
+
+    def spec(value: Any) -> tf.TensorSpec:
+        value = tf.convert_to_tensor(value)
+        shape = value.shape if value.shape.rank == 0 else [None, *value.shape[1:]]
+        return tf.TensorSpec(shape, value.dtype)
+
+    return tf.nest.map_structure(spec, dict(batch) if isinstance(batch, Mapping) else batch)
+
+
+def traced(function: Callable[..., Any], signature: list[Any] | None = None) -> Callable[..., Any]:
+    """`function` as a TensorFlow graph, for the given signature or (None) for the shapes that it meets."""
+    # A partial, because TensorFlow counts traces by code and would warn of the same code traced for several models.
+    return tf.function(functools.partial(function), input_signature=signature, reduce_retracing=signature is None)
+
+
+def reduce_batch_norm(model: Any) -> int:
+    """Give each replica the mean of all replicas' moving statistics (BatchNorm), before saving or evaluating.
+
+    Keras updates them on each replica apart. On one device nothing is done.
+
+    Returns:
+        How many variables were reduced.
+    """
+    reduced = 0
+    for variable in model.non_trainable_variables:
+        replicas = getattr(variable.value, "values", ())
+        if len(replicas) < 2 or not variable.value.dtype.is_floating:
+            continue
+        values = [replica.numpy() for replica in replicas]
+        if any(not np.array_equal(values[0], value) for value in values[1:]):
+            variable.assign(np.mean(values, axis=0))
+            reduced += 1
+    return reduced

@@ -1,0 +1,119 @@
+"""Backbones: shapes, numbers of parameters counted by hand, flat graphs, freezing, seeds."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from melano_tf.errors import InputError
+from melano_tf.models import backbones
+from melano_tf.models.applications import networks
+from melano_tf.models.backbones import backbone_names, build_backbone
+from tests.models.layer_checks import nested_models
+
+VGG16_WIDTHS = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+
+
+def model_of(name: str, px: int, **settings) -> keras.Model:
+    tiles, features, _ = build_backbone(name, px, **settings)
+    return keras.Model(tiles, features)
+
+
+def test_vgg16_has_its_parameters() -> None:
+    by_hand = sum(9 * a * b + b for a, b in zip([3, *VGG16_WIDTHS], VGG16_WIDTHS, strict=False))
+    tiles, features, report = build_backbone("vgg16", 224, freeze="first_block")
+    assert by_hand == 14_714_688 == report.parameters
+    assert tuple(tiles.shape) == (None, 224, 224, 3)
+    assert tuple(features.shape) == (None, 7, 7, 512)
+    model = keras.Model(tiles, features)
+    assert nested_models(model) == []
+    assert report.frozen == ("block1_conv1", "block1_conv2")
+    frozen = sum(int(np.prod(weight.shape)) for weight in model.non_trainable_weights)
+    assert frozen == (27 * 64 + 64) + (9 * 64 * 64 + 64) == 38_720
+    assert report.weights == "none" and report.tensors_loaded == 0 and report.file is None
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("standin", sum([75 * 16 + 16, 9 * 16 * 32 + 32, 9 * 32 * 64 + 64, 9 * 64 * 96 + 96])),
+        (
+            "standin_residual",
+            75 * 16
+            + 16
+            + sum(
+                a * b + b + 9 * a * (b // 2) + b // 2 + 9 * (b // 2) * b + b for a, b in ((16, 32), (32, 64), (64, 96))
+            ),
+        ),
+    ],
+)
+def test_standins(name: str, parameters: int) -> None:
+    tiles, features, report = build_backbone(name, 96, seed=0)
+    assert report.parameters == parameters
+    assert tuple(features.shape) == (None, 6, 6, 96)
+    model = keras.Model(tiles, features)
+    assert nested_models(model) == []
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in model.layers)
+    for px in (15, 97, 224):
+        with pytest.raises(InputError, match=f"not {px}"):
+            build_backbone(name, px)
+
+
+def test_freezing_the_first_block() -> None:
+    model = model_of("standin", 32, freeze="first_block")
+    assert [layer.name for layer in model.layers if layer.weights and not layer.trainable] == ["block1_conv"]
+    for name in ("standin_residual", "mobilenet"):  # as ResNet: nothing
+        _, _, report = build_backbone(name, 32, freeze="first_block")
+        assert report.frozen == ()
+    assert len(model_of("standin", 32, freeze="none").non_trainable_weights) == 0
+    with pytest.raises(InputError, match="first_block"):
+        build_backbone("standin", 32, freeze="second_block")
+
+
+def test_uint8_and_float_tiles_are_the_same() -> None:
+    tiles = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
+    model = model_of("standin", 32, seed=0)
+    np.testing.assert_array_equal(model(tiles), model(tiles.astype("float32")))
+
+
+def test_weights_follow_from_the_seed_alone() -> None:
+    def weights(name: str, seed: int | None) -> np.ndarray:
+        return np.concatenate([w.ravel() for w in model_of(name, 32, seed=seed).get_weights()])
+
+    for name in ("standin", "mobilenet"):
+        random.seed(5)
+        before = random.getstate()
+        first = weights(name, 1)
+        assert random.getstate() == before
+        random.seed(6)
+        np.testing.assert_array_equal(weights(name, 1), first)
+        assert np.any(weights(name, 2) != first)
+    keras.utils.set_random_seed(3)
+    unseeded = weights("standin", None)
+    keras.utils.set_random_seed(3)
+    np.testing.assert_array_equal(weights("standin", None), unseeded)
+
+
+def test_every_network_of_keras_applications_is_known() -> None:
+    there = {name.lower() for name in dir(keras.applications) if name[0].isupper()}
+    assert set(networks()) == there
+    assert set(backbone_names()) == there | {"standin", "standin_residual"}
+
+
+def test_convnext_is_made_flat_without_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    nested = []
+    flat = backbones._flat
+    monkeypatch.setattr(backbones, "_flat", lambda model: nested.append(model) or flat(model))
+    model = model_of("convnexttiny", 32, seed=0)
+    assert nested_models(nested[0]) != [] and nested_models(model) == []
+    tiles = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
+    np.testing.assert_allclose(model(tiles), nested[0](tiles), rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_user_gets_wrong() -> None:
+    with pytest.raises(InputError, match=r"vgg17.*vgg16"):
+        build_backbone("vgg17", 224)
+    with pytest.raises(InputError, match="InceptionV3 at 32 px"):
+        build_backbone("inceptionv3", 32)

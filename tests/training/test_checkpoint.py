@@ -1,0 +1,109 @@
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from melano_tf.errors import InputError
+from melano_tf.training.checkpoint import load_checkpoint, save_checkpoint, training_variables, weights_sha256
+
+
+def _made(toy: ModuleType, seed: int) -> tuple[Any, Any, list[Any]]:
+    keras.utils.set_random_seed(seed)
+    model, optimizer = toy.toy_model(), toy.toy_optimizer()
+    optimizer.build(model.trainable_variables)
+    return model, optimizer, training_variables(model, optimizer)
+
+
+def _values(variables: list[Any]) -> list[np.ndarray]:
+    return [np.asarray(variable) for variable in variables]
+
+
+def test_everything_comes_back_into_another_model_object(toy: ModuleType, tmp_path: Path) -> None:
+    model, optimizer, variables = _made(toy, 1)
+    batch = toy.ToyBatches().batch(0)
+    model(batch["x"], training=True)  # moves the statistics and the seed generator
+    optimizer.apply([np.ones(v.shape, np.float32) for v in model.trainable_variables], model.trainable_variables)
+    assert any("seed_generator_state" in v.path for v in variables)
+    assert any("moving_mean" in v.path for v in variables)
+    assert any("momentum" in v.path for v in variables) and any("iteration" in v.path for v in variables)
+    state = {"step": 7, "loss": 0.1 + 0.2, "history": [{"epoch": 0, "loss": 1 / 3}]}
+    save_checkpoint(tmp_path / "c.npz", variables, state)
+
+    other, _, others = _made(toy, 2)  # its layers carry other automatic names
+    assert other.layers[1].name != model.layers[1].name
+    assert weights_sha256(other) != weights_sha256(model)
+    assert load_checkpoint(tmp_path / "c.npz", others) == state
+    for a, b in zip(_values(variables), _values(others), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert weights_sha256(other) == weights_sha256(model)
+    np.testing.assert_array_equal(model(batch["x"], training=True), other(batch["x"], training=True))
+
+
+def test_no_file_no_state(toy: ModuleType, tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path / "c.npz", _made(toy, 1)[2]) is None
+
+
+def test_the_file_of_another_model_is_refused_and_changes_nothing(toy: ModuleType, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.npz", _made(toy, 1)[2], {})
+    keras.utils.set_random_seed(2)
+    model = toy.toy_model(batch_norm=False)
+    optimizer = toy.toy_optimizer()
+    optimizer.build(model.trainable_variables)
+    variables = training_variables(model, optimizer)
+    before = _values(variables)
+    with pytest.raises(InputError, match=r"another model(.|\n)*variables"):
+        load_checkpoint(tmp_path / "c.npz", variables)
+    for a, b in zip(before, _values(variables), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_another_optimizer_is_refused(toy: ModuleType, tmp_path: Path) -> None:
+    model, _, variables = _made(toy, 1)
+    save_checkpoint(tmp_path / "c.npz", variables, {})
+    adam = keras.optimizers.Adam()
+    adam.build(model.trainable_variables)
+    with pytest.raises(InputError, match="another model"):
+        load_checkpoint(tmp_path / "c.npz", training_variables(model, adam))
+
+
+def test_a_damaged_file_is_one_clear_line(toy: ModuleType, tmp_path: Path) -> None:
+    variables = _made(toy, 1)[2]
+    path = tmp_path / "c.npz"
+    save_checkpoint(path, variables, {})
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
+    for damaged in (whole[:middle], b"", b"not a checkpoint", flipped):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="damaged checkpoint"):
+            load_checkpoint(path, variables)
+
+
+def test_a_failed_write_leaves_the_old_file(toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = _made(toy, 1)[2]
+    save_checkpoint(tmp_path / "c.npz", variables, {"step": 1})
+
+    def full(path: Path, **arrays: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(tmp_path / "c.npz", variables, {"step": 2})
+    assert load_checkpoint(tmp_path / "c.npz", variables) == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["c.npz"]
+
+
+def test_bfloat16_and_plain_tensorflow_variables(tmp_path: Path) -> None:
+    half = keras.Variable(np.array([1.5, -2.25], np.float32), dtype="bfloat16", name="half")
+    plain = tf.Variable([1, 2, 3], name="plain")
+    save_checkpoint(tmp_path / "c.npz", [half, plain], {})
+    half.assign(np.zeros(2, np.float32))
+    plain.assign([0, 0, 0])
+    load_checkpoint(tmp_path / "c.npz", [half, plain])
+    np.testing.assert_array_equal(np.asarray(half.value).astype(np.float32), [1.5, -2.25])
+    np.testing.assert_array_equal(plain.numpy(), [1, 2, 3])

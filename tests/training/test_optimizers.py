@@ -1,0 +1,59 @@
+import keras
+import numpy as np
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.training.optimizers import make_optimizer, step_schedule
+
+
+def test_a_tenth_from_the_half_and_from_three_quarters_on() -> None:
+    schedule = step_schedule(0.1, 10)
+    rates = [float(schedule(step)) for step in range(10)]
+    np.testing.assert_allclose(rates, [0.1] * 5 + [0.01] * 3 + [0.001] * 2, rtol=1e-6)
+
+
+def test_schedules_of_short_trainings_and_without_fractions() -> None:
+    schedule = step_schedule(0.1, 3)
+    np.testing.assert_allclose([float(schedule(step)) for step in range(3)], [0.1, 0.1, 0.01], rtol=1e-6)
+    assert step_schedule(0.1, 10, ()) == 0.1
+    with pytest.raises(InputError, match="ascending"):
+        step_schedule(0.1, 10, (0.75, 0.5))
+    with pytest.raises(InputError, match="total_steps"):
+        step_schedule(0.1, 0)
+
+
+def test_sgd_follows_the_schedule_step_by_step() -> None:
+    variable = keras.Variable(np.zeros(2, np.float32))
+    optimizer = make_optimizer("sgd", step_schedule(1.0, 4))
+    moves = []
+    for _ in range(4):
+        before = variable.numpy()
+        optimizer.apply([np.ones(2, np.float32)], [variable])
+        moves.append(float((before - variable.numpy())[0]))
+    np.testing.assert_allclose(moves, [1.0, 1.0, 0.1, 0.01], rtol=1e-5)
+
+
+def test_momentum_and_clipping_reach_the_optimizer() -> None:
+    variable = keras.Variable(np.zeros(2, np.float32))
+    optimizer = make_optimizer("sgd", 1.0, momentum=0.5, clipnorm=1.0)
+    for _ in range(2):
+        optimizer.apply([np.array([3.0, 4.0], np.float32)], [variable])
+    # Clipped to (0.6, 0.8); the second step adds half of the first: 1 + 1.5 steps.
+    np.testing.assert_allclose(variable.numpy(), [-1.5, -2.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("rmsprop", 0.1), "unknown"),
+        (("sgd", 0.0), "learning_rate"),
+        (("sgd", float("nan")), "learning_rate"),
+        (("sgd", 0.1, 1.0), "momentum"),
+        (("sgd", 0.1, 0.0, True), "nesterov"),
+        (("adam", 0.1, 0.9), "belongs to sgd"),
+        (("adam", 0.1, 0.0, False, -1.0), "clipnorm"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments: tuple, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        make_optimizer(*arguments)

@@ -1,0 +1,39 @@
+"""kill -9 in the middle of a training, then the same again: the same bits."""
+
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def _line(process: subprocess.Popen, wanted: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == wanted:
+            return
+    raise AssertionError(f"{wanted!r} never came: {process.stderr.read() if process.stderr else ''}")
+
+
+def test_killed_and_resumed_ends_with_the_same_bits(start_script: Callable, tmp_path: Path) -> None:
+    chance = random.Random()
+    at, delay = chance.randint(1, 18), chance.uniform(0.0, 0.02)
+    killed = start_script("toy.py", "train", str(tmp_path / "killed"))
+    _line(killed, f"step {at}")
+    time.sleep(delay)  # in the middle of a step, or while the checkpoint is being written
+    killed.kill()
+    killed.communicate()
+    assert (tmp_path / "killed" / "checkpoint.npz").exists()
+    shutil.copytree(tmp_path / "killed", tmp_path / "copy")
+
+    check = start_script("toy.py", "check", str(tmp_path / "killed"))
+    output, errors = check.communicate(timeout=300)
+    assert check.returncode == 0, errors
+    lines = [line.split() for line in output.splitlines()]
+    resumed, unbroken = lines[0], lines[1]
+    assert (resumed[0], unbroken[0]) == ("resumed", "unbroken")
+    assert resumed[1:] == unbroken[1:], f"killed {delay * 1000:.1f} ms after step {at}"
+    interrupted = lines[2:]
+    assert len(interrupted) == 5
+    assert {line[-1] for line in interrupted} == {unbroken[1]}
