@@ -46,6 +46,7 @@ setup(
         "shapely>=2.0,<3",
         "pandera[pandas]>=0.22,<1",
         "PyYAML>=6,<7",
+        "h5py>=3.11,<4",
         "tyro>=0.9,<2",
         "tqdm>=4.66,<5",
         "tensorboard>=2.20,<3",
@@ -53,7 +54,17 @@ setup(
     ],
     extras_require={
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.15,<0.18", "mypy>=1.15,<3", "import-linter>=2.3,<3", "pandas-stubs", "types-PyYAML", "types-shapely", "types-tqdm", "types-defusedxml"],
+        "dev": [
+            *TEST,
+            "ruff>=0.15,<0.18",
+            "mypy>=1.15,<3",
+            "import-linter>=2.3,<3",
+            "pandas-stubs",
+            "types-PyYAML",
+            "types-shapely",
+            "types-tqdm",
+            "types-defusedxml",
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

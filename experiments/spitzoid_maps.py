@@ -5,8 +5,8 @@
 # Figure 8: the source model's tumour probability over the slide, bilinear between tile centres, beside the annotation.
 # Figure 9: the target model's attention, 0 to 1 within the bag.
 #
-# The paper prints no number here. What can be measured is measured: how much higher the tumour probability is inside the
-# annotation than outside, on every test slide.
+# The paper prints no number here. What can be measured is measured: how much higher the tumour probability is
+# inside the annotation than outside, on every test slide.
 #
 # Command of the same: `python -m melano_tf.run spitzoid --figures 8,9 --out runs/spitzoid`
 
@@ -40,4 +40,5 @@ record = pd.read_json(run / "run.json", typ="series")
 test = tiles[tiles["patient_id"].isin(record["split"]["test"]) & (tiles["region"] >= 0)]
 for slide, rows in test.groupby("slide_id"):
     auc = roc_auc(rows["region"], rows["probability"])
-    print(f"{slide}: ROC AUC of tumour tiles within the slide {auc:.3f} ({int(rows['region'].sum())} of {len(rows)} tiles)")
+    tumour = int(rows["region"].sum())
+    print(f"{slide}: ROC AUC of tumour tiles within the slide {auc:.3f} ({tumour} of {len(rows)} tiles)")

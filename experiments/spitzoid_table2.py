@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Table 2: which backbone finds the tumour's tiles, and does SeaNet help?
 #
-# Paper: *An attention-based weakly supervised framework for spitzoid melanocytic lesion diagnosis in WSIs*, section 5.2 A.
-# Four source models (VGG16 and ResNet-50, each without and with SeaNet, GAP head), mean ± std over four validation cohorts.
+# Paper: *An attention-based weakly supervised framework for spitzoid melanocytic lesion diagnosis in WSIs*,
+# section 5.2 A. Four source models (VGG16 and ResNet-50, each without and with SeaNet, GAP head), mean ± std over four
+# validation cohorts.
 #
 # Published: SeaNet (with VGG16) is best, ACC 0.9031 ± 0.0262, F1S 0.8654 ± 0.0805 (all 28 cells:
 # `data_specs/published/spitzoid.csv`). Measured with this project: see the README's section on measured numbers.

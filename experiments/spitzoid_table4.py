@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Table 4: how are a biopsy's tiles put together?
 #
-# Paper: *An attention-based weakly supervised framework for spitzoid melanocytic lesion diagnosis in WSIs*, section 5.3 A.
-# The target model with batch global max pooling (BGMP), average pooling (BGAP) and the attention summary (BGAS,
-# equation 2); biopsies, mean ± std over four validation cohorts.
+# Paper: *An attention-based weakly supervised framework for spitzoid melanocytic lesion diagnosis in WSIs*,
+# section 5.3 A. The target model with batch global max pooling (BGMP), average pooling (BGAP) and the
+# attention summary (BGAS, equation 2); biopsies, mean ± std over four validation cohorts.
 #
 # Published: BGAS is best, ACC 0.8229 ± 0.0262 (BGMP's SPC ± 0.3953 is suspect). Measured with this project: see the
 # README's section on measured numbers.
@@ -29,4 +29,6 @@ for aggregation in ("bgmp", "bgap", "bgas"):
     for file in sorted((run / "predictions").glob(f"target-{aggregation}-cohort-*.csv")):
         parts.append(pd.read_csv(file, dtype={"slide_id": str}).assign(aggregation=aggregation))
 every = pd.concat(parts)
-print(every.pivot_table(index=["malignant", "slide_id"], columns="aggregation", values="probability").round(3).to_string())
+print(
+    every.pivot_table(index=["malignant", "slide_id"], columns="aggregation", values="probability").round(3).to_string()
+)

@@ -2,8 +2,8 @@
 # # Table 5: the test
 #
 # Paper: *An attention-based weakly supervised framework for spitzoid melanocytic lesion diagnosis in WSIs*, section 6.
-# The chosen source model (tiles) and target model (biopsies), refitted on all training patients, on the 30 % of patients
-# held out.
+# The chosen source model (tiles) and target model (biopsies), refitted on all training patients, on the 30 % of
+# patients held out.
 #
 # Published: source ACC 0.9231, target ACC 0.80, one value each and without intervals. With about 15 test biopsies an
 # accuracy of 0.80 has a 95 % interval of roughly 0.55 to 0.93, which is why ours come with theirs. Measured with this

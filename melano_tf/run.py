@@ -1,9 +1,9 @@
 """The command line: parse, choose a command, print where the results are.
 
-    python -m melano_tf.run spitzoid                 # the main job, on phantom slides
-    python -m melano_tf.run spitzoid --slides my.csv --out runs/my-cohort
-    python -m melano_tf.run predict --model runs/my-cohort/models/target.keras --input slide.svs --out answer
-    python -m melano_tf.run doctor --slides my.csv
+python -m melano_tf.run spitzoid                 # the main job, on phantom slides
+python -m melano_tf.run spitzoid --slides my.csv --out runs/my-cohort
+python -m melano_tf.run predict --model runs/my-cohort/models/target.keras --input slide.svs --out answer
+python -m melano_tf.run doctor --slides my.csv
 """
 
 import errno
@@ -17,7 +17,8 @@ from typing import Any
 from melano_tf import __version__
 from melano_tf.errors import InputError, RunError
 
-HELP = f"""melano_tf {__version__}: Keras / TensorFlow reproductions of melanoma papers. Research only, no medical device.
+HELP = f"""melano_tf {__version__}: Keras / TensorFlow reproductions of melanoma papers.
+Research only, not a medical device.
 
 usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
 
@@ -29,7 +30,7 @@ usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 well, 1 stopped by a fault of the run, 2 bad input, 130 interrupted)."""
+    """Run one command; returns the exit code: 0 well, 1 a fault of the run, 2 bad input, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         say(HELP)
@@ -99,7 +100,9 @@ def _import_tensorflow() -> None:
 def _explained(error: Exception) -> str | None:
     """One line for what is nobody's programming error: a full disk, a folder that cannot be written."""
     text = str(error)
-    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left on device" in text:
+    if (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    ) or "No space left on device" in text:
         where = getattr(error, "filename", None) or "--out"
         return f"{where}: the disk is full; free some space and give the same command again (finished steps are kept)"
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):

@@ -281,9 +281,7 @@ class Run:
             "command": sys.argv,
             "environment": environment(self.threads),
         }
-        self._write_record(
-            recipe=self.recipe, settings=self.settings, sessions=[*record.get("sessions", []), session]
-        )
+        self._write_record(recipe=self.recipe, settings=self.settings, sessions=[*record.get("sessions", []), session])
         self._sweep()
 
     def __exit__(self, *_: object) -> None:
@@ -326,6 +324,13 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def keep_logs(self, scratch: Path, name: str) -> None:
+        """Copy a finished training's TensorBoard logs from its scratch folder to logs/<name>."""
+        if (scratch / "logs").is_dir():
+            target = self.path("logs", name)
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(scratch / "logs", target)
+
     def step(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], Iterable[Path]]) -> str:
         """Do a step unless it is finished under the same key; returns the key.
 
@@ -356,9 +361,17 @@ class Run:
             },
         }
         write_json(state_path, state)
-        shutil.rmtree(self.folder / "work" / name, ignore_errors=True)
+        self._clear(self.folder / "work" / name)
         self.repeated.append(name)
         return key
+
+    def _clear(self, folder: Path) -> None:
+        """Remove a finished step's scratch folder and the parents that it leaves empty."""
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in folder.parents:
+            if parent == self.folder or any(parent.iterdir()):
+                break
+            parent.rmdir()
 
     def finished(self, name: str, key: str) -> bool:
         """Whether a step stands finished under this key, with all its files there and of the recorded size."""

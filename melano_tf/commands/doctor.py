@@ -88,9 +88,7 @@ def _slides(path: Path, say: Callable[[str], None]) -> list[str]:
     say(f"{path}: {len(manifest)} slides of {manifest['patient_id'].nunique()} patients")
     for label, count in patients.items():
         say(f"  {label:<22} {count} patients")
-    faults = [
-        f"slides {', '.join(group)} are one file under several names" for group in same_file_groups(manifest)
-    ]
+    faults = [f"slides {', '.join(group)} are one file under several names" for group in same_file_groups(manifest)]
     for row in manifest.to_dict("records"):
         mpp = row["mpp"] if row["mpp"] == row["mpp"] else None
         try:

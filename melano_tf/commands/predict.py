@@ -21,8 +21,8 @@ class PredictSettings:
     """Folder for the answer."""
     mpp: float | None = None
     """Resolution of the slide's level 0 in µm/px, where its own metadata is missing or wrong."""
-    thumbnail_mpp: float = 8.0
-    """Resolution of the maps' background picture, µm/px."""
+    thumbnail_mpp: float | None = None
+    """Resolution of the maps' background picture, µm/px. Not given: the longer side gets 1,600 px."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core."""
 

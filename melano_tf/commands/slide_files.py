@@ -11,7 +11,13 @@ from melano_tf.slides.slide import Slide
 
 
 def write_slide_files(
-    slide_path: Path, slide_id: str, mpp: float | None, thumbnail_mpp: float, tiles: pd.DataFrame, title: str, out: Path
+    slide_path: Path,
+    slide_id: str,
+    mpp: float | None,
+    thumbnail_mpp: float | None,
+    tiles: pd.DataFrame,
+    title: str,
+    out: Path,
 ) -> list[Path]:
     """Write `<slide_id>-tumour.png`, `<slide_id>-attention.png` and `tiles.geojson`; returns their paths."""
     with Slide(slide_path, slide_id=slide_id, mpp=mpp) as slide:

@@ -3,15 +3,24 @@
 from pathlib import Path
 
 import pandas as pd
+from numpy.typing import ArrayLike
 from shapely.geometry.base import BaseGeometry
 
 from melano_tf.explain.maps import tile_map, within_bag
 from melano_tf.reports.figures import save_figure, slide_map_figure
 from melano_tf.slides.slide import Slide
 
+LONGER_SIDE_PX = 1600
+
+
+def fitting_mpp(slide: Slide) -> float:
+    """The resolution in µm/px at which the slide's longer side has `LONGER_SIDE_PX`, but no finer than the slide's."""
+    longer = max(length * own for length, own in zip(slide.size, slide.mpp, strict=True))
+    return max(longer / LONGER_SIDE_PX, *slide.mpp)
+
 
 def write_slide_maps(
-    folder: Path, slide: Slide, tiles: pd.DataFrame, outline: BaseGeometry | None, mpp: float, title: str
+    folder: Path, slide: Slide, tiles: pd.DataFrame, outline: BaseGeometry | None, mpp: float | None, title: str
 ) -> list[Path]:
     """Write `<slide_id>-tumour.png`, and `<slide_id>-attention.png` where tiles carry an attention.
 
@@ -21,13 +30,14 @@ def write_slide_maps(
         tiles: one row a tile: x, y, w0, h0 (level-0 px), probability (of tumour) and optionally attention (NaN for
             tiles outside the bag).
         outline: the annotation in level-0 px, or None.
-        mpp: resolution of the picture in µm/px.
+        mpp: resolution of the picture in µm/px; None: the longer side gets 1,600 px, if the slide has as many.
         title: first line of the figures.
     """
+    mpp = mpp or fitting_mpp(slide)
     thumbnail = slide.thumbnail(mpp)
     scale = (mpp / slide.mpp[0], mpp / slide.mpp[1])
 
-    def draw(rows: pd.DataFrame, values: object, label: str, name: str) -> Path:
+    def draw(rows: pd.DataFrame, values: ArrayLike, label: str, name: str) -> Path:
         found = tile_map(
             rows["x"], rows["y"], rows["w0"], rows["h0"], values, slide.size, thumbnail.shape[:2], scale=scale
         )

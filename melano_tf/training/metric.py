@@ -181,8 +181,10 @@ def _prepare(embeddings: Any, labels: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _cosines(x: Any) -> Any:
-    """Cosine similarities (B, B); 0 with a zero vector."""
-    x = x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=1, keepdims=True), TINY))
+    """Cosine similarities (B, B); 0, and no gradient, with a zero vector."""
+    squares = ops.sum(ops.square(x), axis=1, keepdims=True)
+    fine = squares > TINY
+    x = ops.where(fine, x * ops.rsqrt(ops.where(fine, squares, ops.ones_like(squares))), ops.zeros_like(x))
     return ops.matmul(x, ops.transpose(x))
 
 

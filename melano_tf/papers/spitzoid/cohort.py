@@ -29,7 +29,8 @@ class Cohort:
 
     Attributes:
         manifest: one row a slide: slide_id, path, patient_id, label, annotation, mpp, malignant (0 or 1).
-        tiles: one row a tile of those slides, see `melano_tf.slides.tiling`, with `region`: 1 tumour, 0 not, -1 unknown.
+        tiles: one row a tile of those slides, see `melano_tf.slides.tiling`, with `region`: 1 tumour, 0 not,
+            -1 unknown.
         outcomes: one row a slide of the whole manifest: what became of it, and why.
         split: patients of the test and of each validation cohort.
         folder: where the tiles lie.
@@ -50,7 +51,7 @@ class Cohort:
         return {patient for fold in self.split.folds for patient in fold}
 
     def patients(self, part: str, fold: int | None) -> set[str]:
-        """Patients of "train" or "judge": of a validation cohort (1, 2, …), or with None of the whole against the test."""
+        """Patients of "train" or "judge": of a validation cohort (1, 2, …), or (None) of the test."""
         judged = set(self.split.test if fold is None else self.split.folds[fold - 1])
         return judged if part == "judge" else self.training_patients() - judged
 
@@ -95,7 +96,9 @@ def cut_tiles(run: Run, settings: SpitzoidSettings, manifest: pd.DataFrame, say:
     """Cut every slide into tiles (section 3) and divide the patients of those that brought any (section 5.1)."""
     folder = run.folder / "tiles"
     files = [Path(path) for path in [*manifest["path"], *manifest["annotation"].dropna()]]
-    with tqdm(total=sum(file.stat().st_size for file in files), desc="checksums", unit="B", unit_scale=True, leave=False) as bar:
+    with tqdm(
+        total=sum(file.stat().st_size for file in files), desc="checksums", unit="B", unit_scale=True, leave=False
+    ) as bar:
         sums = run.checksums(files, bar.update)
     rows = [
         {**row, "path": sums[row["path"]], "annotation": sums.get(row["annotation"] or "")}
@@ -165,7 +168,9 @@ def divide(
         + (f", {unknown} of slides without annotation (not used by the source model)" if unknown else "")
     )
     sides = [len(split.test), *(len(fold) for fold in split.folds)]
-    say(f"patients  {sides[0]} for the test, {' + '.join(map(str, sides[1:]))} in {len(split.folds)} validation cohorts")
+    say(
+        f"patients  {sides[0]} for the test, {' + '.join(map(str, sides[1:]))} in {len(split.folds)} validation cohorts"
+    )
     run.note(split=plain(split), excluded=outcomes[outcomes["status"] != "done"].to_dict("records"))
     folder = run.folder / "tiles"
     images = TileImages(tiles, folder, settings.source.input_px, settings.cache_mib)

@@ -58,7 +58,7 @@ def shown_slides(test: pd.DataFrame, count: int) -> list[dict]:
 def draw_cams(
     run: Run, settings: SpitzoidSettings, cohort: Cohort, sources: Sources, figures: tuple[int, ...]
 ) -> list[Path]:
-    """Figures 6 and 7: CAMs of the plain backbone against SeaNet's, on tiles that both got right, and that it got wrong.
+    """Figures 6 and 7: CAMs of the plain backbone against SeaNet's; tiles that both got right, and that it got wrong.
 
     The tiles are chosen by `chosen_tiles` from the first validation cohort; the models are the two GAP models of
     Table 2 that did not see that cohort.
@@ -81,14 +81,14 @@ def draw_cams(
             if number == 6
             else f"Validation cohort {CAM_COHORT}; where {pair[0].name} was most surely wrong, at most one a slide"
         )
-        sheet = cam_sheet(cam_rows(models, rows, cohort, settings.source.input_px), f"Figure {number}: tiles {what}", note)
+        sheet = cam_sheet(
+            cam_rows(models, rows, cohort, settings.source.input_px), f"Figure {number}: tiles {what}", note
+        )
         written.append(save_figure(run.folder / "figures" / f"figure{number}.png", sheet))
     return written
 
 
-def chosen_tiles(
-    plain: pd.DataFrame, refined: pd.DataFrame, threshold: float, count: int, wrong: bool
-) -> pd.DataFrame:
+def chosen_tiles(plain: pd.DataFrame, refined: pd.DataFrame, threshold: float, count: int, wrong: bool) -> pd.DataFrame:
     """Tiles of Figure 6 (both models right) or 7 (the plain one wrong, the refined one right), by a fixed rule.
 
     For tumour and for non-tumour tiles: the `count` surest, at most one a slide. Surest means by the mean probability
@@ -102,7 +102,9 @@ def chosen_tiles(
         Chosen rows: slide_id, tile, region, plain, refined (probabilities of tumour).
     """
     keys = ["slide_id", "tile", "region"]
-    both = plain[[*keys, "probability"]].merge(refined[[*keys, "probability"]], on=keys, suffixes=("_plain", "_refined"))
+    both = plain[[*keys, "probability"]].merge(
+        refined[[*keys, "probability"]], on=keys, suffixes=("_plain", "_refined")
+    )
     both = both.rename(columns={"probability_plain": "plain", "probability_refined": "refined"})
     truth = both["region"] == 1
     right = {name: (both[name] >= threshold) == truth for name in ("plain", "refined")}
@@ -115,12 +117,12 @@ def chosen_tiles(
     return picked.sort_values("region", ascending=False, kind="stable").drop(columns="score").reset_index(drop=True)
 
 
-def cam_rows(
-    models: Mapping[str, keras.Model], rows: pd.DataFrame, cohort: Cohort, input_px: int
-) -> list[CamRow]:
+def cam_rows(models: Mapping[str, keras.Model], rows: pd.DataFrame, cohort: Cohort, input_px: int) -> list[CamRow]:
     """Each chosen tile with each model's CAM of the true class."""
     tiles = rows[["slide_id", "tile"]].merge(cohort.tiles, on=["slide_id", "tile"])
-    images = np.concatenate([batch["x"] for batch in predict_batches(tiles, cohort.folder, input_px, 64, cohort.images)])
+    images = np.concatenate(
+        [batch["x"] for batch in predict_batches(tiles, cohort.folder, input_px, 64, cohort.images)]
+    )
     result = []
     for row, image in zip(rows.to_dict("records"), images, strict=True):
         answers = {name: class_activation_map(model, image[None], row["region"]) for name, model in models.items()}

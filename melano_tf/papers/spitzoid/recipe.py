@@ -13,14 +13,14 @@ import pandas as pd
 from melano_tf.evaluation.metrics import format_value
 from melano_tf.papers.spitzoid.cohort import Cohort, cut_tiles, prepare_slides
 from melano_tf.papers.spitzoid.figures import draw_cams, draw_maps
-from melano_tf.papers.spitzoid.settings import SpitzoidSettings, changes
+from melano_tf.papers.spitzoid.settings import Aggregation, SpitzoidSettings, changes
 from melano_tf.papers.spitzoid.source import SourceModel, Trained, chosen, table_2, table_3, train_source
 from melano_tf.papers.spitzoid.tables import make_tables
 from melano_tf.papers.spitzoid.target import train_target
 from melano_tf.training.runtime import configure
 from melano_tf.workspace import Run
 
-AGGREGATIONS = ("bgmp", "bgap", "bgas")
+AGGREGATIONS: tuple[Aggregation, ...] = ("bgmp", "bgap", "bgas")
 
 
 @dataclass
@@ -69,7 +69,7 @@ def announce(settings: SpitzoidSettings, say: Callable[[str], None]) -> None:
     """Say first which preset this is, on what data, and every setting that differs from the paper's."""
     say("spitzoid: an attention-based weakly supervised framework for spitzoid melanocytic lesions. Research only.")
     if settings.slides is None:
-        say("These are PHANTOMS: slides drawn by this program. Their numbers say that the method works, nothing of skin.")
+        say("These are PHANTOMS: slides drawn by this program. Their numbers say nothing of real skin.")
     differing = changes(settings)
     say(f"preset {settings.preset}, seed {settings.seed}; {len(differing)} settings differ from the paper's:")
     for name, here, paper in differing:
@@ -134,5 +134,7 @@ def found(table: pd.DataFrame) -> list[str]:
     for column, what in (("SM", "tumour tiles (source model)"), ("TM", "malignant biopsies (target model)")):
         [row] = table[(table["row"] == "AUC") & (table["column"] == column)].to_dict("records")
         interval = f"{row['level']:.0%} interval {format_value(row['low'])} to {format_value(row['high'])}"
-        lines.append(f"test      {what}: ROC AUC {format_value(row['ours'])}, {interval}, {row['patients']:.0f} patients")
+        lines.append(
+            f"test      {what}: ROC AUC {format_value(row['ours'])}, {interval}, {row['patients']:.0f} patients"
+        )
     return lines

@@ -36,7 +36,7 @@ class SourceSettings:
     """The source model: is a tile tumour? (sections 4.1 and 5.2)"""
 
     backbone: str = "vgg16"
-    """Feature extractor of the chosen model (section 5.2 A: VGG16): a name of keras.applications in lower case, or "standin"."""
+    """Feature extractor of the chosen model (section 5.2 A: VGG16): a name of keras.applications in lower case."""
     rival: str = "resnet50"
     """The other feature extractor of Table 2 (section 5.2 A: ResNet-50)."""
     extra_backbones: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class SourceSettings:
     head: Head = "gmp"
     """Projection head of the chosen model (section 5.2 B: GMP)."""
     weights: str = "imagenet"
-    """Initial weights of the backbone: "imagenet" (section 4.1), "none", or the path of a weights file for `backbone`."""
+    """Initial weights: "imagenet" (section 4.1), "none", or the path of a weights file for `backbone`."""
     freeze: Literal["first_block", "none"] = "first_block"
     """Frozen layers: the first convolutional block for VGG16, nothing for ResNet (section 5.2 A)."""
     input_px: int = 224
@@ -87,7 +87,7 @@ class TargetSettings:
     fallback_tiles: int = 16
     """A slide without any tile called tumour brings its most probable ones, this many (our reading)."""
     chunk: int = 16
-    """Tiles held in memory at once while a bag's exact gradient is computed; it changes memory and speed, not the result."""
+    """Tiles in memory at once while a bag's exact gradient is computed; it changes memory and speed, not the result."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class MapSettings:
     """Test slides drawn for Figures 8 and 9: alternately malignant and benign, in the order of the manifest."""
     tiles: int = 2
     """Tiles a row of Figures 6 and 7, the surest first, at most one a slide."""
-    thumbnail_mpp: float = 8.0
-    """Resolution of the slide's picture, µm/px."""
+    thumbnail_mpp: float | None = None
+    """Resolution of the slide's picture, µm/px. Not given: the longer side gets 1,600 px."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,9 @@ def _numbers(option: str, text: str, allowed: range) -> tuple[int, ...]:
     except ValueError:
         numbers = []
     if not numbers or any(number not in allowed for number in numbers):
-        raise InputError(f"{option} {text}: give numbers from {allowed.start} to {allowed.stop - 1}, such as 4,5, or none")
+        raise InputError(
+            f"{option} {text}: give numbers from {allowed.start} to {allowed.stop - 1}, such as 4,5, or none"
+        )
     return tuple(numbers)
 
 
@@ -223,7 +225,6 @@ def preset(name: str) -> SpitzoidSettings:
         target=dataclasses.replace(
             paper.target, epochs=8, optimizer="adam", learning_rate=0.0005, max_tiles=32, chunk=32
         ),
-        maps=dataclasses.replace(paper.maps, thumbnail_mpp=2.0),
     )
 
 

@@ -1,5 +1,7 @@
 """The source model: which tiles are tumour? (sections 4.1 and 5.2)"""
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pandas as pd
 
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.spitzoid.cohort import Cohort
-from melano_tf.papers.spitzoid.settings import SpitzoidSettings
+from melano_tf.papers.spitzoid.settings import Head, SourceSettings, SpitzoidSettings
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.inference import predict
@@ -29,7 +31,7 @@ class SourceModel:
 
     backbone: str
     seanet: bool
-    head: str
+    head: Head
 
     @property
     def name(self) -> str:
@@ -59,7 +61,8 @@ def table_2(settings: SpitzoidSettings) -> list[SourceModel]:
 
 def table_3(settings: SpitzoidSettings) -> list[SourceModel]:
     """The rows of Table 3: SeaNet with the chosen backbone and each projection head."""
-    return [SourceModel(settings.source.backbone, True, head) for head in ("mlp", "gmp", "gap")]
+    heads: tuple[Head, ...] = ("mlp", "gmp", "gap")
+    return [SourceModel(settings.source.backbone, True, head) for head in heads]
 
 
 def fold_name(fold: int | None) -> str:
@@ -85,13 +88,19 @@ def train_source(run: Run, settings: SpitzoidSettings, cohort: Cohort, which: So
     shown = cohort.tiles if fold is None else cohort.rows(cohort.tiles, cohort.training_patients())
     # Only what this model uses, so that another choice of chosen model, head or rival re-trains nothing.
     used = replace(settings.source, backbone=which.backbone, head=which.head, rival="", extra_backbones=())
-    weights = used.weights if which.backbone == settings.source.backbone or used.weights in ("imagenet", "none") else "imagenet"
+    weights = (
+        used.weights
+        if which.backbone == settings.source.backbone or used.weights in ("imagenet", "none")
+        else "imagenet"
+    )
     used = replace(used, weights=weights)
 
     def work(scratch: Path) -> list[Path]:
         seed = seed_for(settings.seed, name)
-        model = fit_source(run, settings, cohort, replace(used), which, training, seed, scratch, stem)
-        probability = predict(model, predict_batches(shown, cohort.folder, used.input_px, used.batch, cohort.images))[:, 1]
+        model = fit_source(run, settings, cohort, used, which, training, seed, scratch, stem)
+        probability = predict(model, predict_batches(shown, cohort.folder, used.input_px, used.batch, cohort.images))[
+            :, 1
+        ]
         with atomic(table) as temporary:
             shown[["slide_id", "patient_id", "tile", "region"]].assign(probability=probability).to_parquet(temporary)
         with atomic(model_path) as temporary:
@@ -116,7 +125,7 @@ def fit_source(
     run: Run,
     settings: SpitzoidSettings,
     cohort: Cohort,
-    used: Any,
+    used: SourceSettings,
     which: SourceModel,
     training: pd.DataFrame,
     seed: int,
@@ -126,7 +135,7 @@ def fit_source(
     """Build and train one source model; a killed training goes on from its checkpoint in `scratch`."""
     keras.utils.set_random_seed(seed)
     devices = strategy()
-    with devices.scope() if devices else _here():
+    with devices.scope() if devices else contextlib.nullcontext():
         model = build_source(
             used.backbone,
             used.input_px,
@@ -157,7 +166,7 @@ def fit_source(
     return model
 
 
-def region_loss(batch: dict[str, Any], outputs: Any) -> Any:
+def region_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
     """Cross-entropy of (non-tumour, tumour) for each tile: the BCE of section 5.2 on a softmax of two."""
     return categorical_crossentropy(batch["y"], outputs)
 
@@ -185,13 +194,7 @@ def tile_preprocessing(settings: SpitzoidSettings) -> dict[str, Any]:
 def provenance(run: Run) -> dict[str, Any]:
     """Recipe, preset and seed of the run that a model came from."""
     names = ("preset", "seed", "slides")
-    return {"recipe": run.recipe, **{name: run.settings[name] for name in names}}
-
-
-def _here() -> Any:
-    import contextlib
-
-    return contextlib.nullcontext()
+    return {"recipe": run.recipe, "folder": str(run.folder), **{name: run.settings[name] for name in names}}
 
 
 def judged(trained: Trained, cohort: Cohort, fold: int | None) -> pd.DataFrame:

@@ -67,13 +67,17 @@ def notes_on(number: int, settings: SpitzoidSettings, cohort: Cohort) -> list[st
     else:
         notes.append(f"Ours: {settings.slides}.")
     if number == 1:
-        notes.append("The paper counts 53 biopsies, 51 patients and 51 slides; the printed table is reproduced as it is.")
+        notes.append(
+            "The paper counts 53 biopsies, 51 patients and 51 slides; the printed table is reproduced as it is."
+        )
         return notes
     notes.append(split_note(cohort.split))
     used = {"VGG16": settings.source.backbone, "RESNET": settings.source.rival}
     paper = {"VGG16": "vgg16", "RESNET": "resnet50"}
     shown = ("VGG16", "RESNET") if number == 2 else ("VGG16",)
-    notes += [f"In the place of the paper's {name} stands {used[name]!r}." for name in shown if used[name] != paper[name]]
+    notes += [
+        f"In the place of the paper's {name} stands {used[name]!r}." for name in shown if used[name] != paper[name]
+    ]
     differing = len(changes(settings))
     if differing:
         notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")

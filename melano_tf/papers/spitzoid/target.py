@@ -1,5 +1,6 @@
 """The target model: is the biopsy malignant? (sections 4.2 and 5.3)"""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pandas as pd
 
 from melano_tf.models.mil import build_target, split_target
 from melano_tf.papers.spitzoid.cohort import Cohort
-from melano_tf.papers.spitzoid.settings import SpitzoidSettings, TargetSettings
+from melano_tf.papers.spitzoid.settings import Aggregation, SpitzoidSettings, TargetSettings
 from melano_tf.papers.spitzoid.source import Trained, fold_name, provenance, tile_preprocessing
 from melano_tf.pipelines.bags import Bag, BagBatches, bag_chunks
 from melano_tf.pipelines.selection import select_tumour_tiles
@@ -37,7 +38,7 @@ def make_bags(cohort: Cohort, selected: pd.DataFrame, patients: set[str]) -> lis
 
 
 def train_target(
-    run: Run, settings: SpitzoidSettings, cohort: Cohort, source: Trained, aggregation: str, fold: int | None
+    run: Run, settings: SpitzoidSettings, cohort: Cohort, source: Trained, aggregation: Aggregation, fold: int | None
 ) -> Trained:
     """Retrain the whole source model as a biopsy classifier (section 5.3), then judge the patients left out.
 
@@ -116,7 +117,7 @@ def fit_target(
     return model
 
 
-def diagnosis_loss(batch: dict[str, Any], outputs: Any) -> Any:
+def diagnosis_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
     """Binary cross-entropy of each biopsy (section 5.3)."""
     return binary_crossentropy(batch["y"], outputs["probability"][:, 0])
 

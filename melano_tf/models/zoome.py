@@ -1,0 +1,276 @@
+"""ZooME: zoom-in attention after every residual block, and metadata that weigh the last feature map (zoome, section III).
+
+The same builder makes the networks of both tables: ablations by `zoom_se` and `metadata`, comparators by `backbone`.
+Importing this module registers every layer that these models are made of, so that `keras.saving.load_model` reads them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import keras
+from keras import ops
+
+from melano_tf.errors import InputError
+from melano_tf.models.comparators import (
+    ALEXNETS,
+    PLAIN_NETWORKS,
+    alexnet_classifier,
+    alexnet_features,
+    plain_features,
+)
+from melano_tf.models.layers import Preprocess
+from melano_tf.models.pooling import adaptive_pool
+from melano_tf.models.resnext import NETWORKS, residual_features
+from melano_tf.models.seeding import seeded
+from melano_tf.models.torch_weights import assign_state_dict, read_state_dict
+from melano_tf.models.weights import load_weights
+
+Gate = Literal["printed", "se"]
+BACKBONES = (*NETWORKS, *ALEXNETS, *PLAIN_NETWORKS)
+TOPS = ("fc.", "classifier.6.")  # torchvision's 1000 classes, which have no place here
+MIN_PX, SMALL_PX = 32, 96
+
+
+@keras.saving.register_keras_serializable("melano_tf")
+class ZoomSqueezeExcite(keras.layers.Layer):
+    """Zoom-SE (section III-A): channels weighted by the mean of their strongest places.
+
+    z = adaptive maximum of u in zoom x zoom bins (PyTorch's); s = mean of z (equation 1); q = relu(W2 relu(W1 s))
+    (equation 2), W1 to C / r; x = sigmoid(q) u (equation 3, whose "s_c" we take for q_c). No biases, as printed.
+
+    Equation 2's outer ReLU before the sigmoid keeps the weights in [0.5, 1).
+
+    Input and output (B, H, W, C) float; H and W must be known.
+
+    Args:
+        ratio: r (not given in the paper; 16). The bottleneck has at least one unit.
+        zoom: bins along each side (paper: 4).
+        gate: "printed": equation 2 literally; "se": q = W2 relu(W1 s), the usual squeeze-and-excitation, in (0, 1).
+    """
+
+    def __init__(self, ratio: int = 16, zoom: int = 4, gate: Gate = "printed", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if ratio < 1 or zoom < 1:
+            raise ValueError(f"ratio {ratio}, zoom {zoom}: expected at least 1")
+        if gate not in get_args(Gate):
+            raise ValueError(f"gate {gate!r}: expected one of {', '.join(get_args(Gate))}")
+        self.ratio, self.zoom, self.gate = ratio, zoom, gate
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = input_shape[-1]
+        if channels is None or None in input_shape[1:3]:
+            raise ValueError("height, width and the number of channels must be known")
+        hidden = max(1, channels // self.ratio)
+        self.w1 = self.add_weight(name="w1", shape=(channels, hidden), initializer="he_uniform")
+        self.w2 = self.add_weight(name="w2", shape=(hidden, channels), initializer="glorot_uniform")
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        squeezed = ops.mean(adaptive_pool(inputs, self.zoom, "max"), axis=(1, 2))
+        q = ops.matmul(ops.relu(ops.matmul(squeezed, self.w1)), self.w2)
+        weights = ops.sigmoid(ops.relu(q) if self.gate == "printed" else q)
+        return inputs * weights[:, None, None, :]
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "ratio": self.ratio, "zoom": self.zoom, "gate": self.gate}
+
+
+@keras.saving.register_keras_serializable("melano_tf")
+class MetadataEmbedding(keras.layers.Layer):
+    """Metadata embedding (section III-B): o = t x (equation 4), t = sigmoid(W2 relu(W1 m + b1) + b2), one a channel.
+
+    Inputs [x (B, H, W, N), m (B, M)]; output (B, H, W, N).
+
+    Args:
+        units: of the hidden layer (not given in the paper; 64).
+    """
+
+    def __init__(self, units: int = 64, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if units < 1:
+            raise ValueError(f"units {units}: expected at least 1")
+        self.units = units
+
+    def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
+        (*_, channels), (_, fields) = input_shape
+        self.w1 = self.add_weight(name="w1", shape=(fields, self.units), initializer="he_uniform")
+        self.b1 = self.add_weight(name="b1", shape=(self.units,), initializer="zeros")
+        self.w2 = self.add_weight(name="w2", shape=(self.units, channels), initializer="glorot_uniform")
+        self.b2 = self.add_weight(name="b2", shape=(channels,), initializer="zeros")
+        self.built = True
+
+    def weigh(self, metadata: Any) -> Any:
+        """t, (B, N): what the metadata (B, M) give each channel, in (0, 1)."""
+        hidden = ops.relu(ops.matmul(metadata, self.w1) + self.b1)
+        return ops.sigmoid(ops.matmul(hidden, self.w2) + self.b2)
+
+    def call(self, inputs: Any) -> Any:
+        features, metadata = inputs
+        return features * self.weigh(metadata)[:, None, None, :]
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        return tuple(input_shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units}
+
+
+@dataclass(frozen=True)
+class ZoomeReport:
+    """What was built.
+
+    Attributes:
+        backbone: its name.
+        weights: "none" or the path, as asked.
+        kind: "none", "weights.h5" (ours) or "state dict" (torchvision's).
+        tensors_loaded: how many tensors of the backbone came from the file; 0 or all.
+        not_used: names in the file without a place in the model: torchvision's last layer.
+        parameters: number of trained weights (scalars) of the whole model.
+    """
+
+    backbone: str
+    weights: str
+    kind: Literal["none", "weights.h5", "state dict"]
+    tensors_loaded: int
+    not_used: tuple[str, ...]
+    parameters: int
+
+
+def build_zoome(
+    backbone: str = "resnext50",
+    input_px: int = 224,
+    metadata_width: int = 12,
+    zoom_se: bool = True,
+    metadata: bool = True,
+    ratio: int = 16,
+    zoom: int = 4,
+    gate: Gate = "printed",
+    units: int = 64,
+    weights: str | Path = "none",
+    seed: int | None = None,
+    portable: bool = False,
+) -> tuple[keras.Model, ZoomeReport]:
+    """ZooME, its ablations, and the networks that it is compared with (section III-C, Tables I and II).
+
+    Args:
+        backbone: "resnext50" (32x4d, the paper's), "resnet50", "alexnet", "kaur" (a stand-in for a network that the
+            paper does not describe), or a small one of the same blocks for demonstrations, at most 96 px:
+            "resnext_standin", "resnet_standin", "alexnet_standin", "kaur_standin".
+        input_px: side of the images in pixels.
+        metadata_width: numbers in a patient's metadata (`MetadataCode.width`).
+        zoom_se: Zoom-SE at the end of every residual block. Only residual networks have any.
+        metadata: with metadata embedding.
+        ratio, zoom, gate: as `ZoomSqueezeExcite`.
+        units: as `MetadataEmbedding`.
+        weights: "none" or a file of this backbone's weights: ours without top (`.weights.h5`, see `build_features`),
+            or torchvision's state dict with or without its last layer (`.npz`; `.pth` where PyTorch is installed).
+        seed: of initial weights and dropout; None: from Python's random state.
+        portable: as `GroupedConv2D`.
+
+    Returns:
+        (flat functional model: inputs "image" (B, px, px, 3) RGB 0..255, float32, uint8 is cast, and with metadata
+        "metadata" (B, metadata_width) float32, as a list in this order or a dict by these names, in which "metadata" may
+        stay for a model without it -> (B, 1) probability of melanoma; report). Layers by name: "preprocess", the
+        backbone's, "<block>_zoom_se", "features" (B, h, w, N), "metadata_embedding" (B, h, w, N), "embedding"
+        (B, N; AlexNet: its last hidden layer, (B, 4096)), "probability".
+
+    Raises:
+        InputError: unknown backbone, size or combination that it does not take, weights that do not fit.
+    """
+    _check(backbone, input_px, zoom_se, gate, min(ratio, zoom, units, metadata_width))
+    after_block = _zoom_after_block(ratio, zoom, gate) if zoom_se else None
+    with seeded(seed):
+        image = keras.Input((input_px, input_px, 3), dtype="float32", name="image")
+        x = _features(Preprocess("torch", name="preprocess")(image), backbone, after_block, portable)
+        x = keras.layers.Activation("linear", name="features")(x)
+        inputs = [image]
+        if metadata:
+            inputs.append(keras.Input((metadata_width,), dtype="float32", name="metadata"))
+            x = MetadataEmbedding(units, name="metadata_embedding")([x, inputs[1]])
+        if backbone in ALEXNETS:
+            x = alexnet_classifier(x, ALEXNETS[backbone])
+            x = keras.layers.Activation("linear", name="embedding")(x)
+        else:
+            x = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
+        probability = keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
+    name = backbone + ("_zoom_se" if zoom_se else "") + ("_metadata" if metadata else "")
+    model = keras.Model(inputs, probability, name=name)
+    kind, tensors, not_used = _load(model, backbone, input_px, weights)
+    parameters = sum(int(variable.value.shape.num_elements()) for variable in model.trainable_variables)
+    return model, ZoomeReport(backbone, str(weights), kind, tensors, not_used, parameters)
+
+
+def build_features(backbone: str, input_px: int = 224, portable: bool = False) -> keras.Model:
+    """A backbone alone, without Zoom-SE, metadata and last layer: what a file of its weights holds.
+
+    Its `save_weights("name.weights.h5")` makes a file that `build_zoome(weights=...)` takes, at any size. AlexNet's
+    includes its hidden dense layers.
+
+    Returns:
+        Model: preprocessed images (B, px, px, 3) -> (B, h, w, N), or (B, 4096) for AlexNet.
+    """
+    images = keras.Input((input_px, input_px, 3), dtype="float32", name="image")
+    x = _features(images, backbone, None, portable)
+    if backbone in ALEXNETS:
+        x = alexnet_classifier(x, ALEXNETS[backbone])
+    return keras.Model(images, x, name=backbone)
+
+
+def _features(x: Any, backbone: str, after_block: Any, portable: bool) -> Any:
+    if backbone in NETWORKS:
+        return residual_features(x, NETWORKS[backbone], after_block, portable)
+    if backbone in ALEXNETS:
+        return alexnet_features(x, ALEXNETS[backbone])
+    return plain_features(x, PLAIN_NETWORKS[backbone])
+
+
+def _zoom_after_block(ratio: int, zoom: int, gate: Gate) -> Any:
+    def put(x: Any, block: str) -> Any:
+        return ZoomSqueezeExcite(ratio, zoom, gate, name=f"{block}_zoom_se")(x)
+
+    return put
+
+
+def _check(backbone: str, input_px: int, zoom_se: bool, gate: str, smallest: int) -> None:
+    if backbone not in BACKBONES:
+        raise InputError(f"backbone {backbone!r}: unknown; there are {', '.join(BACKBONES)}")
+    largest = SMALL_PX if backbone.endswith("_standin") else None
+    if input_px < MIN_PX or (largest is not None and input_px > largest):
+        most = f" to {largest}" if largest is not None else " or more"
+        raise InputError(f"{backbone}: takes images of {MIN_PX}{most} px, not {input_px}")
+    if backbone == "alexnet" and input_px < 63:
+        raise InputError(f"alexnet: takes images of 63 or more px, not {input_px}: its pooling leaves nothing of them")
+    if zoom_se and backbone not in NETWORKS:
+        raise InputError(f"{backbone}: has no residual blocks to put Zoom-SE after; choose zoom_se=False")
+    if gate not in get_args(Gate):
+        raise InputError(f"gate {gate!r}: choose {' or '.join(get_args(Gate))}")
+    if smallest < 1:
+        raise InputError(f"ratio, zoom, units and metadata_width must be at least 1, not {smallest}")
+
+
+def _load(
+    model: keras.Model, backbone: str, input_px: int, weights: str | Path
+) -> tuple[Literal["none", "weights.h5", "state dict"], int, tuple[str, ...]]:
+    """Weights go into the plain backbone, where a file can be checked as a whole, and from there by layers' names."""
+    if str(weights) == "none":
+        return "none", 0, ()
+    path = Path(weights).expanduser()
+    with seeded(0):  # its initial weights are all overwritten; the caller's random state is not touched
+        plain = build_features(backbone, input_px)
+    not_used: tuple[str, ...] = ()
+    kind: Literal["weights.h5", "state dict"]
+    if path.suffix == ".h5":
+        kind, tensors = "weights.h5", load_weights(plain, path)
+    elif backbone in PLAIN_NETWORKS:
+        raise InputError(f"{path}: torchvision has no {backbone}; only our own .weights.h5 fit")
+    else:
+        kind = "state dict"
+        tensors, not_used = assign_state_dict(plain, read_state_dict(path), str(path), TOPS)
+    for layer in plain.layers:
+        if layer.weights:
+            model.get_layer(layer.name).set_weights(layer.get_weights())
+    return kind, tensors, not_used
