@@ -315,10 +315,13 @@ class Run:
 
     def scratch(self, name: str, key: str) -> Path:
         """A folder for the unfinished work of one step under one key; other keys' leftovers are removed."""
-        parent = self.folder / "work" / name
-        folder = parent / key
-        if parent.exists():
-            for other in parent.iterdir():
+        return self.only_folder(f"work/{name}", key)
+
+    def only_folder(self, parent: str, key: str) -> Path:
+        """The folder `parent`/`key`, made if missing; what lies in `parent` under other keys is removed."""
+        folder = self.folder / parent / key
+        if folder.parent.exists():
+            for other in folder.parent.iterdir():
                 if other != folder:
                     shutil.rmtree(other, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)

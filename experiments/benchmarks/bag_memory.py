@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Memory and time of one training step on a bag
 #
-# VGG16 with attention pooling over a bag of tiles, first block frozen, SGD: the size of the spitzoid target model.
+# The spitzoid target model (SeaNet-VGG16 with GMP, attention over the bag), first block frozen, SGD.
 # `BagStep` embeds in chunks, so the peak must not grow with the bag (beyond the tiles themselves, uint8). It prints
 # peak resident memory of the whole process, and the seconds of a step after the one that traces the graph.
 #
@@ -28,6 +28,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from melano_tf.models.mil import build_target, split_target
+from melano_tf.models.seanet import build_source
 from melano_tf.training.bags import BagStep
 from melano_tf.training.losses import binary_crossentropy
 from melano_tf.training.steps import Progress
@@ -35,21 +37,9 @@ from melano_tf.training.steps import Progress
 
 # %%
 def target_parts(input_px: int) -> tuple[keras.Model, keras.Model]:
-    """An embedder (VGG16 without top, GMP) and an attention aggregator (L = 128)."""
-    tiles = keras.Input((input_px, input_px, 3), dtype="uint8")
-    scaled = keras.layers.Rescaling(1.0, offset=-127.5)(tiles)
-    backbone = keras.applications.VGG16(include_top=False, weights=None, input_tensor=scaled)
-    embedder = keras.Model(tiles, keras.layers.GlobalMaxPooling2D()(backbone.output))
-    for layer in embedder.layers:
-        if layer.name.startswith("block1_"):
-            layer.trainable = False
-    h = keras.Input((None, embedder.output.shape[-1]))
-    scores = keras.layers.Dense(1, use_bias=False)(keras.layers.Dense(128, activation="tanh", use_bias=False)(h))
-    attention = keras.layers.Softmax(axis=1)(scores)
-    bag = keras.layers.Flatten()(keras.layers.Dot(axes=1)([attention, h]))
-    probability = keras.layers.Dense(1, activation="sigmoid")(bag)
-    outputs = {"probability": probability, "attention": keras.layers.Reshape((-1,))(attention)}
-    return embedder, keras.Model(h, outputs)
+    """The paper's target model, SeaNet-VGG16 with GMP and BGAS, in its two halves."""
+    source = build_source("vgg16", input_px, seanet=True, head="gmp", weights="none", freeze="first_block", seed=0)
+    return split_target(build_target(source, "bgas", seed=0))
 
 
 def peak_mib() -> float:

@@ -70,21 +70,34 @@ def bootstrap_intervals(
         raise ValueError(f"unknown metrics {sorted(unknown)}; known are {list(METRICS)}")
     if len(groups) != len(labels):
         raise ValueError(f"{len(groups)} groups for {len(labels)} samples")
-    unique, index = np.unique(np.asarray(groups), return_inverse=True)
     values = binary_metrics(labels, scores, threshold)
-    if not len(unique):
+    index, draws = group_draws(groups, repeats, seed)
+    if not len(index):
         return {name: Interval(math.nan, math.nan, math.nan, repeats, repeats, 0, level) for name in names}
-    # A resample is how often each group was drawn: (repeats, groups).
-    draws = np.random.default_rng(seed).multinomial(len(unique), np.full(len(unique), 1 / len(unique)), size=repeats)
     samples: dict[str, NDArray[np.float64]] = metrics_of_counts(
         _resampled_counts(labels, scores >= threshold, index, draws)
     )
     if "AUC" in names:
         samples["AUC"] = resampled_auc(labels, scores, index, draws)
-    return {name: _interval(values[name], samples[name], level, len(unique)) for name in names}
+    return {name: percentile_interval(values[name], samples[name], level, draws.shape[1]) for name in names}
 
 
-def _interval(value: float, sample: NDArray[np.float64], level: float, groups: int) -> Interval:
+def group_draws(
+    groups: Sequence[str] | NDArray[np.generic], repeats: int, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """The group of each sample, (n,), 0-based in the order of the names; how often each resample drew each group.
+
+    The second one has shape (repeats, groups), and each of its rows sums to the number of groups.
+    """
+    unique, index = np.unique(np.asarray(groups), return_inverse=True)
+    if not len(unique):
+        return index, np.zeros((repeats, 0), np.int64)
+    rng = np.random.default_rng(seed)
+    return index, rng.multinomial(len(unique), np.full(len(unique), 1 / len(unique)), size=repeats)
+
+
+def percentile_interval(value: float, sample: NDArray[np.float64], level: float, groups: int) -> Interval:
+    """The interval of a metric from its value in each resample, (repeats,); NaN there is left out and counted."""
     defined = sample[~np.isnan(sample)]
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]) if len(defined) else (math.nan, math.nan)
     return Interval(value, float(low), float(high), len(sample) - len(defined), len(sample), groups, level)

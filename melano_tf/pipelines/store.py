@@ -64,6 +64,8 @@ class StoreSettings:
     """JPEG quality of stored tiles, 1 to 100 (not in the paper)."""
     mask_mpp: float = 8.0
     """Resolution of the tissue mask in µm/px (our reading)."""
+    mend_outlines: bool = False
+    """Take an outline that crosses itself as the area that its line encloses, with a note, instead of refusing it."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -200,7 +202,7 @@ def _write_tiles(
     with Slide(row["path"], slide_id=row["slide_id"], mpp=row["mpp"]) as slide:
         annotation = None
         if row["annotation"] is not None:
-            annotation = load_annotation(row["annotation"])
+            annotation = load_annotation(row["annotation"], mend=store.mend_outlines)
             check_annotation(annotation.geometry, slide.size, row["annotation"])
         mask = tissue_mask(slide, store.mask_mpp)
         geometry = None if annotation is None else annotation.geometry

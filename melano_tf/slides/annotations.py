@@ -112,7 +112,7 @@ def _shapes(outlines: list[Outline], mend: bool) -> tuple[list[BaseGeometry], li
                 shape = shapely.make_valid(shape, method="structure")
                 warnings.append(f"{polygon} {wrong}; mended")
             else:
-                faults.append(f"{polygon} {wrong}; redraw it there, or read it with mend=True")
+                faults.append(f"{polygon} {wrong}; redraw it there, or let it be mended (--store.mend-outlines)")
         shapes.append(shape)
     return shapes, faults, warnings
 

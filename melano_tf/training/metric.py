@@ -116,8 +116,8 @@ def triplet_batch_hard(embeddings: Any, labels: Any, margin: float = 0.2, distan
     """
     x, positive, negative, dtype = _prepare(embeddings, labels)
     d = _distances(x, distance)
-    hinge = ops.relu(margin + _largest(d, positive) - _smallest(d, negative))
-    return ops.cast(hinge * _any(positive) * _any(negative), dtype)
+    # An empty mask's OUT puts the difference below zero.
+    return ops.cast(ops.relu(margin + _largest(d, positive) - _smallest(d, negative)), dtype)
 
 
 def multi_similarity(

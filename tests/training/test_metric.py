@@ -1,6 +1,6 @@
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -26,7 +26,7 @@ LENGTHS = [1.0, 2.0, 0.5, 1.5, 1.0, 3.0, 0.75]
 DISTANCES = ("cosine", "euclidean", "squared_euclidean")
 
 
-def points(angles: list[float] = ANGLES, lengths: list[float] | None = None, dtype: str = "float64") -> Any:
+def points(angles: Sequence[float] = ANGLES, lengths: list[float] | None = None, dtype: str = "float64") -> Any:
     lengths = lengths or [1.0] * len(angles)
     pairs = [
         (r * math.cos(math.radians(a)), r * math.sin(math.radians(a))) for a, r in zip(angles, lengths, strict=True)
@@ -199,6 +199,12 @@ def test_multi_similarity_mines() -> None:
     pull = math.log(1 + math.exp(-2 * (cosine(0, 30) - 0.5))) / 2
     push = math.log(1 + math.exp(50 * (cosine(0, 45) - 0.5))) / 50
     np.testing.assert_allclose(float(multi_similarity(x, labels, epsilon=0.2)[0]), pull + push, rtol=1e-9)
+
+
+def test_multi_similarity_takes_identical_points_for_one() -> None:
+    x, labels = points([0, 0, 10]), np.array([0, 0, 1])
+    np.testing.assert_array_equal(multi_similarity(x, labels), [0, 0, 0])
+    assert float(multi_similarity(points([0, 5, 10]), labels)[0]) > 0
 
 
 def test_large_beta_does_not_overflow() -> None:

@@ -69,11 +69,13 @@ def prepare_slides(run: Run, settings: SpitzoidSettings, say: Say) -> pd.DataFra
     """The validated manifest of the user's slides, or of phantom slides drawn now."""
     path = settings.slides
     if path is None:
+        seed = seed_for(settings.seed, "phantoms")
+        folder = run.only_folder("phantoms", digest([plain(settings.phantom), seed]))
         with tqdm(total=None, desc="drawing phantom slides", unit="slide", leave=False) as bar:
             path = draw_cohort(
-                run.folder / "phantoms",
+                folder,
                 settings.phantom,
-                seed=seed_for(settings.seed, "phantoms"),
+                seed=seed,
                 workers=workers(settings),
                 progress=lambda done, total: _advance(bar, done, total),
             )
@@ -120,13 +122,15 @@ def cut_tiles(run: Run, settings: SpitzoidSettings, manifest: pd.DataFrame, say:
     inputs = {"slides": rows, "grid": settings.grid, "store": settings.store}
     key = run.step("tiles", {name: plain(value) for name, value in inputs.items()}, work)
     tiles = pd.read_parquet(folder / "tiles.parquet")
-    outcomes = pd.read_csv(folder / "slides.csv", dtype={"slide_id": str, "reason": str})
+    outcomes = pd.read_csv(folder / "slides.csv", dtype={"slide_id": str, "reason": str, "notes": str})
     report_outcomes(outcomes, say)
     return divide(run, settings, manifest, tiles, outcomes, key, say)
 
 
 def report_outcomes(outcomes: pd.DataFrame, say: Say) -> None:
-    """Say what was left out and why; stop if nothing is left."""
+    """Say what was left out and why, and what was noted of the rest; stop if nothing is left."""
+    for row in outcomes[outcomes["notes"].notna() & (outcomes["notes"] != "")].to_dict("records"):
+        say(f"  note: {row['slide_id']}: {row['notes']}")
     for row in outcomes[outcomes["status"] != "done"].to_dict("records"):
         say(f"  left out: {row['slide_id']}: {row['reason']}")
     if not (outcomes["status"] == "done").any():

@@ -1,0 +1,156 @@
+"""Thresholds: by hand, against every possible one, and a decision's way through a sidecar."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit
+
+from melano_tf.errors import InputError
+from melano_tf.evaluation.intervals import bootstrap_intervals
+from melano_tf.evaluation.metrics import binary_metrics
+from melano_tf.evaluation.thresholds import (
+    Decision,
+    DecisionSettings,
+    Threshold,
+    ThresholdSettings,
+    choose_threshold,
+    fit_decision,
+    fixed_threshold,
+    sensitivity_threshold,
+    youden_threshold,
+)
+from melano_tf.workspace import Sidecar
+
+Y = [0, 0, 0, 1, 0, 1, 1]
+P = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8]
+
+
+def test_by_hand() -> None:
+    # From 0.6 on: SN 2/3, SPC 1; from 0.4 on: SN 1, SPC 3/4, which is 1.75 against 1.667.
+    assert youden_threshold(Y, P) == pytest.approx(0.35)
+    # Half of three positives is two of them: from 0.6 on, half-way to 0.5.
+    assert sensitivity_threshold(Y, P, 0.5) == pytest.approx(0.55)
+    assert sensitivity_threshold(Y, P, 2 / 3) == pytest.approx(0.55)
+    assert sensitivity_threshold(Y, P, 0.67) == pytest.approx(0.35)
+    assert sensitivity_threshold(Y, P, 1.0) == pytest.approx(0.35)
+    assert sensitivity_threshold([1] * 10 + [0], np.r_[np.arange(1, 11) / 10, 0.0], 0.9) == pytest.approx(0.15)
+    # 0.28 x 25 is 7.000000000000001 in floating point, and 7 positives all the same: 0.76 to 1.
+    assert sensitivity_threshold([1] * 25 + [0], np.r_[np.arange(1, 26) / 25, 0.0], 0.28) == pytest.approx(0.74)
+    # Equal indices: the more sensitive one.
+    assert youden_threshold([1, 0, 1, 0], [0.8, 0.6, 0.4, 0.2]) == pytest.approx(0.3)
+    # No index above chance: everything is called.
+    assert youden_threshold([0, 1], [0.9, 0.1]) == 0.0
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(2, 40), st.integers(0, 2**32 - 1), st.integers(1, 10), st.floats(0.01, 1))
+def test_no_threshold_is_better(n: int, seed: int, steps: int, wanted: float) -> None:
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.r_[0, 1, rng.integers(0, 2, n - 2)])
+    p = rng.integers(0, steps + 1, n) / steps
+    every = {t: binary_metrics(y, p, t) for t in [*np.unique(p), 1.1]}
+    found = binary_metrics(y, p, youden_threshold(y, p))
+    best = max(m["BACC"] for m in every.values())
+    assert found["BACC"] == pytest.approx(best)
+    assert found["SN"] == max(m["SN"] for m in every.values() if m["BACC"] == pytest.approx(best, abs=1e-12))
+    reached = binary_metrics(y, p, sensitivity_threshold(y, p, wanted))
+    assert reached["SN"] >= wanted - 1e-9
+    assert reached["SPC"] == max(m["SPC"] for m in every.values() if m["SN"] >= wanted - 1e-9)
+
+
+def test_a_threshold_bears_the_last_digits() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 200)
+    p = np.clip(0.3 * y + 0.6 * rng.random(200), 0, 1)
+    value = youden_threshold(y, p)
+    assert np.abs(p - value).min() > 1e-7
+    np.testing.assert_array_equal(p >= value, p.astype(np.float32) >= value)
+    # neighbours in floating point: never as low as the lower one
+    close = [0.5, math.nextafter(0.5, 1)]
+    assert (np.array(close) >= youden_threshold([0, 1], close)).tolist() == [False, True]
+
+
+def test_choice_with_its_record() -> None:
+    groups = ["a", "a", "b", "b", "c", "c", "d"]
+    found = choose_threshold(Y, P, groups, ThresholdSettings(repeats=300), hold_out="4 patients", seed=2)
+    expected = bootstrap_intervals(Y, P, groups, ["SN", "SPC"], threshold=found.value, repeats=300, seed=2)
+    assert (found.sensitivity, found.specificity) == (expected["SN"], expected["SPC"])
+    assert (found.samples, found.positives, found.hold_out) == (7, 3, "4 patients")
+    assert found.apply(P).tolist() == [False] * 3 + [True] * 4
+    words = found.words()
+    assert words.startswith("Youden's index; chosen on 4 patients: sensitivity 1.0000 (1.0000 to 1.0000), specificity")
+    wanted = ThresholdSettings(rule="sensitivity", sensitivity=0.5, repeats=50)
+    assert (
+        choose_threshold(Y, P, groups, wanted, hold_out="x").words().startswith("sensitivity of at least 0.5; chosen")
+    )
+    fixed = choose_threshold(Y, P, groups, ThresholdSettings(rule="fixed", value=0.5, repeats=50), hold_out="x")
+    assert fixed.value == 0.5 and fixed.words().startswith("fixed at 0.5; measured on x")
+    assert fixed_threshold().words() == "fixed beforehand"
+
+
+def test_record_to_json_and_back() -> None:
+    found = choose_threshold(Y, P, list("abcdefg"), ThresholdSettings(repeats=50), hold_out="x")
+    assert Threshold.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
+    assert Threshold.from_json(fixed_threshold(0.3).to_json()) == fixed_threshold(0.3)
+    # an undefined interval stays undefined
+    undefined = choose_threshold([0, 0], [0.1, 0.2], ["a", "b"], ThresholdSettings(rule="fixed"), hold_out="x")
+    back = Threshold.from_json(json.loads(json.dumps(undefined.to_json(), allow_nan=False)))
+    assert back.sensitivity is not None and math.isnan(back.sensitivity.value)
+    assert "sensitivity n/a (n/a to n/a)" in back.words()
+    for damaged in ({"value": 2.0, "rule": "x"}, {"rule": "x"}, {"value": "x", "rule": "x"}, {"value": 1, "colour": 2}):
+        with pytest.raises(InputError, match="threshold"):
+            Threshold.from_json(damaged)
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(InputError, match="0 positive and 2 negative"):
+        youden_threshold([0, 0], [0.1, 0.2])
+    with pytest.raises(InputError, match="2 positive and 0 negative"):
+        sensitivity_threshold([1, 1], [0.1, 0.2], 0.5)
+    for wanted in (0, 1.1, math.nan):
+        with pytest.raises(InputError, match="must be above 0"):
+            sensitivity_threshold(Y, P, wanted)
+    for value in (-0.1, 1.5, math.nan):
+        with pytest.raises(InputError, match="between 0 and 1"):
+            fixed_threshold(value)
+    with pytest.raises(ValueError, match=r"outside 0\.\.1"):
+        choose_threshold([0, 1], [0.1, 1.2], ["a", "b"], ThresholdSettings(), hold_out="x")
+
+
+def fitted(calibrate: bool = True) -> tuple[Decision, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    true = rng.normal(-1.5, 2, 400)
+    y = (rng.random(400) < expit(true)).astype(int)
+    p = expit(3 * true)
+    settings = DecisionSettings(calibrate, ThresholdSettings(repeats=50))
+    return fit_decision(y, p, np.arange(400) // 4, settings, hold_out="100 patients"), y, p
+
+
+def test_a_decision_goes_through_a_sidecar(tmp_path: Path) -> None:
+    decision, _, p = fitted()
+    assert decision.calibration is not None and decision.calibration.temperature == pytest.approx(3, rel=0.25)
+    (tmp_path / "m.keras").write_bytes(b"")
+    Sidecar("k", ("benign", "malignant"), 96, {}, run={}, **decision.sidecar_fields()).write(tmp_path / "m.keras")
+    side = Sidecar.read(tmp_path / "m.keras")
+    back = Decision.from_sidecar(side.threshold, side.threshold_from, side.calibration)
+    np.testing.assert_array_equal(back.probability(p), decision.probability(p))
+    np.testing.assert_array_equal(back.apply(p), decision.apply(p))
+    assert "100 patients" in side.threshold_from
+    assert back.threshold.words() == side.threshold_from
+
+
+def test_calibration_moves_the_threshold_not_the_decisions() -> None:
+    decision, y, p = fitted()
+    plain, _, _ = fitted(calibrate=False)
+    assert plain.calibration is None and plain.sidecar_fields()["calibration"] is None
+    np.testing.assert_array_equal(plain.probability(p), p)
+    np.testing.assert_array_equal(plain.apply(p), decision.apply(p))
+    assert plain.threshold.value != decision.threshold.value
+    found = binary_metrics(y, decision.probability(p), decision.threshold.value)
+    assert decision.threshold.sensitivity is not None
+    assert found["SN"] == decision.threshold.sensitivity.value

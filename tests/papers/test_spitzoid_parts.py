@@ -1,0 +1,99 @@
+"""The parts of the spitzoid recipe that need no training: settings, what is needed for which table, choosing rules."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.papers.spitzoid.figures import chosen_tiles, shown_slides
+from melano_tf.papers.spitzoid.notebook import restored
+from melano_tf.papers.spitzoid.recipe import wanted_sources
+from melano_tf.papers.spitzoid.settings import STEPS, SpitzoidSettings, changes, preset
+from melano_tf.papers.spitzoid.source import SourceModel
+from melano_tf.workspace import plain
+
+PAPER = preset("paper")
+
+
+def test_the_paper_preset_holds_the_papers_numbers():
+    assert changes(PAPER) == []
+    assert (PAPER.grid.tile_px, PAPER.grid.mpp, PAPER.grid.overlap, PAPER.grid.min_tissue) == (512, 1.0, 0.5, 0.2)
+    assert (PAPER.split.test_share, PAPER.split.folds) == (0.3, 4)
+    source = PAPER.source
+    assert (source.backbone, source.input_px, source.epochs, source.batch) == ("vgg16", 224, 120, 64)
+    assert (source.optimizer, source.learning_rate, source.momentum) == ("sgd", 0.001, 0.0)
+    target = PAPER.target
+    assert (target.aggregation, target.epochs, target.learning_rate, target.max_tiles) == ("bgas", 100, 0.001, 300)
+
+
+def test_every_change_of_the_demo_is_named():
+    names = {name for name, _, _ in changes(preset("demo"))}
+    assert {"source.backbone", "source.input_px", "source.epochs", "grid.tile_px", "target.max_tiles"} <= names
+    assert preset("demo").source.input_px <= 96
+    for name, here, paper in changes(preset("demo")):
+        assert here != paper, name
+
+
+@pytest.mark.parametrize("text, numbers", [("1,4,5", (1, 4, 5)), ("5, 1", (1, 5)), ("2", (2,)), ("none", ())])
+def test_tables_are_read_from_text(text, numbers):
+    assert dataclasses.replace(PAPER, tables=text).chosen_tables() == numbers
+
+
+@pytest.mark.parametrize("text", ["6", "0", "", "one", "1;2"])
+def test_tables_that_are_not_there_are_refused(text):
+    with pytest.raises(InputError, match="--tables"):
+        dataclasses.replace(PAPER, tables=text).chosen_tables()
+
+
+def test_steps_come_in_the_recipes_order():
+    assert dataclasses.replace(PAPER, steps="target,tiles").chosen_steps() == ("tiles", "target")
+    assert PAPER.chosen_steps() == STEPS
+    with pytest.raises(InputError, match="no step 'train'"):
+        dataclasses.replace(PAPER, steps="tiles,train").chosen_steps()
+
+
+def test_each_table_trains_only_what_it_needs():
+    chosen = SourceModel("vgg16", True, "gmp")
+    table2 = [SourceModel(name, seanet, "gap") for name in ("vgg16", "resnet50") for seanet in (False, True)]
+    assert wanted_sources(PAPER, (1,), ()) == []
+    assert wanted_sources(PAPER, (4,), ()) == wanted_sources(PAPER, (5,), (8,)) == [chosen]
+    assert wanted_sources(PAPER, (2,), (6,)) == table2
+    assert wanted_sources(PAPER, (), (7,)) == table2[:2]
+    everything = wanted_sources(PAPER, (1, 2, 3, 4, 5), (6, 7, 8, 9))
+    assert len(everything) == len(set(everything)) == 6  # SeaNet-VGG16 with GAP serves Tables 2 and 3
+
+
+def test_slides_are_shown_alternately_by_diagnosis():
+    test = pd.DataFrame({"slide_id": list("abcdef"), "malignant": [0, 0, 0, 1, 1, 0]})
+    assert [row["slide_id"] for row in shown_slides(test, 5)] == ["d", "a", "e", "b", "c"]
+    assert len(shown_slides(test, 99)) == 6
+
+
+def tile_predictions(values: list[float]) -> pd.DataFrame:
+    truth = [1, 1, 1, 0, 0, 0]
+    rows = list(zip("AABAAB", range(6), truth, values, strict=True))
+    return pd.DataFrame(rows, columns=["slide_id", "tile", "region", "probability"])
+
+
+def test_figure_6_takes_the_surest_that_both_got_right_at_most_one_a_slide():
+    plain_model = tile_predictions([0.9, 0.8, 0.6, 0.1, 0.3, 0.9])
+    refined = tile_predictions([0.7, 0.9, 0.6, 0.2, 0.1, 0.1])
+    rows = chosen_tiles(plain_model, refined, 0.5, count=2, wrong=False)
+    assert list(rows["tile"]) == [1, 2, 3]  # tile 1 before 0 (same slide), 5 was wrong, 3 before 4
+    assert list(rows["region"]) == [1, 1, 0]
+    assert rows["plain"].tolist() == [0.8, 0.6, 0.1]
+
+
+def test_figure_7_takes_where_the_plain_model_was_most_surely_wrong():
+    plain_model = tile_predictions([0.1, 0.3, 0.4, 0.9, 0.6, 0.2])
+    refined = tile_predictions([0.9, 0.9, 0.3, 0.1, 0.1, 0.1])
+    rows = chosen_tiles(plain_model, refined, 0.5, count=2, wrong=True)
+    assert list(rows["tile"]) == [0, 3]  # tile 2 is wrong for both, 5 right for both
+
+
+def test_settings_come_back_from_a_runs_record():
+    settings = dataclasses.replace(
+        preset("demo"), source=dataclasses.replace(preset("demo").source, extra_backbones=("mobilenetv2",))
+    )
+    assert restored(SpitzoidSettings(), plain(settings)) == settings

@@ -1,0 +1,82 @@
+"""The command line: help, exit codes, one clear line for bad input."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from melano_tf import run
+from melano_tf.errors import InputError, RunError
+
+
+def test_importing_the_package_is_quick_and_brings_no_tensorflow():
+    code = "import sys, melano_tf, melano_tf.run; sys.exit('tensorflow' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_help_names_every_command(capsys):
+    assert run.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("spitzoid", "predict", "doctor"))
+
+
+def test_no_command_and_an_unknown_one_are_refused(capsys):
+    assert run.main([]) == 2
+    assert run.main(["spitzoyd"]) == 2
+    assert "no command 'spitzoyd'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["spitzoid", "predict", "doctor"])
+def test_each_commands_help_needs_no_tensorflow(command):
+    code = (
+        "import sys\nfrom melano_tf.run import main\n"
+        f"try:\n    main([{command!r}, '--help'])\nexcept SystemExit as stop:\n"
+        "    sys.exit(9 if 'tensorflow' in sys.modules else stop.code or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--" in done.stdout
+
+
+def test_spitzoid_help_gives_the_papers_values_and_places():
+    done = subprocess.run(
+        [sys.executable, "-m", "melano_tf.run", "spitzoid", "--preset", "paper", "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    text = " ".join(done.stdout.replace("│", " ").split())
+    assert "--source.epochs INT Epochs; the last one is judged (section 5.2 A: 120). (default: 120)" in text
+
+
+@pytest.mark.parametrize(
+    "error, code, words",
+    [
+        (InputError("slides.csv, row 3: no such file"), 2, "row 3"),
+        (RunError("training stopped"), 1, "training stopped"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x/a"), 2, "disk is full"),
+        (RuntimeError("runs/x; No space left on device"), 2, "disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs"), 2, "choose another --out"),
+        (KeyboardInterrupt(), 130, "goes on where it stopped"),
+    ],
+)
+def test_faults_are_one_line_without_a_traceback(monkeypatch, capsys, error, code, words):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr(run, "_doctor", fail)
+    assert run.main(["doctor"]) == code
+    shown = capsys.readouterr().err
+    assert words in shown
+    assert "Traceback" not in shown
+
+
+def test_a_programming_error_is_not_hidden(monkeypatch):
+    def fail(arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(run, "_doctor", fail)
+    with pytest.raises(ZeroDivisionError):
+        run.main(["doctor"])
