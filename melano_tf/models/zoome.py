@@ -1,4 +1,4 @@
-"""ZooME: zoom-in attention after every residual block, and metadata that weigh the last feature map (zoome, section III).
+"""ZooME: zoom-in attention after every residual block, and metadata that weigh the last feature map (section III).
 
 The same builder makes the networks of both tables: ablations by `zoom_se` and `metadata`, comparators by `backbone`.
 Importing this module registers every layer that these models are made of, so that `keras.saving.load_model` reads them.
@@ -172,11 +172,11 @@ def build_zoome(
         portable: as `GroupedConv2D`.
 
     Returns:
-        (flat functional model: inputs "image" (B, px, px, 3) RGB 0..255, float32, uint8 is cast, and with metadata
-        "metadata" (B, metadata_width) float32, as a list in this order or a dict by these names, in which "metadata" may
-        stay for a model without it -> (B, 1) probability of melanoma; report). Layers by name: "preprocess", the
-        backbone's, "<block>_zoom_se", "features" (B, h, w, N), "metadata_embedding" (B, h, w, N), "embedding"
-        (B, N; AlexNet: its last hidden layer, (B, 4096)), "probability".
+        (flat functional model -> (B, 1) probability of melanoma; report). Inputs: "image" (B, px, px, 3) RGB 0..255,
+        float32, uint8 is cast, and, with metadata, "metadata" (B, metadata_width) float32; as a list in this order, or
+        a dict by these names, in which "metadata" may stay for a model without it. Layers by name: "preprocess", the
+        backbone's, "<block>_zoom_se", "features" (B, h, w, N), "metadata_embedding" (B, h, w, N), "embedding" (B, N;
+        AlexNet: its last hidden layer, (B, 4096)), "probability".
 
     Raises:
         InputError: unknown backbone, size or combination that it does not take, weights that do not fit.

@@ -1,0 +1,1 @@
+"""ISIC tables and dermoscopy images: numpy, OpenCV and pandas; no TensorFlow."""
