@@ -1,0 +1,197 @@
+"""The spitzoid recipe from end to end on phantom slides: one tiny run, looked at from all sides."""
+
+import json
+import random
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from melano_tf.slides.slide import Slide
+from melano_tf.workspace import Sidecar, file_sha256, read_json
+from tests.papers.tiny import CHECKOUT, EVERYTHING, TINY, TinyRun, command
+
+PUBLISHED_CELLS = {1: 6, 2: 28, 3: 21, 4: 21, 5: 14}
+STEPS = 1 + 6 * 4 + 3 * 4 + 2  # tiles; six source models and three target models on four cohorts; the final ones
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """What each trained model of a run holds, by the digest of its weights."""
+    return {path.name: Sidecar.read(path).run["weights_sha256"] for path in sorted((folder / "models").glob("*.keras"))}
+
+
+@pytest.fixture
+def copy(tiny_run: TinyRun, tmp_path: Path) -> Path:
+    """A copy of the shared run that a test may change."""
+    return Path(shutil.copytree(tiny_run.folder, tmp_path / "run"))
+
+
+def test_it_says_first_what_it_is_and_last_what_it_found(tiny_run):
+    lines = tiny_run.first.shown.splitlines()
+    assert "PHANTOMS" in lines[1]
+    assert any("source.backbone" in line and "(paper: vgg16)" in line for line in lines)
+    assert any(line.startswith("test      malignant biopsies") and "interval" in line for line in lines[-8:])
+    assert str(tiny_run.folder / "run.json") in lines[-1]
+    assert "Traceback" not in tiny_run.first.errors
+    assert "oneDNN" not in tiny_run.first.errors
+
+
+@pytest.mark.parametrize("number", PUBLISHED_CELLS)
+def test_each_table_stands_beside_the_published_one(tiny_run, number):
+    table = pd.read_csv(tiny_run.folder / "tables" / f"table{number}.csv")
+    assert table["published"].notna().sum() == PUBLISHED_CELLS[number]
+    compared = table[table["published"].notna()]
+    assert compared["cohorts"].notna().all()
+    text = (tiny_run.folder / "tables" / f"table{number}.md").read_text()
+    assert text in tiny_run.first.shown
+    assert "PHANTOM" in text
+
+
+def test_no_patient_stands_on_two_sides(tiny_run):
+    record = read_json(tiny_run.folder / "run.json")
+    sides = [set(record["split"]["test"]), *map(set, record["split"]["folds"])]
+    assert len(sides) == 5
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 14
+    for fold, patients in enumerate(record["split"]["folds"], start=1):
+        judged = pd.read_csv(tiny_run.folder / "predictions" / f"target-bgas-cohort-{fold}.csv", dtype=str)
+        assert set(judged["patient_id"]) == set(patients)
+    tested = pd.read_csv(tiny_run.folder / "predictions" / "target.csv", dtype=str)
+    assert set(tested["patient_id"]) == set(record["split"]["test"])
+
+
+def test_every_model_stands_with_its_sidecar(tiny_run):
+    assert len(weights(tiny_run.folder)) == STEPS - 1
+    target = Sidecar.read(tiny_run.folder / "models" / "target.keras")
+    assert target.kind == "spitzoid-target"
+    assert target.classes == ("benign", "malignant")
+    assert (tiny_run.folder / "models" / target.companions["source"]).is_file()
+    assert target.preprocessing["grid"]["mpp"] == 1.0
+
+
+def test_the_record_is_complete(tiny_run):
+    record = read_json(tiny_run.folder / "run.json")
+    assert record["recipe"] == "spitzoid"
+    assert record["settings"]["seed"] == 0
+    assert record["sessions"][0]["environment"]["threads"] >= 1
+    assert "spitzoid" in record["sessions"][0]["command"]
+    assert len(record["durations"]) == STEPS
+    inputs = read_json(tiny_run.folder / "inputs.json")
+    slide = next(path for path in inputs if path.endswith(".tiff"))
+    assert inputs[slide]["sha256"] == file_sha256(Path(slide))
+    assert not (tiny_run.folder / "work").exists()
+    assert list((tiny_run.folder / "logs" / "target").glob("events*"))
+
+
+def test_attention_sums_to_one_in_each_biopsy(tiny_run):
+    attention = pd.read_parquet(tiny_run.folder / "predictions" / "target-attention.parquet")
+    sums = attention.groupby("slide_id")["attention"].sum()
+    assert len(sums) > 0
+    np.testing.assert_allclose(sums, 1.0, atol=1e-5)
+
+
+def test_maps_and_activation_maps_are_pictures_with_something_in_them(tiny_run):
+    pictures = [*(tiny_run.folder / "maps").glob("*.png"), tiny_run.folder / "figures" / "figure6.png"]
+    assert len(pictures) == 5
+    for path in pictures:
+        image = cv2.imread(str(path))
+        assert min(image.shape[:2]) > 200
+        assert image.std() > 20
+
+
+def test_the_same_command_again_repeats_nothing(copy, inside):
+    before = weights(copy)
+    again = inside("spitzoid", "--out", str(copy), *TINY, *EVERYTHING)
+    assert again.code == 0, again.errors
+    assert f"did 0 steps, kept {STEPS} finished ones" in again.shown
+    assert weights(copy) == before
+
+
+def test_a_changed_setting_repeats_what_depends_on_it_and_nothing_else(copy, inside):
+    before = weights(copy)
+    changed = inside("spitzoid", "--out", str(copy), *TINY, *EVERYTHING, "--target.aggregation", "bgap")
+    assert changed.code == 0, changed.errors
+    assert f"did 1 steps, kept {STEPS - 1} finished ones" in changed.shown
+    after = weights(copy)
+    assert {name for name in after if after[name] != before[name]} == {"target.keras"}
+
+
+def test_a_run_killed_at_random_ends_with_the_same_weights(copy):
+    before = weights(copy)
+    for step in ("source/final", "target/final", "source/seanet-standin-gmp/cohort-1"):
+        (copy / "steps" / f"{step}.json").unlink()
+    arguments = ["spitzoid", "--out", str(copy), *TINY, "--tables", "4,5", "--figures", "none"]
+    seed = random.SystemRandom().randrange(2**32)
+    pause = random.Random(seed)
+    kept = read_json(copy / "steps" / "target" / "bgmp" / "cohort-2.json")["finished"]
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "melano_tf.run", *arguments],
+            cwd=CHECKOUT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(pause.uniform(2, 10))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = command(*arguments)
+    assert last.code == 0, (seed, last.errors)
+    assert weights(copy) == before, seed
+    assert read_json(copy / "steps" / "target" / "bgmp" / "cohort-2.json")["finished"] == kept
+
+
+@pytest.mark.parametrize("notebook", sorted(path.name for path in (CHECKOUT / "experiments").glob("spitzoid_*.py")))
+def test_notebooks_run_as_scripts_and_train_nothing_again(tiny_run, copy, notebook, inside, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [notebook, "--run", str(copy)])
+    runpy.run_path(str(CHECKOUT / "experiments" / notebook), run_name="__main__")
+    assert "did 0 steps" in capsys.readouterr().out
+    assert weights(copy) == weights(tiny_run.folder)
+
+
+def test_predict_answers_for_a_slide_without_label(tiny_run, tmp_path, inside):
+    slide = next(iter(sorted((tiny_run.folder / "phantoms").rglob("*.tiff"))))
+    model = tiny_run.folder / "models" / "target.keras"
+    done = inside("predict", "--model", str(model), "--input", str(slide), "--out", str(tmp_path / "answer"))
+    assert done.code == 0, done.errors
+    answer = json.loads((tmp_path / "answer" / "prediction.json").read_text())
+    assert sum(answer["probabilities"].values()) == pytest.approx(1.0)
+    assert answer["decision"] in ("benign", "malignant")
+    tiles = pd.read_csv(tmp_path / "answer" / "tiles.csv")
+    assert answer["evidence"]["tissue_tiles"] == len(tiles)
+    assert tiles.loc[tiles["selected"], "attention"].sum() == pytest.approx(1.0, abs=1e-5)
+    assert tiles.loc[~tiles["selected"], "attention"].isna().all()
+    outlines = json.loads((tmp_path / "answer" / "tiles.geojson").read_text())
+    assert len(outlines["features"]) == len(tiles)
+    assert {path.suffix for path in (tmp_path / "answer").iterdir()} == {".json", ".csv", ".geojson", ".png"}
+
+
+def test_predict_gives_the_runs_own_numbers_for_a_test_slide(tiny_run, tmp_path, inside):
+    tested = pd.read_csv(tiny_run.folder / "predictions" / "target.csv").iloc[0]
+    [slide] = (tiny_run.folder / "phantoms").rglob(f"{tested['slide_id']}.tiff")
+    model = tiny_run.folder / "models" / "target.keras"
+    done = inside("predict", "--model", str(model), "--input", str(slide), "--out", str(tmp_path))
+    assert done.code == 0, done.errors
+    answer = json.loads((tmp_path / "prediction.json").read_text())
+    assert answer["probabilities"]["malignant"] == pytest.approx(tested["probability"], abs=1e-5)
+    assert answer["evidence"]["judged_tiles"] == tested["tiles"]
+
+
+def test_predict_on_a_real_slide(tiny_run, tmp_path, real_data, inside):
+    slide = real_data / "wsi" / "CMU-1-Small-Region.svs"
+    model = tiny_run.folder / "models" / "target.keras"
+    done = inside("predict", "--model", str(model), "--input", str(slide), "--out", str(tmp_path))
+    assert done.code == 0, done.errors
+    tiles = pd.read_csv(tmp_path / "tiles.csv")
+    with Slide(slide) as opened:
+        assert (tiles["x"] < opened.size[0]).all()
+        assert (tiles["y"] < opened.size[1]).all()
+    assert 30 < len(tiles) < 88  # of a grid of 8 x 11; the rest is glass
+    # 256 px of 1 µm at 0.499 µm/px
+    np.testing.assert_allclose(tiles["w0"], 256 / 0.499, rtol=1e-3)
