@@ -195,3 +195,52 @@ def test_predict_on_a_real_slide(tiny_run, tmp_path, real_data, inside):
     assert 30 < len(tiles) < 88  # of a grid of 8 x 11; the rest is glass
     # 256 px of 1 µm at 0.499 µm/px
     np.testing.assert_allclose(tiles["w0"], 256 / 0.499, rtol=1e-3)
+
+
+def as_asap(rings: list[list[list[float]]]) -> str:
+    outlines = "".join(
+        f'<Annotation Name="{n}" Type="Polygon" PartOfGroup="None" Color="#F4FA58"><Coordinates>'
+        + "".join(f'<Coordinate Order="{i}" X="{x}" Y="{y}" />' for i, (x, y) in enumerate(ring))
+        + "</Coordinates></Annotation>"
+        for n, ring in enumerate(rings)
+    )
+    return f'<?xml version="1.0"?><ASAP_Annotations><Annotations>{outlines}</Annotations></ASAP_Annotations>'
+
+
+def as_imagescope(rings: list[list[list[float]]]) -> str:
+    regions = "".join(
+        f'<Region Id="{n}" Type="0" NegativeROA="0"><Vertices>'
+        + "".join(f'<Vertex X="{x}" Y="{y}" Z="0" />' for x, y in ring)
+        + "</Vertices></Region>"
+        for n, ring in enumerate(rings)
+    )
+    return f'<Annotations><Annotation Id="1"><Regions>{regions}</Regions></Annotation></Annotations>'
+
+
+def test_slides_of_ones_own_with_three_kinds_of_outlines_give_the_same_tiles(tiny_run, tmp_path, inside):
+    [original] = (tiny_run.folder / "phantoms").rglob("manifest.csv")
+    frame = pd.read_csv(original)
+    frame["path"] = [str(original.parent / name) for name in frame["path"]]
+    outlines = []
+    for position, name in enumerate(frame["annotation"]):
+        source = original.parent / name
+        features = json.loads(source.read_text())["features"]
+        rings = [feature["geometry"]["coordinates"][0] for feature in features]
+        assert all(feature["geometry"]["type"] == "Polygon" for feature in features)
+        text = (source.read_text, lambda rings=rings: as_asap(rings), lambda rings=rings: as_imagescope(rings))
+        path = tmp_path / f"{Path(name).stem}{('.geojson', '.xml', '.xml')[position % 3]}"
+        path.write_text(text[position % 3]())
+        outlines.append(str(path))
+    frame.assign(annotation=outlines).to_csv(tmp_path / "slides.csv", index=False)
+    done = inside(
+        *("spitzoid", "--slides", str(tmp_path / "slides.csv"), "--preset", "demo", "--out", str(tmp_path / "run")),
+        *(*TINY, "--steps", "tiles"),
+    )
+    assert done.code == 0, done.errors
+    ours, theirs = (
+        pd.read_parquet(folder / "tiles" / "tiles.parquet") for folder in (tmp_path / "run", tiny_run.folder)
+    )
+    columns = ["slide_id", "tile", "x", "y"]
+    pd.testing.assert_frame_equal(ours[columns], theirs[columns])
+    np.testing.assert_allclose(ours["tumour"], theirs["tumour"], atol=1e-6)
+    assert (ours["tumour"] > 0.5).any()
