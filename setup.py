@@ -47,6 +47,8 @@ setup(
         "pandera[pandas]>=0.22,<1",
         "PyYAML>=6,<7",
         "h5py>=3.11,<4",
+        "ImageHash>=4.3,<5",
+        "pillow>=10.3",
         "tyro>=0.9,<2",
         "tqdm>=4.66,<5",
         "tensorboard>=2.20,<3",

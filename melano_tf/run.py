@@ -2,6 +2,7 @@
 
 python -m melano_tf.run spitzoid                 # the main job, on phantom slides
 python -m melano_tf.run spitzoid --slides my.csv --out runs/my-cohort
+python -m melano_tf.run zoome --table train.csv --images jpeg/train
 python -m melano_tf.run predict --model runs/my-cohort/models/target.keras --input slide.svs --out answer
 python -m melano_tf.run doctor --slides my.csv
 """
@@ -24,7 +25,13 @@ usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
 
   spitzoid   whole slides to a biopsy's diagnosis: the paper's tables, maps and models;
              on your slides (--slides slides.csv) or on phantom slides that it draws itself
-  predict    a trained model on one slide: probability, tumour tiles, maps, GeoJSON for QuPath
+  multimag   melanoma against nevi on tiles at four magnifications: the paper's tables, and maps
+             of what the networks look at; on your slides or on phantom slides
+  zoome      melanoma in dermoscopy images with age, sex and site: the paper's tables and models;
+             on ISIC 2020 (--table train.csv --images folder) or on phantom images
+  check      what a dermoscopy data set holds: counts, metadata, copies, folds, what is unreadable
+  predict    a trained model on one slide (probability, tumour tiles, maps, GeoJSON for QuPath),
+             or on an image or a folder of them, with or without metadata
   doctor     versions, devices, disk and memory, and what is wrong with a --slides file
 """
 
@@ -38,7 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         say(__version__)
         return 0
-    commands: dict[str, Callable[[list[str]], int]] = {"spitzoid": _spitzoid, "predict": _predict, "doctor": _doctor}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "spitzoid": _spitzoid,
+        "multimag": _multimag,
+        "zoome": _zoome,
+        "check": _check,
+        "predict": _predict,
+        "doctor": _doctor,
+    }
     if arguments[0] not in commands:
         complain(f"no command {arguments[0]!r}; there are {', '.join(commands)} (see --help)")
         return 2
@@ -140,6 +154,38 @@ def _spitzoid(arguments: list[str]) -> int:
 
     reproduce(settings, say)
     return 0
+
+
+def _multimag(arguments: list[str]) -> int:
+    from melano_tf.papers.multimag.settings import MultimagSettings, preset
+
+    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--slides") is None else "paper")
+    default = preset(chosen if chosen in ("paper", "demo") else "paper")
+    settings = _parse(MultimagSettings, arguments, "multimag", default)
+    _import_tensorflow()
+    from melano_tf.papers.multimag.recipe import reproduce
+
+    reproduce(settings, say)
+    return 0
+
+
+def _zoome(arguments: list[str]) -> int:
+    from melano_tf.papers.zoome.settings import ZoomeSettings, preset
+
+    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--table") is None else "paper")
+    default = preset(chosen if chosen in ("paper", "demo") else "paper")
+    settings = _parse(ZoomeSettings, arguments, "zoome", default)
+    _import_tensorflow()
+    from melano_tf.papers.zoome.recipe import reproduce
+
+    reproduce(settings, say)
+    return 0
+
+
+def _check(arguments: list[str]) -> int:
+    from melano_tf.commands.check import CheckSettings, check
+
+    return check(_parse(CheckSettings, arguments, "check"), say)
 
 
 def _predict(arguments: list[str]) -> int:

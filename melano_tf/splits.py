@@ -1,10 +1,11 @@
-"""Splits by patient: a test part and validation folds, stratified; and the check that nothing leaks.
+"""Splits by patient: a test part and validation folds, stratified; folds of images; and the check that nothing leaks.
 
 Section 5.1 of the spitzoid paper: 30 % of the patients test the models, the rest trains them with four validation
-cohorts. A patient is the unit, never a slide or a tile, because slides of one patient look alike.
+cohorts. A patient is the unit, never a slide or a tile, because slides of one patient look alike. For images the unit
+is a group: all images of a patient or lesion, and those that are copies of each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from melano_tf.errors import InputError
 
 
 class LeakError(InputError):
-    """A patient, or one slide file under two names, stands on two sides of a split."""
+    """A patient, a lesion, or one slide or image under two names, stands on two sides of a split."""
 
 
 @dataclass(frozen=True)
@@ -186,3 +187,171 @@ def assert_no_leaks(split: Split, manifest: pd.DataFrame, same_file_groups: Sequ
             )
     if faults:
         raise LeakError.of("the split leaks:", faults)
+
+
+def owner_groups(owners: Sequence[str | None], image_ids: Sequence[str]) -> list[str]:
+    """The patient (or lesion) of each image as its group; an image whose owner is not known stands for itself."""
+    return [
+        owner if isinstance(owner, str) else f"image {image}" for owner, image in zip(owners, image_ids, strict=True)
+    ]
+
+
+def pair_places(pairs: pd.DataFrame, image_ids: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
+    """Pairs of images as pairs of places, by kind.
+
+    Args:
+        pairs: columns image_1, image_2 and kind, as `dermoscopy.duplicates` gives them.
+        image_ids: names of the images, (n,).
+    """
+    place = {name: row for row, name in enumerate(image_ids)}
+    return {
+        str(kind): [(place[a], place[b]) for a, b in zip(part["image_1"], part["image_2"], strict=True)]
+        for kind, part in pairs.groupby("kind", sort=False)
+    }
+
+
+def joined_groups(groups: Sequence[str], pairs: Iterable[tuple[int, int]] = ()) -> list[str]:
+    """The group of each image once copies hang together: groups that a pair joins get the first one's name.
+
+    Args:
+        groups: group (patient, lesion) of each image, (n,).
+        pairs: places of two images that must not be divided, for example copies of each other.
+    """
+    root: dict[str, str] = {name: name for name in groups}
+
+    def find(name: str) -> str:
+        while root[name] != name:
+            root[name] = root[root[name]]
+            name = root[name]
+        return name
+
+    for first, second in pairs:
+        root[find(groups[second])] = find(groups[first])
+    return [find(name) for name in groups]
+
+
+def grouped_folds(groups: Sequence[str], labels: Sequence[str], folds: int, seed: int = 0) -> np.ndarray:
+    """Deal whole groups into folds, so that each class, the rarest first, and then the images are spread evenly.
+
+    Groups that hold the rarest class come first, those with most of it before the others; each goes to the fold that
+    has the fewest of that class and, of those, the fewest images; then the next class, of the groups that are left.
+    Ties are broken by the seed.
+
+    Args:
+        groups: group of each image, (n,); see `joined_groups`.
+        labels: class of each image, (n,).
+        folds: how many, at least 2.
+        seed: of the draw.
+
+    Returns:
+        int64 (n,), the fold of each image, 0-based.
+
+    Raises:
+        InputError: a class has fewer groups than there are folds; all of them are named.
+    """
+    if len(groups) != len(labels):
+        raise ValueError(f"{len(groups)} groups but {len(labels)} labels: one of each an image")
+    _check_folds(labels, groups, folds, "patients or lesions")
+    names, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    classes, which = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
+    counts = np.zeros((len(names), len(classes)), np.int64)
+    np.add.at(counts, (index, which), 1)
+    rng = np.random.default_rng(seed)
+    luck, order_of_folds = rng.permutation(len(names)), rng.permutation(folds)
+    fold = np.full(len(names), -1, np.int64)
+    held = np.zeros((folds, len(classes)), np.int64)
+    for name in np.argsort(counts.sum(axis=0), kind="stable"):
+        left = np.flatnonzero((fold < 0) & (counts[:, name] > 0))
+        # Largest first: small groups then even out what large ones left uneven.
+        for group in left[np.lexsort((luck[left], -counts[left].sum(axis=1), -counts[left, name]))]:
+            best = np.lexsort((order_of_folds, held.sum(axis=1), held[:, name]))[0]
+            fold[group] = best
+            held[best] += counts[group]
+    return fold[index]
+
+
+def plain_folds(labels: Sequence[str], folds: int, seed: int = 0) -> np.ndarray:
+    """Stratified folds that look at nothing but the class: images of one patient may stand on both sides.
+
+    Returns:
+        int64 (n,), the fold of each image, 0-based; folds and classes differ by one image at most.
+
+    Raises:
+        InputError: a class has fewer images than there are folds.
+    """
+    _check_folds(labels, [str(place) for place in range(len(labels))], folds, "images")
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(labels))
+    # Sorted by class and dealt in turn: every class is spread evenly, and so is the whole.
+    dealt = shuffled[np.argsort(np.asarray(labels, dtype=str)[shuffled], kind="stable")]
+    fold = np.empty(len(labels), np.int64)
+    fold[dealt] = np.arange(len(labels)) % folds
+    return fold
+
+
+def _check_folds(labels: Sequence[str], groups: Sequence[str], folds: int, what: str) -> None:
+    if folds < 2:
+        raise InputError(f"{folds} folds: at least 2 are needed")
+    members: dict[str, set[str]] = {}
+    for label, group in zip(labels, groups, strict=True):
+        members.setdefault(str(label), set()).add(str(group))
+    faults = [f"class {label!r}: {len(found)} {what}" for label, found in sorted(members.items()) if len(found) < folds]
+    if faults or len(members) < 2:
+        faults = faults or [f"{len(members)} class{'es' * (len(members) != 1)}; at least 2 are needed"]
+        raise InputError.of(f"too few images for {folds} folds that all hold every class; ask for fewer folds:", faults)
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One thing that stands on several sides.
+
+    Attributes:
+        kind: "patient", "lesion", or of which kind two images are copies ("exact", "near", "listed").
+        name: the patient or lesion, or both images.
+        folds: where it stands, 0-based, sorted.
+    """
+
+    kind: str
+    name: str
+    folds: tuple[int, ...]
+
+
+def image_leaks(
+    fold: np.ndarray,
+    owners: Mapping[str, Sequence[str | None]],
+    copies: Mapping[str, Iterable[tuple[int, int]]],
+    image_ids: Sequence[str],
+) -> list[Leak]:
+    """What stands on both sides of some fold's split: patients, lesions, and images that are copies of each other.
+
+    Args:
+        fold: of each image, (n,).
+        owners: {"patient": of each image, …}; None where it is not known.
+        copies: {kind of copy: pairs of places}.
+        image_ids: names of the images, (n,).
+    """
+    found = []
+    for kind, names in owners.items():
+        places: dict[str, set[int]] = {}
+        for name, side in zip(names, fold.tolist(), strict=True):
+            if name is not None:
+                places.setdefault(str(name), set()).add(side)
+        found += [Leak(kind, name, tuple(sorted(sides))) for name, sides in places.items() if len(sides) > 1]
+    for kind, pairs in copies.items():
+        found += [
+            Leak(kind, f"{image_ids[a]} = {image_ids[b]}", tuple(sorted((int(fold[a]), int(fold[b])))))
+            for a, b in pairs
+            if fold[a] != fold[b]
+        ]
+    return found
+
+
+def leak_lines(leaks: Sequence[Leak], shown: int = 5) -> list[str]:
+    """One line for each kind of leak: how many there are, and the first names."""
+    lines = []
+    for kind in dict.fromkeys(leak.kind for leak in leaks):
+        names = [leak.name for leak in leaks if leak.kind == kind]
+        what = f"{kind}s" if kind in ("patient", "lesion") else f"pairs of {kind} copies"
+        first = f": {', '.join(names[:shown])}{', …' * (len(names) > shown)}" if shown else ""
+        lines.append(f"{len(names):,} {what} on two sides{first}")
+    return lines

@@ -36,6 +36,7 @@ PACKAGES = (
     "openslide-python",
     "openslide-bin",
     "tf-keras-vis",
+    "imagehash",
     "shapely",
     "tifffile",
 )
@@ -395,14 +396,24 @@ class Run:
             progress: called with the number of bytes of each file when it is done.
         """
         path = self.folder / "inputs.json"
+        files = list(files)
         known = read_json(path) if path.exists() else {}
-        for file in files:
-            facts = Path(file).stat()
-            state = {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
-            if {name: known.get(str(file), {}).get(name) for name in state} != state:
-                known[str(file)] = {**state, "sha256": file_sha256(file)}
+        written, unsaved = time.monotonic(), False
+        try:
+            for file in files:
+                facts = Path(file).stat()
+                state = {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
+                if {name: known.get(str(file), {}).get(name) for name in state} != state:
+                    known[str(file)] = {**state, "sha256": file_sha256(file)}
+                    unsaved = True
+                # Not at each file: there may be tens of thousands.
+                if unsaved and time.monotonic() - written > 5:
+                    write_json(path, known)
+                    written, unsaved = time.monotonic(), False
+                progress(facts.st_size)
+        finally:
+            if unsaved:
                 write_json(path, known)
-            progress(facts.st_size)
         return {str(file): known[str(file)]["sha256"] for file in files}
 
     def durations(self) -> dict[str, float]:

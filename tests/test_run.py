@@ -19,7 +19,7 @@ def test_importing_the_package_is_quick_and_brings_no_tensorflow():
 def test_help_names_every_command(capsys):
     assert run.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("spitzoid", "predict", "doctor"))
+    assert all(name in shown for name in ("spitzoid", "zoome", "check", "predict", "doctor"))
 
 
 def test_no_command_and_an_unknown_one_are_refused(capsys):
@@ -28,7 +28,7 @@ def test_no_command_and_an_unknown_one_are_refused(capsys):
     assert "no command 'spitzoyd'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["spitzoid", "predict", "doctor"])
+@pytest.mark.parametrize("command", ["spitzoid", "zoome", "check", "predict", "doctor"])
 def test_each_commands_help_needs_no_tensorflow(command):
     code = (
         "import sys\nfrom melano_tf.run import main\n"
@@ -40,15 +40,22 @@ def test_each_commands_help_needs_no_tensorflow(command):
     assert "--" in done.stdout
 
 
-def test_spitzoid_help_gives_the_papers_values_and_places():
+@pytest.mark.parametrize(
+    "paper, words",
+    [
+        ("spitzoid", "--source.epochs INT Epochs; the last one is judged (section 5.2 A: 120). (default: 120)"),
+        ("zoome", "--training.learning-rate FLOAT Learning rate (section IV-B: 1e-4). (default: 0.0001)"),
+    ],
+)
+def test_a_papers_help_gives_its_values_and_places(paper, words):
     done = subprocess.run(
-        [sys.executable, "-m", "melano_tf.run", "spitzoid", "--preset", "paper", "--help"],
+        [sys.executable, "-m", "melano_tf.run", paper, "--preset", "paper", "--help"],
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "100"},
     )
     text = " ".join(done.stdout.replace("│", " ").split())
-    assert "--source.epochs INT Epochs; the last one is judged (section 5.2 A: 120). (default: 120)" in text
+    assert words in text
 
 
 @pytest.mark.parametrize(

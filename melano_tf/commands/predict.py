@@ -1,55 +1,89 @@
-"""`predict`: a trained model on one slide."""
+"""`predict`: a trained model on one slide, on one image, or on a folder of images."""
 
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from melano_tf.commands.magnified_slide import predict_magnified
 from melano_tf.errors import InputError
 from melano_tf.workspace import Sidecar, atomic, write_json
+
+SLIDE_OPTIONS = ("mpp", "thumbnail_mpp")
+IMAGE_OPTIONS = ("metadata", "age", "sex", "site")
 
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """A trained model on a slide that has neither label nor annotation: probability, tumour tiles, maps, GeoJSON."""
+    """A trained model on what has no label: a slide, an image, or a folder of images, as the model's kind says.
+
+    A slide brings probability, tumour tiles, maps and GeoJSON; images bring probabilities, as JSON and as CSV.
+    """
 
     model: Path
     """The model file, for example runs/my-cohort/models/target.keras (its .json and companions lie beside it)."""
     input: Path
-    """The slide."""
+    """The slide; or the image, or a folder of images."""
     out: Path
     """Folder for the answer."""
     mpp: float | None = None
-    """Resolution of the slide's level 0 in µm/px, where its own metadata is missing or wrong."""
+    """Slides: resolution of level 0 in µm/px, where its own metadata is missing or wrong."""
     thumbnail_mpp: float | None = None
-    """Resolution of the maps' background picture, µm/px. Not given: the longer side gets 1,600 px."""
+    """Slides: resolution of the maps' background picture, µm/px. Not given: the longer side gets 1,600 px."""
+    metadata: Path | None = None
+    """Images: a CSV with a column image and any of age, sex, site; what is missing there is unknown."""
+    age: str | None = None
+    """Images: the patient's age in years, if no CSV says otherwise."""
+    sex: str | None = None
+    """Images: female or male, if no CSV says otherwise."""
+    site: str | None = None
+    """Images: where the lesion is, for example torso or head/neck, if no CSV says otherwise."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core."""
 
 
 def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
-    """Answer for one slide; returns the folder that holds prediction.json, tiles.csv, tiles.geojson and both maps.
+    """Answer for a slide or for images; returns the folder that holds the answer.
 
     Raises:
-        InputError: the model, the slide or the folder cannot be used.
+        InputError: the model, the input or the folder cannot be used, or an option does not belong to the model's kind.
     """
     sidecar = Sidecar.read(settings.model)
-    if sidecar.kind != "spitzoid-target":
+    kinds = {
+        "spitzoid-target": (predict_slide, IMAGE_OPTIONS),
+        "multimag": (predict_magnified, IMAGE_OPTIONS),
+        "zoome": (predict_images, SLIDE_OPTIONS),
+    }
+    if sidecar.kind not in kinds:
         raise InputError(
             f"{settings.model}: a model of kind {sidecar.kind!r}; a slide is judged by a spitzoid-target model "
-            "(models/target.keras of a spitzoid run)"
+            "(models/target.keras of a spitzoid run) or a multimag model, an image by a zoome model "
+            "(models/zoome.keras of a zoome run)"
         )
-    if not settings.input.is_file():
-        raise InputError(f"{settings.input}: no such slide file")
+    answer, foreign = kinds[sidecar.kind]
+    for name in foreign:
+        if getattr(settings, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')}: does not belong to a model of kind {sidecar.kind!r}")
+    if not settings.input.exists():
+        raise InputError(f"{settings.input}: no such file or folder")
     from melano_tf.training.runtime import configure
 
     configure(settings.threads)
     settings.out.mkdir(parents=True, exist_ok=True)
-    from melano_tf.serving.slide import answer_record, predict_slide
+    return answer(settings, sidecar, say)
+
+
+def predict_slide(settings: PredictSettings, sidecar: Sidecar, say: Callable[[str], None]) -> Path:
+    """Write prediction.json, tiles.csv, tiles.geojson and both maps of one slide."""
+    if not settings.input.is_file():
+        raise InputError(f"{settings.input}: no such slide file")
+    from melano_tf.serving.slide import answer_record
+    from melano_tf.serving.slide import predict_slide as judge_slide
 
     slide_id = settings.input.stem
     with tempfile.TemporaryDirectory(prefix=".tiles-", dir=settings.out) as scratch:
-        answer = predict_slide(settings.model, sidecar, settings.input, slide_id, settings.mpp, Path(scratch))
+        answer = judge_slide(settings.model, sidecar, settings.input, slide_id, settings.mpp, Path(scratch))
     record = answer_record(answer, sidecar, settings.model, settings.input)
     write_json(settings.out / "prediction.json", record)
     with atomic(settings.out / "tiles.csv") as temporary:
@@ -72,3 +106,71 @@ def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
     for path in (settings.out / "prediction.json", settings.out / "tiles.csv", *files):
         say(f"wrote {path}")
     return settings.out
+
+
+def predict_images(settings: PredictSettings, sidecar: Sidecar, say: Callable[[str], None]) -> Path:
+    """Write predictions.csv, and prediction.json of one image or predictions.json (a list) of a folder's."""
+    from melano_tf.serving.image import Patient, answer_record, find_inputs, read_metadata
+    from melano_tf.serving.image import predict_images as judge_images
+
+    images = find_inputs(settings.input)
+    default = Patient.of(settings.age, settings.sex, settings.site)
+    patients = {path.stem: default for path in images}
+    if settings.metadata is not None:
+        told, unused = read_metadata(settings.metadata, images)
+        patients |= told
+        for words, names in (
+            ("images without a row in it", [path.stem for path in images if path.stem not in told]),
+            ("rows of it without an image", unused),
+        ):
+            if names:
+                say(f"{settings.metadata}: {len(names)} {words}: {', '.join(names[:5])}{', …' * (len(names) > 5)}")
+    if sidecar.preprocessing["metadata"] is None and (settings.metadata or default != Patient()):
+        say("this model takes no metadata; what was given is not used")
+    records = [
+        answer_record(answer, sidecar, settings.model)
+        for answer in judge_images(settings.model, sidecar, images, patients)
+    ]
+    single = settings.input.is_file()
+    json_path = settings.out / ("prediction.json" if single else "predictions.json")
+    unreadable = [record for record in records if record["decision"] is None]
+    if single and unreadable:
+        raise InputError(f"{settings.input}: {unreadable[0]['unreadable']}")
+    write_json(json_path, records[0] if single else records)
+    csv_path = settings.out / "predictions.csv"
+    _write_rows(csv_path, records, sidecar.classes[1])
+    for record in records[:20]:
+        say(f"{Path(record['input']).name}: {_words(record, sidecar)}")
+    if len(records) > 20:
+        say(f"… {len(records) - 20} more in {csv_path.name}")
+    say(f"  {records[0]['caveat']}")
+    if unreadable:
+        say(f"{len(unreadable)} of {len(records)} images could not be read; predictions.csv names each with its reason")
+    for path in (json_path, csv_path):
+        say(f"wrote {path}")
+    return settings.out
+
+
+def _words(record: dict[str, Any], sidecar: Sidecar) -> str:
+    if record["decision"] is None:
+        return f"unreadable ({record['unreadable']})"
+    positive = sidecar.classes[1]
+    p = (record["calibrated_probabilities"] or record["probabilities"])[positive]
+    return f"{positive} {p:.3f}, decision {record['decision']} at {sidecar.threshold:.3g}"
+
+
+def _write_rows(path: Path, records: list[dict[str, Any]], positive: str) -> None:
+    """One row an image: what the JSON says of it, flat."""
+    import pandas as pd
+
+    rows = []
+    for record in records:
+        evidence = record["evidence"]
+        row = {"input": record["input"], **(evidence["metadata"] or {})}
+        row["probability"] = (record["probabilities"] or {}).get(positive)
+        row["calibrated_probability"] = (record["calibrated_probabilities"] or {}).get(positive)
+        row["probability_without_metadata"] = evidence.get("probability_without_metadata")
+        row |= {"threshold": record["threshold"], "decision": record["decision"]}
+        rows.append({**row, "unreadable": record.get("unreadable")})
+    with atomic(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)

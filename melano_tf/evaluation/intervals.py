@@ -66,20 +66,96 @@ def bootstrap_intervals(
         ValueError: unknown metric, or inputs of different lengths.
     """
     labels, scores = check_pairs(y, p)
-    if unknown := set(names) - set(METRICS):
-        raise ValueError(f"unknown metrics {sorted(unknown)}; known are {list(METRICS)}")
-    if len(groups) != len(labels):
-        raise ValueError(f"{len(groups)} groups for {len(labels)} samples")
+    _check(labels, groups, names)
     values = binary_metrics(labels, scores, threshold)
     index, draws = group_draws(groups, repeats, seed)
     if not len(index):
         return {name: Interval(math.nan, math.nan, math.nan, repeats, repeats, 0, level) for name in names}
-    samples: dict[str, NDArray[np.float64]] = metrics_of_counts(
-        _resampled_counts(labels, scores >= threshold, index, draws)
-    )
-    if "AUC" in names:
-        samples["AUC"] = resampled_auc(labels, scores, index, draws)
+    samples = _resampled(labels, scores, threshold, index, draws, names)
     return {name: percentile_interval(values[name], samples[name], level, draws.shape[1]) for name in names}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one validation cohort's model says of that cohort.
+
+    Attributes:
+        y: labels, (n,) of 0 and 1.
+        p: probabilities, (n,).
+        groups: the group (patient) of each sample, (n,).
+        threshold: of this model's decision.
+    """
+
+    y: ArrayLike
+    p: ArrayLike
+    groups: Sequence[str] | NDArray[np.generic]
+    threshold: float = 0.5
+
+
+def cohort_intervals(
+    cohorts: Sequence[Judged],
+    names: Sequence[str] = METRICS,
+    *,
+    repeats: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Percentile bootstrap intervals of metrics' means over validation cohorts, whole groups resampled within each.
+
+    Each cohort keeps its own model and threshold; a cohort in which a resample leaves a metric undefined is left out of
+    that resample's mean. The interval says what other patients would change, not what another training would.
+
+    Raises:
+        ValueError: see `bootstrap_intervals`; no cohorts.
+    """
+    if not cohorts:
+        raise ValueError("no cohorts")
+    values: dict[str, list[float]] = {name: [] for name in names}
+    samples: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
+    total = 0
+    for number, cohort in enumerate(cohorts):
+        labels, scores = check_pairs(cohort.y, cohort.p)
+        _check(labels, cohort.groups, names)
+        index, draws = group_draws(cohort.groups, repeats, seed + number)
+        found = binary_metrics(labels, scores, cohort.threshold)
+        resampled = _resampled(labels, scores, cohort.threshold, index, draws, names)
+        for name in names:
+            values[name].append(found[name])
+            samples[name].append(resampled[name])
+        total += draws.shape[1]
+    return {
+        name: percentile_interval(_mean(np.array(values[name])[None])[0], _mean(np.stack(parts, axis=1)), level, total)
+        for name, parts in samples.items()
+    }
+
+
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of each row (n, cohorts), undefined ones left out; NaN where all are."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=1)
+    total = np.where(defined, values, 0.0).sum(axis=1)
+    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+
+
+def _check(labels: NDArray[np.bool_], groups: Sequence[str] | NDArray[np.generic], names: Sequence[str]) -> None:
+    if unknown := set(names) - set(METRICS):
+        raise ValueError(f"unknown metrics {sorted(unknown)}; known are {list(METRICS)}")
+    if len(groups) != len(labels):
+        raise ValueError(f"{len(groups)} groups for {len(labels)} samples")
+
+
+def _resampled(
+    labels: NDArray[np.bool_],
+    scores: NDArray[np.float64],
+    threshold: float,
+    index: NDArray[np.intp],
+    draws: NDArray[np.int64],
+    names: Sequence[str],
+) -> dict[str, NDArray[np.float64]]:
+    """Each metric in each resample, (repeats,)."""
+    counts = _resampled_counts(labels, scores >= threshold, index, draws)
+    samples: dict[str, NDArray[np.float64]] = metrics_of_counts(counts)
+    return samples | ({"AUC": resampled_auc(labels, scores, index, draws)} if "AUC" in names else {})
 
 
 def group_draws(

@@ -4,7 +4,9 @@ Figures 6 and 7 of the spitzoid paper show plain CAMs (Zhou et al. 2016), which 
 the dense layer; a model with maximum pooling or a hidden layer has none: Grad-CAM (Selvaraju et al. 2017) stands in.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import keras
@@ -71,12 +73,43 @@ def grad_cam(model: keras.Model, x: NDArray[np.generic], class_index: int, layer
             gradient passes the conversion that Keras makes, and tf-keras-vis starts at the input).
     """
     from tf_keras_vis.gradcam import Gradcam
+
+    return _by_gradient(Gradcam, model, x, class_index, layer)
+
+
+def grad_cam_plus_plus(
+    model: keras.Model, x: NDArray[np.generic], class_index: int, layer: str = "refined"
+) -> ActivationMaps:
+    """Grad-CAM++ (Chattopadhay et al. 2018), which weights places by how much each adds; else as `grad_cam`."""
+    from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+
+    return _by_gradient(GradcamPlusPlus, model, x, class_index, layer)
+
+
+METHODS: Mapping[str, Callable[[keras.Model, NDArray[np.generic], int], ActivationMaps]] = {
+    "CAM": class_activation_map,
+    "Grad-CAM": grad_cam,
+    "Grad-CAM++": grad_cam_plus_plus,
+}
+"""Every method, for models that have a CAM and a layer "refined"."""
+
+
+def maps_of(model: keras.Model, image: NDArray[np.generic], class_index: int) -> tuple[dict[str, Maps], dict[str, str]]:
+    """One tile's maps of a class by every method, (H, W) each, and what is to be said of each map."""
+    answers = {name: method(model, image[None].astype(np.float32), class_index) for name, method in METHODS.items()}
+    captions = {name: "nothing speaks for the class" if answer.empty[0] else "" for name, answer in answers.items()}
+    return {name: answer.maps[0] for name, answer in answers.items()}, captions
+
+
+def _by_gradient(
+    method: Any, model: keras.Model, x: NDArray[np.generic], class_index: int, layer: str
+) -> ActivationMaps:
     from tf_keras_vis.utils.scores import CategoricalScore
 
     if "float" not in model.inputs[0].dtype:
         raise ValueError(f"Grad-CAM needs a model whose input is a float tensor, not {model.inputs[0].dtype}")
     model.get_layer(layer)  # an unknown name is refused here, with the names that there are
-    explainer = Gradcam(_logits(model), model_modifier=None, clone=False)
+    explainer = method(_logits(model), model_modifier=None, clone=False)
     raw = explainer(
         CategoricalScore([class_index] * len(x)),
         np.asarray(x, dtype=np.float32),

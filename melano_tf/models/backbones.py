@@ -77,13 +77,11 @@ def build_backbone(
     with seeded(seed):
         if name in STANDINS:
             model = _build_standin(name, input_px)
-            network = None
         elif name in known:
-            network = known[name]
-            model = _build_network(network, input_px)
+            model = _build_network(known[name], input_px)
         else:
             raise InputError(f"backbone {name!r}: unknown; there are {', '.join(backbone_names())}")
-    file, tensors = _load(model, name, network, weights)
+    file, tensors = _load(model, name, weights)
     with seeded(seed):
         model = _flat(model)
     frozen = freeze_first_block(model, name) if freeze == "first_block" else ()
@@ -145,13 +143,30 @@ def _flat(model: keras.Model) -> keras.Model:
     return flat
 
 
-def _load(model: keras.Model, name: str, network: Network | None, weights: str) -> tuple[Path | None, int]:
+def weights_file(name: str, weights: str) -> Path | None:
+    """The file of a network's initial weights, fetched if it has to be: to know before hours of other work.
+
+    Args:
+        name, weights: as for `build_backbone`.
+
+    Raises:
+        InputError: there is no such file, and it cannot be fetched; or the network is unknown.
+    """
     if weights == "none":
-        return None, 0
+        return None
     if weights == "imagenet":
-        if network is None:
+        if name in STANDINS:
             raise InputError(f"{name}: has no ImageNet weights; choose weights none or a file's path")
-        file = imagenet_file(network)
-    else:
-        file = Path(weights).expanduser()
-    return file, load_weights(model, file)
+        known = networks()
+        if name not in known:
+            raise InputError(f"backbone {name!r}: unknown; there are {', '.join(backbone_names())}")
+        return imagenet_file(known[name])
+    file = Path(weights).expanduser()
+    if not file.is_file():
+        raise InputError(f"{file}: no such weights file")
+    return file
+
+
+def _load(model: keras.Model, name: str, weights: str) -> tuple[Path | None, int]:
+    file = weights_file(name, weights)
+    return (None, 0) if file is None else (file, load_weights(model, file))

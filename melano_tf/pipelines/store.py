@@ -3,6 +3,9 @@
 For each slide the folder holds `<slide_id>.tfrecord`, `<slide_id>.parquet` (the tile table with the place of every
 JPEG in the record file) and `<slide_id>.json` (what came out, under which key). The JSON file is written last: without
 it, or under another key, the other two count as unfinished. `tiles.parquet` and `slides.csv` cover the cohort.
+
+With a `TileGrids` a slide's tiles of several magnifications stand in the same files, from one pass over the slide; the
+tables then have the column magnification too.
 """
 
 import errno
@@ -23,6 +26,7 @@ from melano_tf.pipelines.processes import WorkerDied, spread
 from melano_tf.pipelines.records import append_image, slide_files
 from melano_tf.pipelines.records import read_jpegs as read_jpegs  # a store is written and read from here
 from melano_tf.slides.annotations import Annotation, check_annotation, load_annotation
+from melano_tf.slides.magnifications import TileGrids, magnified_table, reading_order
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.tiling import TileGrid, tile_table
 from melano_tf.slides.tissue import tissue_mask
@@ -48,6 +52,8 @@ TABLE = {
     "offset": "int64",
     "length": "int64",
 }
+MAGNIFICATION = {"magnification": "str"}
+Grid = TileGrid | TileGrids
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class SlideOutcome:
     notes: str = ""
 
 
-def slide_key(row: Mapping[str, Any], grid: TileGrid, store: StoreSettings) -> str:
+def slide_key(row: Mapping[str, Any], grid: Grid, store: StoreSettings) -> str:
     """The key of a slide's stored tiles: the settings, the manifest's row, size and date of the files it names.
 
     Raises:
@@ -124,7 +130,7 @@ def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if pd.isna(value) or value == "" else value for name, value in values.items()}
 
 
-def write_slide(row: Mapping[str, Any], grid: TileGrid, store: StoreSettings, folder: Path) -> SlideOutcome:
+def write_slide(row: Mapping[str, Any], grid: Grid, store: StoreSettings, folder: Path) -> SlideOutcome:
     """Cut one slide into stored tiles: a plain function of a manifest row, for any engine to spread.
 
     A slide that fails is tried once more with a new handle; then its outcome is "failed", with the reason, and it has
@@ -132,7 +138,7 @@ def write_slide(row: Mapping[str, Any], grid: TileGrid, store: StoreSettings, fo
 
     Args:
         row: slide_id, path, patient_id, label, annotation (path or missing), mpp (µm/px or missing).
-        grid: the tile grid.
+        grid: the tile grid, or those of several magnifications.
         store: how tiles are stored.
         folder: the store.
 
@@ -196,7 +202,7 @@ def _write_outcome(path: Path, key: str, outcome: SlideOutcome) -> None:
 
 
 def _write_tiles(
-    row: dict[str, Any], grid: TileGrid, store: StoreSettings, files: tuple[Path, Path, Path]
+    row: dict[str, Any], grid: Grid, store: StoreSettings, files: tuple[Path, Path, Path]
 ) -> tuple[pd.DataFrame, int, str]:
     """One attempt: open, mask, annotation, grid, tiles. Returns the tiles' table, the count of positions, notes."""
     with Slide(row["path"], slide_id=row["slide_id"], mpp=row["mpp"]) as slide:
@@ -206,23 +212,29 @@ def _write_tiles(
             check_annotation(annotation.geometry, slide.size, row["annotation"])
         mask = tissue_mask(slide, store.mask_mpp)
         geometry = None if annotation is None else annotation.geometry
-        table, positions = tile_table(slide, mask, geometry, grid, row["patient_id"], row["label"])
-        places = []
+        whose = (row["patient_id"], row["label"])
+        missing: list[str] = []
+        if isinstance(grid, TileGrids):
+            table, positions, missing = magnified_table(slide, mask, geometry, grid, *whose)
+            order, features = reading_order(table, grid.names), (*FEATURES, *MAGNIFICATION)
+        else:
+            table, positions = tile_table(slide, mask, geometry, grid, *whose)
+            order, features = np.arange(len(table)), FEATURES
+        tiles, places = table.to_dict("records"), np.zeros((len(table), 2), np.int64)
         with atomic(files[0]) as temporary, temporary.open("wb") as file:
-            for tile in table.to_dict("records"):
-                image = _encoded(_tile(slide, tile, grid, store), store.jpeg_quality)
-                places.append(append_image(file, {name: tile[name] for name in FEATURES}, "jpeg", image))
-    table = table.assign(
-        offset=np.array([offset for offset, _ in places], np.int64),
-        length=np.array([length for _, length in places], np.int64),
-    )
+            for index in order:
+                tile = tiles[index]
+                one = grid.at(tile["magnification"]) if isinstance(grid, TileGrids) else grid
+                image = _encoded(_tile(slide, tile, one, store), store.jpeg_quality)
+                places[index] = append_image(file, {name: tile[name] for name in features}, "jpeg", image)
+    table = table.assign(offset=places[:, 0], length=places[:, 1])
     write_table(files[1], table)
-    return table, positions, "" if annotation is None else _notes(annotation)
+    return table, positions, "; ".join([*missing, *([] if annotation is None else _notes(annotation))])
 
 
-def _notes(annotation: Annotation) -> str:
+def _notes(annotation: Annotation) -> list[str]:
     skipped = [f"{count} {name} passed over" for name, count in sorted(annotation.skipped.items())]
-    return "; ".join([*annotation.warnings, *skipped])
+    return [*annotation.warnings, *skipped]
 
 
 def _tile(slide: Slide, tile: Mapping[Hashable, Any], grid: TileGrid, store: StoreSettings) -> np.ndarray:
@@ -256,7 +268,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_parquet(temporary, index=False)
 
 
-def finished(row: Mapping[str, Any], grid: TileGrid, store: StoreSettings, folder: Path) -> SlideOutcome | None:
+def finished(row: Mapping[str, Any], grid: Grid, store: StoreSettings, folder: Path) -> SlideOutcome | None:
     """The outcome of a slide that stands finished under the same key, its files whole; else None.
 
     A failed slide counts as unfinished, so that the next command tries it again.
@@ -274,7 +286,7 @@ def finished(row: Mapping[str, Any], grid: TileGrid, store: StoreSettings, folde
 
 def write_cohort(
     manifest: pd.DataFrame,
-    grid: TileGrid,
+    grid: Grid,
     store: StoreSettings,
     folder: Path,
     workers: int = 2,
@@ -287,15 +299,16 @@ def write_cohort(
 
     Args:
         manifest: rows as `slides.cohort.read_manifest` gives them.
-        grid: the tile grid.
+        grid: the tile grid, or those of several magnifications.
         store: how tiles are stored.
         folder: the store; made if missing.
         workers: processes; 1 means this one.
         progress: called with (slides done, slides in all), first with what was finished before.
 
     Returns:
-        (tiles, outcomes): the tables of all stored tiles (`TABLE`'s columns, in the manifest's order) and of all
-        slides (patient, label, then `SlideOutcome`), as written to tiles.parquet and slides.csv.
+        (tiles, outcomes): the tables of all stored tiles (`TABLE`'s columns, and magnification for a `TileGrids`, in
+        the manifest's order) and of all slides (patient, label, then `SlideOutcome`), as written to tiles.parquet and
+        slides.csv.
 
     Raises:
         InputError: the store cannot be written.
@@ -331,7 +344,8 @@ def _write_tables(
     """tiles.parquet and slides.csv from what the slides left, in the manifest's order."""
     parts = [pd.read_parquet(slide_files(folder, outcome.slide_id)[1]) for outcome in outcomes if outcome.tiles]
     tiles = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(TABLE))
-    tiles = tiles[list(TABLE)].astype(TABLE)
+    columns = TABLE | (MAGNIFICATION if "magnification" in tiles else {})
+    tiles = tiles[list(columns)].astype(columns)
     people = manifest[["slide_id", "patient_id", "label"]]
     slides = people.merge(pd.DataFrame([asdict(outcome) for outcome in outcomes]), on="slide_id", validate="1:1")
     try:

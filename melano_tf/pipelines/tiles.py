@@ -16,7 +16,7 @@ from melano_tf.pipelines.records import read_jpegs
 
 DROPOUT_STREAM, ORDER_STREAM = 1, 2  # so that the draws of one epoch do not depend on each other
 DECODERS = 2
-Dropout = float | Literal["balance"]
+Dropout = float | Literal["balance", "classes"]
 
 
 def epoch_order(labels: np.ndarray, seed: int, epoch: int, dropout: Dropout = 0.0) -> np.ndarray:
@@ -30,7 +30,8 @@ def epoch_order(labels: np.ndarray, seed: int, epoch: int, dropout: Dropout = 0.
         seed: the run's seed.
         epoch: counted from 0.
         dropout: the share of non-tumour tiles to leave out (rounded to whole tiles), or "balance": the share that
-            makes both classes equal, 0 where non-tumour tiles are not in the majority.
+            makes both classes equal, 0 where non-tumour tiles are not in the majority. "classes" balances any number of
+            classes: of each as many tiles are drawn as the smallest one has.
 
     Returns:
         int64 indices into `labels`, shuffled.
@@ -38,6 +39,9 @@ def epoch_order(labels: np.ndarray, seed: int, epoch: int, dropout: Dropout = 0.
     Raises:
         InputError: "balance" without any tumour tile, or a share outside 0 to 1.
     """
+    if dropout == "classes":
+        rows = np.sort(_balanced(labels, np.random.default_rng([seed, epoch, DROPOUT_STREAM])))
+        return np.random.default_rng([seed, epoch, ORDER_STREAM]).permutation(rows).astype(np.int64)
     negative, positive = np.flatnonzero(labels == 0), np.flatnonzero(labels != 0)
     if dropout == "balance":
         if not len(positive):
@@ -51,6 +55,13 @@ def epoch_order(labels: np.ndarray, seed: int, epoch: int, dropout: Dropout = 0.
     # Sorted, so that without dropout the order depends on the labels' number alone.
     rows = np.sort(np.concatenate([kept, positive]))
     return np.random.default_rng([seed, epoch, ORDER_STREAM]).permutation(rows).astype(np.int64)
+
+
+def _balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many rows of each class that is there as the smallest one has."""
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    keep = min(map(len, members), default=0)
+    return np.concatenate([rng.permutation(rows)[:keep] for rows in members])
 
 
 def _rows(labels: np.ndarray, seed: int, epoch: int, dropout: Dropout | None) -> np.ndarray:

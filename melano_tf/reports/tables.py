@@ -25,6 +25,8 @@ COLUMNS = (
 # For a paper that prints (SN + SPC)/2 under "AUC": our balanced accuracy stands beside it, our ROC AUC alone.
 AUC_IS_BALANCED_ACCURACY: Mapping[str, str | None] = {"BACC": "AUC", "AUC": None}
 LABELS = {"AUC": "ROC AUC"}
+# Published names that say what ours does, so that no more need be said.
+SYNONYMS = {("ACC", "Accuracy"), ("SN", "Sensitivity"), ("AUC", "ROC_AUC")}
 NOTHING = "–"
 MARKS = {"suspect": " †", "inferred": " ‡"}
 
@@ -64,6 +66,7 @@ def metric_table(
     published_as: Mapping[str, str | None],
     metrics: Sequence[str] = METRICS,
     ddof: int = 0,
+    intervals: Mapping[str, Mapping[str, Interval]] | None = None,
 ) -> pd.DataFrame:
     """Mean ± standard deviation over validation cohorts, beside a published table (spitzoid paper: Tables 2 to 4).
 
@@ -76,6 +79,7 @@ def metric_table(
             See `AUC_IS_BALANCED_ACCURACY`; {} where the paper's names mean what ours do.
         metrics: rows, in order.
         ddof: see `evaluation.metrics.mean_std`.
+        intervals: {model: intervals of the means by metric} from `evaluation.intervals.cohort_intervals`, or none.
     """
     cells = table_of(published, table)
     summaries = {model: mean_std(cohorts, ddof) for model, cohorts in models.items()}
@@ -86,6 +90,8 @@ def metric_table(
             ours: dict[str, Any] = {}
             if found := summaries.get(model, {}).get(metric):
                 ours = {"ours": found.mean, "ours_std": found.std, "defined": found.defined, "cohorts": found.cohorts}
+                if around := (intervals or {}).get(model, {}).get(metric):
+                    ours |= _interval_cells(around)
             records.append(_record(metric, model, "score", row, cells.get((row, model), Cell()), **ours))
     return _frame(records)
 
@@ -111,11 +117,17 @@ def interval_table(
             row = published_as.get(metric, metric)
             ours: dict[str, Any] = {}
             if found := models.get(model, {}).get(metric):
-                ours = {"ours": found.value, "low": found.low, "high": found.high, "level": found.level}
-                ours |= {"patients": found.groups, "repeats": found.repeats, "undefined": found.undefined}
-                ours |= {"defined": int(not math.isnan(found.value)), "cohorts": 1}
+                ours = {"ours": found.value, "defined": int(not math.isnan(found.value)), "cohorts": 1}
+                ours |= _interval_cells(found)
             records.append(_record(metric, model, "score", row, cells.get((row, model), Cell()), **ours))
     return _frame(records)
+
+
+def _interval_cells(found: Interval) -> dict[str, Any]:
+    return {
+        **{"low": found.low, "high": found.high, "level": found.level},
+        **{"patients": found.groups, "repeats": found.repeats, "undefined": found.undefined},
+    }
 
 
 def _keys(cells: Mapping[Any, Cell]) -> list[tuple[str, str]]:
@@ -141,35 +153,49 @@ def _frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def write_table(
-    folder: Path, name: str, frame: pd.DataFrame, title: str, notes: Sequence[str] = ()
+    folder: Path, name: str, frame: pd.DataFrame, title: str, notes: Sequence[str] = (), *, models_down: bool = False
 ) -> tuple[Path, Path]:
     """Write `<name>.csv` (one row a cell, NaN empty) and `<name>.md`, each atomically; returns both paths."""
     paths = (Path(folder) / f"{name}.csv", Path(folder) / f"{name}.md")
     with atomic(paths[0]) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
     with atomic(paths[1]) as temporary:
-        temporary.write_text(markdown(frame, title, notes), encoding="utf-8")
+        temporary.write_text(markdown(frame, title, notes, models_down=models_down), encoding="utf-8")
     return paths
 
 
-def markdown(frame: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> str:
+def markdown(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), *, models_down: bool = False) -> str:
     """The table to be read: title, one line a metric with "paper" and "ours" for each model, notes, footnotes.
+
+    A table that the paper does not have has no "paper" side.
 
     Args:
         frame: from `count_table`, `metric_table` or `interval_table`.
         title: without the leading #.
         notes: sentences on the data (phantoms or not, who tests); those on the table itself are added here.
+        models_down: one line a model, with "paper" and "ours" for each metric.
     """
-    columns = list(dict.fromkeys(frame["column"]))
-    header = ["", *(f"{column}, {side}" for column in columns for side in ("paper", "ours"))]
     cells: dict[tuple[str, str], dict[str, Any]] = {
         (str(record["row"]), str(record["column"])): {str(name): value for name, value in record.items()}
         for record in frame.to_dict("records")
     }
-    body = []
-    for row in dict.fromkeys(frame["row"]):
-        records = [cells[row, column] for column in columns]
-        body.append([_row_label(records), *(text for r in records for text in (_paper_text(r), _our_text(r)))])
+    columns = list(dict.fromkeys(frame["column"]))
+    labels = {row: _row_label([cells[row, column] for column in columns]) for row in dict.fromkeys(frame["row"])}
+    alone = bool((frame["flag"] == "").all())
+    sides = ("",) if alone else (", paper", ", ours")
+
+    def texts(record: Mapping[str, Any]) -> tuple[str, ...]:
+        return (_our_text(record),) if alone else (_paper_text(record), _our_text(record))
+
+    if models_down:
+        header = ["", *(f"{label}{side}" for label in labels.values() for side in sides)]
+        body = [[column, *(text for row in labels for text in texts(cells[row, column]))] for column in columns]
+    else:
+        header = ["", *(f"{column}{side}" for column in columns for side in sides)]
+        body = [
+            [label, *(text for column in columns for text in texts(cells[row, column]))]
+            for row, label in labels.items()
+        ]
     lines = [f"# {title}", "", *_aligned(header, body)]
     explained = [*notes, *_notes(frame)]
     if explained:
@@ -197,6 +223,7 @@ def _row_label(records: Sequence[Mapping[str, Any]]) -> str:
     name = str(records[0]["row"])
     label = LABELS.get(name, name) if records[0]["kind"] == "score" else name
     printed = {str(record["published_row"]) for record in records if record["flag"]} - {name}
+    printed -= {other for ours, other in SYNONYMS if ours == name}
     return f'{label} (printed as "{printed.pop()}")' if printed else label
 
 
@@ -232,14 +259,15 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         *(["n/a: undefined (nothing to divide by)."] if scores["ours"].isna().any() else []),
         *(
             [f"{NOTHING}: no published value, or not run."]
-            if len(ran) < len(frame) or (frame["flag"] == "").any()
+            if len(ran) < len(frame) or ((frame["flag"] == "").any() and not (frame["flag"] == "").all())
             else []
         ),
     ]
 
 
 def _how_many(scores: pd.DataFrame) -> list[str]:
-    tested, validated = scores[scores["level"].notna()], scores[scores["level"].isna()]
+    several = scores["cohorts"] > 1
+    tested, validated = scores[scores["level"].notna() & ~several], scores[scores["level"].isna() | several]
     notes = []
     for cohorts in sorted(set(validated["cohorts"])):
         models = list(dict.fromkeys(validated.loc[validated["cohorts"] == cohorts, "column"]))
@@ -248,6 +276,12 @@ def _how_many(scores: pd.DataFrame) -> list[str]:
             f"mean ± standard deviation over {cohorts} validation cohorts" if cohorts > 1 else "one validation cohort"
         )
         notes.append(f"Ours{of_whom}: {many}.")
+    around = validated[validated["level"].notna()]
+    for (patients, level, repeats), _ in around.groupby(["patients", "level", "repeats"], sort=False):
+        notes.append(
+            f"In brackets: {level:.0%} interval of the mean, percentile bootstrap of the {patients} patients within "
+            f"their cohorts, {repeats:,} resamples; what other patients would change, not another training."
+        )
     partly = validated[(validated["defined"] < validated["cohorts"]) & (validated["defined"] > 0)]
     if len(partly):
         notes.append("(k of n): undefined in the other cohorts, which are left out of that mean.")
@@ -295,6 +329,11 @@ def _why(record: pd.Series, frame: pd.DataFrame) -> str:
     most = math.sqrt(max(0.0, record["published"] * (1 - record["published"])))
     if record["published_std"] > most:
         return f"{text} (values between 0 and 1 with this mean spread by {most:.4f} at most)"
+    wide = frame[frame["column"] == record["column"]].set_index("row")["published"]
+    if record["row"] == "ACC" and {"SN", "SPC"} <= set(wide.index):
+        ends = sorted((wide["SN"], wide["SPC"]))
+        if not ends[0] <= record["published"] <= ends[1]:
+            return f"{text} (an accuracy lies between sensitivity and specificity, {ends[0]:.4f} to {ends[1]:.4f})"
     beside = frame[(frame["row"] == record["row"]) & (frame["column"] != record["column"])]["published_std"].max()
     if record["published_std"] > beside:
         return f"{text} ({record['published_std'] / beside:.1f} times the widest spread beside it)"

@@ -10,7 +10,7 @@ With each slide: an annotation as a pathologist would draw it (<slide_id>.geojso
 
 import io
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,20 +161,40 @@ def draw_cohort(
     Raises:
         InputError: settings that cannot be drawn, or a folder with slides of another seed or other settings.
     """
+    return draw_planned(folder, plan_cohort(settings, seed), settings, seed, LESIONS, workers, progress)
+
+
+def draw_planned(
+    folder: Path,
+    plans: Sequence[Plan],
+    settings: PhantomSettings,
+    seed: int,
+    lesions: Mapping[str, Lesion],
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> Path:
+    """Draw the slides of a plan, for other diagnoses than the spitzoid paper's; else as `draw_cohort`.
+
+    Args:
+        plans: the slides.
+        lesions: what a slide of each label shows.
+    """
     folder = Path(folder)
-    plans = plan_cohort(settings, seed)
-    _claim(folder, settings, seed)
+    _claim(folder, settings, seed, lesions)
     waiting = [plan for plan in plans if not all(file.is_file() for file in plan.files(folder))]
     report = progress or (lambda done, total: None)
     report(len(plans) - len(waiting), len(plans))
-    for done, _ in enumerate(_draw_all(folder, waiting, settings, seed, workers), start=len(plans) - len(waiting) + 1):
+    drawn = _draw_all(folder, waiting, settings, seed, lesions, workers)
+    for done, _ in enumerate(drawn, start=len(plans) - len(waiting) + 1):
         report(done, len(plans))
     return _write_manifest(folder, plans)
 
 
-def _claim(folder: Path, settings: PhantomSettings, seed: int) -> None:
+def _claim(folder: Path, settings: PhantomSettings, seed: int, lesions: Mapping[str, Lesion]) -> None:
     """Write down what the folder holds, or refuse a folder that holds something else."""
     record = {"drawing": DRAWING, "seed": seed, "settings": plain(settings)}
+    if lesions != LESIONS:
+        record["lesions"] = plain(lesions)
     path = folder / RECORD
     if path.is_file():
         if digest(read_json(path)) != digest(record):  # tuples become lists in the file
@@ -186,17 +206,24 @@ def _claim(folder: Path, settings: PhantomSettings, seed: int) -> None:
     write_json(path, record)
 
 
-def _draw_all(folder: Path, plans: list[Plan], settings: PhantomSettings, seed: int, workers: int) -> Iterator[None]:
+def _draw_all(
+    folder: Path,
+    plans: Sequence[Plan],
+    settings: PhantomSettings,
+    seed: int,
+    lesions: Mapping[str, Lesion],
+    workers: int,
+) -> Iterator[None]:
     """Draw slides in this process or in several, yielding after each."""
     if min(workers, len(plans)) <= 1:
         for plan in plans:
-            draw_slide(folder, plan, settings, seed)
+            draw_slide(folder, plan, settings, seed, lesions[plan.label])
             yield
         return
     # Spawned, not forked: whatever the parent has started (TensorFlow's threads) is not copied into the workers.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(plans)), mp_context=context) as pool:
-        running = [pool.submit(draw_slide, folder, plan, settings, seed) for plan in plans]
+        running = [pool.submit(draw_slide, folder, plan, settings, seed, lesions[plan.label]) for plan in plans]
         try:
             for future in as_completed(running):
                 future.result()
@@ -205,7 +232,7 @@ def _draw_all(folder: Path, plans: list[Plan], settings: PhantomSettings, seed: 
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _write_manifest(folder: Path, plans: list[Plan]) -> Path:
+def _write_manifest(folder: Path, plans: Sequence[Plan]) -> Path:
     rows = []
     for plan in plans:
         slide, annotation, _ = plan.files(folder)

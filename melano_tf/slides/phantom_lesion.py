@@ -159,6 +159,9 @@ def _nested(
         cv2.fillPoly(mask, [shape.ring(x, y, radius)], 1, cv2.LINE_8, 4)
     sizes = lesion.nucleus_um * look.nucleus * (1 - lesion.maturation * depth)
     wanted = np.array([amounts.nuclei * amounts.epidermal, amounts.nuclei * (1 - amounts.epidermal)])
+    covered = np.array([np.sum(math.pi * part[:, 2] ** 2) for part in (upper, lower)])
+    share = covered / np.maximum(amounts.bodies * np.array([amounts.epidermal, 1 - amounts.epidermal]), 1)
+    wanted *= np.where(share < 0.6, share, 1)  # where there is no room nuclei are fewer, not crowded
     parts = []
     for chosen, target in ((slice(0, len(upper)), wanted[0]), (slice(len(upper), None), wanted[1])):
         if len(nests[chosen]):

@@ -104,7 +104,7 @@ def train(
     model: Any,
     optimizer: Any,
     progress: ProgressBar | None = None,
-    epoch_end: Callable[[int, Mapping[str, float]], None] | None = None,
+    epoch_end: Callable[[int, Mapping[str, float]], bool | None] | None = None,
     epoch_start: Callable[[int], None] | None = None,
     extra_variables: Sequence[Any] = (),
 ) -> History:
@@ -127,7 +127,8 @@ def train(
         optimizer: its Keras optimizer; built on `model.trainable_variables` if not yet built.
         progress: called after each step with (steps done since the training's start, the step's loss).
         epoch_end: called with (epoch from 0, its record) once BatchNorm statistics are reduced. After a kill it may be
-            called again for the same epoch, with the same weights.
+            called again for the same epoch, with the same weights. Where it returns True the training ends there
+            (early stopping), for good: a later call finds the folder finished.
         epoch_start: called with the epoch (from 0) before its first step, not when resuming in its middle; what it
             makes must lie in `extra_variables` or files. Batches are then asked for anew each epoch.
         extra_variables: variables beside those of model and optimizer that belong to the state.
@@ -143,7 +144,7 @@ def train(
         optimizer.build(model.trainable_variables)
     session = _Session(step, batches, settings, Path(folder), model, optimizer, extra_variables)
     session.restore()
-    if session.done < session.total:
+    if session.done < session.total and not session.stopped:
         session.run(progress, epoch_start, epoch_end)
     return session.history
 
@@ -168,6 +169,7 @@ class _Session:
         self.variables = training_variables(model, optimizer, extra)
         self.total = settings.epochs * batches.steps_per_epoch
         self.done = 0
+        self.stopped = False  # by `epoch_end`, before the last epoch
         self.history = History()
         self.sums: dict[str, float] = {}  # of the epoch at hand; "samples" is the divisor
         self.seconds = 0.0  # of the epoch at hand
@@ -186,6 +188,7 @@ class _Session:
                 f"not fit {self.settings.epochs} epochs with {self.batches.steps_per_epoch}; choose another folder"
             )
         self.done, self.history = state["step"], History(state["history"])
+        self.stopped = bool(state.get("stopped", False))
         self.sums, self.seconds = state["sums"], state["seconds"]
 
     def save(self) -> None:
@@ -196,6 +199,7 @@ class _Session:
             "history": self.history,
             "sums": self.sums,
             "seconds": self.seconds,
+            "stopped": self.stopped,
         }
         save_checkpoint(self.folder / CHECKPOINT, self.variables, state)
         with self.writer.as_default():
@@ -208,7 +212,7 @@ class _Session:
         self,
         progress: ProgressBar | None,
         epoch_start: Callable[[int], None] | None,
-        epoch_end: Callable[[int, Mapping[str, float]], None] | None,
+        epoch_end: Callable[[int, Mapping[str, float]], bool | None] | None,
     ) -> None:
         """Train from the present step to the last."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +220,7 @@ class _Session:
         saved = time.monotonic()
         iterator: Iterator[Batch] | None = None
         try:
-            while self.done < self.total:
+            while self.done < self.total and not self.stopped:
                 at_start = self.done % self.batches.steps_per_epoch == 0
                 if at_start and epoch_start is not None:
                     epoch_start(self.done // self.batches.steps_per_epoch)
@@ -227,7 +231,8 @@ class _Session:
                 self.seconds += time.monotonic() - began
                 if self.done % self.batches.steps_per_epoch == 0:
                     self._end_epoch(epoch_end)
-                if self.done == self.total or time.monotonic() - saved >= self.settings.checkpoint_seconds:
+                ended = self.stopped or self.done == self.total
+                if ended or time.monotonic() - saved >= self.settings.checkpoint_seconds:
                     self.save()
                     saved = time.monotonic()
                 if progress is not None:
@@ -269,7 +274,7 @@ class _Session:
             self._point("batch", {**scalars, "learning_rate": rate}, self.done)
         return scalars
 
-    def _end_epoch(self, epoch_end: Callable[[int, Mapping[str, float]], None] | None) -> None:
+    def _end_epoch(self, epoch_end: Callable[[int, Mapping[str, float]], bool | None] | None) -> None:
         reduce_batch_norm(self.model)
         epoch = len(self.history)
         samples = self.sums.pop("samples")
@@ -279,7 +284,7 @@ class _Session:
         self.seconds = 0.0
         self._point("epoch", {name: value for name, value in record.items() if name != "epoch"}, epoch + 1)
         if epoch_end is not None:
-            epoch_end(epoch, dict(record))
+            self.stopped = bool(epoch_end(epoch, dict(record)))
 
     def _point(self, prefix: str, values: Mapping[str, float], at: int) -> None:
         self.points.extend((f"{prefix}/{name}", value, at) for name, value in values.items())

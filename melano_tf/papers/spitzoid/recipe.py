@@ -11,10 +11,19 @@ from pathlib import Path
 import pandas as pd
 
 from melano_tf.evaluation.metrics import format_value
+from melano_tf.models.backbones import weights_file
 from melano_tf.papers.spitzoid.cohort import Cohort, cut_tiles, prepare_slides
 from melano_tf.papers.spitzoid.figures import draw_cams, draw_maps
 from melano_tf.papers.spitzoid.settings import Aggregation, SpitzoidSettings, changes
-from melano_tf.papers.spitzoid.source import SourceModel, Trained, chosen, table_2, table_3, train_source
+from melano_tf.papers.spitzoid.source import (
+    SourceModel,
+    Trained,
+    chosen,
+    initial_weights,
+    table_2,
+    table_3,
+    train_source,
+)
 from melano_tf.papers.spitzoid.tables import make_tables
 from melano_tf.papers.spitzoid.target import train_target
 from melano_tf.training.runtime import configure
@@ -39,6 +48,9 @@ def reproduce(settings: SpitzoidSettings, say: Callable[[str], None]) -> Path:
     """
     tables, figures, steps = settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps()
     announce(settings, say)
+    needed = wanted_sources(settings, tables, figures)
+    for which in needed:  # a file that cannot be had is better known now than after the tiling
+        weights_file(which.backbone, initial_weights(settings, which))
     threads = configure(settings.threads)
     with Run(settings.out, "spitzoid", settings, threads, say) as run:
         manifest = prepare_slides(run, settings, say)
@@ -46,7 +58,6 @@ def reproduce(settings: SpitzoidSettings, say: Callable[[str], None]) -> Path:
             return finish(run, say, [])
         cohort = cut_tiles(run, settings, manifest, say)
         results = Results()
-        needed = wanted_sources(settings, tables, figures)
         folds = range(1, settings.split.folds + 1)
         if set(steps) & {"source", "target", "test", "tables", "maps"}:
             for which in needed:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from melano_tf.errors import InputError
+from melano_tf.papers.choices import differing, numbers
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.store import StoreSettings
 from melano_tf.slides.phantom import PhantomSettings
 from melano_tf.slides.tiling import TileGrid
-from melano_tf.workspace import flat, plain
 
 Head = Literal["gap", "gmp", "mlp"]
 Aggregation = Literal["bgmp", "bgap", "bgas"]
@@ -164,11 +164,11 @@ class SpitzoidSettings:
 
     def chosen_tables(self) -> tuple[int, ...]:
         """The tables asked for, in order. Raises InputError for one that the paper has not."""
-        return _numbers("--tables", self.tables, range(1, 6))
+        return numbers("--tables", self.tables, range(1, 6))
 
     def chosen_figures(self) -> tuple[int, ...]:
         """The figures asked for, in order. Raises InputError for one that is not made."""
-        return _numbers("--figures", self.figures, range(6, 10))
+        return numbers("--figures", self.figures, range(6, 10))
 
     def chosen_steps(self) -> tuple[str, ...]:
         """The steps asked for, in the recipe's order. Raises InputError for an unknown one."""
@@ -179,20 +179,6 @@ class SpitzoidSettings:
         if unknown:
             raise InputError(f"--steps {self.steps}: no step {unknown[0]!r}; there are {', '.join(STEPS)}, or all")
         return tuple(name for name in STEPS if name in asked)
-
-
-def _numbers(option: str, text: str, allowed: range) -> tuple[int, ...]:
-    if text.strip().lower() == "none":
-        return ()
-    try:
-        numbers = sorted({int(part) for part in text.replace(" ", ",").split(",") if part})
-    except ValueError:
-        numbers = []
-    if not numbers or any(number not in allowed for number in numbers):
-        raise InputError(
-            f"{option} {text}: give numbers from {allowed.start} to {allowed.stop - 1}, such as 4,5, or none"
-        )
-    return tuple(numbers)
 
 
 def preset(name: str) -> SpitzoidSettings:
@@ -222,9 +208,7 @@ def preset(name: str) -> SpitzoidSettings:
             epochs=6,
             optimizer="adam",
         ),
-        target=dataclasses.replace(
-            paper.target, epochs=8, optimizer="adam", learning_rate=0.0005, max_tiles=32, chunk=32
-        ),
+        target=dataclasses.replace(paper.target, epochs=20, optimizer="adam", max_tiles=32, chunk=32),
     )
 
 
@@ -234,10 +218,5 @@ def changes(settings: SpitzoidSettings) -> list[tuple[str, object, object]]:
     What says where to read, write or how many processes to use is no part of the method; the phantoms are no part of
     the paper.
     """
-    aside = {"slides", "out", "preset", "seed", "tables", "figures", "steps", "workers", "threads", "cache_mib"}
-    here, paper = flat(plain(settings)), flat(plain(SpitzoidSettings()))
-    return [
-        (name, here[name], paper[name])
-        for name in here
-        if here[name] != paper[name] and name not in aside and not name.startswith(("phantom.", "maps."))
-    ]
+    aside = ("slides", "out", "preset", "seed", "tables", "figures", "steps", "workers", "threads", "cache_mib")
+    return differing(settings, SpitzoidSettings(), aside, ("phantom", "maps"))

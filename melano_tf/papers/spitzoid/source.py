@@ -20,7 +20,7 @@ from melano_tf.training.losses import categorical_crossentropy
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
-from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
+from melano_tf.workspace import Run, Sidecar, atomic, file_sha256, plain, seed_for
 
 REGIONS = ("non-tumour", "tumour")
 
@@ -65,6 +65,13 @@ def table_3(settings: SpitzoidSettings) -> list[SourceModel]:
     return [SourceModel(settings.source.backbone, True, head) for head in heads]
 
 
+def initial_weights(settings: SpitzoidSettings, which: SourceModel) -> str:
+    """Initial weights of a configuration; a path given is the chosen backbone's, the others then take ImageNet's."""
+    weights = settings.source.weights
+    of_all = which.backbone == settings.source.backbone or weights in ("imagenet", "none")
+    return weights if of_all else "imagenet"
+
+
 def fold_name(fold: int | None) -> str:
     """As files and steps call a validation cohort; None is the refit on all training patients."""
     return "all" if fold is None else f"cohort-{fold}"
@@ -87,13 +94,14 @@ def train_source(run: Run, settings: SpitzoidSettings, cohort: Cohort, which: So
     training = cohort.rows(learned, cohort.patients("train", fold))
     shown = cohort.tiles if fold is None else cohort.rows(cohort.tiles, cohort.training_patients())
     # Only what this model uses, so that another choice of chosen model, head or rival re-trains nothing.
-    used = replace(settings.source, backbone=which.backbone, head=which.head, rival="", extra_backbones=())
-    weights = (
-        used.weights
-        if which.backbone == settings.source.backbone or used.weights in ("imagenet", "none")
-        else "imagenet"
+    used = replace(
+        settings.source,
+        backbone=which.backbone,
+        head=which.head,
+        weights=initial_weights(settings, which),
+        rival="",
+        extra_backbones=(),
     )
-    used = replace(used, weights=weights)
 
     def work(scratch: Path) -> list[Path]:
         seed = seed_for(settings.seed, name)
@@ -112,6 +120,7 @@ def train_source(run: Run, settings: SpitzoidSettings, cohort: Cohort, which: So
         "cohort": cohort.key,
         "patients": sorted(cohort.patients("train", fold)),
         "source": used,
+        "weights": None if used.weights in ("imagenet", "none") else file_sha256(Path(used.weights).expanduser()),
         "seanet": which.seanet,
         "augment": settings.augment,
         "tumour_share": settings.grid.tumour_share,

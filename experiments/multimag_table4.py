@@ -1,0 +1,32 @@
+# %% [markdown]
+# # Table 4: the three nevi
+#
+# Paper: *Interpretable classification from skin cancer histology slides using deep learning* (melanoma against nevi at
+# four magnifications), section 4.2.4.
+# One softmax over intradermal, compound and junctional nevi at 40x, each class against the other two.
+#
+# Published: ResNet50 F1 0.90 (IN), 0.89 (CN), 0.95 (JN) (all cells: `data_specs/published/multimag.csv`). Measured with
+# this project: see the README's section on measured numbers.
+#
+# Command of the same: `python -m melano_tf.run multimag --tables 4 --steps tables --out runs/multimag`
+#
+# Given a finished run (`python experiments/multimag_table4.py --run runs/multimag`) it trains nothing again; what is
+# missing there is trained with that run's own settings.
+
+# %%
+from melano_tf.papers.multimag.notebook import run_folder, table_of_run
+
+run = run_folder()
+
+# %% [markdown]
+# The table as the paper prints it, ours beside it: by tile, then by slide (mean probability of a slide's tiles).
+
+# %%
+tiles = table_of_run(run, 4)
+
+# %% [markdown]
+# Which nevus is found best, by F1, ours and the paper's.
+
+# %%
+f1 = tiles[tiles["row"] == "F1S"].sort_values("ours")
+print(f1[["column", "ours", "published"]].to_string(index=False))

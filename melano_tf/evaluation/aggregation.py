@@ -1,0 +1,89 @@
+"""From a slide's tiles to the slide, and from a slide's magnifications to one answer.
+
+Section 3 of the multimag paper: "the per-patch results were aggregated on one slide"; it does not say how.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+How = Literal["mean", "majority", "top"]
+Fusion = Literal["mean", "log-odds"]
+AGGREGATIONS: tuple[How, ...] = ("mean", "majority", "top")
+FUSIONS: tuple[Fusion, ...] = ("mean", "log-odds")
+EPSILON = 1e-6
+
+
+def slide_score(probability: ArrayLike, how: How, top: int = 10, threshold: float = 0.5) -> float:
+    """One slide's score for a class, from its tiles' probabilities of that class.
+
+    Args:
+        probability: of each tile, (n,), n >= 1.
+        how: "mean" probability; "majority": the share of tiles called it; "top": the mean of the `top` most probable
+            tiles (of all where there are fewer).
+        top: tiles behind "top".
+        threshold: probability from which on a tile is called it, for "majority".
+
+    Raises:
+        ValueError: no tiles, or an unknown way.
+    """
+    values = np.asarray(probability, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"tiles' probabilities have shape {values.shape}; a slide needs one tile at least")
+    if how == "mean":
+        return float(values.mean())
+    if how == "majority":
+        return float((values >= threshold).mean())
+    if how == "top":
+        return float(np.sort(values)[::-1][:top].mean())
+    raise ValueError(f"aggregation {how!r}: choose one of {', '.join(AGGREGATIONS)}")
+
+
+def slide_scores(
+    tiles: pd.DataFrame, columns: Sequence[str], how: How, top: int = 10, threshold: float = 0.5
+) -> pd.DataFrame:
+    """Scores of all slides.
+
+    Args:
+        tiles: one row a tile: slide_id and the probability columns; other columns are the slide's own (those of its
+            first tile are kept).
+        columns: probabilities of classes.
+        how, top, threshold: as for `slide_score`; several classes are called by the highest probability instead of the
+            threshold.
+
+    Returns:
+        One row a slide, in the order of first appearance: the tiles' other columns, the scores under `columns`, and
+        `tiles`, their number.
+    """
+    values = tiles[list(columns)].to_numpy(np.float64)
+    if how == "majority" and len(columns) > 1:
+        values = (values == values.max(axis=1, keepdims=True)).astype(np.float64)
+        values /= values.sum(axis=1, keepdims=True)
+        rows = tiles.assign(**dict(zip(columns, values.T, strict=True)))
+        return slide_scores(rows, columns, "mean")
+    groups = tiles.groupby("slide_id", sort=False)
+    result = groups.first().reset_index()
+    for column in columns:
+        scores = groups[column].apply(lambda p: slide_score(p.to_numpy(), how, top, threshold))
+        result[column] = result["slide_id"].map(scores).astype(np.float64)
+    return result.assign(tiles=result["slide_id"].map(groups.size()).astype(np.int64))
+
+
+def fuse(scores: ArrayLike, how: Fusion) -> NDArray[np.float64]:
+    """One score a slide from its scores at several magnifications (late fusion); (n, m) -> (n,).
+
+    Args:
+        scores: probabilities, NaN where a slide has no tiles at a magnification; such are left out.
+        how: "mean" of the probabilities; "log-odds": the mean of their log-odds, as a probability again, which counts
+            a sure magnification for more.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if how == "mean":
+        return np.asarray(np.nanmean(values, axis=1))
+    if how == "log-odds":
+        clipped = np.clip(values, EPSILON, 1 - EPSILON)
+        return np.asarray(1 / (1 + np.exp(-np.nanmean(np.log(clipped / (1 - clipped)), axis=1))))
+    raise ValueError(f"fusion {how!r}: choose one of {', '.join(FUSIONS)}")

@@ -1,0 +1,160 @@
+"""The first steps: slides, tiles at four magnifications, and who trains, validates and tests (sections 2 and 3)."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from melano_tf.errors import InputError
+from melano_tf.evaluation.parts import PARTS, split_parts
+from melano_tf.papers.multimag.settings import MultimagSettings
+from melano_tf.pipelines.store import write_cohort
+from melano_tf.pipelines.tiles import TileImages
+from melano_tf.slides.cohort import read_manifest, same_file_groups
+from melano_tf.slides.phantom_diagnoses import draw_diagnoses
+from melano_tf.specs import load_spec
+from melano_tf.splits import Split, assert_no_leaks
+from melano_tf.workspace import Run, digest, plain, seed_for
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The slides that brought tiles, their tiles, and the split of their patients.
+
+    Attributes:
+        manifest: one row a slide: slide_id, path, patient_id, label, annotation, mpp, part.
+        tiles: one row a tile of those slides, see `melano_tf.slides.magnifications`, with `part`.
+        outcomes: one row a slide of the whole manifest: what became of it, and why.
+        split: patients of the test, and (training, validation) as its folds.
+        folder: where the tiles lie.
+        images: the tiles' pixels, decoded once and shared by all trainings where they fit into memory.
+        key: key of the step that cut the tiles, and of the split.
+    """
+
+    manifest: pd.DataFrame
+    tiles: pd.DataFrame
+    outcomes: pd.DataFrame
+    split: Split
+    folder: Path
+    images: TileImages
+    key: str
+
+
+def workers(settings: MultimagSettings) -> int:
+    """Processes for slides: as set, or one a core."""
+    return settings.workers or os.cpu_count() or 1
+
+
+def prepare_slides(run: Run, settings: MultimagSettings, say: Say) -> pd.DataFrame:
+    """The validated manifest of the user's slides, or of phantom slides drawn now."""
+    path = settings.slides
+    if path is None:
+        seed = seed_for(settings.seed, "phantoms")
+        folder = run.only_folder("phantoms", digest([plain(settings.phantom), seed]))
+        with tqdm(total=None, desc="drawing phantom slides", unit="slide", leave=False) as bar:
+            path = draw_diagnoses(
+                folder,
+                settings.phantom,
+                seed=seed,
+                workers=workers(settings),
+                progress=lambda done, total: _advance(bar, done, total),
+            )
+    manifest = read_manifest(path, load_spec("multimag"))
+    counts = manifest["label"].value_counts()
+    say(
+        f"slides    {len(manifest)} of {manifest['patient_id'].nunique()} patients: "
+        + ", ".join(f"{counts.get(label, 0)} {label}" for label in load_spec("multimag")["labels"])
+        + f" ({'phantoms' if settings.slides is None else path})"
+    )
+    return manifest
+
+
+def _advance(bar: Any, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
+
+
+def cut_tiles(run: Run, settings: MultimagSettings, manifest: pd.DataFrame, say: Say) -> Cohort:
+    """Cut every slide into tiles at every magnification that it is fine enough for, and divide the patients."""
+    folder = run.folder / "tiles"
+    files = [Path(path) for path in [*manifest["path"], *manifest["annotation"].dropna()]]
+    with tqdm(
+        total=sum(file.stat().st_size for file in files), desc="checksums", unit="B", unit_scale=True, leave=False
+    ) as bar:
+        sums = run.checksums(files, bar.update)
+    rows = [
+        {**row, "path": sums[row["path"]], "annotation": sums.get(row["annotation"] or "")}
+        for row in manifest.to_dict("records")
+    ]
+
+    def work(_: Path) -> list[Path]:
+        with tqdm(total=len(manifest), desc="cutting tiles", unit="slide", leave=False) as bar:
+            write_cohort(
+                manifest,
+                settings.grids(),
+                settings.store,
+                folder,
+                workers=workers(settings),
+                progress=lambda done, total: _advance(bar, done, total),
+            )
+        return sorted(path for path in folder.iterdir() if path.suffix in (".tfrecord", ".parquet", ".csv"))
+
+    inputs = {"slides": rows, "grid": settings.grids(), "store": settings.store}
+    key = run.step("tiles", {name: plain(value) for name, value in inputs.items()}, work)
+    tiles = pd.read_parquet(folder / "tiles.parquet")
+    outcomes = pd.read_csv(folder / "slides.csv", dtype={"slide_id": str, "reason": str, "notes": str})
+    report_outcomes(outcomes, say)
+    return divide(run, settings, manifest, tiles, outcomes, key, say)
+
+
+def report_outcomes(outcomes: pd.DataFrame, say: Say) -> None:
+    """Say what was left out and why, and what was noted of the rest; stop if nothing is left."""
+    for row in outcomes[outcomes["notes"].notna() & (outcomes["notes"] != "")].to_dict("records"):
+        say(f"  note: {row['slide_id']}: {row['notes']}")
+    for row in outcomes[outcomes["status"] != "done"].to_dict("records"):
+        say(f"  left out: {row['slide_id']}: {row['reason']}")
+    if not (outcomes["status"] == "done").any():
+        raise InputError("no slide brought any tile; see the reasons above")
+
+
+def divide(
+    run: Run,
+    settings: MultimagSettings,
+    manifest: pd.DataFrame,
+    tiles: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    tiles_key: str,
+    say: Say,
+) -> Cohort:
+    """Divide the patients whose slides brought tiles; no patient and no slide file stands on two sides."""
+    manifest = manifest[manifest["slide_id"].isin(tiles["slide_id"].unique())].reset_index(drop=True)
+    split = split_parts(
+        manifest["patient_id"].tolist(),
+        manifest["label"].tolist(),
+        test_share=settings.split.test_share,
+        validation_share=settings.split.validation_share,
+        seed=seed_for(settings.seed, "split"),
+    )
+    assert_no_leaks(split, manifest, same_file_groups(manifest))
+    part = {
+        patient: name for name, members in zip(PARTS, (*split.folds, split.test), strict=True) for patient in members
+    }
+    manifest = manifest.assign(part=manifest["patient_id"].map(part))
+    tiles = tiles.assign(part=tiles["patient_id"].map(part))
+    counts = tiles["magnification"].value_counts()
+    say(f"tiles     {len(tiles)}: " + ", ".join(f"{counts.get(name, 0)} at {name}" for name in settings.grid.names))
+    say(
+        "patients  "
+        + ", ".join(f"{len(members)} {name}" for name, members in zip(PARTS, (*split.folds, split.test), strict=True))
+    )
+    left_out = outcomes[outcomes["status"] != "done"].to_dict("records")
+    run.note(parts=dict(zip(PARTS, map(list, (*split.folds, split.test)), strict=True)), excluded=left_out)
+    folder = run.folder / "tiles"
+    images = TileImages(tiles, folder, settings.model.input_px, settings.cache_mib)
+    return Cohort(manifest, tiles, outcomes, split, folder, images, digest([tiles_key, plain(split)]))

@@ -1,0 +1,226 @@
+"""The tile classifiers: trained on the training part, stopped on the validation part, judged on the test part."""
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from melano_tf.models.seanet import build_source
+from melano_tf.papers.multimag.cohort import Cohort
+from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
+from melano_tf.papers.multimag.tasks import Task, task_tiles
+from melano_tf.pipelines.tiles import TileBatches, predict_batches
+from melano_tf.training.checkpoint import weights_sha256
+from melano_tf.training.early import EarlyStopping
+from melano_tf.training.inference import predict
+from melano_tf.training.loop import GradientStep, History, LoopSettings, train
+from melano_tf.training.losses import categorical_crossentropy
+from melano_tf.training.optimizers import make_optimizer
+from melano_tf.training.progress import bar_over_epochs
+from melano_tf.training.runtime import strategy
+from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
+
+KEYS = ["slide_id", "patient_id", "label", "part", "magnification", "tile", "target"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished model: its task, the key of its step, its file, and its predictions.
+
+    Predictions have one row a tile of the validation and the test part: slide_id, patient_id, label, part,
+    magnification, tile, target (class index), and p0, p1, … (probability of each class).
+    """
+
+    task: Task
+    backbone: str
+    key: str
+    model: Path
+    predictions: pd.DataFrame
+
+    def tested(self) -> pd.DataFrame:
+        """Predictions of the test part's tiles."""
+        return self.predictions[self.predictions["part"] == "test"].reset_index(drop=True)
+
+
+def model_name(task: Task, backbone: str) -> str:
+    """As files and steps call the model of a task, for example "melanoma-40x-resnet50"."""
+    return f"{task.name}-{backbone}"
+
+
+def train_task(
+    run: Run, settings: MultimagSettings, cohort: Cohort, task: Task, backbone: str, companions: Sequence[Task] = ()
+) -> Trained:
+    """Train one backbone on one task, and predict its validation and test tiles.
+
+    Args:
+        companions: tasks whose models of the same backbone judge the slide's other magnifications, for predict.
+    """
+    stem = model_name(task, backbone)
+    model_path, table = run.path("models", f"{stem}.keras"), run.path("predictions", f"{stem}.parquet")
+    tiles = task_tiles(task, cohort.tiles, settings.seed)
+    judged = tiles[tiles["part"] != "training"].reset_index(drop=True)
+    # Only what this model uses, so that another list of backbones re-trains nothing.
+    weights = settings.model.weights
+    if backbone != settings.model.backbones[0] and weights not in ("imagenet", "none"):
+        weights = "imagenet"  # a file holds the weights of one network
+    used = replace(settings.model, backbones=(backbone,), weights=weights)
+    others = {one.name: f"{model_name(one, backbone)}.keras" for one in companions if one != task}
+
+    def work(scratch: Path) -> list[Path]:
+        seed = seed_for(settings.seed, stem)
+        model = fit(run, settings, cohort, used, task, tiles, seed, scratch, stem)
+        probability = predict(model, predict_batches(judged, cohort.folder, used.input_px, used.batch, cohort.images))
+        found = judged[KEYS].assign(**{f"p{k}": probability[:, k] for k in range(len(task.classes))})
+        with atomic(table) as temporary:
+            found.to_parquet(temporary)
+        with atomic(model_path) as temporary:
+            model.save(temporary)
+        card = sidecar(run, settings, task, backbone, others, weights_sha256(model)).write(model_path)
+        return [model_path, card, table, run.folder / "history" / f"{stem}.csv"]
+
+    inputs = {
+        "cohort": cohort.key,
+        "task": {"classes": task.classes, "magnifications": task.magnifications},
+        "quota": {"/".join(cell): most for cell, most in task.quota.items()},
+        "model": used,
+        "augment": settings.augment,
+        "threshold": settings.evaluation.threshold,
+        "companions": others,
+        "seed": settings.seed,
+    }
+    key = run.step(f"train/{stem}", {name: plain(value) for name, value in inputs.items()}, work)
+    return Trained(task, backbone, key, model_path, pd.read_parquet(table))
+
+
+def fit(
+    run: Run,
+    settings: MultimagSettings,
+    cohort: Cohort,
+    used: ModelSettings,
+    task: Task,
+    tiles: pd.DataFrame,
+    seed: int,
+    scratch: Path,
+    stem: str,
+) -> keras.Model:
+    """Build and train one classifier; a killed training goes on from its checkpoint in `scratch`.
+
+    Each epoch draws as many tiles of every class as the smallest one has (section 4.2; our reading). The training ends
+    when the validation loss, each class counting alike, has not improved for `patience` epochs; the best epoch counts.
+    """
+    [backbone] = used.backbones
+    keras.utils.set_random_seed(seed)
+    devices = strategy()
+    with devices.scope() if devices else contextlib.nullcontext():
+        model = build_classifier(used, backbone, len(task.classes), seed)
+        optimizer = make_optimizer(used.optimizer, used.learning_rate)
+    training = tiles[tiles["part"] == "training"].reset_index(drop=True)
+    validation = tiles[tiles["part"] == "validation"].reset_index(drop=True)
+    batches = TileBatches(
+        training,
+        cohort.folder,
+        used.input_px,
+        batch=used.batch,
+        seed=seed,
+        labels=training["target"].to_numpy(),
+        instance_dropout="classes",
+        augment=settings.augment,
+        images=cohort.images,
+    )
+
+    def validate() -> float:
+        probability = predict(
+            model, predict_batches(validation, cohort.folder, used.input_px, used.batch, cohort.images)
+        )
+        return balanced_loss(validation["target"].to_numpy(), probability)
+
+    stretch = max(1, math.ceil(used.least_steps / (used.epochs * batches.steps_per_epoch)))
+    epochs = used.epochs * stretch
+    early = EarlyStopping(model, validate, epochs, used.patience * stretch)
+    step = GradientStep(model, optimizer, tile_loss, strategy=devices)
+    with bar_over_epochs(stem, epochs, batches.steps_per_epoch) as progress:
+        history = train(
+            step,
+            batches,
+            LoopSettings(epochs=epochs),
+            scratch,
+            model,
+            optimizer,
+            progress=progress,
+            epoch_end=early,
+            extra_variables=early.variables,
+        )
+    write_history(run.path("history", f"{stem}.csv"), history, early)
+    run.keep_logs(scratch, stem)
+    return model
+
+
+def write_history(path: Path, history: History, early: EarlyStopping) -> None:
+    """Give the model its best weights back, and write each epoch's losses with which of them was kept."""
+    best, losses = early.restore()
+    for record, loss in zip(history, losses, strict=True):
+        record["validation_loss"] = loss
+        record["kept"] = float(record["epoch"] == best)
+    history.write(path)
+
+
+def build_classifier(used: ModelSettings, backbone: str, classes: int, seed: int) -> keras.Model:
+    """Backbone, global average pooling, one dense layer with softmax: a network that has a CAM (section 4.3)."""
+    return build_source(
+        backbone,
+        used.input_px,
+        seanet=False,
+        head="gap",
+        weights=used.weights,
+        freeze=used.freeze,
+        dropout=used.dropout,
+        seed=seed,
+        classes=classes,
+    )
+
+
+def tile_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
+    """Cross-entropy of each tile over the task's classes."""
+    return categorical_crossentropy(batch["y"], outputs)
+
+
+def balanced_loss(target: np.ndarray, probability: np.ndarray) -> float:
+    """Mean over classes of their tiles' mean cross-entropy, so that a frequent class does not rule the early stop."""
+    losses = -np.log(np.clip(probability[np.arange(len(target)), target], 1e-7, 1.0))
+    return float(np.mean([losses[target == label].mean() for label in np.unique(target)]))
+
+
+def sidecar(
+    run: Run, settings: MultimagSettings, task: Task, backbone: str, companions: Mapping[str, str], weights: str
+) -> Sidecar:
+    """What predict needs to know of a model."""
+    names = ("preset", "seed", "slides")
+    return Sidecar(
+        kind="multimag",
+        classes=task.class_names,
+        input_px=settings.model.input_px,
+        preprocessing={
+            "grid": plain(settings.grids()),
+            "store": plain(settings.store),
+            "magnifications": list(task.magnifications),
+            "colour": "RGB, 0 to 255",
+            "top": settings.evaluation.top,
+        },
+        threshold=settings.evaluation.threshold,
+        threshold_from="fixed beforehand (the paper gives none)",
+        run={
+            "configuration": model_name(task, backbone),
+            "trained_on": "training part",
+            "weights_sha256": weights,
+            "recipe": run.recipe,
+            "folder": str(run.folder),
+            **{name: run.settings[name] for name in names},
+        },
+        companions=companions,
+    )

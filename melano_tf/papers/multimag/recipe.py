@@ -1,0 +1,142 @@
+"""The multimag paper's experiments, in the paper's order.
+
+Tile the slides at four magnifications -> train every network on every task -> tables by tile and slide -> what the
+networks look at, and how faithful those maps are.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from melano_tf.errors import InputError
+from melano_tf.evaluation.metrics import format_value
+from melano_tf.papers.multimag.cohort import Cohort, cut_tiles, prepare_slides
+from melano_tf.papers.multimag.figures import draw_explained, draw_samples
+from melano_tf.papers.multimag.maps import measure_maps
+from melano_tf.papers.multimag.models import Trained, train_task
+from melano_tf.papers.multimag.settings import MultimagSettings, changes
+from melano_tf.papers.multimag.tables import make_tables
+from melano_tf.papers.multimag.tasks import Task, missing_classes, task_tiles, tasks_of
+from melano_tf.training.runtime import configure
+from melano_tf.workspace import Run
+
+Say = Callable[[str], None]
+
+
+def reproduce(settings: MultimagSettings, say: Say) -> Path:
+    """Do what the settings ask for, or what is missing of it; returns the run's folder.
+
+    Raises:
+        InputError: a setting or an input file is wrong.
+    """
+    tables, figures, steps = settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps()
+    settings.check()
+    announce(settings, say)
+    threads = configure(settings.threads)
+    with Run(settings.out, "multimag", settings, threads, say) as run:
+        manifest = prepare_slides(run, settings, say)
+        if steps == ("slides",):
+            return finish(run, say, [])
+        cohort = cut_tiles(run, settings, manifest, say)
+        explains = ("figures" in steps and 2 in figures) or "faithfulness" in steps
+        results, left_out = {}, {}
+        if set(steps) & {"train", "tables", "faithfulness", "figures"}:
+            for number in sorted({*tables} | ({1} if explains and 1 not in tables and 2 in figures else set())):
+                results[number], left_out[number] = train_table(run, settings, cohort, number, say)
+        written: list[Path] = []
+        if "tables" in steps:
+            shown = {number: trained for number, trained in results.items() if number in tables}
+            written += make_tables(run, settings, cohort, shown, left_out, say)
+        explained = [one for one in results.get(1, []) if one.task.title == settings.show.magnification]
+        if explains and 1 in results and not explained:
+            say(f"no maps: Table 1 has no model at {settings.show.magnification}; see --show.magnification")
+        if "faithfulness" in steps and 1 not in results:
+            say("the maps are not measured: neither Table 1 nor Figure 2 is asked for")
+        if "faithfulness" in steps:
+            written += measure_maps(run, settings, cohort, explained, say)
+        if "figures" in steps:
+            written += draw_samples(run, settings, cohort) if 1 in figures else []
+            written += draw_explained(run, settings, cohort, explained) if 2 in figures else []
+        return finish(run, say, written)
+
+
+def announce(settings: MultimagSettings, say: Say) -> None:
+    """Say first which preset this is, on what data, and every setting that differs from the paper's."""
+    say("multimag: melanoma against nevi on histology tiles at four magnifications. Research only.")
+    if settings.slides is None:
+        say("These are PHANTOMS: slides drawn by this program. Their numbers say nothing of real skin.")
+    differing = changes(settings)
+    say(f"preset {settings.preset}, seed {settings.seed}; {len(differing)} settings differ from the paper's:")
+    for name, here, paper in differing:
+        say(f"  {name:<28} {here}  (paper: {paper})")
+
+
+def train_table(
+    run: Run, settings: MultimagSettings, cohort: Cohort, number: int, say: Say
+) -> tuple[list[Trained], list[str]]:
+    """Every backbone on every task of one table; what cannot be trained is said, and returned.
+
+    Raises:
+        InputError: none of the table's tasks can be trained.
+    """
+    tasks, left_out = possible_tasks(settings, cohort, number)
+    for line in left_out:
+        say(f"  {line}")
+    if not tasks:
+        hint = "; --allow-upsampling enlarges slides that are too coarse" if not settings.allow_upsampling else ""
+        raise InputError.of(
+            f"Table {number} cannot be made from these slides (leave it out by --tables){hint}:", left_out
+        )
+    siblings = tasks if number == 1 else []
+    return [
+        train_task(run, settings, cohort, task, backbone, siblings)
+        for task in tasks
+        for backbone in settings.model.backbones
+    ], left_out
+
+
+def possible_tasks(settings: MultimagSettings, cohort: Cohort, number: int) -> tuple[list[Task], list[str]]:
+    """The tasks of a table whose every part holds every class, and a line for each of the others."""
+    tasks: list[Task] = []
+    left_out: list[str] = []
+    for task in tasks_of(number, settings, cohort.tiles):
+        lacks = missing_classes(task, task_tiles(task, cohort.tiles, settings.seed))
+        if lacks:
+            left_out.append(f"Table {number}: {task.title or task.name} is left out: {lacks}")
+        else:
+            tasks.append(task)
+    return tasks, left_out
+
+
+def finish(run: Run, say: Say, written: Sequence[Path]) -> Path:
+    """Say what was done, what was kept from before, what was found, and where it lies."""
+    run.note(durations=run.durations())
+    say("")
+    say(f"did {len(run.repeated)} steps" + (f", kept {len(run.kept)} finished ones from before" if run.kept else ""))
+    for name, what in (("table1", "by tile"), ("table1-slides", "by slide")):
+        table = run.folder / "tables" / f"{name}.csv"
+        if table in written:
+            for line in found(pd.read_csv(table), what):
+                say(line)
+    for folder in dict.fromkeys(path.parent for path in written):
+        names = [path.name for path in written if path.parent == folder]
+        say(f"{folder.name:<8}  {folder} ({len(names)} files)")
+    models = sorted((run.folder / "models").glob("melanoma-*x-*.keras"))
+    if models:
+        say(f"models    {run.folder / 'models'} (predict takes any of Table 1, for example {models[-1].name})")
+    say(f"record    {run.folder / 'run.json'}")
+    return run.folder
+
+
+def found(table: pd.DataFrame, what: str) -> list[str]:
+    """The test's ROC AUC of the first network at each magnification with its interval, a line each, from Table 1."""
+    rows = table[(table["row"] == "AUC") & table["ours"].notna()]
+    lines = []
+    for row in rows[rows["column"].str.endswith("ResNet50")].to_dict("records"):
+        interval = f"{row['level']:.0%} interval {format_value(row['low'])} to {format_value(row['high'])}"
+        lines.append(
+            f"test      melanoma {what}, {row['column']}: ROC AUC {format_value(row['ours'])}, {interval}, "
+            f"{row['patients']:.0f} patients"
+        )
+    return lines

@@ -1,0 +1,224 @@
+"""Tables 1 to 4 of the paper, by tile and by slide, each beside the published numbers; and two tables of our own."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from melano_tf.evaluation.aggregation import AGGREGATIONS, FUSIONS, How, fuse, slide_scores
+from melano_tf.evaluation.intervals import Interval, bootstrap_intervals
+from melano_tf.evaluation.multiclass import decide
+from melano_tf.papers.multimag.cohort import Cohort
+from melano_tf.papers.multimag.models import Trained
+from melano_tf.papers.multimag.settings import EvaluationSettings, MultimagSettings, changes
+from melano_tf.reports.published import load_published
+from melano_tf.reports.tables import interval_table, markdown, write_table
+from melano_tf.workspace import Run, seed_for
+
+METRICS = ("F1S", "SN", "SPC", "AUC", "PPV")
+PRINTED: Mapping[str, str | None] = {"F1S": "F1", "SN": "Sensitivity", "SPC": "Specificity", "PPV": None}
+PAPERS = ("ResNet50", "Vgg19")
+TITLES = {
+    1: "Table 1: melanoma against nevi at each magnification",
+    2: "Table 2: melanoma against nevi, tiles of all magnifications mixed",
+    3: "Table 3: melanoma against each nevus at 40x",
+    4: "Table 4: the three nevi at 40x, each against the other two",
+}
+OF = {"tiles": "tiles of the test part", "slides": "slides of the test part"}
+WORDS = {"mean": "mean probability", "majority": "majority of tiles", "top": "mean of the top tiles"}
+FUSED = {"mean": "mean of probabilities", "log-odds": "mean of log-odds"}
+Intervals = dict[str, Interval]
+
+
+def make_tables(
+    run: Run,
+    settings: MultimagSettings,
+    cohort: Cohort,
+    results: Mapping[int, Sequence[Trained]],
+    left_out: Mapping[int, Sequence[str]],
+    say: Callable[[str], None],
+) -> list[Path]:
+    """Make and show the tables asked for; returns the files written, a CSV and a Markdown file each.
+
+    Args:
+        results: the finished models of each table.
+        left_out: what of each table could not be trained, and why.
+    """
+    written: list[Path] = []
+
+    def write(name: str, title: str, frame: pd.DataFrame, notes: Sequence[str]) -> None:
+        say("")
+        say(markdown(frame, title, notes))
+        written.extend(write_table(run.folder / "tables", name, frame, title, notes))
+
+    for number, trained in results.items():
+        for unit, words in OF.items():
+            frame = paper_table(number, trained, settings, unit)
+            notes = [*notes_on(number, settings, cohort), *left_out[number]]
+            write(f"table{number}{'' if unit == 'tiles' else '-slides'}", f"{TITLES[number]} ({words})", frame, notes)
+    compared = [one for number in (1, 2) for one in results.get(number, ())]
+    if compared:
+        notes = [*notes_on(0, settings, cohort), f"Top tiles: the {settings.evaluation.top} most probable of a slide."]
+        title = "Slide aggregation: three ways from a slide's tiles to its probability of melanoma"
+        write("aggregation", title, aggregation_table(compared, settings), notes)
+    if len(results.get(1, ())) > len(settings.model.backbones):
+        notes = [
+            *notes_on(0, settings, cohort),
+            "A slide without tiles at a magnification is judged by the others; the columns of single magnifications "
+            "judge only the slides that they have.",
+        ]
+        title = "Late fusion (beyond the paper): a slide judged by all its magnifications together"
+        write("fusion", title, fusion_table(results[1], settings), notes)
+    return written
+
+
+def notes_on(number: int, settings: MultimagSettings, cohort: Cohort) -> list[str]:
+    """What a reader must know of the data and settings behind a table (0: one of our own)."""
+    if settings.slides is None:
+        notes = ["Ours: PHANTOM slides drawn by this program; their numbers say nothing of real skin."]
+    else:
+        notes = [f"Ours: {settings.slides}."]
+    training, validation = cohort.split.folds
+    notes.append(
+        f"{len(training)} training, {len(validation)} validation and {len(cohort.split.test)} test patients; "
+        f"test: {', '.join(cohort.split.test[:40])}{' …' if len(cohort.split.test) > 40 else ''}."
+    )
+    notes += [
+        f"In the place of the paper's {paper} stands {used!r}."
+        for paper, used in zip(PAPERS, settings.model.backbones, strict=False)
+        if used != paper.lower()
+    ]
+    if number:
+        notes.append("SN is sensitivity and recall, PPV is precision; the paper prints no precision.")
+        notes.append("The paper does not say whether its numbers are of tiles or of slides; they stand beside both.")
+    if number == 3:
+        notes.append(
+            "Every printed AUC of this table lies below (SE + SP)/2, which no ROC curve through that point has."
+        )
+    differing = len(changes(settings))
+    if differing:
+        notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
+    return notes
+
+
+def network(backbone: str, settings: MultimagSettings) -> str:
+    """A backbone's name in the tables: that of the paper's network whose place it takes, or its own."""
+    return dict(zip(settings.model.backbones, PAPERS, strict=False)).get(backbone, backbone)
+
+
+def column(one: Trained, settings: MultimagSettings, label: str = "") -> str:
+    """A model's published column; in Table 4 that of one of its classes."""
+    return " ".join(part for part in (one.task.title or label, network(one.backbone, settings)) if part)
+
+
+def paper_table(number: int, trained: Sequence[Trained], settings: MultimagSettings, unit: str) -> pd.DataFrame:
+    """One table of the paper, by tile or by slide."""
+    models: dict[str, Intervals] = {}
+    for one in trained:
+        for label, frame in judged(one, settings, unit).items():
+            models[column(one, settings, label)] = intervals(frame, settings)
+    frame = interval_table(models, load_published("multimag"), number, published_as=PRINTED, metrics=METRICS)
+    # Ours come in the paper's order too: of Table 1 only one column is printed.
+    order = {name: place for place, name in enumerate(models)}
+    metric = {name: place for place, name in enumerate(METRICS)}
+    keys = pd.DataFrame({"m": frame["row"].map(metric), "c": frame["column"].map(order).fillna(len(order))})
+    return frame.loc[keys.sort_values(["m", "c"], kind="stable").index].reset_index(drop=True)
+
+
+def judged(one: Trained, settings: MultimagSettings, unit: str) -> dict[str, pd.DataFrame]:
+    """What is judged of a model on the test part: for two classes "" (melanoma), for three each class by its name.
+
+    Each frame has patient_id, truth (0 or 1), score, and called (0 or 1): of two classes by the threshold, of three by
+    the highest score.
+    """
+    evaluation = settings.evaluation
+    columns = score_columns(one)
+    rows = one.tested()
+    if unit == "slides":
+        rows = slide_scores(rows, columns, evaluation.aggregation, evaluation.top, evaluation.threshold)
+    if one.task.binary:
+        score = rows["p1"].to_numpy()
+        # The share of tiles that a majority counts has its own threshold, a half.
+        limit = 0.5 if unit == "slides" and evaluation.aggregation == "majority" else evaluation.threshold
+        return {"": _frame(rows, rows["target"] == 1, score, score >= limit)}
+    decided = decide(rows[columns].to_numpy())
+    return {
+        name: _frame(rows, rows["target"] == k, rows[f"p{k}"].to_numpy(), decided == k)
+        for k, name in enumerate(one.task.class_names)
+    }
+
+
+def score_columns(one: Trained) -> list[str]:
+    """The probability columns that make a slide's score: melanoma's, or all of more than two classes."""
+    return ["p1"] if one.task.binary else [f"p{k}" for k in range(len(one.task.classes))]
+
+
+def _frame(rows: pd.DataFrame, truth: pd.Series, score: np.ndarray, called: np.ndarray) -> pd.DataFrame:
+    values = {"truth": truth.to_numpy(int), "score": score, "called": called.astype(float)}
+    return pd.DataFrame({"patient_id": rows["patient_id"].to_numpy(), **values})
+
+
+def intervals(frame: pd.DataFrame, settings: MultimagSettings) -> Intervals:
+    """Metrics with intervals by patient: the decisions as they were made, the AUC by the scores."""
+    evaluation: EvaluationSettings = settings.evaluation
+    common: dict[str, Any] = {
+        "repeats": evaluation.repeats,
+        "level": evaluation.level,
+        "seed": seed_for(settings.seed, "intervals"),
+    }
+    patients = frame["patient_id"].tolist()
+    decided = [name for name in METRICS if name != "AUC"]
+    found = bootstrap_intervals(frame["truth"], frame["called"], patients, decided, threshold=0.5, **common)
+    return found | bootstrap_intervals(frame["truth"], frame["score"], patients, ["AUC"], **common)
+
+
+def aggregation_table(trained: Sequence[Trained], settings: MultimagSettings) -> pd.DataFrame:
+    """ROC AUC and F1 of slides by each way of aggregation, a row a model."""
+    models: dict[str, Intervals] = {WORDS[how]: {} for how in AGGREGATIONS}
+    for one in trained:
+        for how in AGGREGATIONS:
+            asked = _with_aggregation(settings, how)
+            found = intervals(judged(one, asked, "slides")[""], settings)
+            name = f"{network(one.backbone, settings)} at {one.task.title or 'all, mixed'}"
+            models[WORDS[how]] |= {f"{name}: ROC AUC": found["AUC"], f"{name}: F1S": found["F1S"]}
+    rows = list(dict.fromkeys(row for found in models.values() for row in found))
+    return interval_table(models, load_published("multimag"), 0, published_as={}, metrics=rows)
+
+
+def _with_aggregation(settings: MultimagSettings, how: How) -> MultimagSettings:
+    return dataclasses.replace(settings, evaluation=dataclasses.replace(settings.evaluation, aggregation=how))
+
+
+def fusion_table(trained: Sequence[Trained], settings: MultimagSettings) -> pd.DataFrame:
+    """Slides judged at each magnification and by all of them together, a row a backbone and metric."""
+    models: dict[str, Intervals] = {}
+    for backbone in settings.model.backbones:
+        own = [one for one in trained if one.backbone == backbone]
+        frames = {one.task.title: judged(one, settings, "slides")[""] for one in own}
+        slides = fused_slides(own, settings)
+        for how in FUSIONS:
+            score = fuse(slides[[one.task.title for one in own]].to_numpy(), how)
+            frames[FUSED[how]] = _frame(slides, slides["target"] == 1, score, score >= settings.evaluation.threshold)
+        name = network(backbone, settings)
+        for title, frame in frames.items():
+            found = intervals(frame, settings)
+            models.setdefault(title, {}).update(
+                {f"{name}: {'ROC AUC' if m == 'AUC' else m}": found[m] for m in METRICS}
+            )
+    rows = list(dict.fromkeys(row for found in models.values() for row in found))
+    return interval_table(models, load_published("multimag"), 0, published_as={}, metrics=rows)
+
+
+def fused_slides(trained: Sequence[Trained], settings: MultimagSettings) -> pd.DataFrame:
+    """One row a test slide: slide_id, patient_id, target, and its probability at each magnification (NaN: no tiles)."""
+    evaluation = settings.evaluation
+    parts = []
+    for one in trained:
+        rows = slide_scores(one.tested(), ["p1"], evaluation.aggregation, evaluation.top, evaluation.threshold)
+        parts.append(rows.assign(title=one.task.title))
+    whole = pd.concat(parts)
+    scores = whole.pivot_table(index=["slide_id", "patient_id", "target"], columns="title", values="p1")
+    return scores.reindex(columns=[one.task.title for one in trained]).reset_index()

@@ -1,0 +1,1 @@
+"""ZooME: zoom-in attention and metadata embedding on ISIC 2020."""

@@ -1,0 +1,142 @@
+"""Figures of ZooME: ROC and precision-recall curves, calibration, and what each value of the metadata does."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from melano_tf.evaluation.calibration import reliability
+from melano_tf.evaluation.curves import (
+    average_precision_interval,
+    pr_band,
+    precision_recall,
+    roc,
+    roc_band,
+)
+from melano_tf.evaluation.intervals import bootstrap_intervals
+from melano_tf.evaluation.metrics import confusion, metrics_of_counts
+from melano_tf.papers.zoome.models import Network, Trained, proposed
+from melano_tf.papers.zoome.settings import ZoomeSettings
+from melano_tf.papers.zoome.tables import Results, folds_of, pooled, value_table
+from melano_tf.reports.curves import Drawn, pr_figure, reliability_figure, roc_figure
+from melano_tf.reports.figures import blank_figure, save_figure
+from melano_tf.workspace import Run, seed_for
+
+
+def draw_figures(
+    run: Run,
+    settings: ZoomeSettings,
+    rows: Mapping[int, Mapping[str, Network]],
+    results: Results,
+    figures: Sequence[str],
+) -> list[Path]:
+    """Draw the figures asked for, of the networks of the tables asked for; returns the files written.
+
+    Args:
+        rows: {table: {name: network}}.
+    """
+    if not rows:
+        return []
+    panels = {
+        f"Table {'I' * number}": {name: folds_of(results, which, settings) for name, which in networks.items()}
+        for number, networks in rows.items()
+    }
+    written = []
+
+    def save(name: str, figure: Figure) -> None:
+        written.append(save_figure(run.folder / "figures" / f"{name}.png", figure))
+
+    kept = {"repeats": settings.evaluation.repeats, "level": settings.evaluation.level}
+    seed = seed_for(settings.seed, "bands")
+    if "roc" in figures:
+        drawn = {panel: {n: _roc(pooled(f), kept, seed) for n, f in models.items()} for panel, models in panels.items()}
+        save("roc", roc_figure(drawn, _title("ROC", settings)))
+    if "pr" in figures:
+        drawn = {panel: {n: _pr(pooled(f), kept, seed) for n, f in models.items()} for panel, models in panels.items()}
+        save("pr", pr_figure(drawn, _title("Precision and recall", settings)))
+    own = proposed(settings)
+    if (own, 1) not in results:
+        return written
+    folds = folds_of(results, own, settings)
+    if "reliability" in figures:
+        save("reliability", calibration_figure(folds, settings))
+    if "metadata" in figures:
+        save("metadata", values_figure(value_table(folds), _title("ZooME: what a patient's metadata add", settings)))
+    return written
+
+
+def _title(what: str, settings: ZoomeSettings) -> str:
+    return f"{what} ({'PHANTOM images' if not settings.table else 'all folds together'})"
+
+
+def _roc(rows: pd.DataFrame, kept: dict, seed: int) -> Drawn:
+    """All folds' calibrated probabilities in one curve; the band and the area's interval by patient."""
+    y, p, groups = rows["target"].to_numpy(), rows["calibrated"].to_numpy(), rows["group"].tolist()
+    area = bootstrap_intervals(y, p, groups, ("AUC",), seed=seed, **kept)["AUC"]
+    found = metrics_of_counts(confusion(y, rows["called"].to_numpy(float)))
+    return Drawn(
+        roc(y, p), roc_band(y, p, groups, seed=seed, **kept), area, (1 - float(found["SPC"]), float(found["SN"]))
+    )
+
+
+def _pr(rows: pd.DataFrame, kept: dict, seed: int) -> Drawn:
+    y, p, groups = rows["target"].to_numpy(), rows["calibrated"].to_numpy(), rows["group"].tolist()
+    area = average_precision_interval(y, p, groups, seed=seed, **kept)
+    found = metrics_of_counts(confusion(y, rows["called"].to_numpy(float)))
+    operating = (float(found["SN"]), float(found["PPV"]))
+    usable = None if np.isnan(operating).any() else operating
+    return Drawn(precision_recall(y, p), pr_band(y, p, groups, seed=seed, **kept), area, usable)
+
+
+def calibration_figure(folds: Sequence[Trained], settings: ZoomeSettings) -> Figure:
+    """ZooME's reliability on all folds, before and after the temperature of each fold's inner hold-out."""
+    rows = pooled(folds)
+    stages = {"before": "probability", "after temperature scaling": "calibrated"}
+    if not settings.decision.calibrate:
+        stages = {"not calibrated": "probability"}
+    bins = {
+        stage: reliability(
+            rows["target"],
+            rows[column],
+            rows["group"].tolist(),
+            bins=settings.evaluation.bins,
+            by="mass",
+            level=settings.evaluation.level,
+            repeats=settings.evaluation.repeats,
+            seed=seed_for(settings.seed, "reliability"),
+        )
+        for stage, column in stages.items()
+    }
+    return reliability_figure({"ZooME": bins}, _title("Calibration", settings))
+
+
+def values_figure(values: pd.DataFrame, title: str) -> Figure:
+    """Change of the log-odds of melanoma if everybody had a value, against "unknown"; one panel a field.
+
+    Args:
+        values: from `tables.value_table`.
+        title: of the figure.
+    """
+    fields = list(dict.fromkeys(values["field"]))
+    tallest = max(int((values["field"] == field).sum()) for field in fields)
+    figure = blank_figure(4.2 * len(fields), 0.42 * tallest + 1.6)
+    for axis, field in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields, strict=True):
+        part = values[(values["field"] == field) & (values["value"] != "unknown")].reset_index(drop=True)
+        places = np.arange(len(part))[::-1]
+        axis.axvline(0, color="0.6", linewidth=1.0)
+        axis.hlines(places, part["lowest"], part["highest"], color="#0072b2", linewidth=2, alpha=0.6)
+        axis.plot(part["against_unknown"], places, "o", color="#0072b2")
+        names = [
+            f"{value}{' years' * (field == 'age')} ({images} images)"
+            for value, images in zip(part["value"], part["images"], strict=True)
+        ]
+        axis.set_yticks(places, names, fontsize=8)
+        axis.set_ylim(-0.7, len(part) - 0.3)
+        axis.set_xlabel('change of log-odds against "unknown"')
+        axis.set_title(field, fontsize=10)
+        axis.grid(axis="x", alpha=0.3)
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel("points: all judged images given this value; lines: lowest to highest fold", fontsize=8)
+    return figure

@@ -1,0 +1,276 @@
+"""Tables I and II of the paper beside the published numbers, and what the metadata add."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from melano_tf.evaluation.calibration import Calibration, expected_calibration_error
+from melano_tf.evaluation.intervals import Interval, Judged, cohort_intervals
+from melano_tf.evaluation.metrics import binary_metrics, roc_auc
+from melano_tf.papers.zoome.cohort import Cohort
+from melano_tf.papers.zoome.metadata import BLANKED, PERMUTED
+from melano_tf.papers.zoome.models import Network, Trained, proposed, table_1, table_2
+from melano_tf.papers.zoome.settings import ZoomeSettings, changes
+from melano_tf.reports.published import load_published
+from melano_tf.reports.tables import markdown, metric_table, write_table
+from melano_tf.workspace import Run, atomic, seed_for
+
+Results = Mapping[tuple[Network, int | None], Trained]
+PUBLISHED_AS: Mapping[str, str | None] = {
+    "ACC": "Accuracy",
+    "SN": "Sensitivity",
+    "SPC": "Specialty",
+    "AUC": "ROC_AUC",
+}
+METRICS = ("ACC", "SN", "SPC", "AUC")
+HALF = " at 0.5"
+ERRORS = ("ECE", "ECE calibrated")
+TITLES = {
+    1: "Table I: ZooME, networks that it is compared with, and its ablations (validation folds)",
+    2: "Table II: Zoom-SE on ResNet50, metadata embedding on AlexNet (validation folds)",
+}
+METADATA = "What the metadata add (validation folds)"
+NO_CELLS = 0  # number of a table that the paper does not have
+
+
+def make_tables(
+    run: Run,
+    settings: ZoomeSettings,
+    cohort: Cohort,
+    results: Results,
+    tables: tuple[int, ...],
+    say: Callable[[str], None],
+) -> list[Path]:
+    """Make and show the tables asked for; returns the files written, a CSV and a Markdown file each."""
+    written: list[Path] = []
+
+    def show(name: str, frame: pd.DataFrame, title: str, notes: Sequence[str]) -> None:
+        say("")
+        say(markdown(frame, title, notes, models_down=True))
+        written.extend(write_table(run.folder / "tables", name, frame, title, notes, models_down=True))
+
+    for number in tables:
+        rows = table_1(settings) if number == 1 else table_2(settings)
+        folds = {name: folds_of(results, which, settings) for name, which in rows.items()}
+        show(f"table{number}", paper_table(number, folds, settings), TITLES[number], notes_on(number, settings, cohort))
+        more = f"Beside {TITLES[number].partition(':')[0]}: balanced accuracy, and the same networks decided at 0.5"
+        show(f"table{number}-decisions", decision_table(folds), more, notes_on_decisions(folds))
+    if 1 in tables:
+        frame = metadata_table(settings, results)
+        show("metadata", frame, METADATA, notes_on_metadata(settings))
+        written.append(write_values(run, value_table(folds_of(results, proposed(settings), settings))))
+    return written
+
+
+def folds_of(results: Results, which: Network, settings: ZoomeSettings) -> list[Trained]:
+    """One network's trainings, in the order of the folds."""
+    return [results[which, fold] for fold in range(1, settings.folds.count + 1)]
+
+
+def paper_table(number: int, rows: Mapping[str, Sequence[Trained]], settings: ZoomeSettings) -> pd.DataFrame:
+    """A table of the paper: mean ± std over folds, with the interval of the mean by patient."""
+    models = {name: [metrics_of(one) for one in folds] for name, folds in rows.items()}
+    around = {name: intervals_of([judged(one) for one in folds], settings) for name, folds in rows.items()}
+    published = load_published("zoome")
+    return metric_table(models, published, number, published_as=PUBLISHED_AS, metrics=METRICS, ddof=0, intervals=around)
+
+
+def metrics_of(trained: Trained) -> dict[str, float]:
+    """One fold's metrics at the threshold from the inner hold-out."""
+    rows = trained.predictions
+    return binary_metrics(rows["target"], rows["calibrated"], trained.decision.threshold.value)
+
+
+def judged(trained: Trained, column: str = "calibrated") -> Judged:
+    """One fold's predictions for `cohort_intervals`."""
+    rows = trained.predictions
+    return Judged(rows["target"], rows[column], rows["group"].tolist(), trained.decision.threshold.value)
+
+
+def intervals_of(cohorts: Sequence[Judged], settings: ZoomeSettings) -> dict[str, Interval]:
+    """Intervals of the means over folds."""
+    return cohort_intervals(
+        cohorts,
+        METRICS,
+        repeats=settings.evaluation.repeats,
+        level=settings.evaluation.level,
+        seed=seed_for(settings.seed, "intervals"),
+    )
+
+
+def decision_table(rows: Mapping[str, Sequence[Trained]]) -> pd.DataFrame:
+    """What the paper does not print: balanced accuracy, calibration error, and decisions at a probability of 0.5."""
+    models: dict[str, list[dict[str, float]]] = {}
+    names = ("ACC", "SN", "SPC", "BACC")
+    for name, folds in rows.items():
+        models[name] = []
+        for one in folds:
+            y, p, calibrated = (one.predictions[column] for column in ("target", "probability", "calibrated"))
+            half = binary_metrics(y, p, 0.5)
+            found = {"BACC": metrics_of(one)["BACC"], **{f"{key}{HALF}": half[key] for key in names}}
+            errors = {stage: expected_calibration_error(y, v) for stage, v in zip(ERRORS, (p, calibrated), strict=True)}
+            models[name].append(found | errors)
+    metrics = ("BACC", *(f"{key}{HALF}" for key in names), *ERRORS)
+    return metric_table(models, load_published("zoome"), NO_CELLS, published_as={}, metrics=metrics)
+
+
+def notes_on(number: int, settings: ZoomeSettings, cohort: Cohort) -> list[str]:
+    """What a reader must know of the data and settings behind a table."""
+    if not settings.table:
+        notes = ["Ours: PHANTOM images drawn by this program; their numbers say nothing of real skin."]
+    else:
+        notes = [f"Ours: {', '.join(map(str, settings.table))}."]
+    sizes = cohort.records.groupby("fold")["target"].agg(["size", "sum"])
+    how = f"by {cohort.unit}" if settings.folds.by == "patient" else "stratified by class alone"
+    notes.append(
+        f"{len(cohort.records):,} images of {cohort.records['group'].nunique():,} {cohort.unit}s in {len(sizes)} folds "
+        f"{how}: {sizes['size'].min():,} to {sizes['size'].max():,} images, {sizes['sum'].min()} to "
+        f"{sizes['sum'].max()} {cohort.classes[1]}."
+    )
+    if cohort.leaks:
+        kinds = pd.Series([leak.kind for leak in cohort.leaks]).value_counts()
+        counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        notes.append(f"LEAKS, allowed by --allow-leaks, that make these numbers too good: {counted} on two sides.")
+    rule = settings.decision.threshold.rule
+    notes.append(
+        f"ACC, SN and SPC at a threshold chosen on an inner hold-out of training {cohort.unit}s (rule: {rule})"
+        + (", on probabilities calibrated there" if settings.decision.calibrate else "")
+        + "; the paper names none."
+    )
+    notes.append('The paper prints percent; here they are shares. It calls specificity "specialty".')
+    used, paper = settings.network, ZoomeSettings().network
+    places = {1: ("backbone", "maron", "kaur", "alexnet"), 2: ("maron", "alexnet")}[number]
+    if number == 1 and not settings.comparators:
+        places = ("backbone",)
+        notes.append("Maron, Kaur and AlexNet were not run: --comparators.")
+    notes += [
+        f"In the place of the paper's {getattr(paper, place)!r} stands {getattr(used, place)!r}."
+        for place in places
+        if getattr(used, place) != getattr(paper, place)
+    ]
+    if number == 2 or settings.comparators:
+        notes.append(
+            "Maron et al. (Table I) and the plain ResNet50 (Table II) are one network: one training fills both."
+        )
+    if number == 1 and settings.comparators:
+        notes.append("Kaur et al.: the paper does not describe their network; a plain deep CNN stands in.")
+    if differing := len(changes(settings)):
+        notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
+    return notes
+
+
+def notes_on_decisions(rows: Mapping[str, Sequence[Trained]]) -> list[str]:
+    """The threshold and temperature of each fold, and what the temperature did there."""
+    notes = [
+        "BACC at the hold-out's threshold; \"at 0.5\": the network's own probability is at least 0.5.",
+        "ECE: expected calibration error in 15 bins of equal width, before and after the hold-out's temperature.",
+    ]
+    for name, folds in rows.items():
+        thresholds = ", ".join(f"{one.decision.threshold.value:.3f}" for one in folds)
+        fitted = [one.decision.calibration for one in folds if one.decision.calibration is not None]
+        temperatures = f"; temperatures {', '.join(f'{one.temperature:.2f}' for one in fitted)}" if fitted else ""
+        notes.append(f"{name}: thresholds {thresholds}{temperatures}{_limits(fitted)}.")
+    return notes
+
+
+def _limits(fitted: Sequence[Calibration]) -> str:
+    count = sum(one.at_limit for one in fitted)
+    return f" ({count} at the limit of what is tried: not to be trusted)" if count else ""
+
+
+def metadata_table(settings: ZoomeSettings, results: Results) -> pd.DataFrame:
+    """ZooME with metadata as given, blanked, and exchanged between patients; and the network trained without."""
+    folds = folds_of(results, proposed(settings), settings)
+    without = folds_of(results, table_1(settings)["w/o Metadata"], settings)
+    given = {
+        "metadata as given": [judged(one) for one in folds],
+        "metadata blanked": [again(one, BLANKED) for one in folds],
+    }
+    permuted = [judged_permuted(one) for one in folds]
+    models = {name: [_measured(one) for one in cohorts] for name, cohorts in given.items()}
+    models["metadata exchanged between patients"] = [_averaged(several) for several in permuted]
+    models["trained without metadata"] = [metrics_of(one) for one in without]
+    around = {name: intervals_of(cohorts, settings) for name, cohorts in given.items()}
+    around["trained without metadata"] = intervals_of([judged(one) for one in without], settings)
+    return metric_table(models, load_published("zoome"), NO_CELLS, published_as={}, metrics=METRICS, intervals=around)
+
+
+def again(trained: Trained, column: str) -> Judged:
+    """The same network's predictions with other metadata, decided as its own."""
+    rows = trained.predictions
+    calibrated = trained.decision.probability(rows[column])
+    return Judged(rows["target"], calibrated, rows["group"].tolist(), trained.decision.threshold.value)
+
+
+def judged_permuted(trained: Trained) -> list[Judged]:
+    """One for each exchange of the metadata."""
+    names = [str(name) for name in trained.predictions if str(name).startswith(PERMUTED)]
+    return [again(trained, name) for name in names]
+
+
+def _measured(one: Judged) -> dict[str, float]:
+    return binary_metrics(one.y, one.p, one.threshold)
+
+
+def _averaged(several: Sequence[Judged]) -> dict[str, float]:
+    """Mean of each metric over the exchanges of one fold."""
+    found = [_measured(one) for one in several]
+    return {name: float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
+
+
+def notes_on_metadata(settings: ZoomeSettings) -> list[str]:
+    """How the rows were made."""
+    return [
+        "Blanked and exchanged: the network trained with metadata, asked again; its threshold stays as it was.",
+        f"Exchanged: each patient gets another patient's metadata; means over {settings.evaluation.permutations} "
+        "exchanges in each fold.",
+        "What each value of each field does: tables/metadata_values.csv and figures/metadata.png.",
+    ]
+
+
+def value_table(folds: Sequence[Trained]) -> pd.DataFrame:
+    """What each value of each field does, over all folds.
+
+    Returns:
+        One row a value: field, value, images and melanoma (who has it in truth), probability (mean calibrated
+        probability if everybody had it), log_odds (mean), against_unknown (log_odds less those of "unknown"), and
+        lowest, highest (of against_unknown over folds).
+    """
+    parts = []
+    for one in folds:
+        unknown = one.effects[one.effects["value"] == "unknown"].set_index("field")["log_odds"]
+        parts.append(
+            one.effects.assign(
+                against_unknown=one.effects["log_odds"] - one.effects["field"].map(unknown),
+                weight=len(one.predictions),
+            )
+        )
+    values = pd.concat(parts, ignore_index=True)
+    rows = []
+    for (field, value), part in values.groupby(["field", "value"], sort=False):
+        weight = part["weight"]
+        row = {"field": field, "value": value, "images": part["images"].sum(), "melanoma": part["melanoma"].sum()}
+        for name in ("probability", "log_odds", "against_unknown"):
+            row[name] = float(np.average(part[name], weights=weight))
+        rows.append({**row, "lowest": part["against_unknown"].min(), "highest": part["against_unknown"].max()})
+    return pd.DataFrame(rows)
+
+
+def write_values(run: Run, values: pd.DataFrame) -> Path:
+    """Write `tables/metadata_values.csv`."""
+    path = run.path("tables", "metadata_values.csv")
+    with atomic(path) as temporary:
+        values.to_csv(temporary, index=False)
+    return path
+
+
+def pooled(folds: Sequence[Trained]) -> pd.DataFrame:
+    """All folds' predictions, one below the other: each image judged once, by the network that did not see it."""
+    return pd.concat([one.predictions for one in folds], ignore_index=True)
+
+
+def mean_auc(folds: Sequence[Trained]) -> float:
+    """Mean ROC AUC over folds."""
+    return float(np.nanmean([roc_auc(one.predictions["target"], one.predictions["calibrated"]) for one in folds]))

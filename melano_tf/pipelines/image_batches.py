@@ -1,0 +1,170 @@
+"""Batches of images from the cache: each a pure function of (seed, global step), so that any step can be first."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from melano_tf.errors import InputError
+from melano_tf.pipelines.augment import sample_seeds
+from melano_tf.pipelines.geometry import transformed, views
+from melano_tf.pipelines.image_settings import ImageAugmentSettings
+from melano_tf.pipelines.images import ImageCache
+from melano_tf.pipelines.tiles import DECODERS, epoch_order, prepared, python_call
+
+DRAWS = 3
+
+
+def seen(
+    pixels: Any, aspects: Any, output_px: int, augment: ImageAugmentSettings | None = None, seeds: Any = None
+) -> Any:
+    """Stored images as a network sees them: cropped, turned and flipped, or whole; resampled once.
+
+    Whatever batch an image stands in, the result is the same.
+
+    Args:
+        pixels: uint8 (n, px, px, 3), from the cache.
+        aspects: width / height of the pictures, (n,).
+        output_px: side of the result.
+        augment: the augmentation; None: the whole picture, upright.
+        seeds: int64 (n, 2), from `augment.sample_seeds`, where there is an augmentation.
+
+    Returns:
+        uint8 (n, output_px, output_px, 3).
+    """
+    return _compiled(output_px, augment)(pixels, aspects, seeds if augment is not None else tf.zeros([0, 2], tf.int64))
+
+
+@functools.cache
+def _compiled(output_px: int, augment: ImageAugmentSettings | None) -> Any:
+    """One TensorFlow function for each choice, traced once for all data sets."""
+    return tf.function(functools.partial(_seen, output_px=output_px, augment=augment), reduce_retracing=True)
+
+
+def _seen(pixels: Any, aspects: Any, seeds: Any, output_px: int, augment: ImageAugmentSettings | None) -> Any:
+    count = tf.shape(pixels)[0]
+    degrees, zoom, mirrored = tf.zeros([count]), tf.ones([count]), tf.zeros([count], tf.bool)
+    if augment is not None:
+        draws = tf.map_fn(
+            lambda seed: tf.random.stateless_uniform([DRAWS], seed), seeds, fn_output_signature=tf.TensorSpec([DRAWS])
+        )
+        zoom = augment.smallest_crop + (1 - augment.smallest_crop) * draws[:, 0]
+        degrees = augment.rotation * (2 * draws[:, 1] - 1)
+        mirrored = draws[:, 2] < augment.flip
+    height, width = tf.shape(pixels)[1], tf.shape(pixels)[2]
+    transforms = views(degrees, zoom, mirrored, aspects, (height, width), (output_px, output_px))
+    fill = "nearest" if augment is None else augment.fill
+    result = transformed(tf.cast(pixels, tf.float32), transforms, (output_px, output_px), fill)
+    return tf.cast(tf.clip_by_value(tf.round(result), 0, 255), tf.uint8)
+
+
+class ImageBatches:
+    """Endless batches of images for the training loop.
+
+    A batch is a dict: "x": {"image": uint8 (B, px, px, 3) RGB, "metadata": float32 (B, M) where given}; "y" int32 (B,);
+    "weight" float32 (B,); "id" string (B,), the image's name; "row" int64 (B,), its place among those trained on. An
+    epoch's last batch may be smaller.
+
+    Args:
+        cache: the decoded images.
+        image_ids: names of the images to train on, (n,).
+        labels: int (n,).
+        input_px: side of the model's input in pixels.
+        batch: images a batch.
+        seed: the training's seed, below 2**31.
+        metadata: float32 (n, M), or None.
+        augment: the augmentation, None for none.
+        weights: sample weights (n,), None for ones.
+
+    Attributes:
+        steps_per_epoch: batches in an epoch.
+        samples_per_epoch: images in an epoch.
+
+    Raises:
+        InputError: there is nothing to train on.
+    """
+
+    def __init__(
+        self,
+        cache: ImageCache,
+        image_ids: Sequence[str],
+        labels: np.ndarray,
+        input_px: int,
+        batch: int,
+        seed: int,
+        metadata: np.ndarray | None = None,
+        augment: ImageAugmentSettings | None = None,
+        weights: np.ndarray | None = None,
+    ) -> None:
+        if not len(image_ids):
+            raise InputError("no images to train on")
+        count = len(image_ids)
+        self.cache, self.input_px, self.batch, self.seed, self.augment = cache, input_px, batch, seed, augment
+        self._places = cache.rows(image_ids)
+        self._ids = np.array(list(image_ids), dtype=object)
+        self._labels = np.asarray(labels).astype(np.int32)
+        self._metadata = np.zeros((count, 0), np.float32) if metadata is None else np.asarray(metadata, np.float32)
+        self._weights = np.ones(count, np.float32) if weights is None else np.asarray(weights, np.float32)
+        if not count == len(self._labels) == len(self._weights) == len(self._metadata):
+            raise ValueError(f"{count} images, but labels, weights or metadata of another number")
+        # No method of this object here: the circle would keep it in memory until the next collection.
+        self.order = functools.lru_cache(maxsize=2)(functools.partial(epoch_order, self._labels, seed))
+        self.samples_per_epoch = count
+        self.steps_per_epoch = -(-count // batch)
+
+    def _facts(self, step: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What a step holds: pixels, aspects, metadata, rows, labels, weights, ids."""
+        epoch, part = divmod(int(step), self.steps_per_epoch)
+        rows = self.order(epoch)[part * self.batch : (part + 1) * self.batch]
+        places = self._places[rows]
+        facts = (self._metadata[rows], rows, self._labels[rows], self._weights[rows], self._ids[rows])
+        return (self.cache.pixels(places), self.cache.aspects[places], *facts)
+
+    def from_step(self, step: int) -> Iterator[dict[str, Any]]:
+        """Batches from a global step on, without end; nothing before it is read."""
+        types = [tf.uint8, tf.float32, tf.float32, tf.int64, tf.int32, tf.float32, tf.string]
+        px = self.cache.stored_px
+        shapes = [[None, px, px, 3], [None], [None, self._metadata.shape[1]], [None], [None], [None], [None]]
+
+        def load(index: tf.Tensor) -> dict[str, Any]:
+            facts = python_call(self._facts, [index], types)
+            pixels, aspects, metadata, rows, labels, weights, ids = map(tf.ensure_shape, facts, shapes)
+            seeds = sample_seeds(self.seed, index // self.steps_per_epoch, rows)
+            image = seen(pixels, aspects, self.input_px, self.augment, seeds)
+            x = {"image": tf.ensure_shape(image, [None, self.input_px, self.input_px, 3])}
+            if metadata.shape[1]:
+                x["metadata"] = metadata
+            return {"x": x, "y": labels, "weight": weights, "id": ids, "row": rows}
+
+        data = tf.data.Dataset.range(step, np.iinfo(np.int64).max)
+        yield from prepared(data.map(load, num_parallel_calls=DECODERS))
+
+
+def predict_image_batches(
+    cache: ImageCache, image_ids: Sequence[str], input_px: int, batch: int
+) -> Iterator[dict[str, Any]]:
+    """Images in the order given, once, whole and upright: dicts of "x" uint8 (B, px, px, 3) and "row" int64 (B,)."""
+    reader = _Reader(cache, cache.rows(image_ids))
+
+    def load(rows: tf.Tensor) -> dict[str, Any]:
+        pixels, aspects = python_call(reader.read, [rows], [tf.uint8, tf.float32])
+        pixels = tf.ensure_shape(pixels, [None, cache.stored_px, cache.stored_px, 3])
+        return {"x": seen(pixels, tf.ensure_shape(aspects, [None]), input_px), "row": rows}
+
+    if not len(reader.places):
+        return
+    data = tf.data.Dataset.range(len(reader.places)).batch(batch).map(load, num_parallel_calls=DECODERS)
+    yield from prepared(data).as_numpy_iterator()
+
+
+class _Reader:
+    """Some of a cache's images, by their position among these."""
+
+    def __init__(self, cache: ImageCache, places: np.ndarray) -> None:
+        self.cache, self.places = cache, places
+
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels and aspects of rows."""
+        return self.cache.pixels(self.places[rows]), self.cache.aspects[self.places[rows]]

@@ -1,0 +1,169 @@
+"""Trained multimag models at work on one slide, without label or annotation: each magnification, and all together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from melano_tf.errors import InputError
+from melano_tf.evaluation.aggregation import fuse, slide_score
+from melano_tf.models.layers import Preprocess
+from melano_tf.pipelines.store import StoreSettings, write_slide
+from melano_tf.pipelines.tiles import TileImages, predict_batches
+from melano_tf.slides.magnifications import TileGrids
+from melano_tf.training.inference import predict
+from melano_tf.workspace import Sidecar
+
+CHUNK = 64  # tiles in memory at once; it changes memory and speed, not the answer
+
+
+@dataclass(frozen=True)
+class MagnifiedAnswer:
+    """What the models say of one slide.
+
+    Attributes:
+        classes: names in the order of the outputs.
+        probabilities: {magnification: mean probability of each class over its tiles, (classes,)}.
+        fused: mean of those over the magnifications, (classes,).
+        tiles: one row a tile: slide_id, magnification, tile, x, y, w0, h0 (level-0 px), tissue, p0, p1, …
+        images: the tiles as the networks saw them, uint8 (n, px, px, 3), row by row.
+        models: {magnification: the model that judged it}.
+        files: {magnification: that model's file}.
+        left_out: why magnifications have no answer; "" where all have one.
+        grid_positions: positions of all grids before the tissue filter.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: Mapping[str, np.ndarray]
+    fused: np.ndarray
+    tiles: pd.DataFrame
+    images: np.ndarray
+    models: Mapping[str, keras.Model]
+    files: Mapping[str, Path]
+    left_out: str
+    grid_positions: int
+
+    @property
+    def columns(self) -> list[str]:
+        """The tiles' probability columns."""
+        return [f"p{k}" for k in range(len(self.classes))]
+
+
+def judge_magnifications(
+    model: Path, sidecar: Sidecar, slide: Path, slide_id: str, mpp: float | None, scratch: Path
+) -> MagnifiedAnswer:
+    """Cut the slide as the training's slides were cut, and judge each magnification by its own model.
+
+    Args:
+        model: a multimag model's file; its sidecar names the models of the other magnifications beside it.
+        sidecar: its sidecar.
+        slide: the slide file.
+        slide_id: name for messages and files.
+        mpp: µm per pixel where the slide's own metadata is missing or wrong.
+        scratch: folder for the tiles.
+
+    Raises:
+        InputError: the slide cannot be read, is too coarse for every magnification, or holds no tissue; or a model
+            that belongs to this one is missing or has other classes.
+    """
+    cards = _cards(model, sidecar)
+    content = dict(sidecar.preprocessing["grid"])
+    grids = TileGrids(**{**content, "names": tuple(content["names"]), "mpp": tuple(content["mpp"])})
+    store = StoreSettings(**sidecar.preprocessing["store"])
+    row = {"slide_id": slide_id, "path": str(slide), "patient_id": "unknown", "label": "unknown", "mpp": mpp}
+    outcome = write_slide(row, grids, store, scratch)
+    if outcome.status != "done":
+        raise InputError(outcome.reason if slide_id in outcome.reason else f"{slide}: {outcome.reason}")
+    tiles = pd.read_parquet(scratch / f"{slide_id}.parquet")
+    tiles = tiles[tiles["magnification"].isin(cards)].reset_index(drop=True)
+    if tiles.empty:
+        raise InputError(f"{slide}: no tile at {', '.join(cards)}, which these models judge: {outcome.notes}")
+    names = list(dict.fromkeys(tiles["magnification"]))
+    columns = [f"p{k}" for k in range(len(sidecar.classes))]
+    tiles[columns] = 0.0
+    images = np.zeros((len(tiles), sidecar.input_px, sidecar.input_px, 3), np.uint8)
+    files = {name: cards[name][0] for name in names}
+    # Naming the layer imports what registers it; the rest of the models' code is not needed here.
+    own = {"Preprocess": Preprocess}
+    loaded = {file: keras.saving.load_model(file, custom_objects=own) for file in dict.fromkeys(files.values())}
+    for name in names:
+        places = np.flatnonzero(tiles["magnification"] == name)
+        rows = tiles.iloc[places].reset_index(drop=True)
+        seen = TileImages(rows, scratch, sidecar.input_px)
+        batches = list(predict_batches(rows, scratch, sidecar.input_px, CHUNK, seen))
+        images[places] = np.concatenate([batch["x"] for batch in batches])
+        tiles.loc[places, columns] = predict(loaded[files[name]], batches)
+    by_name = {
+        str(name): np.array([slide_score(rows[column], "mean") for column in columns])
+        for name, rows in tiles.groupby("magnification", sort=False)
+    }
+    fused = np.array([fuse([[by_name[name][k] for name in names]], "mean")[0] for k in range(len(columns))])
+    kept = ["slide_id", "magnification", "tile", "x", "y", "w0", "h0", "tissue", *columns]
+    models = {name: loaded[file] for name, file in files.items()}
+    return MagnifiedAnswer(
+        sidecar.classes, by_name, fused, tiles[kept], images, models, files, outcome.notes, outcome.grid_positions
+    )
+
+
+def _cards(model: Path, sidecar: Sidecar) -> dict[str, tuple[Path, Sidecar]]:
+    """The model file and sidecar of each magnification, in the order of the grid."""
+    found: dict[str, tuple[Path, Sidecar]] = {}
+    for path in [model, *(model.parent / name for name in sidecar.companions.values())]:
+        card = Sidecar.read(path)
+        if card.classes != sidecar.classes or card.input_px != sidecar.input_px:
+            raise InputError(f"{path}: its classes or input differ from those of {model.name}; it is of another run")
+        for name in card.preprocessing["magnifications"]:
+            found.setdefault(name, (path, card))
+    return {name: found[name] for name in sidecar.preprocessing["grid"]["names"] if name in found}
+
+
+def magnified_record(answer: MagnifiedAnswer, sidecar: Sidecar, model: Path, slide: Path) -> dict[str, Any]:
+    """The answer in the schema that every model kind's predictions follow (JSON)."""
+    named = {name: dict(zip(answer.classes, map(float, p), strict=True)) for name, p in answer.probabilities.items()}
+    return {
+        "schema": "melano_tf prediction 1",
+        "input": str(slide),
+        "model": {"file": str(model), "kind": sidecar.kind, **sidecar.run},
+        "probabilities": dict(zip(answer.classes, map(float, answer.fused), strict=True)),
+        "calibrated_probabilities": None,
+        "threshold": sidecar.threshold,
+        "threshold_from": sidecar.threshold_from,
+        "decision": answer.classes[decided(answer.fused, sidecar.threshold)],
+        "evidence": {
+            "grid_positions": answer.grid_positions,
+            "tissue_tiles": len(answer.tiles),
+            "magnifications": {
+                name: {
+                    "tiles": int((answer.tiles["magnification"] == name).sum()),
+                    "model": answer.files[name].name,
+                    "probabilities": named[name],
+                }
+                for name in named
+            },
+            "left_out": answer.left_out,
+            "combined_by": "mean of the magnifications' probabilities, each the mean over its tiles",
+        },
+        "caveat": "Research only; not a medical device. Trained on "
+        + ("phantom slides: it knows nothing of real skin." if sidecar.run.get("slides") is None else "one cohort."),
+    }
+
+
+def decided(probability: np.ndarray, threshold: float) -> int:
+    """The class that is called: of two by the threshold on the second, of more the most probable."""
+    return int(probability[1] >= threshold) if len(probability) == 2 else int(np.argmax(probability))
+
+
+def shown_tiles(answer: MagnifiedAnswer, threshold: float) -> pd.DataFrame:
+    """The tiles that Figure 2 shows of a slide without label: of each magnification and class the surest tile called
+    it; with `row` (place in `images`), `called` (class index) and `sure` (its probability)."""
+    values = answer.tiles[answer.columns].to_numpy(float)
+    called = np.array([decided(one, threshold) for one in values])
+    sure = values[np.arange(len(values)), called]
+    rows = answer.tiles.assign(row=np.arange(len(values)), called=called, sure=sure)
+    best = rows.sort_values(["sure", "tile"], ascending=[False, True], kind="stable")
+    best = best.groupby(["magnification", "called"], sort=False).head(1)
+    return best.sort_values(["row"]).sort_values("called", ascending=False, kind="stable").reset_index(drop=True)

@@ -1,0 +1,88 @@
+"""`check`: counts, copies, folds; a fault where a run could not start; bad input in one clear line."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from melano_tf.commands.check import CheckSettings, check
+from melano_tf.dermoscopy.phantom import PhantomDermoscopy, draw_dermoscopy
+from melano_tf.dermoscopy.phantom_cohort import PhantomDermoscopySettings
+from melano_tf.run import main
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> PhantomDermoscopy:
+    settings = PhantomDermoscopySettings(patients=36, height_px=64, duplicate_share=0.06)
+    return draw_dermoscopy(tmp_path_factory.mktemp("check") / "set", settings, seed=2)
+
+
+def lines_of(settings: CheckSettings) -> tuple[int, str]:
+    shown: list[str] = []
+    code = check(settings, shown.append)
+    return code, "\n".join(shown)
+
+
+def test_it_says_what_the_set_holds(drawn: PhantomDermoscopy, tmp_path: Path) -> None:
+    tables = tuple(drawn.tables.values())
+    code, shown = lines_of(CheckSettings(tables, (drawn.images,), tmp_path / "found", folds=3))
+    assert code == 0, shown
+    truth = pd.read_csv(drawn.truth)
+    assert f"rows: {len(truth):,} (official: 33,126)" in shown
+    assert f"class melanoma: {truth['label'].eq('melanoma').sum()}" in shown
+    assert "exact duplicate pairs" in shown and "listed duplicate pairs" in shown
+    assert "3 folds by patient:" in shown and "a run could start" in shown
+    copies = pd.read_csv(tmp_path / "found" / "copies.csv")
+    assert truth["copy"].eq("exact").sum() <= len(copies)
+    assert len(pd.read_csv(tmp_path / "found" / "records.csv")) == len(truth)
+    assert json.loads((tmp_path / "found" / "check.json").read_text())["dataset"] == "isic2020"
+
+
+def test_without_images_only_the_tables_are_looked_at(drawn: PhantomDermoscopy) -> None:
+    code, shown = lines_of(CheckSettings((drawn.tables["ground_truth"],), folds=3))
+    assert code == 0 and "without a file" not in shown and "folds by patient" in shown
+
+
+def test_classes_too_small_for_the_folds_are_a_fault(drawn: PhantomDermoscopy) -> None:
+    code, shown = lines_of(CheckSettings((drawn.tables["ground_truth"],), folds=35))
+    assert code == 2 and "WRONG  class melanoma" in shown and "ask for fewer folds" in shown
+
+
+def test_bad_files_are_named(drawn: PhantomDermoscopy, tmp_path: Path) -> None:
+    truth = pd.read_csv(drawn.tables["ground_truth"])
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names = truth["image_name"].tolist()
+    for name in names[3:]:
+        (folder / f"{name}.jpg").write_bytes((drawn.images / f"{name}.jpg").read_bytes())
+    (folder / f"{names[0]}.jpg").write_text("not an image")
+    whole = (drawn.images / f"{names[1]}.jpg").read_bytes()
+    (folder / f"{names[1]}.jpg").write_bytes(whole[: len(whole) // 2])
+    upright = Image.open(drawn.images / f"{names[2]}.jpg")
+    exif = upright.getexif()
+    exif[274] = 6
+    upright.save(folder / f"{names[2]}.jpg", exif=exif)
+    code, shown = lines_of(CheckSettings((drawn.tables["ground_truth"],), (folder,), folds=3))
+    assert code == 0
+    assert "1 unreadable images" in shown and "neither a JPEG nor a PNG" in shown
+    assert f"unreadable: {names[1]}" in shown
+    assert "1 images with an EXIF orientation (ignored)" in shown
+
+
+def test_bad_input_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    assert main(["check", "--table", str(tmp_path / "other.csv")]) == 2
+    assert "none of the ISIC 2018, 2019 or 2020 tables" in capsys.readouterr().err
+    assert main(["check", "--table", str(tmp_path / "missing.csv")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_the_official_table(real_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = real_data / "isic2020"
+    names = ("ISIC_2020_Training_GroundTruth.csv", "ISIC_2020_Training_Duplicates.csv")
+    assert main(["check", "--table", *(str(folder / name) for name in names)]) == 0
+    shown = capsys.readouterr().out
+    assert "rows: 33,126 (as published)" in shown and "58 to 59 melanoma" in shown
+    assert "listed duplicate pairs: 425 (as published)" in shown

@@ -1,0 +1,62 @@
+"""Intervals of means over validation cohorts: against a loop that resamples patients by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from melano_tf.evaluation.intervals import Judged, bootstrap_intervals, cohort_intervals, group_draws
+from melano_tf.evaluation.metrics import binary_metrics
+
+
+def cohort(seed: int, patients: int, threshold: float) -> Judged:
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(patients), rng.integers(1, 5, patients))
+    y = (rng.uniform(size=len(groups)) < 0.4).astype(int)
+    p = np.clip(0.3 * y + rng.uniform(0, 0.7, len(groups)), 0, 1).round(2)
+    return Judged(y, p, [f"P{group}" for group in groups], threshold)
+
+
+def test_one_cohort_is_the_plain_bootstrap() -> None:
+    one = cohort(1, 12, 0.4)
+    ours = cohort_intervals([one], repeats=300, seed=7)
+    assert ours == bootstrap_intervals(one.y, one.p, one.groups, threshold=0.4, repeats=300, seed=7)
+
+
+def test_two_cohorts_against_a_loop() -> None:
+    cohorts = [cohort(2, 9, 0.5), cohort(3, 15, 0.35)]
+    found = cohort_intervals(cohorts, ("AUC", "SN", "ACC"), repeats=200, level=0.9, seed=4)
+    for name in ("AUC", "SN", "ACC"):
+        means = np.zeros(200)
+        for number, one in enumerate(cohorts):
+            index, draws = group_draws(one.groups, 200, 4 + number)
+            for repeat in range(200):
+                rows = np.repeat(np.arange(len(index)), draws[repeat][index])
+                means[repeat] += binary_metrics(one.y[rows], one.p[rows], one.threshold)[name] / 2
+        low, high = np.nanquantile(means, [0.05, 0.95])
+        assert found[name].low == pytest.approx(low) and found[name].high == pytest.approx(high)
+        value = np.mean([binary_metrics(one.y, one.p, one.threshold)[name] for one in cohorts])
+        assert found[name].value == pytest.approx(value)
+        assert (found[name].groups, found[name].repeats, found[name].level) == (24, 200, 0.9)
+
+
+def test_a_cohort_that_leaves_a_metric_undefined_is_left_out_of_the_mean() -> None:
+    one = cohort(5, 10, 0.5)
+    without = Judged(np.zeros(6, int), np.linspace(0, 1, 6), list("abcdef"), 0.5)
+    found = cohort_intervals([one, without], ("SN", "SPC"), repeats=100, seed=1)
+    assert found["SN"].value == binary_metrics(one.y, one.p, 0.5)["SN"]
+    assert not math.isnan(found["SN"].low)
+    nothing = cohort_intervals([without], ("SN",), repeats=50)["SN"]
+    assert math.isnan(nothing.value) and math.isnan(nothing.low) and nothing.undefined == 50
+
+
+def test_more_patients_make_narrower_intervals() -> None:
+    few, many = (cohort_intervals([cohort(6, n, 0.5)], ("AUC",), repeats=400)["AUC"] for n in (10, 160))
+    assert many.high - many.low < 0.6 * (few.high - few.low)
+
+
+def test_no_cohorts_and_unknown_metrics_are_refused() -> None:
+    with pytest.raises(ValueError, match="no cohorts"):
+        cohort_intervals([])
+    with pytest.raises(ValueError, match="unknown metrics"):
+        cohort_intervals([cohort(1, 5, 0.5)], ("SE",))

@@ -1,0 +1,231 @@
+"""The parts of the multimag recipe that need no training: settings, tasks, quotas, choosing rules, published cells."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.papers.multimag.figures import chosen_tiles, sampled
+from melano_tf.papers.multimag.models import Trained, balanced_loss
+from melano_tf.papers.multimag.settings import STEPS, changes, preset
+from melano_tf.papers.multimag.tables import judged
+from melano_tf.papers.multimag.tasks import fair_shares, missing_classes, task_tiles, tasks_of
+from melano_tf.reports.published import load_published, table_of
+
+PAPER = preset("paper")
+
+
+def test_the_paper_preset_holds_the_papers_numbers():
+    assert changes(PAPER) == []
+    assert dict(zip(PAPER.grid.names, PAPER.grid.mpp, strict=True)) == {"4x": 5, "10x": 1, "20x": 0.5, "40x": 0.275}
+    assert (PAPER.split.test_share, PAPER.split.validation_share) == (0.15, 0.15)
+    assert PAPER.caps.separate == (49_533, 104_816, 101_070, 101_034)
+    assert PAPER.caps.mixed == (69_020, 40_928, 48_284, 43_430)
+    assert (PAPER.caps.melanoma, PAPER.caps.nevus, PAPER.caps.nevi) == (30_012, 70_003, 33_336)
+    assert (PAPER.model.backbones, PAPER.model.weights) == (("resnet50", "vgg19"), "imagenet")
+    assert (PAPER.store.stored_px, PAPER.model.input_px) == (256, 256)
+    PAPER.check()
+
+
+def test_every_change_of_the_demo_is_named():
+    names = {name for name, _, _ in changes(preset("demo"))}
+    assert {"model.backbones", "model.input_px", "model.epochs", "caps.separate", "store.stored_px"} <= names
+    assert preset("demo").model.input_px <= 96
+    preset("demo").check()
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"caps": dataclasses.replace(PAPER.caps, separate=(1, 2))}, "caps.separate"),
+        ({"caps": dataclasses.replace(PAPER.caps, nevi=0)}, "at least 1"),
+        ({"model": dataclasses.replace(PAPER.model, backbones=("vgg19", "vgg19"))}, "each once"),
+        ({"show": dataclasses.replace(PAPER.show, magnification="5x")}, "'5x' is none of 4x"),
+        ({"evaluation": dataclasses.replace(PAPER.evaluation, threshold=1.0)}, "threshold"),
+    ],
+)
+def test_settings_that_do_not_go_together(wrong, words):
+    with pytest.raises(InputError, match=words):
+        dataclasses.replace(PAPER, **wrong).check()
+
+
+def test_lists_given_as_text():
+    assert dataclasses.replace(PAPER, tables="4, 2").chosen_tables() == (2, 4)
+    assert dataclasses.replace(PAPER, steps="figures,tiles").chosen_steps() == ("tiles", "figures")
+    assert PAPER.chosen_steps() == STEPS
+    for wrong in ({"tables": "5"}, {"figures": "3"}, {"steps": "dance"}):
+        settings = dataclasses.replace(PAPER, **wrong)
+        with pytest.raises(InputError):
+            (settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps())
+
+
+def test_allow_upsampling_lifts_the_rule():
+    assert PAPER.grids().most_enlargement == 0.1
+    assert dataclasses.replace(PAPER, allow_upsampling=True).grids().most_enlargement is None
+
+
+@pytest.mark.parametrize(
+    "available, total, shares",
+    [
+        ([10, 10, 10], 6, [2, 2, 2]),
+        ([10, 10, 10], 7, [3, 2, 2]),
+        ([1, 10, 10], 9, [1, 4, 4]),
+        ([1, 2, 10], 100, [1, 2, 10]),
+        ([0, 0], 5, [0, 0]),
+        ([5, 0, 9], 8, [4, 0, 4]),
+    ],
+)
+def test_fair_shares(available, total, shares):
+    assert fair_shares(available, total) == shares
+
+
+def tiles_of(counts: dict[tuple[str, str], int], slides: int = 4) -> pd.DataFrame:
+    """Tiles by (diagnosis, magnification), spread over that many slides of each diagnosis, one a patient."""
+    parts = ["training", "training", "validation", "test"]
+    rows = []
+    for (label, name), count in counts.items():
+        for number in range(count):
+            slide = number % slides
+            rows.append((f"{label}{slide}", f"p{label}{slide}", label, name, number, parts[slide]))
+    return pd.DataFrame(rows, columns=["slide_id", "patient_id", "label", "magnification", "tile", "part"])
+
+
+EVEN = tiles_of({(label, name): 40 for label in ("MM", "IN", "CN", "JN") for name in PAPER.grid.names})
+
+
+def capped(**caps) -> object:
+    return dataclasses.replace(PAPER, caps=dataclasses.replace(PAPER.caps, **caps))
+
+
+def test_experiment_1_is_half_melanoma_and_a_third_of_the_rest_each_nevus():
+    tasks = tasks_of(1, capped(separate=(24, 60, 1000, 7)), EVEN)
+    assert [task.title for task in tasks] == list(PAPER.grid.names)
+    counts = [task_tiles(task, EVEN, 0)["label"].value_counts().to_dict() for task in tasks]
+    assert counts[0] == {"MM": 12, "IN": 4, "CN": 4, "JN": 4}
+    assert counts[1] == {"MM": 30, "IN": 10, "CN": 10, "JN": 10}
+    assert counts[2] == {"MM": 40, "IN": 40, "CN": 40, "JN": 40}  # all that there are
+    assert sum(counts[3].values()) == 7 and counts[3]["MM"] == 4
+
+
+def test_experiment_2_pools_all_magnifications_alike():
+    [task] = tasks_of(2, capped(mixed=(20, 8, 9, 4000)), EVEN)
+    tiles = task_tiles(task, EVEN, 0)
+    found = {label: rows["magnification"].value_counts().to_dict() for label, rows in tiles.groupby("label")}
+    assert found["MM"] == dict.fromkeys(PAPER.grid.names, 5)
+    assert found["IN"] == dict.fromkeys(PAPER.grid.names, 2)
+    assert sorted(found["CN"].values()) == [2, 2, 2, 3]
+    assert found["JN"] == dict.fromkeys(PAPER.grid.names, 40)
+    assert task.class_names == ("nevus", "MM")
+
+
+def test_experiments_3_and_4_use_40x_alone():
+    tasks = tasks_of(3, capped(melanoma=10, nevus=20), EVEN)
+    assert [task.title for task in tasks] == ["MM vs. IN", "MM vs. CN", "MM vs. JN"]
+    for task, label in zip(tasks, ("IN", "CN", "JN"), strict=True):
+        tiles = task_tiles(task, EVEN, 0)
+        assert set(tiles["magnification"]) == {"40x"}
+        assert tiles["label"].value_counts().to_dict() == {"MM": 10, label: 20}
+        assert set(tiles.loc[tiles["label"] == "MM", "target"]) == {1}
+    [task] = tasks_of(4, capped(nevi=6), EVEN)
+    assert task.class_names == ("IN", "CN", "JN")
+    assert task_tiles(task, EVEN, 0)["target"].value_counts().to_dict() == {0: 6, 1: 6, 2: 6}
+
+
+def test_thinning_takes_the_same_share_of_every_slide_and_only_the_seed_matters():
+    [*_, task] = tasks_of(1, capped(separate=(9, 9, 9, 24)), EVEN)
+    tiles = task_tiles(task, EVEN, 3)
+    melanoma = tiles[tiles["label"] == "MM"]["slide_id"].value_counts()
+    assert melanoma.to_dict() == {"MM0": 3, "MM1": 3, "MM2": 3, "MM3": 3}
+    shuffled = EVEN.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(task_tiles(task, EVEN, 3), tiles)
+    again = task_tiles(task, shuffled, 3)
+    assert again["slide_id"].value_counts().to_dict() == tiles["slide_id"].value_counts().to_dict()
+    assert not task_tiles(task, EVEN, 4).equals(tiles)
+
+
+def test_what_a_task_lacks_is_said():
+    [task] = tasks_of(4, PAPER, EVEN)
+    assert missing_classes(task, task_tiles(task, EVEN, 0)) == ""
+    fewer = EVEN[~((EVEN["label"] == "JN") & (EVEN["part"] == "test"))]
+    assert missing_classes(task, task_tiles(task, fewer, 0)) == "no JN in the test part"
+    coarse = EVEN[EVEN["magnification"] != "40x"]
+    assert missing_classes(task, task_tiles(task, coarse, 0)) == "no slide has tiles at 40x"
+
+
+def trained(number: int, rows: pd.DataFrame) -> Trained:
+    task = tasks_of(number, PAPER, EVEN)[-1]
+    return Trained(task, "resnet50", "key", None, rows)
+
+
+def predictions(p1: list[float], target: list[int], slides: list[str]) -> pd.DataFrame:
+    frame = pd.DataFrame({"slide_id": slides, "target": target, "p0": 1 - np.array(p1), "p1": p1})
+    return frame.assign(patient_id=frame["slide_id"], label="MM", part="test", magnification="40x", tile=range(len(p1)))
+
+
+def test_figure_2_shows_the_surest_right_and_wrong_tiles_one_a_slide():
+    rows = predictions([0.9, 0.95, 0.2, 0.7, 0.6, 0.1], [1, 1, 1, 0, 0, 0], ["a", "a", "b", "c", "d", "e"])
+    one = trained(1, rows)
+    right = chosen_tiles(one, 0.5, 2, right=True)
+    assert right["tile"].tolist() == [1, 5]
+    wrong = chosen_tiles(one, 0.5, 1, right=False)
+    assert wrong["tile"].tolist() == [2, 3]
+    assert wrong["sure"].tolist() == pytest.approx([0.8, 0.7])
+    assert chosen_tiles(trained(1, rows.iloc[:2]), 0.5, 2, right=False).empty
+
+
+def test_slides_are_judged_by_the_chosen_aggregation():
+    rows = predictions([0.9, 0.2, 0.2, 0.6, 0.6, 0.1], [1, 1, 1, 0, 0, 0], list("aaabbb"))
+    one = trained(1, rows)
+    found = {}
+    for how in ("mean", "majority", "top"):
+        evaluation = dataclasses.replace(PAPER.evaluation, aggregation=how, top=1)
+        found[how] = judged(one, dataclasses.replace(PAPER, evaluation=evaluation), "slides")[""]
+    assert found["mean"]["score"].tolist() == pytest.approx([1.3 / 3, 1.3 / 3])
+    assert found["majority"]["score"].tolist() == pytest.approx([1 / 3, 2 / 3])
+    assert found["majority"]["called"].tolist() == [0, 1]
+    assert found["top"]["score"].tolist() == [0.9, 0.6]
+    assert len(judged(one, PAPER, "tiles")[""]) == 6
+
+
+def test_three_classes_are_judged_each_against_the_rest():
+    rows = predictions([0.3, 0.5], [0, 2], ["a", "b"]).assign(p0=[0.6, 0.1], p2=[0.1, 0.4])
+    found = judged(trained(4, rows), PAPER, "tiles")
+    assert list(found) == ["IN", "CN", "JN"]
+    assert found["IN"]["called"].tolist() == [1, 0] and found["IN"]["truth"].tolist() == [1, 0]
+    assert found["JN"]["called"].tolist() == [0, 0] and found["JN"]["truth"].tolist() == [0, 1]
+
+
+def test_samples_come_from_several_slides_and_of_each_from_inside_the_outline():
+    rows = EVEN[(EVEN["label"] == "MM") & (EVEN["magnification"] == "40x")].assign(tumour=0.3)
+    rows.loc[rows["tile"].isin([4, 5, 6, 7]), "tumour"] = 1.0
+    picked = sampled(rows, 3, np.random.default_rng(0))
+    assert picked["slide_id"].nunique() == 3
+    assert set(picked["tumour"]) == {1.0}
+    assert len(sampled(rows, 99, np.random.default_rng(0))) == 40
+
+
+def test_the_validation_loss_counts_each_class_alike():
+    probability = np.array([[0.9, 0.1]] * 99 + [[0.5, 0.5]])
+    loss = balanced_loss(np.array([0] * 99 + [1]), probability)
+    assert loss == pytest.approx((-np.log(0.9) - np.log(0.5)) / 2)
+
+
+def test_the_published_cells():
+    cells = load_published("multimag")
+    assert cells["table"].value_counts().to_dict() == {1: 4, 2: 8, 3: 24, 4: 24}
+    assert (cells["table"] > 1).sum() == 56  # the legible ones
+    assert cells[cells["table"] == 1]["flag"].tolist() == ["inferred"] * 4
+    for value, words in cells[["value", "words"]].itertuples(index=False):
+        assert float(words.split()[-1]) == value
+    suspect = cells[cells["flag"] == "suspect"]
+    assert set(suspect["table"]) == {3} and set(suspect["row"]) == {"AUC"} and len(suspect) == 6
+    for table in (2, 3, 4):
+        found = table_of(cells, table)
+        for column in dict.fromkeys(column for _, column in found):
+            half = (found["Sensitivity", column].value + found["Specificity", column].value) / 2
+            # The area under a ROC curve through a point is at least the mean of its sensitivity and specificity.
+            assert (found["AUC", column].value < half - 0.001) == (table == 3), column
+    assert table_of(cells, 3)["F1", "MM vs. IN Vgg19"].value == 0.89  # section 4.2.3: the hardest
+    assert table_of(cells, 3)["F1", "MM vs. JN ResNet50"].value == 0.98  # and the easiest

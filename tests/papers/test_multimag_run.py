@@ -1,0 +1,245 @@
+"""The multimag recipe from end to end on phantom slides: one tiny run, looked at from all sides."""
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from melano_tf.evaluation.aggregation import fuse
+from melano_tf.slides.slide import Slide
+from melano_tf.workspace import Sidecar, file_sha256, read_json
+from tests.papers.tiny import CHECKOUT, TinyRun, command
+from tests.papers.tiny_multimag import EVERYTHING, TINY
+
+PUBLISHED_CELLS = {1: 4, 2: 8, 3: 24, 4: 24}
+NAMES = ("4x", "10x", "20x", "40x")
+BACKBONES = ("standin_residual", "standin")
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """What each trained model of a run holds, by the digest of its weights."""
+    return {path.name: Sidecar.read(path).run["weights_sha256"] for path in sorted((folder / "models").glob("*.keras"))}
+
+
+@pytest.fixture
+def copy(multimag_run: TinyRun, tmp_path: Path) -> Path:
+    """A copy of the shared run that a test may change."""
+    return Path(shutil.copytree(multimag_run.folder, tmp_path / "run"))
+
+
+def test_it_says_first_what_it_is_and_last_what_it_found(multimag_run):
+    lines = multimag_run.first.shown.splitlines()
+    assert "PHANTOMS" in lines[1]
+    assert any("model.backbones" in line and "(paper: ['resnet50', 'vgg19'])" in line for line in lines)
+    assert sum(line.startswith("test      melanoma by slide") and "interval" in line for line in lines[-14:]) == 4
+    assert str(multimag_run.folder / "run.json") in lines[-1]
+    assert "Traceback" not in multimag_run.first.errors
+
+
+@pytest.mark.parametrize("number", PUBLISHED_CELLS)
+@pytest.mark.parametrize("unit", ["", "-slides"])
+def test_each_table_stands_beside_the_published_one(multimag_run, number, unit):
+    table = pd.read_csv(multimag_run.folder / "tables" / f"table{number}{unit}.csv")
+    compared = table[table["published"].notna()]
+    assert len(compared) == PUBLISHED_CELLS[number]
+    assert compared["cohorts"].notna().all()
+    assert set(table["row"]) == {"F1S", "SN", "SPC", "AUC", "PPV"}
+    text = (multimag_run.folder / "tables" / f"table{number}{unit}.md").read_text()
+    assert text in multimag_run.first.shown
+    assert "PHANTOM" in text
+
+
+def test_table_1_has_all_four_magnifications_in_the_papers_order(multimag_run):
+    table = pd.read_csv(multimag_run.folder / "tables" / "table1.csv")
+    expected = [f"{name} {network}" for name in NAMES for network in ("ResNet50", "Vgg19")]
+    assert list(dict.fromkeys(table["column"])) == expected
+
+
+def test_aggregation_and_fusion_have_tables_of_their_own(multimag_run):
+    folder = multimag_run.folder / "tables"
+    ways = pd.read_csv(folder / "aggregation.csv")
+    assert set(ways["column"]) == {"mean probability", "majority of tiles", "mean of the top tiles"}
+    assert len(ways) == 3 * 2 * 2 * (4 + 1)
+    fusion = pd.read_csv(folder / "fusion.csv")
+    assert list(dict.fromkeys(fusion["column"])) == [*NAMES, "mean of probabilities", "mean of log-odds"]
+
+
+def test_no_patient_stands_in_two_parts(multimag_run):
+    record = read_json(multimag_run.folder / "run.json")
+    parts = {name: set(patients) for name, patients in record["parts"].items()}
+    assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 12
+    for path in (multimag_run.folder / "predictions").glob("*.parquet"):
+        rows = pd.read_parquet(path)
+        for part, own in rows.groupby("part"):
+            assert part in ("validation", "test")
+            assert set(own["patient_id"]) <= parts[part]
+
+
+def test_quotas_hold_over_all_parts(multimag_run):
+    predictions = multimag_run.folder / "predictions"
+    for name, most in zip(NAMES, (40, 60, 80, 120), strict=True):
+        assert 0 < len(pd.read_parquet(predictions / f"melanoma-{name}-standin.parquet")) <= most
+    mixed = pd.read_parquet(predictions / "melanoma-mixed-standin.parquet")
+    assert set(mixed["magnification"]) >= {"10x", "20x", "40x"}
+    nevi = pd.read_parquet(predictions / "nevi-standin.parquet")
+    assert set(nevi["label"]) == {"IN", "CN", "JN"}
+    np.testing.assert_allclose(nevi[["p0", "p1", "p2"]].sum(axis=1), 1, atol=1e-5)
+
+
+def test_every_model_stands_with_its_sidecar_and_names_its_siblings(multimag_run):
+    assert len(weights(multimag_run.folder)) == 2 * (4 + 1 + 3 + 1)
+    card = Sidecar.read(multimag_run.folder / "models" / "melanoma-10x-standin.keras")
+    assert card.kind == "multimag"
+    assert card.classes == ("nevus", "MM")
+    assert set(card.companions) == {"melanoma-4x", "melanoma-20x", "melanoma-40x"}
+    assert all((multimag_run.folder / "models" / name).is_file() for name in card.companions.values())
+    assert card.preprocessing["magnifications"] == ["10x"]
+
+
+def test_the_history_says_which_epoch_was_kept(multimag_run):
+    for path in (multimag_run.folder / "history").glob("*.csv"):
+        history = pd.read_csv(path)
+        assert history["kept"].sum() == 1
+        assert history.loc[history["kept"] == 1, "validation_loss"].item() == history["validation_loss"].min()
+
+
+def test_the_record_is_complete(multimag_run):
+    record = read_json(multimag_run.folder / "run.json")
+    assert record["recipe"] == "multimag"
+    assert len(record["durations"]) == 1 + 2 * (4 + 1 + 3 + 1)
+    inputs = read_json(multimag_run.folder / "inputs.json")
+    slide = next(path for path in inputs if path.endswith(".tiff"))
+    assert inputs[slide]["sha256"] == file_sha256(Path(slide))
+    assert not (multimag_run.folder / "work").exists()
+
+
+def test_figures_are_pictures_with_something_in_them(multimag_run):
+    pictures = sorted((multimag_run.folder / "figures").glob("*.png"))
+    names = {path.stem for path in pictures}
+    assert {"figure1", "faithfulness-standin"} <= names
+    assert any(name.startswith("figure2-") for name in names)
+    for path in pictures:
+        image = cv2.imread(str(path))
+        assert min(image.shape[:2]) > 200
+        assert image.std() > 20
+
+
+def test_the_maps_are_measured_beside_the_baselines(multimag_run):
+    table = pd.read_csv(multimag_run.folder / "tables" / "faithfulness-standin_residual.csv")
+    assert {"CAM", "Grad-CAM", "Grad-CAM++", "random map", "centre", "tissue mask"} <= set(table["column"])
+    assert "CAM, weights randomised" in set(table["column"])
+    assert set(table["row"]) == {"energy inside the cells", "pointing game", "deletion area", "insertion area"}
+    values = table.loc[table["ours"].notna(), "ours"]
+    assert values.between(0, 1).all()
+
+
+def test_the_same_command_again_repeats_nothing(copy, inside):
+    before = weights(copy)
+    again = inside("multimag", "--out", str(copy), *TINY, *EVERYTHING)
+    assert again.code == 0, again.errors
+    assert "did 0 steps, kept 19 finished ones" in again.shown
+    assert weights(copy) == before
+
+
+def test_another_aggregation_trains_nothing_and_another_cap_only_its_own(copy, inside):
+    before = weights(copy)
+    changed = inside(
+        *("multimag", "--out", str(copy), *TINY, "--tables", "1,2", "--steps", "tables"),
+        *("--evaluation.aggregation", "top", "--caps.separate", "40", "60", "80", "100"),
+    )
+    assert changed.code == 0, changed.errors
+    assert "did 2 steps" in changed.shown
+    after = weights(copy)
+    assert {name for name in after if after[name] != before[name]} == {f"melanoma-40x-{b}.keras" for b in BACKBONES}
+
+
+@pytest.mark.parametrize("notebook", sorted(path.name for path in (CHECKOUT / "experiments").glob("multimag_*.py")))
+def test_notebooks_run_as_scripts_and_train_nothing_again(multimag_run, copy, notebook, inside, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [notebook, "--run", str(copy)])
+    runpy.run_path(str(CHECKOUT / "experiments" / notebook), run_name="__main__")
+    assert "did 0 steps" in capsys.readouterr().out
+    assert weights(copy) == weights(multimag_run.folder)
+
+
+def test_predict_judges_every_magnification_and_draws_a_map_of_each(multimag_run, tmp_path, inside):
+    predictions = multimag_run.folder / "predictions"
+    rows = pd.read_parquet(predictions / "melanoma-4x-standin.parquet")
+    slide_id = rows.loc[rows["part"] == "test", "slide_id"].iloc[0]
+    [slide] = (multimag_run.folder / "phantoms").rglob(f"{slide_id}.tiff")
+    model = multimag_run.folder / "models" / "melanoma-20x-standin.keras"
+    done = inside("predict", "--model", str(model), "--input", str(slide), "--out", str(tmp_path))
+    assert done.code == 0, done.errors
+    answer = json.loads((tmp_path / "prediction.json").read_text())
+    assert sum(answer["probabilities"].values()) == pytest.approx(1.0)
+    found = answer["evidence"]["magnifications"]
+    assert list(found) == list(NAMES)
+    scores = [[one["probabilities"]["MM"] for one in found.values()]]
+    assert answer["probabilities"]["MM"] == pytest.approx(fuse(scores, "mean")[0])
+    for name in NAMES:
+        assert (tmp_path / f"{slide_id}-{name}.png").stat().st_size > 10_000
+        assert found[name]["model"] == f"melanoma-{name}-standin.keras"
+    tiles = pd.read_csv(tmp_path / "tiles.csv")
+    assert len(tiles) == answer["evidence"]["tissue_tiles"] > 0
+    outlines = json.loads((tmp_path / "tiles.geojson").read_text())
+    assert len(outlines["features"]) == len(tiles)
+    assert (tmp_path / "figure2.png").is_file()
+
+
+def test_predict_gives_the_runs_own_numbers_for_the_same_tiles(multimag_run, tmp_path, inside):
+    tested = pd.read_parquet(multimag_run.folder / "predictions" / "melanoma-40x-standin.parquet")
+    tested = tested[tested["part"] == "test"]
+    slide_id = tested["slide_id"].iloc[0]
+    [slide] = (multimag_run.folder / "phantoms").rglob(f"{slide_id}.tiff")
+    model = multimag_run.folder / "models" / "melanoma-40x-standin.keras"
+    done = inside("predict", "--model", str(model), "--input", str(slide), "--out", str(tmp_path))
+    assert done.code == 0, done.errors
+    places = pd.read_parquet(multimag_run.folder / "tiles" / "tiles.parquet")[["slide_id", "tile", "x", "y"]]
+    own = tested[tested["slide_id"] == slide_id].merge(places, on=["slide_id", "tile"])
+    shown = pd.read_csv(tmp_path / "tiles.csv")
+    shown = shown[shown["magnification"] == "40x"]
+    both = own.merge(shown, on=["x", "y"], suffixes=("_run", "_shown"))
+    assert len(both) == len(own) > 0
+    np.testing.assert_allclose(both["p1_run"], both["p1_shown"], atol=1e-5)
+
+
+def test_predict_with_the_three_nevi(multimag_run, tmp_path):
+    slide = next(iter(sorted((multimag_run.folder / "phantoms").rglob("*.tiff"))))
+    model = multimag_run.folder / "models" / "nevi-standin_residual.keras"
+    # In a process of its own, which knows no layer but those that predict itself imports.
+    done = command("predict", "--model", str(model), "--input", str(slide), "--out", str(tmp_path))
+    assert done.code == 0, done.errors
+    answer = json.loads((tmp_path / "prediction.json").read_text())
+    assert set(answer["probabilities"]) == {"IN", "CN", "JN"}
+    assert answer["decision"] == max(answer["probabilities"], key=answer["probabilities"].get)
+
+
+def test_predict_says_which_model_is_missing(copy, tmp_path, inside):
+    slide = next(iter(sorted((copy / "phantoms").rglob("*.tiff"))))
+    (copy / "models" / "melanoma-4x-standin.keras").unlink()
+    model = copy / "models" / "melanoma-20x-standin.keras"
+    done = inside("predict", "--model", str(model), "--input", str(slide), "--out", str(tmp_path / "answer"))
+    assert done.code == 2
+    assert "melanoma-4x-standin.keras: no such model file" in done.errors
+
+
+def test_predict_on_a_real_slide(multimag_run, tmp_path, real_data, inside):
+    slide = real_data / "wsi" / "CMU-1-Small-Region.svs"
+    model = multimag_run.folder / "models" / "melanoma-40x-standin.keras"
+    done = inside("predict", "--model", str(model), "--input", str(slide), "--out", str(tmp_path))
+    assert done.code == 0, done.errors
+    answer = json.loads((tmp_path / "prediction.json").read_text())
+    assert set(answer["evidence"]["magnifications"]) >= {"10x", "20x"}
+    assert "40x" not in answer["evidence"]["magnifications"]
+    assert "not at 40x: its 0.499 µm/px would be enlarged 1.81 times" in answer["evidence"]["left_out"]
+    tiles = pd.read_csv(tmp_path / "tiles.csv")
+    with Slide(slide) as opened:
+        assert (tiles["x"] < opened.size[0]).all() and (tiles["y"] < opened.size[1]).all()
+    widths = tiles.groupby("magnification")["w0"].first()
+    assert widths["10x"] == pytest.approx(256 / 0.499, rel=1e-3)
+    assert widths["20x"] == pytest.approx(128 / 0.499, rel=1e-3)

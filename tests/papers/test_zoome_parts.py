@@ -1,0 +1,180 @@
+"""The parts of the ZooME recipe that need no training: settings, networks of the tables, metadata, folds, leaks."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.models.zoome import build_zoome
+from melano_tf.papers.notebook import restored
+from melano_tf.papers.zoome.cohort import CODE, same_content
+from melano_tf.papers.zoome.metadata import BLANKED, GIVEN, exchanged, rest, study
+from melano_tf.papers.zoome.models import Network, Trained, proposed, table_1, table_2
+from melano_tf.papers.zoome.recipe import wanted_networks
+from melano_tf.papers.zoome.settings import FIGURES, STEPS, ZoomeSettings, changes, preset
+from melano_tf.papers.zoome.tables import value_table
+from melano_tf.workspace import plain
+
+PAPER = preset("paper")
+
+
+def test_the_paper_preset_holds_the_papers_numbers():
+    assert changes(PAPER) == []
+    assert (PAPER.folds.count, PAPER.network.input_px, PAPER.training.batch) == (10, 224, 64)
+    assert (PAPER.training.optimizer, PAPER.training.learning_rate) == ("adam", 1e-4)
+    assert (PAPER.training.alpha, PAPER.training.gamma) == (0.25, 2.0)
+    assert (PAPER.augment.smallest_crop, PAPER.augment.rotation, PAPER.augment.flip) == (0.8, 30.0, 0.5)
+    assert (PAPER.network.backbone, PAPER.network.zoom, PAPER.network.gate) == ("resnext50", 4, "printed")
+    # 0.8 of the stored image is what the network takes: the smallest crop is not enlarged.
+    assert PAPER.store.stored_px * PAPER.augment.smallest_crop == PAPER.network.input_px
+
+
+def test_every_change_of_the_demo_is_named():
+    demo = preset("demo")
+    names = {name for name, _, _ in changes(demo)}
+    assert {"network.backbone", "network.input_px", "folds.count", "training.epochs", "store.stored_px"} <= names
+    assert demo.network.input_px <= 96 and demo.folds.count == 3
+    assert all(here != paper for _, here, paper in changes(demo))
+    assert not any(name.startswith("phantom.") for name in names)
+
+
+def test_choices_are_read_from_text():
+    assert dataclasses.replace(PAPER, tables="2").chosen_tables() == (2,)
+    assert PAPER.chosen_figures() == FIGURES
+    assert dataclasses.replace(PAPER, figures="pr, roc").chosen_figures() == ("roc", "pr")
+    assert PAPER.chosen_steps() == STEPS
+    for field, text, words in (
+        ("tables", "3", "--tables 3"),
+        ("figures", "six", "no figure 'six'"),
+        ("steps", "", "step"),
+    ):
+        with pytest.raises(InputError, match=words):
+            changed = dataclasses.replace(PAPER, **{field: text})
+            (changed.chosen_tables(), changed.chosen_figures(), changed.chosen_steps())
+
+
+def test_a_table_without_images_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--table without --images"):
+        ZoomeSettings(table=(tmp_path / "train.csv",))
+    with pytest.raises(InputError, match="--images without --table"):
+        ZoomeSettings(images=(tmp_path,))
+
+
+def test_the_rows_of_both_tables():
+    one, two = table_1(PAPER), table_2(PAPER)
+    assert list(one) == ["Maron et al.", "Kaur et al.", "AlexNet", "ZooME", "w/o Zoom-SE", "w/o Metadata"]
+    assert one["ZooME"] == proposed(PAPER) == Network("resnext50", True, True)
+    assert one["w/o Zoom-SE"] == Network("resnext50", False, True)
+    assert one["w/o Metadata"] == Network("resnext50", True, False)
+    assert two["ResNet50 + ZoomSE"] == Network("resnet50", True, False)
+    assert two["AlexNet + Meta"] == Network("alexnet", False, True)
+    # One training fills both.
+    assert one["Maron et al."] == two["ResNet50"] and one["AlexNet"] == two["AlexNet"]
+    networks = {which for table in wanted_networks(PAPER, (1, 2)).values() for which in table.values()}
+    assert len(networks) == 8 and len({which.name for which in networks}) == 8
+    assert list(table_1(preset("demo"))) == ["ZooME", "w/o Zoom-SE", "w/o Metadata"]
+    assert wanted_networks(PAPER, ()) == {}
+
+
+def test_settings_come_back_from_a_runs_record(tmp_path):
+    settings = dataclasses.replace(
+        preset("demo"), table=(tmp_path / "a.csv", tmp_path / "b.csv"), images=(tmp_path,), cache=tmp_path / "cache"
+    )
+    assert restored(ZoomeSettings(), plain(settings)) == settings
+    assert restored(ZoomeSettings(), plain(preset("demo"))) == preset("demo")
+
+
+def people(count: int = 30) -> pd.DataFrame:
+    rng = np.random.default_rng(2)
+    return pd.DataFrame(
+        {
+            "age": np.where(rng.uniform(size=count) < 0.1, np.nan, rng.integers(3, 18, count) * 5.0),
+            "sex": rng.choice(["female", "male", "unknown"], count),
+            "site": rng.choice(["torso", "head/neck", "unknown"], count),
+            "group": [f"P{n}" for n in rng.integers(0, 9, count)],
+        }
+    )
+
+
+def test_exchanged_metadata_are_those_of_another_patient():
+    groups = people()["group"].tolist()
+    for seed in range(20):
+        order = exchanged(groups, seed)
+        taken = {}
+        for mine, other in zip(groups, order, strict=True):
+            assert groups[other] != mine
+            taken.setdefault(mine, set()).add(groups[other])
+        assert all(len(others) == 1 for others in taken.values())  # one patient takes from one
+        assert len({next(iter(others)) for others in taken.values()}) == len(taken)
+    assert (exchanged(groups, 1) != exchanged(groups, 2)).any()
+    assert exchanged([], 0).shape == (0,)
+
+
+def test_the_study_sets_one_field_and_leaves_the_others():
+    records = people()
+    metadata, values = study(records, permutations=2, seed=3)
+    assert set(metadata) == {GIVEN, BLANKED, "permuted_1", "permuted_2"}
+    given = CODE.encode(records["age"], records["sex"].tolist(), records["site"].tolist())
+    np.testing.assert_array_equal(metadata[GIVEN], given)
+    names = np.array(CODE.names)
+    blank = dict(zip(names, metadata[BLANKED][0], strict=True))
+    assert {name for name, value in blank.items() if value} == {"age unknown", "sex unknown", "site unknown"}
+    for value in values:
+        own = np.array([name.startswith(value.field) for name in names])
+        np.testing.assert_array_equal(value.metadata[:, ~own], given[:, ~own])
+        assert (value.metadata[:, own] == value.metadata[0, own]).all()
+    sex = {value.value: value for value in values if value.field == "sex"}
+    assert sex["male"].metadata[0, list(names).index("sex male")] == 1
+    np.testing.assert_array_equal(sex["unknown"].held, records["sex"] == "unknown")
+    ages = {value.value: value for value in values if value.field == "age"}
+    assert ages["50"].metadata[0, 0] == np.float32(50 / 90)
+    assert ages["50"].held[records["age"].eq(45)].all() and not ages["50"].held[records["age"].eq(60)].any()
+
+
+@pytest.mark.parametrize("backbone", ["resnext_standin", "alexnet_standin", "kaur_standin"])
+@pytest.mark.parametrize("metadata", [True, False])
+def test_the_rest_of_a_network_after_its_last_map_is_the_network(backbone, metadata):
+    model, _ = build_zoome(backbone, 32, CODE.width, zoom_se=backbone == "resnext_standin", metadata=metadata, seed=1)
+    rng = np.random.default_rng(0)
+    inputs = {"image": rng.uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)}
+    numbers = rng.uniform(size=(2, CODE.width)).astype(np.float32) if metadata else None
+    if metadata:
+        inputs["metadata"] = numbers
+    import keras
+
+    features = keras.Model(model.inputs[0], model.get_layer("features").output)(inputs["image"])
+    found = np.asarray(rest(model, features, numbers))
+    np.testing.assert_allclose(found, np.asarray(model(inputs, training=False)), rtol=1e-5)
+    assert found.std() > 0
+
+
+def test_effects_are_weighted_by_the_folds_images():
+    def fold(count: int, shift: float) -> Trained:
+        effects = pd.DataFrame(
+            {
+                "field": ["sex", "sex"],
+                "value": ["male", "unknown"],
+                "images": [count // 2, 1],
+                "melanoma": [2, 0],
+                "probability": [0.5, 0.4],
+                "log_odds": [shift - 1.0, -1.0],
+            }
+        )
+        return Trained("", None, None, pd.DataFrame({"target": np.zeros(count)}), effects)
+
+    table = value_table([fold(10, 1.0), fold(30, 2.0)]).set_index("value")
+    assert table.loc["male", "against_unknown"] == pytest.approx((10 * 1 + 30 * 2) / 40)
+    assert (table.loc["male", "lowest"], table.loc["male", "highest"]) == (1.0, 2.0)
+    assert table.loc["male", "images"] == 20 and table.loc["unknown", "against_unknown"] == 0
+
+
+def test_equal_files_are_copies():
+    pairs = same_content(["a", "b", "c", "d"], {"a": "1", "b": "2", "c": "1", "d": "1"})
+    assert pairs[["image_1", "image_2", "kind"]].to_numpy().tolist() == [
+        ["a", "c", "exact"],
+        ["a", "d", "exact"],
+        ["c", "d", "exact"],
+    ]
+    assert len(same_content(["a", "b"], {"a": "1", "b": "2"})) == 0

@@ -1,0 +1,107 @@
+"""A store of several magnifications: right pixels for each; what a slide is too coarse for is left out."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from small_slides import MPP, write_slide_file
+
+from melano_tf.pipelines.store import StoreSettings, finished, read_jpegs, write_cohort, write_slide
+from melano_tf.slides.magnifications import TileGrids
+from melano_tf.slides.slide import Slide
+
+GRIDS = TileGrids(names=("fine", "middle", "coarse", "finer"), mpp=(0.5, 1.0, 2.0, 0.25), tile_px=64)
+STORE = StoreSettings(stored_px=64, mask_mpp=4.0, jpeg_quality=100)
+
+
+def row(path: Path, label: str = "MM") -> dict:
+    return {"slide_id": path.stem, "path": str(path), "patient_id": "p-" + path.stem, "label": label, "mpp": np.nan}
+
+
+def stored(folder: Path, slide_id: str, rows: pd.DataFrame) -> list[np.ndarray]:
+    jpegs = read_jpegs(folder, slide_id, rows["offset"].to_numpy(), rows["length"].to_numpy())
+    return [cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for one in jpegs]
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("slides")
+    return [write_slide_file(folder / f"{name}.tiff", seed) for seed, name in enumerate("ab")]
+
+
+def test_every_tile_is_the_slides_own_at_its_magnification(slides, tmp_path) -> None:
+    outcome = write_slide(row(slides[0]), GRIDS, STORE, tmp_path)
+    assert outcome.status == "done"
+    assert outcome.notes == f"not at finer: its {MPP:.3g} µm/px would be enlarged 2.00 times to 0.25 µm/px"
+    table = pd.read_parquet(tmp_path / "a.parquet")
+    assert set(table["magnification"]) == {"fine", "middle", "coarse"}
+    with Slide(slides[0]) as slide:
+        for name, rows in table.groupby("magnification"):
+            mpp = GRIDS.at(name).mpp
+            for tile, image in zip(rows.to_dict("records"), stored(tmp_path, "a", rows), strict=True):
+                expected = slide.read(tile["x"], tile["y"], 64, mpp).astype(int)
+                assert np.abs(expected - image).mean() < 4, (name, tile["tile"])
+
+
+def test_upsampling_only_where_it_is_allowed(slides, tmp_path) -> None:
+    allowed = TileGrids(GRIDS.names, GRIDS.mpp, tile_px=64, most_enlargement=None)
+    outcome = write_slide(row(slides[0]), allowed, STORE, tmp_path)
+    table = pd.read_parquet(tmp_path / "a.parquet")
+    assert outcome.notes == ""
+    assert (table["magnification"] == "finer").sum() > 10
+
+
+def test_a_cohort_keeps_its_magnifications_and_repeats_nothing(slides, tmp_path) -> None:
+    manifest = pd.DataFrame([row(path) for path in slides]).assign(annotation=None)
+    tiles, outcomes = write_cohort(manifest, GRIDS, STORE, tmp_path, workers=1)
+    assert outcomes["status"].tolist() == ["done", "done"]
+    assert not tiles.duplicated(["slide_id", "tile"]).any()
+    pd.testing.assert_frame_equal(tiles, pd.read_parquet(tmp_path / "tiles.parquet"))
+    assert tiles["magnification"].isin(GRIDS.names).all()
+    assert finished(manifest.iloc[0].to_dict(), GRIDS, STORE, tmp_path) is not None
+    assert finished(manifest.iloc[0].to_dict(), TileGrids(tile_px=64), STORE, tmp_path) is None
+
+
+def test_too_coarse_for_every_magnification(slides, tmp_path) -> None:
+    outcome = write_slide(row(slides[0]), TileGrids(("fine",), (0.25,), tile_px=64), STORE, tmp_path)
+    assert outcome.status == "failed"
+    assert "no magnification is possible" in outcome.reason
+
+
+def test_real_slide(real_data, tmp_path) -> None:
+    """10x and 20x against a resize of the whole slide; 4x padded at the slide's edge; 40x refused."""
+    path = real_data / "wsi" / "CMU-1-Small-Region.svs"
+    grids = TileGrids(min_tissue=0.4)
+    outcome = write_slide(row(path), grids, StoreSettings(stored_px=256, jpeg_quality=100), tmp_path)
+    assert outcome.status == "done", outcome.reason
+    assert outcome.notes.startswith("not at 40x: its 0.499 µm/px would be enlarged 1.81 times")
+    table = pd.read_parquet(tmp_path / f"{path.stem}.parquet")
+    with Slide(path) as slide:
+        width, height = slide.size
+        whole = slide.read(0, 0, slide.size, slide.mpp[0])
+        background = slide.background
+        own = slide.mpp[0]
+    for name in ("10x", "20x"):
+        mpp = grids.at(name).mpp
+        size = (round(width * own / mpp), round(height * own / mpp))
+        small = cv2.resize(whole, size, interpolation=cv2.INTER_AREA).astype(int)
+        rows = table[table["magnification"] == name]
+        assert len(rows) > 10
+        for tile, image in zip(rows.to_dict("records"), stored(tmp_path, path.stem, rows), strict=True):
+            x, y = round(tile["x"] * own / mpp), round(tile["y"] * own / mpp)
+            expected = small[y : y + 256, x : x + 256]
+            seen = image[: expected.shape[0], : expected.shape[1]].astype(int)
+            # The whole slide's grid and the tile's differ by a known part of a pixel.
+            known = (x - tile["x"] * size[0] / width, y - tile["y"] * size[1] / height)
+            grey = [np.float32(part.mean(axis=2)) for part in (expected, seen)]
+            assert np.abs(np.subtract(cv2.phaseCorrelate(*grey)[0], known)).max() < 0.3, (name, tile["tile"])
+            assert np.corrcoef(grey[0].ravel(), grey[1].ravel())[0, 1] > 0.9, (name, tile["tile"])
+    [coarse] = table[table["magnification"] == "4x"].to_dict("records")
+    assert coarse["w0"] > width  # the tile is wider than the slide
+    [image] = stored(tmp_path, path.stem, table[table["magnification"] == "4x"])
+    edge = round(width * own / 5.0)
+    assert np.abs(image[:, edge + 4 :].astype(int) - background).max() < 12
+    expected = cv2.resize(whole, (edge, round(height * own / 5.0)), interpolation=cv2.INTER_AREA)[:256]
+    assert np.abs(expected[:, : edge - 2].astype(int) - image[:, : edge - 2]).mean() < 8
