@@ -54,6 +54,7 @@ def _machine(out: Path, say: Callable[[str], None]) -> list[str]:
     for device in tf.config.list_physical_devices():
         say(f"device                   {device.device_type} {device.name}")
     say(f"processor                {environment(0)['processor']}, {os.cpu_count()} cores")
+    say(f"threads                  {os.cpu_count()} unless --threads says otherwise")
     memory = available_memory()
     if memory is not None:
         say(f"free memory              {memory / GIB:.1f} GiB")
