@@ -17,7 +17,7 @@ def real_data(request: pytest.FixtureRequest) -> Path:
     """The folder given by --real-data; the test is skipped where none was given."""
     folder = request.config.getoption("--real-data")
     if folder is None:
-        pytest.skip("needs real data: pytest --real-data PATH")
+        pytest.skip("needs real data: pytest --real-data=PATH")
     if not folder.is_dir():
         pytest.fail(f"--real-data {folder}: no such folder")
     return folder
