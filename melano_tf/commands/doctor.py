@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from melano_tf.environment import environment
 from melano_tf.errors import InputError
 from melano_tf.slides.annotations import check_annotation, read_annotation
 from melano_tf.slides.cohort import read_manifest, same_file_groups
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.specs import load_spec
-from melano_tf.workspace import environment
 
 GIB = 1024**3
 

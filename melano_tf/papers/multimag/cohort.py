@@ -4,15 +4,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
-from melano_tf.errors import InputError
 from melano_tf.evaluation.parts import PARTS, split_parts
 from melano_tf.papers.multimag.settings import MultimagSettings
-from melano_tf.pipelines.store import write_cohort
+from melano_tf.pipelines.slide_steps import cut_slides, draw_phantoms
 from melano_tf.pipelines.tiles import TileImages
 from melano_tf.slides.cohort import read_manifest, same_file_groups
 from melano_tf.slides.phantom_diagnoses import draw_diagnoses
@@ -56,15 +53,7 @@ def prepare_slides(run: Run, settings: MultimagSettings, say: Say) -> pd.DataFra
     path = settings.slides
     if path is None:
         seed = seed_for(settings.seed, "phantoms")
-        folder = run.only_folder("phantoms", digest([plain(settings.phantom), seed]))
-        with tqdm(total=None, desc="drawing phantom slides", unit="slide", leave=False) as bar:
-            path = draw_diagnoses(
-                folder,
-                settings.phantom,
-                seed=seed,
-                workers=workers(settings),
-                progress=lambda done, total: _advance(bar, done, total),
-            )
+        path = draw_phantoms(run, draw_diagnoses, settings.phantom, seed, workers(settings))
     manifest = read_manifest(path, load_spec("multimag"))
     counts = manifest["label"].value_counts()
     say(
@@ -75,52 +64,10 @@ def prepare_slides(run: Run, settings: MultimagSettings, say: Say) -> pd.DataFra
     return manifest
 
 
-def _advance(bar: Any, done: int, total: int) -> None:
-    bar.total = total
-    bar.update(done - bar.n)
-
-
 def cut_tiles(run: Run, settings: MultimagSettings, manifest: pd.DataFrame, say: Say) -> Cohort:
     """Cut every slide into tiles at every magnification that it is fine enough for, and divide the patients."""
-    folder = run.folder / "tiles"
-    files = [Path(path) for path in [*manifest["path"], *manifest["annotation"].dropna()]]
-    with tqdm(
-        total=sum(file.stat().st_size for file in files), desc="checksums", unit="B", unit_scale=True, leave=False
-    ) as bar:
-        sums = run.checksums(files, bar.update)
-    rows = [
-        {**row, "path": sums[row["path"]], "annotation": sums.get(row["annotation"] or "")}
-        for row in manifest.to_dict("records")
-    ]
-
-    def work(_: Path) -> list[Path]:
-        with tqdm(total=len(manifest), desc="cutting tiles", unit="slide", leave=False) as bar:
-            write_cohort(
-                manifest,
-                settings.grids(),
-                settings.store,
-                folder,
-                workers=workers(settings),
-                progress=lambda done, total: _advance(bar, done, total),
-            )
-        return sorted(path for path in folder.iterdir() if path.suffix in (".tfrecord", ".parquet", ".csv"))
-
-    inputs = {"slides": rows, "grid": settings.grids(), "store": settings.store}
-    key = run.step("tiles", {name: plain(value) for name, value in inputs.items()}, work)
-    tiles = pd.read_parquet(folder / "tiles.parquet")
-    outcomes = pd.read_csv(folder / "slides.csv", dtype={"slide_id": str, "reason": str, "notes": str})
-    report_outcomes(outcomes, say)
+    tiles, outcomes, key = cut_slides(run, manifest, settings.grids(), settings.store, workers(settings), say)
     return divide(run, settings, manifest, tiles, outcomes, key, say)
-
-
-def report_outcomes(outcomes: pd.DataFrame, say: Say) -> None:
-    """Say what was left out and why, and what was noted of the rest; stop if nothing is left."""
-    for row in outcomes[outcomes["notes"].notna() & (outcomes["notes"] != "")].to_dict("records"):
-        say(f"  note: {row['slide_id']}: {row['notes']}")
-    for row in outcomes[outcomes["status"] != "done"].to_dict("records"):
-        say(f"  left out: {row['slide_id']}: {row['reason']}")
-    if not (outcomes["status"] == "done").any():
-        raise InputError("no slide brought any tile; see the reasons above")
 
 
 def divide(

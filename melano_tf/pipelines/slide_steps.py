@@ -1,0 +1,80 @@
+"""The steps on slides that recipes share: phantoms drawn, and a cohort cut into tiles, as steps of a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from melano_tf.errors import InputError
+from melano_tf.pipelines.store import Grid, StoreSettings, write_cohort
+from melano_tf.workspace import Run, digest, plain
+
+Say = Callable[[str], None]
+
+
+def draw_phantoms(run: Run, draw: Callable[..., Path], settings: Any, seed: int, workers: int) -> Path:
+    """Draw phantom slides into the run's folder, under a key of their settings; returns their manifest.
+
+    Args:
+        draw: (folder, settings, seed=, workers=, progress=) -> manifest.
+        settings: the phantoms' settings.
+        seed: of the drawing.
+        workers: processes.
+    """
+    folder = run.only_folder("phantoms", digest([plain(settings), seed]))
+    with tqdm(total=None, desc="drawing phantom slides", unit="slide", leave=False) as bar:
+        return draw(folder, settings, seed=seed, workers=workers, progress=_shown_on(bar))
+
+
+def cut_slides(
+    run: Run, manifest: pd.DataFrame, grid: Grid, store: StoreSettings, workers: int, say: Say
+) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Cut every slide of a manifest into tiles, as the step "tiles" of a run, and say what was left out and why.
+
+    Returns:
+        (tiles, outcomes) as `pipelines.store.write_cohort` gives them, and the step's key.
+
+    Raises:
+        InputError: no slide brought any tile.
+    """
+    folder = run.folder / "tiles"
+    files = [Path(path) for path in [*manifest["path"], *manifest["annotation"].dropna()]]
+    size = sum(file.stat().st_size for file in files)
+    with tqdm(total=size, desc="checksums", unit="B", unit_scale=True, leave=False) as bar:
+        sums = run.checksums(files, bar.update)
+    # By content, not by place: slides that were moved are not cut again.
+    rows = [
+        {**row, "path": sums[row["path"]], "annotation": sums.get(row["annotation"] or "")}
+        for row in manifest.to_dict("records")
+    ]
+
+    def work(_: Path) -> list[Path]:
+        with tqdm(total=len(manifest), desc="cutting tiles", unit="slide", leave=False) as bar:
+            write_cohort(manifest, grid, store, folder, workers=workers, progress=_shown_on(bar))
+        return sorted(path for path in folder.iterdir() if path.suffix in (".tfrecord", ".parquet", ".csv"))
+
+    key = run.step("tiles", {"slides": rows, "grid": plain(grid), "store": plain(store)}, work)
+    tiles = pd.read_parquet(folder / "tiles.parquet")
+    outcomes = pd.read_csv(folder / "slides.csv", dtype={"slide_id": str, "reason": str, "notes": str})
+    report_outcomes(outcomes, say)
+    return tiles, outcomes, key
+
+
+def report_outcomes(outcomes: pd.DataFrame, say: Say) -> None:
+    """Say what was left out and why, and what was noted of the rest; stop if nothing is left."""
+    for row in outcomes[outcomes["notes"].notna() & (outcomes["notes"] != "")].to_dict("records"):
+        say(f"  note: {row['slide_id']}: {row['notes']}")
+    for row in outcomes[outcomes["status"] != "done"].to_dict("records"):
+        say(f"  left out: {row['slide_id']}: {row['reason']}")
+    if not (outcomes["status"] == "done").any():
+        raise InputError("no slide brought any tile; see the reasons above")
+
+
+def _shown_on(bar: Any) -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return show
