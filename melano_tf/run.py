@@ -9,6 +9,7 @@ python -m melano_tf.run doctor --slides my.csv
 
 import errno
 import importlib
+import logging
 import os
 import sys
 import tempfile
@@ -102,6 +103,8 @@ def _import_tensorflow() -> None:
         try:
             importlib.import_module("tensorflow")
             importlib.import_module("keras")
+            # Its advice on traced functions is for programmers.
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
         except BaseException:
             chatter.seek(0)
             os.write(terminal, chatter.read())
@@ -119,8 +122,8 @@ def _explained(error: Exception) -> str | None:
     ) or "No space left on device" in text:
         where = getattr(error, "filename", None) or "--out"
         return f"{where}: the disk is full; free some space and give the same command again (finished steps are kept)"
-    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
-        return f"{getattr(error, 'filename', '')}: cannot be written ({error.strerror}); choose another --out"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; if this is where the answer goes, choose another --out"
     if isinstance(error, MemoryError):
         return "the machine is out of memory; use fewer --workers, or a smaller --target.chunk"
     return None

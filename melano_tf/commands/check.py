@@ -60,17 +60,22 @@ def check(settings: CheckSettings, say: Callable[[str], None]) -> int:
     faults = [f"class {label}: {count} groups for {folds} folds" for label, count, folds in inspection.small_classes]
     if settings.images and not records["path"].notna().any():
         faults.append("not one image can be used")
+    # What a run would divide: with --images, only what can be used of them.
+    used = records[records["path"].notna()] if settings.images else records
     if not faults:
-        for line in fold_lines(records, inspection, settings.folds):
+        faults += small_classes(used, inspection.dataset, settings.folds)
+    if not faults:
+        for line in fold_lines(used, inspection, settings.folds):
             say(f"  {line}")
     if settings.out is not None:
         for path in write_findings(settings.out, records, inspection):
             say(f"wrote {path}")
     for fault in faults:
         say(f"  WRONG  {fault}")
-    say(
-        "a run could start" if not faults else f"{len(faults)} fault(s); mend them before a run, or ask for fewer folds"
-    )
+    start = "a run could start"
+    if len(used) < len(records):
+        start += f" on {len(used):,} images; the other {len(records) - len(used):,} of the table cannot be used"
+    say(start if not faults else f"{len(faults)} fault(s); mend them before a run, or ask for fewer folds")
     return 2 if faults else 0
 
 
@@ -82,14 +87,27 @@ def _progress(total: int) -> Callable[[], object]:
     return tqdm(total=total, desc="decoding images", unit="image", leave=False).update
 
 
+def small_classes(records: pd.DataFrame, dataset: str, folds: int) -> list[str]:
+    """What keeps these images from being divided into folds by patient (or lesion): a line, or none."""
+    unit = str(load_spec(dataset)["groups"])
+    groups = owner_groups(records[unit].tolist(), records["image_id"].tolist())
+    try:
+        grouped_folds(groups, records["label"].tolist(), folds)
+    except InputError as error:
+        return [f"of the {len(records):,} images that can be used: " + " ".join(str(error).split())]
+    return []
+
+
 def fold_lines(records: pd.DataFrame, inspection: Inspection, folds: int) -> list[str]:
     """The folds by patient (or lesion) that a run would make, and what would stand on two sides of them."""
     unit = str(load_spec(inspection.dataset)["groups"])
     image_ids = records["image_id"].tolist()
-    copies = pair_places(inspection.duplicates, image_ids)
+    pairs = inspection.duplicates
+    here = pairs["image_1"].isin(image_ids) & pairs["image_2"].isin(image_ids)
+    copies = pair_places(pairs[here], image_ids)
     owners = owner_groups(records[unit].tolist(), image_ids)
     known = {name: records[name].tolist() for name in ("patient", "lesion") if records[name].notna().any()}
-    together = joined_groups(owners, [pair for pairs in copies.values() for pair in pairs])
+    together = joined_groups(owners, [pair for found in copies.values() for pair in found])
     ways = {f"by {unit}": owners}
     if together != owners:
         ways[f"by {unit}, copies kept together"] = together

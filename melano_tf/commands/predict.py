@@ -12,6 +12,8 @@ from melano_tf.workspace import Sidecar, atomic, write_json
 
 SLIDE_OPTIONS = ("mpp", "thumbnail_mpp")
 IMAGE_OPTIONS = ("metadata", "age", "sex", "site")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".svslide", ".dcm")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
     for name in foreign:
         if getattr(settings, name) is not None:
             raise InputError(f"--{name.replace('_', '-')}: does not belong to a model of kind {sidecar.kind!r}")
+    judges_slides = foreign is IMAGE_OPTIONS
+    if judges_slides and (settings.input.is_dir() or settings.input.suffix.lower() in IMAGE_SUFFIXES):
+        raise InputError(f"{settings.input}: a model of kind {sidecar.kind!r} judges one slide, not images")
+    if not judges_slides and settings.input.is_file() and settings.input.suffix.lower() in SLIDE_SUFFIXES:
+        raise InputError(f"{settings.input}: a model of kind {sidecar.kind!r} judges images (JPEG or PNG), not slides")
     if not settings.input.exists():
         raise InputError(f"{settings.input}: no such file or folder")
     from melano_tf.training.runtime import configure
@@ -91,7 +98,7 @@ def predict_slide(settings: PredictSettings, sidecar: Sidecar, say: Callable[[st
     positive = sidecar.classes[1]
     from melano_tf.commands.slide_files import write_slide_files
 
-    title = f"{slide_id}: {positive} {answer.probability:.3f}"
+    title = f"{slide_id}: probability of {positive} {answer.probability:.3f}"
     files = write_slide_files(
         settings.input, slide_id, settings.mpp, settings.thumbnail_mpp, answer.tiles, title, settings.out
     )

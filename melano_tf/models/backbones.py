@@ -152,14 +152,14 @@ def weights_file(name: str, weights: str) -> Path | None:
     Raises:
         InputError: there is no such file, and it cannot be fetched; or the network is unknown.
     """
+    known = networks()
+    if name not in STANDINS and name not in known:
+        raise InputError(f"backbone {name!r}: unknown; there are {', '.join(backbone_names())}")
     if weights == "none":
         return None
     if weights == "imagenet":
         if name in STANDINS:
             raise InputError(f"{name}: has no ImageNet weights; choose weights none or a file's path")
-        known = networks()
-        if name not in known:
-            raise InputError(f"backbone {name!r}: unknown; there are {', '.join(backbone_names())}")
         return imagenet_file(known[name])
     file = Path(weights).expanduser()
     if not file.is_file():

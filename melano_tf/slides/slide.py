@@ -353,9 +353,9 @@ def _colour(text: str | None) -> tuple[int, int, int]:
 
 def _resolution(name: str, properties: Mapping[str, str], given: float | None) -> tuple[float, float]:
     """(x, y) µm per level-0 pixel: the given value, else the file's; checked against MPP_RANGE."""
-    advice = "put µm per pixel at full resolution (for example 0.25) into the manifest's `mpp` column"
+    advice = "put µm per pixel at full resolution (for example 0.25) into the manifest's `mpp` column, or --mpp"
     if given is not None and not math.isnan(given):
-        mpp, origin = (float(given), float(given)), "the manifest's `mpp` column"
+        mpp, origin = (float(given), float(given)), "the `mpp` that was given"
     else:
         x, y = (_positive(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
         if x is None and y is None:

@@ -15,11 +15,13 @@ def configure(threads: int) -> int:
         threads: threads of one operation; 0 means one a core.
 
     Raises:
-        InputError: Keras is configured for another backend; training and export need TensorFlow's.
+        InputError: a negative number; or Keras has another backend: training and export need TensorFlow's.
     """
     import keras
     import tensorflow as tf
 
+    if threads < 0:
+        raise InputError(f"--threads {threads}: give how many, or 0 for one a core")
     if keras.backend.backend() != "tensorflow":
         raise InputError(
             f"Keras runs on the backend {keras.backend.backend()!r} here, and this command needs TensorFlow's: "

@@ -37,7 +37,8 @@ def draw_maps(
     written = []
     for row in shown_slides(cohort.rows(cohort.manifest, set(cohort.split.test)), settings.maps.slides):
         biopsy = target.predictions.set_index("slide_id").loc[row["slide_id"]]
-        title = f"{row['slide_id']}: {row['label']}, predicted malignant {biopsy['probability']:.3f}"
+        title = f"{row['slide_id']}: {row['label']}; probability of malignant {biopsy['probability']:.3f}"
+        title += " (PHANTOM)" if settings.slides is None else ""
         mpp = None if pd.isna(row["mpp"]) else row["mpp"]
         with Slide(row["path"], slide_id=row["slide_id"], mpp=mpp) as slide:
             outline = read_annotation(row["annotation"]) if row["annotation"] else None

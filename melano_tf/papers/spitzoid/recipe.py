@@ -26,6 +26,8 @@ from melano_tf.papers.spitzoid.source import (
 )
 from melano_tf.papers.spitzoid.tables import make_tables
 from melano_tf.papers.spitzoid.target import train_target
+from melano_tf.slides.cohort import read_manifest
+from melano_tf.specs import load_spec
 from melano_tf.training.runtime import configure
 from melano_tf.workspace import Run
 
@@ -48,6 +50,9 @@ def reproduce(settings: SpitzoidSettings, say: Callable[[str], None]) -> Path:
     """
     tables, figures, steps = settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps()
     announce(settings, say)
+    settings.check()
+    if settings.slides is not None:
+        read_manifest(settings.slides, load_spec("spitzoid"))  # the cheapest faults first
     needed = wanted_sources(settings, tables, figures)
     for which in needed:  # a file that cannot be had is better known now than after the tiling
         weights_file(which.backbone, initial_weights(settings, which))
@@ -82,7 +87,8 @@ def announce(settings: SpitzoidSettings, say: Callable[[str], None]) -> None:
     if settings.slides is None:
         say("These are PHANTOMS: slides drawn by this program. Their numbers say nothing of real skin.")
     differing = changes(settings)
-    say(f"preset {settings.preset}, seed {settings.seed}; {len(differing)} settings differ from the paper's:")
+    colon = ":" if differing else ""
+    say(f"preset {settings.preset}, seed {settings.seed}; {len(differing)} settings differ from the paper's{colon}")
     for name, here, paper in differing:
         say(f"  {name:<28} {here}  (paper: {paper})")
 

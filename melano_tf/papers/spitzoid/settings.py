@@ -162,6 +162,29 @@ class SpitzoidSettings:
     phantom: PhantomSettings = field(default_factory=PhantomSettings)
     """The phantom slides that stand in where no --slides are given."""
 
+    def check(self) -> None:
+        """Raises InputError, all faults at once, for numbers that no run could go on with."""
+        least = {
+            "source.epochs": (self.source.epochs, 1),
+            "source.batch": (self.source.batch, 1),
+            "source.input_px": (self.source.input_px, 16),
+            "target.epochs": (self.target.epochs, 1),
+            "target.max_tiles": (self.target.max_tiles, 1),
+            "target.fallback_tiles": (self.target.fallback_tiles, 1),
+            "target.chunk": (self.target.chunk, 1),
+            "split.folds": (self.split.folds, 2),
+            "evaluation.repeats": (self.evaluation.repeats, 1),
+            "workers": (self.workers, 0),
+            "threads": (self.threads, 0),
+        }
+        faults = [f"{name} is {value}: at least {low}" for name, (value, low) in least.items() if value < low]
+        if not 0 < self.split.test_share < 1:
+            faults.append(f"split.test_share is {self.split.test_share}: between 0 and 1")
+        if not 0 < self.evaluation.threshold < 1:
+            faults.append(f"evaluation.threshold is {self.evaluation.threshold}: between 0 and 1")
+        if faults:
+            raise InputError.of("settings that cannot be:", faults)
+
     def chosen_tables(self) -> tuple[int, ...]:
         """The tables asked for, in order. Raises InputError for one that the paper has not."""
         return numbers("--tables", self.tables, range(1, 6))
