@@ -8,7 +8,7 @@
 # Command: `python experiments/benchmarks/bag_memory.py --tiles 300 --chunk 16 --input 224`
 #
 # Aim: under 3 GiB at 300 tiles. Measured on two shared CPU cores, chunk 16, 224 px, TensorFlow 2.21: 1,780 MiB at 300
-# tiles. (Seconds a step depend on the machine: about 11 for 48 tiles and 24 for 96 on one thread.)
+# tiles. No seconds are quoted: the machine was busy.
 # %%
 import argparse
 import json
