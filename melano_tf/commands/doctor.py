@@ -5,11 +5,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from melano_tf.environment import environment
 from melano_tf.errors import InputError
 from melano_tf.slides.annotations import check_annotation, read_annotation
 from melano_tf.slides.cohort import read_manifest, same_file_groups
+from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.specs import load_spec
 
@@ -22,6 +24,8 @@ class DoctorSettings:
 
     slides: Path | None = None
     """Manifest of slides to examine (CSV)."""
+    paper: Literal["spitzoid", "multimag"] = "spitzoid"
+    """The recipe that the manifest is for: its labels, and the resolutions that it needs."""
     out: Path = Path()
     """Where a run would write; its free disk space is shown."""
 
@@ -34,7 +38,7 @@ def examine(settings: DoctorSettings, say: Callable[[str], None]) -> int:
         say(f"  {name:<24} {version}")
     faults = _machine(settings.out, say)
     if settings.slides is not None:
-        faults += _slides(settings.slides, say)
+        faults += _slides(settings.slides, settings.paper, say)
     for fault in faults:
         say(f"  WRONG  {fault}")
     say("nothing wrong was found" if not faults else f"{len(faults)} fault(s); mend them before a run")
@@ -80,9 +84,9 @@ def available_memory() -> int | None:
     return int(sizes["MemAvailable"]) * 1024 if "MemAvailable" in sizes else None
 
 
-def _slides(path: Path, say: Callable[[str], None]) -> list[str]:
+def _slides(path: Path, paper: str, say: Callable[[str], None]) -> list[str]:
     try:
-        manifest = read_manifest(path, load_spec("spitzoid"))
+        manifest = read_manifest(path, load_spec(paper))
     except InputError as error:
         return str(error).splitlines()
     patients = manifest.groupby("label")["patient_id"].nunique()
@@ -97,8 +101,21 @@ def _slides(path: Path, say: Callable[[str], None]) -> list[str]:
                 size, resolution = slide.size, slide.mpp
                 slide.read(0, 0, 64, max(resolution))
             say(f"  {row['slide_id']:<22} {size[0]} x {size[1]} px at {resolution[0]:.3f} µm/px")
+            if paper == "multimag":
+                faults += _too_coarse(row["slide_id"], resolution, say)
             if row["annotation"]:
                 check_annotation(read_annotation(row["annotation"]), size, row["annotation"])
         except (InputError, SlideReadError) as error:
             faults.append(f"{row['slide_id']}: {error}")
     return faults
+
+
+def _too_coarse(slide_id: str, mpp: tuple[float, float], say: Callable[[str], None]) -> list[str]:
+    """Say which of the paper's magnifications the slide is too coarse for; a fault if it is for all of them."""
+    grids = TileGrids()
+    refused = grids.refusals(mpp)
+    if len(refused) == len(grids.names):
+        return [f"{slide_id}: no magnification is possible: {next(iter(refused.values()))}"]
+    for name, why in refused.items():
+        say(f"  {'':<22} not at {name}: {why}")
+    return []

@@ -33,7 +33,8 @@ class MagnifiedAnswer:
         images: the tiles as the networks saw them, uint8 (n, px, px, 3), row by row.
         models: {magnification: the model that judged it}.
         files: {magnification: that model's file}.
-        left_out: why magnifications have no answer; "" where all have one.
+        left_out: why magnifications have no answer, or one from a single tile with less tissue than the training's;
+            "" where all have one.
         grid_positions: positions of all grids before the tissue filter.
     """
 
@@ -72,7 +73,9 @@ def judge_magnifications(
     """
     cards = _cards(model, sidecar)
     content = dict(sidecar.preprocessing["grid"])
-    grids = TileGrids(**{**content, "names": tuple(content["names"]), "mpp": tuple(content["mpp"])})
+    names_and_mpp = {"names": tuple(content["names"]), "mpp": tuple(content["mpp"])}
+    # A slide with little tissue wants an answer too: its fullest tile, with a note (`left_out`).
+    grids = TileGrids(**{**content, **names_and_mpp, "fullest": True})
     store = StoreSettings(**sidecar.preprocessing["store"])
     row = {"slide_id": slide_id, "path": str(slide), "patient_id": "unknown", "label": "unknown", "mpp": mpp}
     outcome = write_slide(row, grids, store, scratch)
@@ -139,6 +142,7 @@ def magnified_record(answer: MagnifiedAnswer, sidecar: Sidecar, model: Path, sli
             "magnifications": {
                 name: {
                     "tiles": int((answer.tiles["magnification"] == name).sum()),
+                    "tissue": float(answer.tiles.loc[answer.tiles["magnification"] == name, "tissue"].mean()),
                     "model": answer.files[name].name,
                     "probabilities": named[name],
                 }

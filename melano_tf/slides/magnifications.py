@@ -5,7 +5,7 @@ for one is left out there, because enlarged pixels would pass for detail that no
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,9 @@ class TileGrids:
     most_enlargement: float | None = 0.1
     """A slide is left out of a magnification for which its pixels would be enlarged by more than this share (not given;
     our reading: 10 %); None: any enlargement is allowed."""
+    fullest: bool = False
+    """Keep the one tile with most tissue at a magnification where none has `min_tissue` (not in the paper, which omits
+    them all; `predict` does it and says so, because a small piece of tissue wants an answer too)."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -94,7 +97,7 @@ def magnified_table(
     Returns:
         The table of `tile_table` with the column magnification (text), one magnification after the other, `tile`
         counting through all of them; the count of all grids' positions; and a line for each magnification without
-        tiles, saying why.
+        tiles, saying why, or with the fullest one only.
 
     Raises:
         InputError: the slide is too coarse for every magnification.
@@ -103,20 +106,27 @@ def magnified_table(
     if len(refused) == len(grids.names):
         raise InputError(f"slide {slide.slide_id}: no magnification is possible: {_lines(refused)[0]}; {HINT}")
     parts, positions, empty = [], 0, {}
+    notes: list[str] = []
     for name in grids.names:
         if name in refused:
             continue
         grid = grids.at(name)
         table, count = tile_table(slide, mask, annotation, grid, patient_id, label)
         positions += count
-        if annotation is not None:
-            table = table.loc[_within(table, annotation.area, grids.outlined)]
+        table = _outlined(table, annotation, grids.outlined)
         if not len(table):
             where = "" if annotation is None else " inside the outlines"
-            empty[name] = f"no tile{where} with at least {grids.min_tissue:.0%} tissue"
+            few = f"no tile{where} with at least {grids.min_tissue:.0%} tissue"
+            if grids.fullest:
+                every, _ = tile_table(slide, mask, annotation, replace(grid, min_tissue=0.0), patient_id, label)
+                table = _fullest(_outlined(every, annotation, grids.outlined))
+            if len(table):
+                notes.append(f"at {name}: {few}; the one with most, {table['tissue'].iloc[0]:.0%}, was kept")
+            else:
+                empty[name] = few
         parts.append(table.assign(magnification=pd.Series([name] * len(table), index=table.index, dtype="str")))
     whole = pd.concat(parts, ignore_index=True)
-    return whole.assign(tile=np.arange(len(whole), dtype=np.int64)), positions, _lines(refused) + _lines(empty)
+    return whole.assign(tile=np.arange(len(whole), dtype=np.int64)), positions, _lines(refused) + _lines(empty) + notes
 
 
 HINT = "scan it finer, or allow enlarging with --allow-upsampling"
@@ -125,6 +135,16 @@ HINT = "scan it finer, or allow enlarging with --allow-upsampling"
 def _lines(reasons: dict[str, str]) -> list[str]:
     """Each reason once, with the magnifications that it holds for."""
     return [f"not at {name}: {why}" for name, why in reasons.items()]
+
+
+def _outlined(table: pd.DataFrame, annotation: BaseGeometry | None, least: float) -> pd.DataFrame:
+    """The tiles that hold enough of the outlines; all of them where there are none."""
+    return table if annotation is None else table.loc[_within(table, annotation.area, least)]
+
+
+def _fullest(table: pd.DataFrame) -> pd.DataFrame:
+    """The tile with most tissue, the first of equals; no row where no tile holds any."""
+    return table[table["tissue"] > 0].nlargest(1, "tissue", keep="first")
 
 
 def _within(table: pd.DataFrame, outlined_area: float, least: float) -> np.ndarray:

@@ -88,6 +88,20 @@ def test_a_table_that_needs_a_magnification_that_no_slide_has(run):
     )
 
 
+def test_doctor_knows_the_four_diagnoses_and_the_magnifications(slides, tmp_path, inside):
+    manifest = pd.read_csv(slides / "all.csv")
+    command = ("doctor", "--paper", "multimag", "--out", str(tmp_path), "--slides")
+    good = inside(*command, str(slides / "all.csv"))
+    assert "13 slides of 13 patients" in good.shown
+    assert good.shown.count("not at 40x: its 0.5 µm/px would be enlarged 1.82 times") == 13
+    manifest.assign(mpp=[12.0] + [None] * 12).to_csv(tmp_path / "one.csv", index=False)
+    done = inside(*command, str(tmp_path / "one.csv"))
+    assert done.code == 2
+    assert "WRONG  s00: no magnification is possible" in done.shown
+    manifest.replace({"label": {"JN": "SK"}}).to_csv(tmp_path / "labels.csv", index=False)
+    assert "'SK' is none of MM, IN, CN, JN" in inside(*command, str(tmp_path / "labels.csv")).shown
+
+
 def test_upsampling_is_done_where_it_is_allowed(run):
     done = run(lambda frame: frame, "--allow-upsampling", "--steps", "tiles")
     assert done.code == 0, done.errors

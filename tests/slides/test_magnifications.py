@@ -79,6 +79,25 @@ def test_what_is_left_out_is_said() -> None:
         magnified_table(FakeSlide(mpp=6.0), LeftHalf(), None, GRIDS, "p", "MM")
 
 
+def test_the_fullest_tile_where_none_has_enough_tissue_and_only_if_asked() -> None:
+    grids = TileGrids(fullest=True)
+    table, positions, lines = magnified_table(FakeSlide(), LeftHalf(700), None, grids, "p", "MM")
+    assert lines == ["at 4x: no tile with at least 60% tissue; the one with most, 55%, was kept"]
+    [coarse] = table[table["magnification"] == "4x"].to_dict("records")
+    assert (coarse["x"], coarse["y"]) == (0, 0)  # of two equal ones the first
+    assert coarse["tissue"] == pytest.approx(700 / 1280)
+    plain, same, _ = magnified_table(FakeSlide(), LeftHalf(700), None, GRIDS, "p", "MM")
+    assert positions == same
+    finer = table[table["magnification"] != "4x"].drop(columns="tile").reset_index(drop=True)
+    pd.testing.assert_frame_equal(finer, plain.drop(columns="tile"))  # the other magnifications are as without
+    nothing, _, lines = magnified_table(FakeSlide(), LeftHalf(-1), None, grids, "p", "MM")
+    assert len(nothing) == 0
+    assert lines == [f"not at {name}: no tile with at least 60% tissue" for name in grids.names]
+    away = shapely.MultiPolygon([shapely.box(9000, 0, 9800, 800)])
+    table, _, _ = magnified_table(FakeSlide(), LeftHalf(2400), away, grids, "p", "MM")
+    assert table[table["magnification"] == "4x"]["x"].tolist() == [5120]  # the fullest is not outlined
+
+
 def test_outlines_choose_tiles_and_a_coarse_grid_keeps_the_one_that_holds_them() -> None:
     # 200 x 200 µm in the corner of the first 4x tile: 2.4 % of that tile, but all of the outline.
     outline = shapely.MultiPolygon([shapely.box(0, 0, 800, 800)])
