@@ -63,12 +63,13 @@ def draw_figures(
     if "reliability" in figures:
         save("reliability", calibration_figure(folds, settings))
     if "metadata" in figures:
-        save("metadata", values_figure(value_table(folds), _title("ZooME: what a patient's metadata add", settings)))
+        save("metadata", values_figure(value_table(folds), _title("What a patient's metadata add", settings)))
     return written
 
 
 def _title(what: str, settings: ZoomeSettings) -> str:
-    return f"{what} ({'PHANTOM images' if not settings.table else 'all folds together'})"
+    images = "PHANTOM images, " if not settings.table else ""
+    return f"{what} ({images}all folds pooled; the tables give means over folds)"
 
 
 def _roc(rows: pd.DataFrame, kept: dict, seed: int) -> Drawn:
@@ -121,7 +122,7 @@ def values_figure(values: pd.DataFrame, title: str) -> Figure:
     """
     fields = list(dict.fromkeys(values["field"]))
     tallest = max(int((values["field"] == field).sum()) for field in fields)
-    figure = blank_figure(4.2 * len(fields), 0.42 * tallest + 1.6)
+    figure = blank_figure(5.0 * len(fields), 0.42 * tallest + 1.6)
     for axis, field in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields, strict=True):
         part = values[(values["field"] == field) & (values["value"] != "unknown")].reset_index(drop=True)
         places = np.arange(len(part))[::-1]
@@ -134,6 +135,7 @@ def values_figure(values: pd.DataFrame, title: str) -> Figure:
         ]
         axis.set_yticks(places, names, fontsize=8)
         axis.set_ylim(-0.7, len(part) - 0.3)
+        axis.locator_params(axis="x", nbins=6)
         axis.set_xlabel('change of log-odds against "unknown"')
         axis.set_title(field, fontsize=10)
         axis.grid(axis="x", alpha=0.3)
