@@ -73,9 +73,18 @@ def seed_for(seed: int, *names: str) -> int:
 
 
 def plain(settings: Any) -> Any:
-    """Settings dataclasses as dicts, lists and scalars that JSON can hold."""
+    """Settings dataclasses as dicts, lists and scalars that JSON can hold.
+
+    A field whose metadata say `omit_none` is left out where it is None: what was recorded before there was such a field
+    stays what it was.
+    """
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
-        return {field.name: plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+        pairs = ((field, getattr(settings, field.name)) for field in dataclasses.fields(settings))
+        return {
+            field.name: plain(value)
+            for field, value in pairs
+            if not (value is None and field.metadata.get("omit_none"))
+        }
     if isinstance(settings, Mapping):
         return {str(key): plain(value) for key, value in settings.items()}
     if isinstance(settings, list | tuple):
@@ -109,6 +118,8 @@ class Sidecar:
         taxonomy: the tree of classes of a hierarchical model, or None.
         run: recipe, seed, step key and measured numbers of the run it came from.
         companions: other model files that it needs, relative to its own folder.
+        threshold_measured: what the threshold reaches where it was chosen (`evaluation.thresholds.Threshold.to_json`),
+            or None where it was measured nowhere.
     """
 
     kind: str
@@ -121,6 +132,7 @@ class Sidecar:
     calibration: Mapping[str, Any] | None = None
     taxonomy: Mapping[str, Any] | None = None
     companions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    threshold_measured: Mapping[str, Any] | None = None
 
     @staticmethod
     def path(model: Path) -> Path:
@@ -281,7 +293,7 @@ class Run:
         Returns:
             The step's key, to be put into the inputs of what depends on it.
         """
-        key = digest({"step": name, "melano_tf": __version__, "inputs": plain(inputs)})
+        key = self.key(name, inputs)
         if self.finished(name, key):
             self.kept.append(name)
             return key
@@ -303,6 +315,11 @@ class Run:
         self._clear(self.folder / "work" / name)
         self.repeated.append(name)
         return key
+
+    @staticmethod
+    def key(name: str, inputs: Mapping[str, Any]) -> str:
+        """The key under which `step` finishes a step with these inputs."""
+        return digest({"step": name, "melano_tf": __version__, "inputs": plain(inputs)})
 
     def _clear(self, folder: Path) -> None:
         """Remove a finished step's scratch folder and the parents that it leaves empty."""

@@ -51,7 +51,12 @@ def backbone_names() -> tuple[str, ...]:
 
 
 def build_backbone(
-    name: str, input_px: int, weights: str | Path = "none", freeze: Freeze = "none", seed: int | None = None
+    name: str,
+    input_px: int,
+    weights: str | Path = "none",
+    freeze: Freeze = "none",
+    seed: int | None = None,
+    input_name: str = "tiles",
 ) -> tuple[keras.KerasTensor, keras.KerasTensor, BackboneReport]:
     """The convolutional part of a network, from tiles to the last feature map F (spitzoid, section 4.1 A).
 
@@ -62,6 +67,7 @@ def build_backbone(
         weights: "none", "imagenet", or a file of this network's weights without top (legacy `.h5` or `.weights.h5`).
         freeze: "first_block": VGG's block 1 (and the stand-in's) is not trained; other networks have nothing frozen.
         seed: of the initial weights; None: from Python's random state (keras.utils.set_random_seed).
+        input_name: of the input, as a dict of inputs calls it.
 
     Returns:
         (input (N, input_px, input_px, 3) float32, RGB 0..255, uint8 is cast; output (N, h, w, C) of the layer
@@ -76,9 +82,9 @@ def build_backbone(
     known = networks()
     with seeded(seed):
         if name in STANDINS:
-            model = _build_standin(name, input_px)
+            model = _build_standin(name, input_px, input_name)
         elif name in known:
-            model = _build_network(known[name], input_px)
+            model = _build_network(known[name], input_px, input_name)
         else:
             raise InputError(f"backbone {name!r}: unknown; there are {', '.join(backbone_names())}")
     file, tensors = _load(model, name, weights)
@@ -103,19 +109,19 @@ def freeze_first_block(model: keras.Model, backbone: str) -> tuple[str, ...]:
     return tuple(frozen)
 
 
-def _tiles(input_px: int) -> keras.KerasTensor:
-    return keras.Input((input_px, input_px, 3), dtype="float32", name="tiles")
+def _tiles(input_px: int, name: str) -> keras.KerasTensor:
+    return keras.Input((input_px, input_px, 3), dtype="float32", name=name)
 
 
-def _build_standin(name: str, input_px: int) -> keras.Model:
+def _build_standin(name: str, input_px: int, input_name: str) -> keras.Model:
     if not MIN_PX <= input_px <= MAX_PX:
         raise InputError(f"{name}: takes tiles of {MIN_PX} to {MAX_PX} px, not {input_px}; it is for demonstrations")
-    tiles = _tiles(input_px)
+    tiles = _tiles(input_px, input_name)
     return keras.Model(tiles, STANDINS[name](Preprocess("tf", name="preprocess")(tiles)), name=name)
 
 
-def _build_network(network: Network, input_px: int) -> keras.Model:
-    tiles = _tiles(input_px)
+def _build_network(network: Network, input_px: int, input_name: str) -> keras.Model:
+    tiles = _tiles(input_px, input_name)
     x = Preprocess(network.mode, name="preprocess")(tiles)
     try:
         # The input tensor makes the network's layers a part of our graph; calling it would nest it as one layer.

@@ -1,9 +1,13 @@
 """Settings of the image pipeline; read long before TensorFlow is needed, so they stand apart from it."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
+from melano_tf.dermoscopy.colour import ColourConstancy
 from melano_tf.errors import InputError
+
+Crop = Literal["whole", "centre"]
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,24 @@ class ImageCacheSettings:
     """Side of the stored images in pixels (our reading: 224 / 0.8, so that the smallest crop is not enlarged)."""
     max_pixels: int = 50_000_000
     """Files of more pixels than this are refused before decoding (the largest ISIC image has 24 million)."""
+    crop: Crop = "whole"
+    """What is stored: the whole picture, squeezed to a square, or the largest square at its centre (not in a paper)."""
+    colour: ColourConstancy | None = field(default=None, metadata={"omit_none": True})
+    """Colour constancy, applied to the stored pixels; none unless a recipe asks for it."""
 
     def __post_init__(self) -> None:
         if not 8 <= self.stored_px <= 4096:
             raise InputError(f"stored_px {self.stored_px}: 8 to 4096")
+        if self.crop not in get_args(Crop):
+            raise InputError(f"crop is {self.crop!r}; known: {', '.join(get_args(Crop))}")
+        if isinstance(self.colour, Mapping):  # as a sidecar holds it
+            object.__setattr__(self, "colour", ColourConstancy(**self.colour))
+
+    def identity(self) -> dict[str, Any]:
+        """What the stored pixels depend on. A field at the value that it had before it existed is left out, so that
+        older caches stay valid."""
+        since = {"crop": "whole", "colour": None}
+        return {name: value for name, value in asdict(self).items() if value != since.get(name, ())}
 
 
 @dataclass(frozen=True)

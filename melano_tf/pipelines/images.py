@@ -8,13 +8,14 @@ changed image or setting makes new shards, and two runs can share one folder.
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from melano_tf.dermoscopy.colour import normalise
 from melano_tf.dermoscopy.isic_images import UnreadableImageError, read_header, read_image
 from melano_tf.errors import InputError
 from melano_tf.pipelines.image_settings import ImageCacheSettings
@@ -39,8 +40,9 @@ def decode_image(path: Path | str, settings: ImageCacheSettings) -> StoredImage:
 
     A JPEG is decoded by TensorFlow's accurate integer transform, whose pixels are the same on every machine, a large
     one at a half, a quarter or an eighth of its size (never below twice the stored size); a PNG by
-    `dermoscopy.isic_images.read_image`. The picture is squeezed to a square, as the paper resizes it; EXIF orientation
-    is ignored.
+    `dermoscopy.isic_images.read_image`. The picture is squeezed to a square, as the paper resizes it, or
+    cropped to the square at its centre; EXIF orientation is ignored. Colour constancy, where it is set, is applied to
+    the resized pixels.
 
     Raises:
         UnreadableImageError: not a JPEG or PNG, too large, cut off or damaged; the message is the reason.
@@ -58,7 +60,19 @@ def decode_image(path: Path | str, settings: ImageCacheSettings) -> StoredImage:
             raise UnreadableImageError("its pixels cannot be decoded (damaged or cut off)") from None
     else:
         decoded = tf.convert_to_tensor(read_image(path, settings.max_pixels))
-    return StoredImage(_resized(decoded, settings.stored_px), header.width / header.height)
+    aspect = header.width / header.height
+    if settings.crop == "centre":
+        decoded, aspect = _centre_square(decoded), 1.0
+    pixels = _resized(decoded, settings.stored_px)
+    return StoredImage(pixels if settings.colour is None else normalise(pixels, settings.colour), aspect)
+
+
+def _centre_square(image: Any) -> Any:
+    """The largest square at the centre of (H, W, 3); where the rest is odd, its smaller half lies left or above."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
 
 
 def _resized(image: Any, size: int) -> np.ndarray:
@@ -112,6 +126,11 @@ class ImageCache:
             result[place] = self._open(self._shards[shard])[within]
         return result
 
+    def identity(self, rows: np.ndarray) -> list[tuple[str, int]]:
+        """What rows hold, for the key of what is made of them: (name of the shard, place in it), of each."""
+        places = (divmod(int(row), SHARD) for row in rows)
+        return [(self._shards[shard].stem, within) for shard, within in places]
+
 
 def _open_shard(path: Path) -> np.ndarray:
     try:
@@ -145,7 +164,7 @@ def cache_images(
     for start in range(0, len(names), SHARD):
         part = names[start : start + SHARD]
         content = [[name, checksums[name]] for name in part]
-        path = folder / f"{digest([VERSION, asdict(settings), content])}.npy"
+        path = folder / f"{digest([VERSION, settings.identity(), content])}.npy"
         if not path.exists() or not path.with_suffix(".json").exists():
             _write_shard(path, {name: files[name] for name in part}, settings, threads)
         shards.append(path)

@@ -19,6 +19,7 @@ def check_layer(
     trainable_tensors: int = 0,
     parameters: int | None = None,
     policies: tuple[str, ...] = ("float32", "mixed_float16"),
+    differentiable: bool = True,
 ) -> keras.layers.Layer:
     """Assert what every layer must do; returns a built layer.
 
@@ -32,6 +33,7 @@ def check_layer(
         trainable_tensors: how many trainable tensors the layer must have; each must get a gradient that is not zero.
         parameters: number of scalars in the layer's weights.
         policies: dtype policies under which the output must be finite.
+        differentiable: False for a layer that rounds, which has no gradient to check.
     """
     layer = make()
     outputs = tf.nest.flatten(layer(inputs))
@@ -46,7 +48,8 @@ def check_layer(
     assert [tuple(shape) for shape in computed] == [tuple(shape) for shape in shapes]
     _check_config(layer, inputs, outputs)
     _check_saving(make, inputs, folder)
-    _check_gradients(layer, inputs)
+    if differentiable:
+        _check_gradients(layer, inputs)
     for policy in policies:
         _check_policy(layer, inputs, policy)
     return layer

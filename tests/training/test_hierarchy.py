@@ -1,0 +1,116 @@
+"""Loss (10) against naive loops; nothing from off the path; the same as the flat loss where there is one level."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from melano_tf.training.hierarchy import path_focal, path_focal_loss
+from melano_tf.training.losses import categorical_focal
+from melano_tf.training.steps import GradientStep, Progress
+from melano_tf.training.weights import Strategy, curriculum
+
+# Two classes of depth 2, one of depth 3, one of depth 1: decisions 0..6.
+PATHS = np.array([[1, 0, 1, 0, 0, 0, 0], [1, 0, 0, 1, 1, 0, 0], [1, 0, 0, 1, 0, 1, 0], [0, 1, 0, 0, 0, 0, 0]])
+P = np.array(
+    [
+        [0.75, 0.25, 0.5, 0.5, 0.125, 0.875, 0.3],
+        [0.5, 0.5, 0.9, 0.1, 0.25, 0.75, 0.3],
+        [0.2, 0.8, 0.6, 0.4, 1.0, 0.0, 0.3],
+        [0.9, 0.1, 0.3, 0.7, 0.4, 0.6, 0.3],
+    ],
+    "float32",
+)
+Y = np.array([0, 1, 3, 2])
+
+
+def naive(y: np.ndarray, p: np.ndarray, gamma: float) -> list[float]:
+    """Equations 6 and 10, one level at a time."""
+    losses = []
+    for sample, label in enumerate(y):
+        total = 0.0
+        for level in np.flatnonzero(PATHS[label]):
+            right = float(p[sample, level])
+            total += -((1 - right) ** gamma) * math.log(right)
+        losses.append(total)
+    return losses
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+def test_equals_loops(gamma: float) -> None:
+    for given in (gamma, tf.constant(gamma), tf.fill([4], gamma)):
+        np.testing.assert_allclose(path_focal(Y, P, PATHS, given), naive(Y, P, gamma), rtol=1e-5)
+
+
+def test_by_hand() -> None:
+    # -log 0.75 - log 0.5; with gamma 1: 0.25 log(4/3) + 0.5 log 2
+    assert float(path_focal(Y, P, PATHS, 0)[0]) == pytest.approx(0.980829, rel=1e-5)
+    assert float(path_focal(Y, P, PATHS, 1)[0]) == pytest.approx(0.071921 + 0.346574, rel=1e-5)
+
+
+def test_without_gamma_it_is_minus_the_logarithm_of_the_leaf() -> None:
+    leaves = [np.prod([P[i, d] for d in np.flatnonzero(PATHS[y])]) for i, y in enumerate(Y)]
+    np.testing.assert_allclose(path_focal(Y, P, PATHS, 0.0), -np.log(leaves), rtol=1e-5)
+
+
+def test_a_tree_of_one_level_is_the_flat_loss() -> None:
+    p = np.random.default_rng(0).dirichlet(np.ones(4), 6).astype("float32")
+    y = np.array([0, 1, 2, 3, 3, 0])
+    for gamma in (0.0, 0.5, 2.0):
+        flat = np.asarray(categorical_focal(y, p, gamma))
+        np.testing.assert_allclose(path_focal(y, p, np.eye(4), gamma), flat, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_what_lies_off_the_path_does_not_count_and_extremes_stay_finite(gamma: float) -> None:
+    p = tf.Variable(np.where(PATHS[Y] == 1, [[1.0], [0.0], [0.5], [0.25]], np.nan_to_num(P)).astype("float32"))
+    with tf.GradientTape() as tape:
+        losses = path_focal(Y, p, PATHS, tf.constant(gamma))
+    gradient = np.asarray(tf.convert_to_tensor(tape.gradient(losses, p)))
+    assert np.all(np.isfinite(losses)) and np.all(np.isfinite(gradient))
+    assert np.all(gradient[PATHS[Y] == 0] == 0)
+    changed = np.where(PATHS[Y] == 1, p.numpy(), 0.123)
+    np.testing.assert_array_equal(path_focal(Y, changed, PATHS, gamma), losses)
+    assert float(losses[0]) == pytest.approx(0, abs=1e-6) and float(losses[1]) > 10
+
+
+def test_a_value_that_is_no_number_is_seen() -> None:
+    wrong = P.copy()
+    wrong[0, 0] = np.nan
+    assert np.isnan(np.asarray(path_focal(Y, wrong, PATHS, 1.0))).tolist() == [True, False, False, False]
+
+
+def test_half_precision_and_what_does_not_fit() -> None:
+    half = path_focal(Y, tf.constant(P, tf.float16), PATHS, 1.0)
+    assert half.dtype == tf.float16
+    np.testing.assert_allclose(half, naive(Y, P.astype(np.float16), 1.0), rtol=2e-3)
+    for y, p in ((Y[:, None], P), (Y, P[0]), (Y, P[:, :5])):
+        with pytest.raises(ValueError, match="do not fit"):
+            path_focal(y, p, PATHS)
+
+
+def test_one_trace_serves_every_gamma_and_curriculum() -> None:
+    """The losses that the step returns are loss (10) with the strategy's gamma, and the curriculum ranks those sums."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(7, activation="sigmoid")(inputs))
+    traces = []
+    loss = path_focal_loss(PATHS)
+
+    def counted(batch, outputs):
+        traces.append(1)
+        return loss(batch, outputs)
+
+    step = GradientStep(model, keras.optimizers.SGD(0.5), counted, weights_fn=curriculum)
+    x = np.random.default_rng(1).normal(size=(4, 3)).astype("float32")
+    base = {"x": tf.constant(x), "y": tf.constant(Y, tf.int32), "id": tf.constant(list("abcd"))}
+    progress = Progress(*(tf.constant(number, tf.int64) for number in (0, 0, 10, 10)))
+    for strategy in (Strategy(), Strategy(gamma=2.0), Strategy(gamma=0.5, curriculum="ohem")):
+        expected = naive(Y, np.asarray(model(x)), strategy.gamma)
+        result = step({**base, "strategy": strategy.tensors(Y)}, progress)
+        np.testing.assert_allclose(result["loss_per_sample"], expected, rtol=1e-4)
+        taken = sorted(expected)[2:] if strategy.curriculum == "ohem" else expected  # m = M / 2 in the first epoch
+        assert float(result["loss"]) == pytest.approx(sum(taken) / 4, rel=1e-4)
+    assert len(traces) == 1
