@@ -1,0 +1,95 @@
+import math
+
+import numpy as np
+import pytest
+
+from melano_tf.evaluation.retrieval import retrieval_intervals, retrieve
+
+
+def _naive(x: np.ndarray, labels: list[str], groups: list[str], recalls: tuple[int, ...]) -> dict[str, list[float]]:
+    """One query after the other."""
+    found: dict[str, list[float]] = {name: [] for name in (*(f"Recall@{k}" for k in recalls), "mAP@R")}
+    for query in range(len(x)):
+        others = [i for i in range(len(x)) if groups[i] != groups[query]]
+        cosine = {i: x[query] @ x[i] / math.sqrt((x[query] @ x[query]) * (x[i] @ x[i])) for i in others}
+        others.sort(key=lambda i: (-cosine[i], i))
+        hits = [labels[i] == labels[query] for i in others]
+        relevant = sum(hits)
+        for k in recalls:
+            found[f"Recall@{k}"].append(float(any(hits[:k])) if relevant else math.nan)
+        precisions = [sum(hits[: place + 1]) / (place + 1) for place in range(relevant) if hits[place]]
+        found["mAP@R"].append(sum(precisions) / relevant if relevant else math.nan)
+    return found
+
+
+def test_by_hand() -> None:
+    angles = np.radians([0, 10, 25, 60, 70])
+    x = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.array([[1], [2], [3], [4], [5]])
+    found = retrieve(x, ["a", "b", "a", "a", "b"], recalls=(1, 2))
+    # Neighbours in order: 0: b a a b; 1: a a a b (its b is last); 2: b a a b; 3: b a b a; 4: a a b a.
+    np.testing.assert_array_equal(found["Recall@1"], [0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(found["Recall@2"], [1, 0, 1, 1, 0])
+    # R = 2 for a, 1 for b: (0 + 1/2) / 2 for each a; 0 for each b.
+    np.testing.assert_allclose(found["mAP@R"], [0.25, 0, 0.25, 0.25, 0])
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_against_loops(grouped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melano_tf.evaluation.retrieval.CHUNK_CELLS", 200)  # several chunks
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 5))
+    labels = rng.choice(["a", "b", "c", "once"], 60, p=[0.5, 0.3, 0.18, 0.02]).tolist()
+    labels[7] = "alone"
+    groups = [f"g{g}" for g in rng.integers(0, 25, 60)] if grouped else [str(i) for i in range(60)]
+    found = retrieve(x, labels, groups if grouped else None, recalls=(1, 5))
+    for name, values in _naive(x, labels, groups, (1, 5)).items():
+        np.testing.assert_allclose(found[name], values, err_msg=name)
+    assert np.isnan(found["mAP@R"][7])
+
+
+def test_a_second_picture_of_the_lesion_is_no_hit() -> None:
+    x = np.array([[1, 0], [1, 0.01], [0, 1], [0.1, 1], [0.6, 0.8]])
+    labels, groups = ["a", "a", "b", "b", "a"], ["l1", "l1", "l2", "l2", "l3"]
+    assert retrieve(x, labels)["Recall@1"].tolist() == [1, 1, 1, 1, 0]
+    found = retrieve(x, labels, groups)
+    assert found["Recall@1"][:2].tolist() == [1, 1], "the third picture of the class is the nearest of the others"
+    assert np.isnan(found["Recall@1"][2:4]).all(), "no other lesion of this class"
+    assert found["Recall@1"][4] == 0
+
+
+def test_one_image_identical_points_and_zero_vectors() -> None:
+    assert np.isnan(retrieve(np.ones((1, 3)), ["a"])["mAP@R"]).all()
+    # All alike: those that come first are first.
+    found = retrieve(np.ones((4, 3)), ["a", "b", "b", "a"])
+    assert found["Recall@1"].tolist() == [0, 0, 0, 1]
+    assert np.isfinite(retrieve(np.zeros((4, 3)), ["a", "b", "b", "a"])["mAP@R"]).all()
+
+
+def test_wrong_inputs() -> None:
+    for x, labels, arguments in (
+        (np.ones((3, 2)), ["a", "b"], {}),
+        (np.array([[1.0, np.nan], [0, 1]]), ["a", "b"], {}),
+        (np.ones((2, 2)), ["a", "b"], {"recalls": (0,)}),
+    ):
+        with pytest.raises(ValueError):
+            retrieve(x, labels, **arguments)
+
+
+def test_intervals_resample_groups() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.repeat(rng.choice(["a", "b"], 40), 3)
+    groups = np.repeat([f"g{g}" for g in range(40)], 3)
+    x = rng.normal(size=(120, 4)) + 0.8 * (labels == "a")[:, None]
+    found = retrieval_intervals(x, labels, groups, repeats=400, seed=5)
+    values = retrieve(x, labels, groups)
+    for name, interval in found.items():
+        assert interval.value == pytest.approx(np.nanmean(values[name]))
+        assert interval.low < interval.value < interval.high
+        assert (interval.groups, interval.repeats, interval.undefined) == (40, 400, 0)
+    # A naive bootstrap of the same draws.
+    draws = np.random.default_rng(5).multinomial(40, np.full(40, 1 / 40), size=400)
+    order = np.unique(groups, return_inverse=True)[1]
+    naive = [np.average(values["mAP@R"], weights=draw[order]) for draw in draws]
+    np.testing.assert_allclose((found["mAP@R"].low, found["mAP@R"].high), np.quantile(naive, [0.025, 0.975]))
+    kept = retrieval_intervals(x, labels, groups, exclude_groups=False, repeats=10)
+    assert kept["Recall@1"].value == pytest.approx(retrieve(x, labels)["Recall@1"].mean())

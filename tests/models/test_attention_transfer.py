@@ -1,0 +1,262 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from melano_tf.errors import InputError
+from melano_tf.models.attention_transfer import (
+    COMBINATIONS,
+    AttentionMap,
+    TransferSettings,
+    attention_difference,
+    attention_map,
+    build_classifier,
+    build_embedding,
+    distillation,
+    pooled,
+    stage_layers,
+    tapped,
+    transfer,
+)
+from melano_tf.training.checkpoint import training_variables, weights_sha256
+from melano_tf.training.losses import categorical_crossentropy
+from melano_tf.training.steps import GradientStep, Progress
+from tests.models.layer_checks import check_layer, nested_models
+
+PX = 32
+NOW = Progress(*(tf.constant(number, tf.int64) for number in (0, 0, 10, 2)))
+
+
+@pytest.fixture(scope="module")
+def student() -> keras.Model:
+    return build_classifier("standin_residual", PX, 3, seed=1)[0]
+
+
+@pytest.fixture(scope="module")
+def teacher() -> keras.Model:
+    return build_embedding("standin_residual", PX, 8, seed=2)[0]
+
+
+def _batch(count: int = 5, seed: int = 0, px: int = PX) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    return {
+        "x": {"image": tf.constant(rng.integers(0, 256, (count, px, px, 3)), tf.uint8)},
+        "y": tf.constant(rng.integers(0, 3, count), tf.int32),
+        "id": tf.constant([f"i{place}" for place in range(count)]),
+    }
+
+
+def _naive_map(features: np.ndarray) -> np.ndarray:
+    """(H, W, C) -> (H, W), by loops."""
+    height, width, channels = features.shape
+    result = np.array(
+        [[sum(features[y, x, c] ** 2 for c in range(channels)) / channels for x in range(width)] for y in range(height)]
+    )
+    return result / np.sqrt((result**2).sum())
+
+
+def test_the_map_and_its_loss_against_loops() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 3, 4, 5, 6))
+    maps = attention_map(first)
+    assert maps.shape == (3, 4, 5)
+    found = attention_difference(maps, attention_map(second))
+    for sample in range(3):
+        mine, theirs = _naive_map(first[sample]), _naive_map(second[sample])
+        np.testing.assert_allclose(maps[sample], mine, rtol=1e-6)
+        expected = sum((a - b) ** 2 for a, b in zip(mine.ravel(), theirs.ravel(), strict=True)) / 20
+        np.testing.assert_allclose(found[sample], expected, rtol=1e-6)
+
+
+def test_by_hand() -> None:
+    # Two places, two channels: means of squares 12.5 and 0, or 4 and 3.
+    maps = np.asarray(attention_map(np.array([[[[3.0, 4.0], [0.0, 0.0]]], [[[2.0, 2.0], [6**0.5, 0.0]]]])))
+    np.testing.assert_allclose(maps, [[[1, 0]], [[0.8, 0.6]]], rtol=1e-6)
+    np.testing.assert_allclose(attention_difference(maps[:1], maps[1:]), [(0.2**2 + 0.6**2) / 2], rtol=1e-6)
+    # The size of the activations says nothing.
+    x = np.random.default_rng(1).normal(size=(2, 3, 3, 4)).astype("float32")
+    np.testing.assert_allclose(attention_map(x), attention_map(7 * x), rtol=1e-5)
+
+
+def test_a_map_of_zeros_has_no_gradient_that_is_not_a_number() -> None:
+    x = tf.zeros([2, 3, 3, 4])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(attention_difference(attention_map(x), tf.ones([2, 3, 3])))
+    np.testing.assert_array_equal(tape.gradient(loss, x), np.zeros((2, 3, 3, 4)))
+    assert float(loss) == 2.0
+
+
+def test_the_layer(tmp_path: Path) -> None:
+    inputs = np.random.default_rng(0).normal(size=(3, 4, 5, 6)).astype("float32")
+    layer = check_layer(AttentionMap, inputs, (3, 4, 5), tmp_path)
+    np.testing.assert_allclose(layer(inputs), attention_map(inputs))
+    half = AttentionMap(dtype="mixed_float16")(inputs * 1000)
+    np.testing.assert_allclose(np.asarray(half, np.float32), attention_map(inputs), atol=1e-3)
+    with pytest.raises(ValueError, match="expected"):
+        AttentionMap()(inputs[0])
+
+
+def test_distillation_by_hand() -> None:
+    student = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
+    teacher = np.array([[0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
+    found = np.asarray(distillation(student, teacher, 3.0))
+
+    def softened(p: np.ndarray) -> np.ndarray:
+        logits = np.log(p) + 5.0  # any logits that give p
+        return np.exp(logits / 3) / np.exp(logits / 3).sum(axis=1, keepdims=True)
+
+    q, t = softened(student), softened(teacher)
+    np.testing.assert_allclose(found, 9 * (t * np.log(t / q)).sum(axis=1), rtol=1e-6, atol=1e-12)
+    assert found[0] > 0 and abs(found[1]) < 1e-12
+    assert np.isfinite(distillation(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))).all()
+
+
+def test_the_networks(student: keras.Model, teacher: keras.Model, tmp_path: Path) -> None:
+    batch = _batch()
+    probabilities = student(batch["x"])
+    assert probabilities.shape == (5, 3) and not nested_models(student)
+    np.testing.assert_allclose(np.sum(probabilities, axis=1), 1, rtol=1e-6)
+    embedded = teacher(batch["x"])
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), np.ones(5), rtol=1e-5)
+    features = pooled(teacher)({"image": batch["x"]["image"]})
+    assert features.shape == (5, 96)
+    for model in (student, teacher):
+        model.save(tmp_path / "m.keras")
+        loaded = keras.saving.load_model(tmp_path / "m.keras")
+        np.testing.assert_array_equal(loaded(batch["x"]), model(batch["x"]))
+        assert stage_layers(loaded) == ("block1_conv", "block2_out", "block3_out", "block4_out")
+    again = build_classifier("standin_residual", PX, 3, seed=1)[0]
+    assert weights_sha256(again) == weights_sha256(student)
+    with pytest.raises(InputError, match="at least 2"):
+        build_classifier("standin", PX, 1)
+    with pytest.raises(InputError, match="at least 2"):
+        build_embedding("standin", PX, 1)
+
+
+def test_resnet50s_stages() -> None:
+    model, _ = build_embedding("resnet50", 64, seed=0)
+    assert stage_layers(model) == ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
+    shapes = {name: tuple(output.shape[1:]) for name, output in tapped(model).output.items()}
+    assert shapes == {"output": (128,), "stage1": (16, 16), "stage2": (8, 8), "stage3": (4, 4), "stage4": (2, 2)}
+    vgg, _ = build_embedding("vgg16", 32, seed=0)
+    with pytest.raises(InputError, match="vgg16_embedding: its four stages are not known"):
+        tapped(vgg)
+    assert set(tapped(vgg, ()).output) == {"output"}
+
+
+@pytest.mark.parametrize("layers", [*COMBINATIONS, ()])
+def test_the_loss_of_every_combination(student: keras.Model, teacher: keras.Model, layers: tuple[int, ...]) -> None:
+    batch = _batch()
+    found = transfer(student, teacher, TransferSettings(layers=layers, weight=50.0))
+    losses = found.loss_fn(batch, found.model(batch["x"], training=True))
+    expected = np.asarray(categorical_crossentropy(batch["y"], student(batch["x"])))
+    for stage in layers:
+        maps = []
+        for model in (student, teacher):
+            layer = model.get_layer(stage_layers(model)[stage - 1])
+            maps.append(keras.Model(model.inputs, layer.output)(batch["x"]))
+        difference = attention_difference(attention_map(maps[0]), attention_map(maps[1]))
+        assert float(np.max(difference)) > 0
+        expected = expected + 50 * np.asarray(difference)
+    assert losses.shape == (5,)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+def test_a_step_trains_the_student_and_nothing_of_the_teacher(
+    student: keras.Model, teacher: keras.Model, tmp_path: Path
+) -> None:
+    student = keras.models.clone_model(student)
+    batch = _batch()
+    found = transfer(student, teacher, TransferSettings(layers=(3, 4)))
+    optimizer = keras.optimizers.Adam(1e-3)
+    step = GradientStep(found.model, optimizer, found.loss_fn)
+    before = (weights_sha256(student), weights_sha256(teacher))
+    losses = [float(step(batch, NOW)["loss"]) for _ in range(8)]
+    assert losses[-1] < losses[0]
+    assert weights_sha256(student) != before[0] and weights_sha256(teacher) == before[1]
+    held = {id(variable) for variable in training_variables(found.model, optimizer)}
+    assert not held & {id(variable) for variable in teacher.variables}
+    assert {id(variable) for variable in student.variables} <= held
+    student.save(tmp_path / "s.keras")
+    loaded = keras.saving.load_model(tmp_path / "s.keras")
+    assert loaded.count_params() == student.count_params()
+    np.testing.assert_allclose(loaded(batch["x"]), found.model(batch["x"])["output"], atol=1e-6)
+
+
+def test_the_student_learns_where_the_teacher_looks(teacher: keras.Model) -> None:
+    """With the attention's loss alone, its maps come nearer; the baseline's do not have to."""
+    batch = _batch(12)
+    student, _ = build_classifier("standin_residual", PX, 3, seed=7)
+    found = transfer(student, teacher, TransferSettings(layers=(2, 3), weight=1e4))
+    step = GradientStep(found.model, keras.optimizers.Adam(3e-3), found.loss_fn)
+    told = tapped(teacher)(batch["x"])
+
+    def apart() -> list[float]:
+        outputs = tapped(student)(batch["x"])
+        return [float(np.mean(attention_difference(outputs[name], told[name]))) for name in ("stage2", "stage3")]
+
+    first = apart()
+    for _ in range(30):
+        step(batch, NOW)
+    assert all(after < 0.7 * before for before, after in zip(first, apart(), strict=True))
+
+
+def test_a_teacher_stays_in_inference_mode() -> None:
+    """Its batch statistics neither count nor change."""
+
+    def network(name: str) -> keras.Model:
+        inputs = keras.Input((8, 8, 3), name="image")
+        x = inputs
+        for layer in ("block1_conv", "block2_out", "block3_out", "block4_out"):
+            x = keras.layers.Conv2D(4, 3, padding="same", name=f"{layer}_c")(x)
+            x = keras.layers.BatchNormalization(name=layer)(x)
+        x = keras.layers.Dropout(0.5)(keras.layers.GlobalAveragePooling2D()(x))
+        return keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="probabilities")(x), name=name)
+
+    keras.utils.set_random_seed(0)
+    student, teacher = network("student"), network("teacher")
+    before = [np.array(variable) for variable in teacher.variables]
+    found = transfer(student, teacher, TransferSettings(layers=(1, 4), distillation=1.0))
+    step = GradientStep(found.model, keras.optimizers.SGD(0.01), found.loss_fn)
+    statistics = np.array(student.get_layer("block1_conv").moving_mean)
+    batch = _batch(px=8)
+    outputs = found.model(batch["x"], training=False)
+    first, second = (np.asarray(found.loss_fn(batch, outputs)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)  # no dropout
+    step(batch, NOW)
+    for old, variable in zip(before, teacher.variables, strict=True):
+        np.testing.assert_array_equal(old, variable)
+    assert not np.array_equal(statistics, student.get_layer("block1_conv").moving_mean)
+
+
+def test_what_does_not_fit_is_refused(student: keras.Model, teacher: keras.Model) -> None:
+    plain, _ = build_classifier("standin_residual", 48, 3, seed=0)
+    with pytest.raises(InputError, match="teacher takes images of 32x32 px and the student of 48x48"):
+        transfer(plain, teacher, TransferSettings())
+    resnet, _ = build_classifier("resnet50", PX, 3, seed=0)
+    with pytest.raises(InputError, match=r"differ in size.*\n.*stage 1: teacher 16x16, student 8x8\n.*stage 2"):
+        transfer(resnet, teacher, TransferSettings(layers=(1, 2)))
+    with pytest.raises(InputError, match="no teacher"):
+        transfer(student, None, TransferSettings())
+    with pytest.raises(InputError, match=r"needs a teacher with the student's 3 classes, and this one .* has none"):
+        transfer(student, teacher, TransferSettings(layers=(), distillation=1.0))
+    assert transfer(student, None, TransferSettings(layers=())).model.output.keys() == {"output"}
+    wrong: list[Callable[[], Any]] = [
+        lambda: TransferSettings(layers=(0,)),
+        lambda: TransferSettings(layers=(2, 2)),
+        lambda: TransferSettings(weight=-1.0),
+        lambda: TransferSettings(temperature=0.5),
+    ]
+    for make in wrong:
+        with pytest.raises(InputError, match="transfer: "):
+            make()
+
+
+def test_the_nine_combinations() -> None:
+    assert len(COMBINATIONS) == len(set(COMBINATIONS)) == 9
+    assert {layer for layers in COMBINATIONS for layer in layers} == {1, 2, 3, 4}
