@@ -5,7 +5,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-TEST = ["pytest>=8.3,<10", "hypothesis>=6.100,<7"]
+# The official stubs of TensorFlow Serving, of the same version as TensorFlow; only `predict --server grpc://…` needs them.
+SERVING = ["grpcio>=1.60,<2", "tensorflow-serving-api>=2.21,<2.22"]
+TEST = ["pytest>=8.3,<10", "hypothesis>=6.100,<7", "selenium>=4.20,<5", *SERVING]
 
 setup(
     name="melano_tf",
@@ -27,6 +29,7 @@ setup(
         "melano_tf.data_specs.published": "data_specs/published",
     },
     package_data={
+        "melano_tf.reports": ["recipes.yaml", "templates/*.j2"],
         "melano_tf.data_specs": ["*.yaml"],
         "melano_tf.data_specs.published": ["*.csv"],
     },
@@ -38,6 +41,7 @@ setup(
         "pyarrow>=17",
         "scipy>=1.13,<2",
         "scikit-learn>=1.5,<2",
+        "threadpoolctl>=3.1",
         "matplotlib>=3.9,<4",
         "opencv-python-headless>=4.10,<6",
         "openslide-python>=1.4,<2",
@@ -46,6 +50,7 @@ setup(
         "shapely>=2.0,<3",
         "pandera[pandas]>=0.22,<1",
         "PyYAML>=6,<7",
+        "jinja2>=3.1,<4",
         "h5py>=3.11,<4",
         "ImageHash>=4.3,<5",
         "pillow>=10.3",
@@ -55,6 +60,7 @@ setup(
         "tf-keras-vis>=0.8.7,<0.9",
     ],
     extras_require={
+        "serving": SERVING,
         "test": TEST,
         "dev": [
             *TEST,

@@ -4,6 +4,8 @@ python -m melano_tf.run spitzoid                 # the main job, on phantom slid
 python -m melano_tf.run spitzoid --slides my.csv --out runs/my-cohort
 python -m melano_tf.run zoome --table train.csv --images jpeg/train
 python -m melano_tf.run predict --model runs/my-cohort/models/target.keras --input slide.svs --out answer
+python -m melano_tf.run compare runs/a runs/b
+python -m melano_tf.run export --model runs/my-cohort/models/target.keras --out serving
 python -m melano_tf.run doctor --slides my.csv
 """
 
@@ -30,9 +32,17 @@ usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
              of what the networks look at; on your slides or on phantom slides
   zoome      melanoma in dermoscopy images with age, sex and site: the paper's tables and models;
              on ISIC 2020 (--table train.csv --images folder) or on phantom images
+  weighting  sample weights in the training of flat and hierarchical dermoscopy classifiers: the
+             paper's eighty trainings, tables and figures; on ISIC 2018 or on phantom images
+  similarity eight skin lesions by similarity clustering and attention transfer: the paper's tables,
+             cluster sheets and models; on ISIC 2019 (--table … --images folder) or on phantom images
+  similar    the images of a folder that are most like an image, by a similarity run's teacher
   check      what a dermoscopy data set holds: counts, metadata, copies, folds, what is unreadable
   predict    a trained model on one slide (probability, tumour tiles, maps, GeoJSON for QuPath),
-             or on an image or a folder of them, with or without metadata
+             or on an image or a folder of them, with or without metadata; --server asks a served model
+  export     a trained model for TensorFlow Serving, with card, configuration and the exact calls
+  compare    several finished runs in one table, with paired differences on the test cases that they share
+  report     a finished run's report.html, written again
   doctor     versions, devices, disk and memory, and what is wrong with a --slides file
 """
 
@@ -50,8 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "spitzoid": _spitzoid,
         "multimag": _multimag,
         "zoome": _zoome,
+        "weighting": _weighting,
+        "similarity": _similarity,
+        "similar": _similar,
         "check": _check,
         "predict": _predict,
+        "export": _export,
+        "compare": _compare,
+        "report": _report,
         "doctor": _doctor,
     }
     if arguments[0] not in commands:
@@ -143,6 +159,8 @@ def _parse(settings: Any, arguments: Sequence[str], command: str, default: Any =
     import tyro
 
     options: dict[str, Any] = {} if default is None else {"default": default}
+    # An optional group of settings (store.colour) is set by the preset or not; as a subcommand it would end options.
+    options["config"] = (tyro.conf.AvoidSubcommands,)
     return tyro.cli(settings, args=list(arguments), prog=f"python -m melano_tf.run {command}", **options)
 
 
@@ -185,6 +203,43 @@ def _zoome(arguments: list[str]) -> int:
     return 0
 
 
+def _weighting(arguments: list[str]) -> int:
+    from melano_tf.papers.weighting.settings import WeightingSettings, preset
+
+    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--table") is None else "paper")
+    default = preset(chosen if chosen in ("paper", "demo") else "paper")
+    settings = _parse(WeightingSettings, arguments, "weighting", default)
+    _import_tensorflow()
+    from melano_tf.papers.weighting.recipe import reproduce
+
+    reproduce(settings, say)
+    return 0
+
+
+def _similarity(arguments: list[str]) -> int:
+    from melano_tf.papers.similarity.settings import SimilaritySettings, preset
+
+    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--table") is None else "paper")
+    default = preset(chosen if chosen in ("paper", "demo") else "paper")
+    settings = _parse(SimilaritySettings, arguments, "similarity", default)
+    _import_tensorflow()
+    from melano_tf.papers.similarity.recipe import reproduce
+
+    reproduce(settings, say)
+    return 0
+
+
+def _similar(arguments: list[str]) -> int:
+    from melano_tf.commands.similar import SimilarSettings
+
+    settings = _parse(SimilarSettings, arguments, "similar")
+    _import_tensorflow()
+    from melano_tf.commands.similar import similar
+
+    similar(settings, say)
+    return 0
+
+
 def _check(arguments: list[str]) -> int:
     from melano_tf.commands.check import CheckSettings, check
 
@@ -199,6 +254,32 @@ def _predict(arguments: list[str]) -> int:
     from melano_tf.commands.predict import predict
 
     predict(settings, say)
+    return 0
+
+
+def _compare(arguments: list[str]) -> int:
+    from melano_tf.commands.compare import CompareSettings, compare
+
+    compare(_parse(CompareSettings, arguments, "compare"), say)
+    return 0
+
+
+def _report(arguments: list[str]) -> int:
+    from melano_tf.commands.report import ReportSettings
+    from melano_tf.reports.html import write_report
+
+    write_report(_parse(ReportSettings, arguments, "report").run, say)
+    return 0
+
+
+def _export(arguments: list[str]) -> int:
+    from melano_tf.commands.export import ExportSettings
+
+    settings = _parse(ExportSettings, arguments, "export")
+    _import_tensorflow()
+    from melano_tf.commands.export import export
+
+    export(settings, say)
     return 0
 
 

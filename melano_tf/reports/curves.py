@@ -17,8 +17,8 @@ from melano_tf.evaluation.metrics import format_value
 from melano_tf.reports.figures import blank_figure
 
 COLUMNS = 3
-# Colours that the colour-blind tell apart (Wong, 2011), black first.
-COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Colours that the colour-blind tell apart (Wong, 2011), black first; his yellow is hard to see on white: a dark purple.
+COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b2a86")
 CHANCE: dict[str, Any] = {"color": "0.6", "linewidth": 1.0, "linestyle": (0, (4, 3)), "zorder": 1}
 
 

@@ -153,18 +153,32 @@ def _frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def write_table(
-    folder: Path, name: str, frame: pd.DataFrame, title: str, notes: Sequence[str] = (), *, models_down: bool = False
+    folder: Path,
+    name: str,
+    frame: pd.DataFrame,
+    title: str,
+    notes: Sequence[str] = (),
+    *,
+    models_down: bool = False,
+    unit: str = "patients",
 ) -> tuple[Path, Path]:
     """Write `<name>.csv` (one row a cell, NaN empty) and `<name>.md`, each atomically; returns both paths."""
     paths = (Path(folder) / f"{name}.csv", Path(folder) / f"{name}.md")
     with atomic(paths[0]) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
     with atomic(paths[1]) as temporary:
-        temporary.write_text(markdown(frame, title, notes, models_down=models_down), encoding="utf-8")
+        temporary.write_text(markdown(frame, title, notes, models_down=models_down, unit=unit), encoding="utf-8")
     return paths
 
 
-def markdown(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), *, models_down: bool = False) -> str:
+def markdown(
+    frame: pd.DataFrame,
+    title: str,
+    notes: Sequence[str] = (),
+    *,
+    models_down: bool = False,
+    unit: str = "patients",
+) -> str:
     """The table to be read: title, one line a metric with "paper" and "ours" for each model, notes, footnotes.
 
     A table that the paper does not have has no "paper" side.
@@ -174,6 +188,7 @@ def markdown(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), *, mode
         title: without the leading #.
         notes: sentences on the data (phantoms or not, who tests); those on the table itself are added here.
         models_down: one line a model, with "paper" and "ours" for each metric.
+        unit: what the intervals resampled: "patients" or "lesions".
     """
     cells: dict[tuple[str, str], dict[str, Any]] = {
         (str(record["row"]), str(record["column"])): {str(name): value for name, value in record.items()}
@@ -196,8 +211,8 @@ def markdown(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), *, mode
             [label, *(text for column in columns for text in texts(cells[row, column]))]
             for row, label in labels.items()
         ]
-    lines = [f"# {title}", "", *_aligned(header, body)]
-    explained = [*notes, *_notes(frame)]
+    lines = [f"# {title}", "", *aligned(header, body)]
+    explained = [*notes, *_notes(frame, unit)]
     if explained:
         lines += ["", *(f"- {note}" for note in explained)]
     if footnotes := _footnotes(frame):
@@ -205,7 +220,7 @@ def markdown(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), *, mode
     return "\n".join(lines) + "\n"
 
 
-def _aligned(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+def aligned(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table whose columns line up in plain text too; the first column left, the others right."""
     grid = [[cell.replace("|", "\\|") for cell in line] for line in [header, *body]]
     widths = [max(3, *(len(line[i]) for line in grid)) for i in range(len(header))]
@@ -249,12 +264,12 @@ def _our_text(record: Mapping[str, Any]) -> str:
     return f"{text} ({record['defined']} of {record['cohorts']})" if partly else text
 
 
-def _notes(frame: pd.DataFrame) -> list[str]:
+def _notes(frame: pd.DataFrame, unit: str = "patients") -> list[str]:
     """What the table's own content makes worth saying."""
     ran = frame[frame["cohorts"].notna()]
     scores = ran[ran["kind"] == "score"]
     return [
-        *_how_many(scores),
+        *_how_many(scores, unit),
         *_printed_auc(frame),
         *(["n/a: undefined (nothing to divide by)."] if scores["ours"].isna().any() else []),
         *(
@@ -265,7 +280,7 @@ def _notes(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _how_many(scores: pd.DataFrame) -> list[str]:
+def _how_many(scores: pd.DataFrame, unit: str = "patients") -> list[str]:
     several = scores["cohorts"] > 1
     tested, validated = scores[scores["level"].notna() & ~several], scores[scores["level"].isna() | several]
     notes = []
@@ -279,8 +294,8 @@ def _how_many(scores: pd.DataFrame) -> list[str]:
     around = validated[validated["level"].notna()]
     for (patients, level, repeats), _ in around.groupby(["patients", "level", "repeats"], sort=False):
         notes.append(
-            f"In brackets: {level:.0%} interval of the mean, percentile bootstrap of the {patients} patients within "
-            f"their cohorts, {repeats:,} resamples; what other patients would change, not another training."
+            f"In brackets: {level:.0%} interval of the mean, percentile bootstrap of the {patients} {unit} within "
+            f"their cohorts, {repeats:,} resamples; what other {unit} would change, not another training."
         )
     partly = validated[(validated["defined"] < validated["cohorts"]) & (validated["defined"] > 0)]
     if len(partly):
@@ -294,7 +309,7 @@ def _how_many(scores: pd.DataFrame) -> list[str]:
             )
         of_whom = "" if len(set(tested["patients"])) == 1 else f" ({', '.join(dict.fromkeys(part['column']))})"
         notes.append(
-            f"Ours{of_whom}: value (and {level:.0%} interval, percentile bootstrap of the {patients} test patients, "
+            f"Ours{of_whom}: value (and {level:.0%} interval, percentile bootstrap of the {patients} test {unit}, "
             f"{repeats:,} resamples{left_out})."
         )
     return notes
@@ -322,6 +337,8 @@ def _footnotes(frame: pd.DataFrame) -> list[str]:
 
 def _why(record: pd.Series, frame: pd.DataFrame) -> str:
     """What speaks against a suspect cell, as far as its numbers show it."""
+    if record["kind"] == "count":
+        return f"{record['row']} {record['published']:,.0f}"
     text = (
         f"{record['column']} {record['published_row']} {format_mean_std(record['published'], record['published_std'])}"
     )

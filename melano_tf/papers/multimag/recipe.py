@@ -18,6 +18,7 @@ from melano_tf.papers.multimag.models import Trained, train_task
 from melano_tf.papers.multimag.settings import MultimagSettings, changes
 from melano_tf.papers.multimag.tables import make_tables
 from melano_tf.papers.multimag.tasks import Task, missing_classes, task_tiles, tasks_of
+from melano_tf.reports.html import write_report
 from melano_tf.training.runtime import configure
 from melano_tf.workspace import Run
 
@@ -35,6 +36,7 @@ def reproduce(settings: MultimagSettings, say: Say) -> Path:
     announce(settings, say)
     threads = configure(settings.threads)
     with Run(settings.out, "multimag", settings, threads, say) as run:
+        run.note(differs=changes(settings))
         manifest = prepare_slides(run, settings, say)
         if steps == ("slides",):
             return finish(run, say, [])
@@ -126,6 +128,7 @@ def finish(run: Run, say: Say, written: Sequence[Path]) -> Path:
     if models:
         say(f"models    {run.folder / 'models'} (predict takes any of Table 1, for example {models[-1].name})")
     say(f"record    {run.folder / 'run.json'}")
+    write_report(run.folder, say)
     return run.folder
 
 

@@ -26,6 +26,7 @@ from melano_tf.papers.spitzoid.source import (
 )
 from melano_tf.papers.spitzoid.tables import make_tables
 from melano_tf.papers.spitzoid.target import train_target
+from melano_tf.reports.html import write_report
 from melano_tf.slides.cohort import read_manifest
 from melano_tf.specs import load_spec
 from melano_tf.training.runtime import configure
@@ -58,6 +59,7 @@ def reproduce(settings: SpitzoidSettings, say: Callable[[str], None]) -> Path:
         weights_file(which.backbone, initial_weights(settings, which))
     threads = configure(settings.threads)
     with Run(settings.out, "spitzoid", settings, threads, say) as run:
+        run.note(differs=changes(settings))
         manifest = prepare_slides(run, settings, say)
         if steps == ("slides",):
             return finish(run, say, [])
@@ -142,6 +144,7 @@ def finish(run: Run, say: Callable[[str], None], written: list[Path]) -> Path:
     if (run.folder / "models" / "target.keras").exists():
         say(f"models    {run.folder / 'models'} (the final ones: source.keras, target.keras)")
     say(f"record    {run.folder / 'run.json'}")
+    write_report(run.folder, say)
     return run.folder
 
 

@@ -14,6 +14,7 @@ from melano_tf.papers.zoome.metadata import BLANKED
 from melano_tf.papers.zoome.models import Network, Trained, proposed, table_1, table_2, train_network
 from melano_tf.papers.zoome.settings import ZoomeSettings, changes
 from melano_tf.papers.zoome.tables import again, folds_of, intervals_of, judged, make_tables, metrics_of
+from melano_tf.reports.html import write_report
 from melano_tf.training.runtime import configure
 from melano_tf.workspace import Run
 
@@ -30,6 +31,7 @@ def reproduce(settings: ZoomeSettings, say: Callable[[str], None]) -> Path:
     announce(settings, say)
     threads = configure(settings.threads)
     with Run(settings.out, "zoome", settings, threads, say) as run:
+        run.note(differs=changes(settings))
         cohort = prepare_cohort(run, settings, say)
         if steps == ("images",):
             return finish(run, settings, say, cohort.unit, {}, [])
@@ -95,6 +97,7 @@ def finish(
     if (run.folder / "models" / "zoome.keras").exists():
         say(f"models    {run.folder / 'models'} (the final one: zoome.keras)")
     say(f"record    {run.folder / 'run.json'}")
+    write_report(run.folder, say)
     return run.folder
 
 

@@ -1,0 +1,147 @@
+"""Pictures that a report draws itself from a run's predictions and histories: one panel a picture."""
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from melano_tf.evaluation.calibration import reliability, top_label
+from melano_tf.evaluation.curves import average_precision_interval, pr_band, precision_recall, roc, roc_band
+from melano_tf.evaluation.intervals import bootstrap_intervals
+from melano_tf.evaluation.metrics import confusion, metrics_of_counts
+from melano_tf.reports.curves import COLOURS, Drawn, pr_figure, reliability_figure, roc_figure
+from melano_tf.reports.figures import DPI, blank_figure
+from melano_tf.reports.pictures import Source
+from melano_tf.reports.predictions import Judgement
+
+CELLS = 20_000_000  # samples x resamples behind a band: some seconds
+RESAMPLES = (100, 1000)
+MOST = 12  # models whose curves are drawn
+PARTS = re.compile(r"-(?:fold|cohort)-(\d+)$")
+LEVEL = 0.95
+
+
+def judged_pictures(judgements: Sequence[Judgement], seed: int) -> tuple[list[Source], list[tuple[str, str]]]:
+    """ROC, precision-recall and reliability of each model on its test cases; and (what is not drawn, why)."""
+    found: list[Source] = []
+    left_out: list[tuple[str, str]] = []
+    for place, one in enumerate(judgements):
+        if one.frame["target"].nunique() < 2:
+            left_out.append((f"{one.name}: ROC, precision and recall, calibration", "its cases are all of one class"))
+            continue
+        if place >= MOST:
+            left_out.append((f"{one.name}: ROC, precision and recall, calibration", f"only the first {MOST} are drawn"))
+            continue
+        text = f"{one.name}: {len(one.frame):,} {one.unit}"
+        figures = {
+            "ROC": roc_figure({text: _curves(one, seed, rising=True)}, ""),
+            "precision and recall": pr_figure({text: _curves(one, seed, rising=False)}, ""),
+            "calibration": _calibration(one, text, seed),
+        }
+        if one.scores.ndim == 2:  # a line of the legend for each class's share says less than it hides
+            _without_chance(figures["precision and recall"])
+        words = {
+            "ROC": "ROC: sensitivity against false alarms, at every threshold.",
+            "precision and recall": "Precision and recall, at every threshold.",
+            "calibration": "Calibration: of the cases given a probability, how many were so?",
+        }
+        found += [Source(f"{one.name}: {what}", f"{one.name}. {words[what]}", png(f)) for what, f in figures.items()]
+    return found, left_out
+
+
+def _without_chance(figure: Figure) -> None:
+    """Leave the shares of the classes out of the legend."""
+    [axis] = figure.axes
+    kept = [(line, text) for line, text in zip(*axis.get_legend_handles_labels(), strict=True) if "chance" not in text]
+    axis.legend(*zip(*kept, strict=True), fontsize=7.5, loc="best")
+
+
+def _resamples(one: Judgement) -> int:
+    least, most = RESAMPLES
+    return max(least, min(most, CELLS // max(1, len(one.frame))))
+
+
+def _curves(one: Judgement, seed: int, rising: bool) -> dict[str, Drawn]:
+    """One curve, or one of each class against the rest."""
+    truth, scores, groups = one.frame["target"].to_numpy(), one.scores, one.frame["group"].tolist()
+    kept: dict[str, Any] = {"repeats": _resamples(one), "level": LEVEL, "seed": seed}
+    if scores.ndim == 2:
+        names = one.classes or tuple(f"class {k}" for k in range(scores.shape[1]))
+        pairs = [(name, truth == k, scores[:, k]) for k, name in enumerate(names)]
+        return {name: Drawn(roc(y, p) if rising else precision_recall(y, p)) for name, y, p in pairs}
+    counts = metrics_of_counts(confusion(truth, one.frame["called"].to_numpy(float)))
+    sensitivity, specificity, precision = (float(counts[name]) for name in ("SN", "SPC", "PPV"))
+    name = one.classes[1] if one.classes else "positive"
+    if rising:
+        area = bootstrap_intervals(truth, scores, groups, ("AUC",), **kept)["AUC"]
+        band = roc_band(truth, scores, groups, **kept)
+        return {name: Drawn(roc(truth, scores), band, area, (1 - specificity, sensitivity))}
+    area = average_precision_interval(truth, scores, groups, **kept)
+    place = None if np.isnan(precision) else (sensitivity, precision)
+    return {name: Drawn(precision_recall(truth, scores), pr_band(truth, scores, groups, **kept), area, place)}
+
+
+def _calibration(one: Judgement, text: str, seed: int) -> Figure:
+    truth, scores = one.frame["target"].to_numpy(), one.scores
+    happened, p = top_label(truth, scores) if scores.ndim == 2 else (truth, scores)
+    stage = "the most probable class" if scores.ndim == 2 else "as given"
+    kept: dict[str, Any] = {"repeats": _resamples(one), "level": LEVEL, "seed": seed}
+    bins = reliability(happened, np.clip(p, 0, 1), one.frame["group"].tolist(), bins=10, by="mass", **kept)
+    return reliability_figure({text: {stage: bins}}, "")
+
+
+def training_pictures(folder: Path) -> list[Source]:
+    """Losses by epoch of every training, one picture for the folds or cohorts of one network."""
+    trainings: dict[str, dict[str, pd.DataFrame]] = {}
+    for path in sorted(folder.glob("*.csv")):
+        try:
+            frame = pd.read_csv(path)
+        except (OSError, ValueError):
+            continue
+        if "epoch" not in frame or not _losses(frame):
+            continue
+        part = PARTS.search(path.stem)
+        name = path.stem[: part.start()] if part else path.stem
+        trainings.setdefault(name, {})[f"{part[0].strip('-').replace('-', ' ')}" if part else ""] = frame
+    return [
+        Source(f"training {name}", f"Loss by epoch: {name}.", png(_training_figure(name, parts)))
+        for name, parts in trainings.items()
+    ]
+
+
+def _losses(frame: pd.DataFrame) -> list[str]:
+    return [str(name) for name in frame if "loss" in str(name) and pd.api.types.is_numeric_dtype(frame[name])]
+
+
+def _training_figure(name: str, parts: dict[str, pd.DataFrame]) -> Figure:
+    figure = blank_figure(4.3, 3.2)
+    axis = figure.subplots()
+    for place, (part, frame) in enumerate(parts.items()):
+        colour = COLOURS[place % len(COLOURS)]
+        for column, style in zip(_losses(frame), ("-", "--", ":", "-."), strict=False):
+            label = " ".join(word for word in (part, column.replace("_", " ")) if word)
+            marker = "." if len(frame) < 30 else ""
+            axis.plot(frame["epoch"] + 1, frame[column], style, color=colour, marker=marker, label=label)
+        if "kept" in frame and len(best := frame[frame["kept"] == 1]):
+            axis.axvline(float(best["epoch"].iloc[0]) + 1, color=colour, linewidth=0.8, alpha=0.5, label="kept epoch")
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("loss")
+    axis.grid(alpha=0.3)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(axis.get_legend_handles_labels()[0]) > 1:
+        axis.legend(fontsize=6.5)
+    axis.set_title(name, fontsize=9)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure's PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,151 @@
+"""`report.html`: one self-contained file of a finished run, made from the run's folder alone.
+
+Nothing in it is fetched, by rule of its own content policy; all text from data is escaped by the template engine; the
+same folder gives the same bytes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from melano_tf.errors import InputError
+from melano_tf.reports.drawn import judged_pictures, training_pictures
+from melano_tf.reports.parts import (
+    MOST_ROWS,
+    command_text,
+    counts,
+    durations,
+    exclusions,
+    headlines,
+    is_phantom,
+    models,
+    read_tables,
+    words_for,
+)
+from melano_tf.reports.pictures import Album, Picture, Source, album
+from melano_tf.reports.predictions import Judgement, read_judgements, read_record, recipe_facts
+from melano_tf.workspace import atomic, flat
+
+NAME = "report.html"
+UNKNOWN: Mapping[str, Any] = {"paper": "", "asked": "", "method": (), "case": "cases"}
+
+
+def write_report(folder: Path, say: Callable[[str], None] = lambda line: None) -> Path:
+    """Write the report of a finished run; returns its path.
+
+    Args:
+        folder: the run's folder; what of it is missing is missing in the report too.
+        say: shows a line to the person at the terminal.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    facts = recipe_facts(record["recipe"])
+    judgements, faults = _judgements(folder, record)
+    sources = {
+        "curves": _files(folder / "figures", facts, {"roc", "pr", "reliability"}, inside=True),
+        "training": training_pictures(folder / "history"),
+        "figures": _files(folder / "figures", facts, {"roc", "pr", "reliability"}, inside=False),
+        "maps": _files(folder / "maps", facts, set(), inside=False, key="maps"),
+    }
+    undrawn: list[tuple[str, str]] = []
+    if not sources["curves"]:  # where the recipe draws none
+        sources["curves"], undrawn = judged_pictures(judgements, int(record["settings"].get("seed", 0)))
+    pictures = album([source for name in ("curves", "figures", "maps", "training") for source in sources[name]])
+    pictures.left_out += undrawn
+    path = folder / NAME
+    text = render(
+        record=record,
+        facts={**UNKNOWN, "title": record["recipe"], **facts},
+        **_data(folder, record, facts, judgements),
+        **_doing(folder, record),
+        headlines=headlines(folder / "tables", facts),
+        tables=read_tables(folder / "tables", facts),
+        sections={name: _shown(part, pictures) for name, part in sources.items()},
+        album=pictures,
+        faults=faults,
+    )
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    size = path.stat().st_size / 1e6
+    say(f"report    {path} ({len(pictures.pictures)} pictures inside, {size:.1f} MB)")
+    return path
+
+
+def render(**content: Any) -> str:
+    """The template filled in; everything is escaped."""
+    engine = jinja2.Environment(
+        loader=jinja2.PackageLoader("melano_tf.reports", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return engine.get_template("report.html.j2").render(**content)
+
+
+def _judgements(folder: Path, record: Mapping[str, Any]) -> tuple[list[Judgement], list[str]]:
+    """The test predictions; a report is written without them where they cannot be read, and says so."""
+    try:
+        return read_judgements(folder, record), []
+    except InputError as error:
+        return [], [str(error)]
+
+
+def _files(
+    folder: Path, facts: Mapping[str, Any], names: set[str], *, inside: bool, key: str = "figures"
+) -> list[Source]:
+    """The pictures of a folder whose names begin with one of `names` (or with none of them), in the recipe's order."""
+    rules = facts.get(key, [])
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        if (path.stem.partition("-")[0] in names) == inside:
+            place, words = words_for(path.stem, rules)
+            # Maps of one slide stay together.
+            slide = path.stem.rpartition("-")[0] if key == "maps" else ""
+            found.append((slide, place, path.name, Source(path.name, words, path)))
+    return [source for *_, source in sorted(found, key=lambda item: item[:3])]
+
+
+def _shown(sources: Sequence[Source], pictures: Album) -> list[Picture]:
+    return [pictures.pictures[source.name] for source in sources if source.name in pictures.pictures]
+
+
+def _data(
+    folder: Path, record: Mapping[str, Any], facts: Mapping[str, Any], judgements: Sequence[Judgement]
+) -> dict[str, Any]:
+    left_out = exclusions(record)
+    leaks = {kind: count for kind, count in dict(record.get("leaks") or {}).items() if count}
+    return {
+        "phantom": is_phantom(record, facts),
+        "own_data": str(record["settings"].get(facts.get("data", ""), "")),
+        "counts": counts(folder, record, facts, judgements),
+        "excluded": left_out[:MOST_ROWS],
+        "excluded_total": len(left_out),
+        "leaks": leaks,
+    }
+
+
+def _doing(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked and done: settings, commands, machine, durations, models."""
+    grouped, steps = durations(record, folder)
+    sessions = list(record.get("sessions") or [])
+    return {
+        "settings": flat(record["settings"]),
+        "differs": record.get("differs"),
+        "sessions": [
+            {
+                "started": session.get("started", ""),
+                "command": command_text(session.get("command", [])),
+                "environment": session.get("environment", {}),
+            }
+            for session in sessions
+        ],
+        "grouped": grouped,
+        "steps": steps,
+        "models": models(folder),
+    }

@@ -1,0 +1,93 @@
+"""A finished run's folder made by hand: small, and with text that a careless report would run as code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from melano_tf.evaluation.intervals import Interval
+from melano_tf.reports.figures import blank_figure, save_figure
+from melano_tf.reports.published import load_published
+from melano_tf.reports.tables import interval_table, write_table
+
+HOSTILE = "<script>document.title='run'</script>"
+PICTURE = '"><img src=x onerror="document.title=1">'
+MODEL = "standin-zoom-metadata"
+
+
+def predictions(cases: list[str], seed: int = 0, skill: float = 1.0) -> pd.DataFrame:
+    """ZooME's predictions of these images, two a patient."""
+    rng = np.random.default_rng(seed)
+    target = np.arange(len(cases)) // 2 % 2
+    p = 1 / (1 + np.exp(-(skill * (target - 0.5) + rng.normal(size=len(cases)))))
+    groups = [f"P{place // 2}" for place in range(len(cases))]
+    frame = pd.DataFrame({"image_id": cases, "group": groups, "fold": 1, "target": target, "probability": p})
+    return frame.assign(calibrated=p, called=(p >= 0.5).astype(int))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON, its folder made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def bare_run(folder: Path, recipe: str = "zoome", **settings: Any) -> Path:
+    """Only run.json: what a run that was stopped at once leaves."""
+    write_json(folder / "run.json", {"recipe": recipe, "settings": {"preset": "demo", "seed": 0, **settings}})
+    return folder
+
+
+def made_run(folder: Path, frame: pd.DataFrame, hostile: str = "", **more: Any) -> Path:
+    """A zoome run of one fold with these predictions, a table, figures, history, steps and a model's sidecar.
+
+    Args:
+        frame: from `predictions`.
+        hostile: text that stands wherever data can put text.
+        more: settings beside the usual ones.
+    """
+    settings = {"preset": "demo", "seed": 0, "table": [], "folds": {"count": 1}, "network": {"backbone": "standin"}}
+    packages = {"tensorflow": "2.21.0", "numpy": "2.1.0"}
+    machine = {"melano_tf": "0.1.0", "python": "3.12.1", "packages": packages, "processor": f"chip {hostile}"}
+    machine |= {"cores": 2, "threads": 1, "platform": "Linux", "source_revision": "abc123"}
+    command = ["/x/run.py", "zoome", "--out", f"runs/a {hostile}"]
+    record = {
+        "recipe": "zoome",
+        "settings": {**settings, **more},
+        "differs": [["training.epochs", 3, 30], ["network.backbone", f"standin {hostile}", "resnext50"]],
+        "sessions": [{"started": "2026-01-02T03:04:05+0000", "command": command, "environment": machine}],
+        "excluded": {"missing": [f"gone {hostile}"], "unreadable": [["torn", f"it ends early {hostile}"]]},
+        "undecodable": {},
+        "folds": {"1": frame["image_id"].tolist()},
+    }
+    write_json(folder / "run.json", record)
+    inputs = {
+        f"/data/{name}.jpg": {"bytes": 10, "modified_ns": 0, "sha256": f"{name:0>64}"} for name in frame["image_id"]
+    }
+    write_json(folder / "inputs.json", inputs)
+    write_json(folder / "steps" / "images.json", {"key": "k", "seconds": 61.4, "outputs": {}})
+    write_json(folder / "steps" / "train" / "a" / "fold-1.json", {"key": "k", "seconds": 2.0, "outputs": {}})
+    sidecar = {
+        "kind": "zoome",
+        "classes": ["benign", "melanoma"],
+        "input_px": 32,
+        "preprocessing": {},
+        "threshold": 0.5,
+    }
+    write_json(
+        folder / "models" / f"{MODEL}-fold-1.json", {**sidecar, "threshold_from": f"hold-out {hostile}", "run": {}}
+    )
+    (folder / "predictions").mkdir()
+    frame.to_parquet(folder / "predictions" / f"{MODEL}-fold-1.parquet")
+    found = {f"ZooME {hostile}": {"AUC": Interval(0.8123, 0.7012, 0.9034, 0, 100, 20, 0.95)}}
+    table = interval_table(found, load_published("zoome"), 1, published_as={"AUC": "ROC_AUC"}, metrics=("AUC",))
+    write_table(folder / "tables", "table1", table, f"Table I {hostile}", [f"A note {hostile}"], models_down=True)
+    (folder / "history").mkdir()
+    losses = pd.DataFrame({"epoch": [0, 1, 2], "loss": [0.9, 0.5, 0.4], "seconds": [1, 1, 1]})
+    losses.to_csv(folder / "history" / f"{MODEL}-fold-1.csv", index=False)
+    for name in ("figures/metadata", "maps/P1-tumour"):
+        figure = blank_figure(9, 4)
+        figure.subplots().plot([0, 1], [1, 0])
+        save_figure(folder / f"{name}.png", figure)
+    return folder
