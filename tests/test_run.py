@@ -28,7 +28,7 @@ def test_no_command_and_an_unknown_one_are_refused(capsys):
     assert "no command 'spitzoyd'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["spitzoid", "zoome", "check", "predict", "doctor"])
+@pytest.mark.parametrize("command", ["spitzoid", "zoome", "check", "predict", "export", "doctor"])
 def test_each_commands_help_needs_no_tensorflow(command):
     code = (
         "import sys\nfrom melano_tf.run import main\n"

@@ -12,19 +12,27 @@ from melano_tf.workspace import Sidecar, atomic, write_json
 
 if TYPE_CHECKING:
     from melano_tf.commands.predict import PredictSettings
+    from melano_tf.commands.served import Opened
     from melano_tf.serving.magnifications import MagnifiedAnswer
 
 
-def predict_magnified(settings: "PredictSettings", sidecar: Sidecar, say: Callable[[str], None]) -> Path:
+def predict_magnified(settings: "PredictSettings", opened: "Opened", say: Callable[[str], None]) -> Path:
     """Write prediction.json, tiles.csv, tiles.geojson, figure2.png and a map for each magnification of one slide."""
     if not settings.input.is_file():
         raise InputError(f"{settings.input}: no such slide file")
+    if opened.client is not None:
+        raise InputError(
+            "an exported multimag model judges tiles (signature serving_default); a slide is judged by the .keras "
+            "files of the run, which know each other: --model runs/…/models/….keras without --server"
+        )
+    from melano_tf.commands.served import threshold_words
     from melano_tf.serving.magnifications import decided, judge_magnifications, magnified_record
 
+    sidecar = opened.sidecar
     slide_id = settings.input.stem
     with tempfile.TemporaryDirectory(prefix=".tiles-", dir=settings.out) as scratch:
         answer = judge_magnifications(settings.model, sidecar, settings.input, slide_id, settings.mpp, Path(scratch))
-    record = magnified_record(answer, sidecar, settings.model, settings.input)
+    record = magnified_record(answer, sidecar, settings.model, settings.input) | {"measured": opened.measured}
     write_json(settings.out / "prediction.json", record)
     with atomic(settings.out / "tiles.csv") as temporary:
         answer.tiles.to_csv(temporary, index=False)
@@ -40,6 +48,7 @@ def predict_magnified(settings: "PredictSettings", sidecar: Sidecar, say: Callab
         f"{slide_id}: {answer.classes[shown]} {answer.fused[shown]:.3f}, decision {record['decision']} "
         f"at {sidecar.threshold:g}"
     )
+    say(f"  {threshold_words(opened)}")
     say(f"  {record['caveat']}")
     for path in (settings.out / "prediction.json", settings.out / "tiles.csv", *files):
         say(f"wrote {path}")

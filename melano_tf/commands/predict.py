@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from melano_tf.commands.class_images import predict_several_classes
 from melano_tf.commands.magnified_slide import predict_magnified
+from melano_tf.commands.served import (
+    TABLE,
+    Opened,
+    listed_images,
+    open_model,
+    predict_slides,
+    shown_progress,
+    threshold_words,
+)
 from melano_tf.errors import InputError
 from melano_tf.workspace import Sidecar, atomic, write_json
 
@@ -20,13 +30,16 @@ SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".v
 class PredictSettings:
     """A trained model on what has no label: a slide, an image, or a folder of images, as the model's kind says.
 
-    A slide brings probability, tumour tiles, maps and GeoJSON; images bring probabilities, as JSON and as CSV.
+    A slide brings probability, tumour tiles, maps and GeoJSON; images bring probabilities, as JSON and as CSV (of a
+    model of several classes in the ISIC challenge's format).
     """
 
     model: Path
-    """The model file, for example runs/my-cohort/models/target.keras (its .json and companions lie beside it)."""
+    """The model file, for example runs/my-cohort/models/target.keras (its .json and companions lie beside it); or an
+    exported version's folder, serving/zoome/1; or, with --server, the model's name there."""
     input: Path
-    """The slide; or the image, or a folder of images."""
+    """The slide; or the image, or a folder of images; or a CSV with a column path and, for images, age, sex, site, for
+    slides slide_id, mpp."""
     out: Path
     """Folder for the answer."""
     mpp: float | None = None
@@ -43,6 +56,14 @@ class PredictSettings:
     """Images: where the lesion is, for example torso or head/neck, if no CSV says otherwise."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core."""
+    server: str | None = None
+    """TensorFlow Serving that has the exported model: http://127.0.0.1:8501 or grpc://127.0.0.1:8500."""
+    timeout: float = 60.0
+    """With --server: seconds until a request counts as lost."""
+    retries: int = 4
+    """With --server: further tries where it is away or busy, with pauses of 0.5, 1, 2, … seconds."""
+    chunk: int = 16
+    """Exported models: images or tiles in one request, fewer where they are large."""
 
 
 def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
@@ -51,17 +72,26 @@ def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
     Raises:
         InputError: the model, the input or the folder cannot be used, or an option does not belong to the model's kind.
     """
-    sidecar = Sidecar.read(settings.model)
+    if not settings.input.exists():
+        raise InputError(f"{settings.input}: no such file or folder")
+    from melano_tf.training.runtime import configure
+
+    # Before a graph is loaded, which starts TensorFlow.
+    configure(settings.threads)
+    opened = open_model(settings)
+    sidecar = opened.sidecar
     kinds = {
         "spitzoid-target": (predict_slide, IMAGE_OPTIONS),
         "multimag": (predict_magnified, IMAGE_OPTIONS),
         "zoome": (predict_images, SLIDE_OPTIONS),
+        "weighting": (predict_several_classes, SLIDE_OPTIONS + IMAGE_OPTIONS),
+        "similarity": (predict_several_classes, SLIDE_OPTIONS + IMAGE_OPTIONS),
     }
     if sidecar.kind not in kinds:
         raise InputError(
             f"{settings.model}: a model of kind {sidecar.kind!r}; a slide is judged by a spitzoid-target model "
             "(models/target.keras of a spitzoid run) or a multimag model, an image by a zoome model "
-            "(models/zoome.keras of a zoome run)"
+            "(models/zoome.keras of a zoome run) or a model of a weighting or similarity run"
         )
     answer, foreign = kinds[sidecar.kind]
     for name in foreign:
@@ -72,26 +102,30 @@ def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
         raise InputError(f"{settings.input}: a model of kind {sidecar.kind!r} judges one slide, not images")
     if not judges_slides and settings.input.is_file() and settings.input.suffix.lower() in SLIDE_SUFFIXES:
         raise InputError(f"{settings.input}: a model of kind {sidecar.kind!r} judges images (JPEG or PNG), not slides")
-    if not settings.input.exists():
-        raise InputError(f"{settings.input}: no such file or folder")
-    from melano_tf.training.runtime import configure
-
-    configure(settings.threads)
     settings.out.mkdir(parents=True, exist_ok=True)
-    return answer(settings, sidecar, say)
+    if judges_slides and settings.input.suffix.lower() == TABLE:
+        return predict_slides(settings, opened, answer, say)
+    return answer(settings, opened, say)
 
 
-def predict_slide(settings: PredictSettings, sidecar: Sidecar, say: Callable[[str], None]) -> Path:
+def predict_slide(settings: PredictSettings, opened: Opened, say: Callable[[str], None]) -> Path:
     """Write prediction.json, tiles.csv, tiles.geojson and both maps of one slide."""
     if not settings.input.is_file():
         raise InputError(f"{settings.input}: no such slide file")
-    from melano_tf.serving.slide import answer_record
+    from melano_tf.serving.remote import ServedJudge
+    from melano_tf.serving.slide import LocalJudge, SlideJudge, answer_record
     from melano_tf.serving.slide import predict_slide as judge_slide
 
+    sidecar = opened.sidecar
+    judge: SlideJudge
+    if opened.client is not None and opened.card is not None:
+        judge = ServedJudge(opened.client, opened.card)
+    else:
+        judge = LocalJudge(settings.model, sidecar)
     slide_id = settings.input.stem
     with tempfile.TemporaryDirectory(prefix=".tiles-", dir=settings.out) as scratch:
-        answer = judge_slide(settings.model, sidecar, settings.input, slide_id, settings.mpp, Path(scratch))
-    record = answer_record(answer, sidecar, settings.model, settings.input)
+        answer = judge_slide(judge, sidecar, settings.input, slide_id, settings.mpp, Path(scratch))
+    record = answer_record(answer, sidecar, settings.model, settings.input) | {"measured": opened.measured}
     write_json(settings.out / "prediction.json", record)
     with atomic(settings.out / "tiles.csv") as temporary:
         answer.tiles.to_csv(temporary, index=False)
@@ -109,20 +143,23 @@ def predict_slide(settings: PredictSettings, sidecar: Sidecar, say: Callable[[st
         + (" (none was called tumour: the most probable ones)" if answer.fallback else " called tumour")
         + f" of {evidence['tissue_tiles']} with tissue"
     )
+    say(f"  {threshold_words(opened)}")
     say(f"  {record['caveat']}")
     for path in (settings.out / "prediction.json", settings.out / "tiles.csv", *files):
         say(f"wrote {path}")
     return settings.out
 
 
-def predict_images(settings: PredictSettings, sidecar: Sidecar, say: Callable[[str], None]) -> Path:
+def predict_images(settings: PredictSettings, opened: Opened, say: Callable[[str], None]) -> Path:
     """Write predictions.csv, and prediction.json of one image or predictions.json (a list) of a folder's."""
     from melano_tf.serving.image import Patient, answer_record, find_inputs, read_metadata
     from melano_tf.serving.image import predict_images as judge_images
+    from melano_tf.serving.remote import ask_images
 
-    images = find_inputs(settings.input)
+    sidecar, listed = opened.sidecar, settings.input.suffix.lower() == TABLE
+    images, known = listed_images(settings.input) if listed else (find_inputs(settings.input), {})
     default = Patient.of(settings.age, settings.sex, settings.site)
-    patients = {path.stem: default for path in images}
+    patients = {path.stem: default for path in images} | known
     if settings.metadata is not None:
         told, unused = read_metadata(settings.metadata, images)
         patients |= told
@@ -134,11 +171,13 @@ def predict_images(settings: PredictSettings, sidecar: Sidecar, say: Callable[[s
                 say(f"{settings.metadata}: {len(names)} {words}: {', '.join(names[:5])}{', …' * (len(names) > 5)}")
     if sidecar.preprocessing["metadata"] is None and (settings.metadata or default != Patient()):
         say("this model takes no metadata; what was given is not used")
-    records = [
-        answer_record(answer, sidecar, settings.model)
-        for answer in judge_images(settings.model, sidecar, images, patients)
-    ]
-    single = settings.input.is_file()
+    with shown_progress(opened.client, len(images), "image"):
+        if opened.client is not None:
+            answers = ask_images(opened.client, sidecar, images, patients)
+        else:
+            answers = judge_images(settings.model, sidecar, images, patients)
+    records = [answer_record(answer, sidecar, settings.model) | {"measured": opened.measured} for answer in answers]
+    single = settings.input.is_file() and not listed
     json_path = settings.out / ("prediction.json" if single else "predictions.json")
     unreadable = [record for record in records if record["decision"] is None]
     if single and unreadable:
@@ -150,6 +189,7 @@ def predict_images(settings: PredictSettings, sidecar: Sidecar, say: Callable[[s
         say(f"{Path(record['input']).name}: {_words(record, sidecar)}")
     if len(records) > 20:
         say(f"… {len(records) - 20} more in {csv_path.name}")
+    say(f"  {threshold_words(opened)}")
     say(f"  {records[0]['caveat']}")
     if unreadable:
         say(f"{len(unreadable)} of {len(records)} images could not be read; predictions.csv names each with its reason")

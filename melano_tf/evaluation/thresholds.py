@@ -253,10 +253,11 @@ class Decision:
         return self.threshold.apply(self.probability(p))
 
     def sidecar_fields(self) -> dict[str, Any]:
-        """`threshold`, `threshold_from` and `calibration` of a `workspace.Sidecar`."""
+        """`threshold`, `threshold_from`, `threshold_measured` and `calibration` of a `workspace.Sidecar`."""
         return {
             "threshold": self.threshold.value,
             "threshold_from": self.threshold.words(),
+            "threshold_measured": None if self.threshold.sensitivity is None else self.threshold.to_json(),
             "calibration": None if self.calibration is None else self.calibration.to_json(),
         }
 

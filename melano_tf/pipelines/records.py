@@ -91,7 +91,7 @@ def _varint(value: int) -> bytes:
     return bytes(result)
 
 
-def _field(number: int, content: bytes) -> bytes:
+def message_field(number: int, content: bytes) -> bytes:
     """A length-delimited field of a protocol buffer message."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
@@ -99,16 +99,16 @@ def _field(number: int, content: bytes) -> bytes:
 def _feature(value: Feature) -> bytes:
     """tf.train.Feature with one value: bytes and text (1), floats as float32 (2), whole numbers (3)."""
     if isinstance(value, str | bytes):
-        return _field(1, _field(1, value.encode() if isinstance(value, str) else value))
+        return message_field(1, message_field(1, value.encode() if isinstance(value, str) else value))
     if isinstance(value, bool | int | np.integer):
-        return _field(3, _field(1, _varint(int(value))))
-    return _field(2, _field(1, struct.pack("<f", value)))
+        return message_field(3, message_field(1, _varint(int(value))))
+    return message_field(2, message_field(1, struct.pack("<f", value)))
 
 
 def example(features: Mapping[str, Feature]) -> bytes:
     """A serialised tf.train.Example with one value a feature, in the order given."""
-    entries = (_field(1, _field(1, name.encode()) + _field(2, _feature(value))) for name, value in features.items())
-    return _field(1, b"".join(entries))
+    entries = (message_field(1, message_field(1, name.encode()) + message_field(2, _feature(value))) for name, value in features.items())
+    return message_field(1, b"".join(entries))
 
 
 def append_image(file: BinaryIO, features: Mapping[str, Feature], name: str, image: bytes) -> tuple[int, int]:

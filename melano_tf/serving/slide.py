@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -40,13 +40,58 @@ class SlideAnswer:
     grid_positions: int
 
 
+class SlideJudge(Protocol):
+    """A source and a target model, wherever they run.
+
+    Attributes:
+        source: the source model's sidecar.
+    """
+
+    source: Sidecar
+
+    def tumour(self, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
+        """Probability of tumour of each tile of a table, (n,), by the source model."""
+        ...
+
+    def biopsy(self, selected: pd.DataFrame, scratch: Path) -> tuple[float, np.ndarray]:
+        """Probability of the positive class, and the attention of each selected tile, (n,), by the target model."""
+        ...
+
+
+class LocalJudge:
+    """Both models in this process; see `SlideJudge`.
+
+    Args:
+        model: the target model's file; its sidecar names the source model beside it.
+        sidecar: the target model's sidecar.
+
+    Raises:
+        InputError: the source model is missing.
+    """
+
+    def __init__(self, model: Path, sidecar: Sidecar) -> None:
+        self.model, self.sidecar = model, sidecar
+        self.source_path = model.parent / sidecar.companions["source"]
+        self.source = Sidecar.read(self.source_path)
+
+    def tumour(self, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
+        network = keras.saving.load_model(self.source_path)
+        return np.asarray(predict(network, predict_batches(tiles, scratch, self.source.input_px, CHUNK))[:, 1])
+
+    def biopsy(self, selected: pd.DataFrame, scratch: Path) -> tuple[float, np.ndarray]:
+        embedder, aggregator = split_target(keras.saving.load_model(self.model))
+        bag = Bag(str(selected["slide_id"].iloc[0]), "unknown", 0, selected)
+        answer = predict_bag(embedder, aggregator, bag_chunks(bag, scratch, self.sidecar.input_px, CHUNK))
+        return float(answer.probability), np.asarray(answer.attention)
+
+
 def predict_slide(
-    model: Path, sidecar: Sidecar, slide: Path, slide_id: str, mpp: float | None, scratch: Path
+    judge: SlideJudge, sidecar: Sidecar, slide: Path, slide_id: str, mpp: float | None, scratch: Path
 ) -> SlideAnswer:
     """Cut the slide as the training's slides were cut, find its tumour tiles, and judge the biopsy by them.
 
     Args:
-        model: the target model's file; its sidecar names the source model beside it.
+        judge: the models.
         sidecar: the target model's sidecar.
         slide: the slide file.
         slide_id: name for messages and files.
@@ -54,10 +99,8 @@ def predict_slide(
         scratch: folder for the tiles.
 
     Raises:
-        InputError: the slide cannot be read or holds no tissue, or the source model is missing.
+        InputError: the slide cannot be read or holds no tissue.
     """
-    source_path = model.parent / sidecar.companions["source"]
-    source_sidecar = Sidecar.read(source_path)
     grid = TileGrid(**sidecar.preprocessing["grid"])
     store = StoreSettings(**sidecar.preprocessing["store"])
     row = {"slide_id": slide_id, "path": str(slide), "patient_id": "unknown", "label": "unknown", "mpp": mpp}
@@ -67,19 +110,15 @@ def predict_slide(
         reason = outcome.reason if slide_id in outcome.reason else f"{slide}: {outcome.reason}"
         raise InputError(reason)
     tiles = pd.read_parquet(scratch / f"{slide_id}.parquet")
-    source = keras.saving.load_model(source_path)
-    probability = predict(source, predict_batches(tiles, scratch, source_sidecar.input_px, CHUNK))[:, 1]
-    tiles = tiles.assign(probability=probability)
-    selected = select_tumour_tiles(tiles, source_sidecar.threshold, sidecar.preprocessing["fallback_tiles"])
-    embedder, aggregator = split_target(keras.saving.load_model(model))
-    bag = Bag(slide_id, "unknown", 0, selected)
-    answer = predict_bag(embedder, aggregator, bag_chunks(bag, scratch, sidecar.input_px, CHUNK))
-    attention = pd.Series(np.asarray(answer.attention), index=selected["tile"].to_numpy())
+    tiles = tiles.assign(probability=judge.tumour(tiles, scratch))
+    selected = select_tumour_tiles(tiles, judge.source.threshold, sidecar.preprocessing["fallback_tiles"])
+    probability, weights = judge.biopsy(selected, scratch)
+    attention = pd.Series(weights, index=selected["tile"].to_numpy())
     columns = ["slide_id", "tile", "x", "y", "w0", "h0", "tissue", "probability"]
     tiles = tiles[columns].assign(
         selected=tiles["tile"].isin(selected["tile"]).to_numpy(), attention=tiles["tile"].map(attention).to_numpy()
     )
-    return SlideAnswer(float(answer.probability), tiles, bool(selected["fallback"].iloc[0]), outcome.grid_positions)
+    return SlideAnswer(probability, tiles, bool(selected["fallback"].iloc[0]), outcome.grid_positions)
 
 
 def answer_record(answer: SlideAnswer, sidecar: Sidecar, model: Path, slide: Path) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""`export`: a trained model for TensorFlow Serving."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from melano_tf.errors import InputError
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """A trained model as TensorFlow Serving expects it: <out>/<name>/<version>/, with all that goes before and after it
+    inside the graph, and beside it the server's configuration, a docker compose file and the exact calls.
+    """
+
+    model: Path
+    """The model file, for example runs/isic2020/models/zoome.keras (its .json and companions lie beside it)."""
+    out: Path
+    """Folder of all exported models."""
+    name: str | None = None
+    """The model's name on the server; not given: the file's name."""
+    version: int | None = None
+    """Its version there; not given: one more than the highest in the folder."""
+    max_pixels: int | None = None
+    """Images of more pixels are refused before they are decoded; not given: as in training."""
+    max_bytes: int = 32 * 2**20
+    """Encoded images of more bytes are refused."""
+    max_images: int = 256
+    """Images or tiles in one request."""
+    portable: bool = True
+    """Split grouped convolutions, so that the graph runs on any processor; off: faster where oneDNN or a GPU is."""
+
+
+def export(settings: ExportSettings, say: Callable[[str], None]) -> Path:
+    """Write the version's folder; returns it.
+
+    Raises:
+        InputError: no such model, one that cannot be served, a version that exists.
+    """
+    from melano_tf.serving.export import export_model
+    from melano_tf.serving.graph import Limits
+    from melano_tf.workspace import Sidecar
+
+    sidecar = Sidecar.read(settings.model)
+    pixels = settings.max_pixels
+    if pixels is None:
+        pixels = int(sidecar.preprocessing.get("store", {}).get("max_pixels", Limits.max_pixels))
+    limits = Limits(pixels, settings.max_bytes, settings.max_images)
+    if settings.out.is_file():
+        raise InputError(f"--out {settings.out}: is a file, not a folder")
+    found = export_model(
+        settings.model, settings.out, settings.name, settings.version, limits, portable=settings.portable
+    )
+    say(f"{found.name}, version {found.version}: signatures {', '.join(found.signatures)}")
+    say(f"model     {found.folder}")
+    say(f"card      {found.folder / 'assets.extra' / 'model_card.md'}")
+    say(f"server    {settings.out / 'docker-compose.yml'} (docker compose up), models.config, batching.config")
+    say(f"calls     {settings.out / f'CALLS-{found.name}.md'}")
+    return found.folder

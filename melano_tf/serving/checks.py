@@ -1,0 +1,164 @@
+"""Encoded images judged inside the graph, before anything is decoded: format, size in pixels, end marker.
+
+A server decodes whatever it is sent. A file of a few kilobytes may claim 65,000 x 65,000 pixels, and one bad image
+would otherwise fail with a message that does not say which. So each image's header is read here as
+`dermoscopy.isic_images.read_header` reads it, and what cannot be used is refused with its index and the reason. What
+is damaged further inside shows only in decoding, which refuses it without an index.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+SEGMENTS = 2_000  # of a JPEG before its frame header; photographs have some ten
+PNG = b"\x89PNG\r\n\x1a\n"
+UNKNOWN = ("", "unknown")
+
+GOOD, EMPTY, LARGE_FILE, FORMAT, HEADER, SIZE, PIXELS, CUT = range(8)
+REASONS = (
+    "",
+    "is empty",
+    "is a file larger than the limit of {max_bytes} bytes",
+    "is neither a JPEG nor a PNG file",
+    "has a damaged or cut-off header",
+    "says in its header that it has no pixels",
+    "has more pixels than the limit of {max_pixels}",
+    "is cut off: its end marker is missing",
+)
+
+
+def judge_image(content: Any, max_pixels: int, max_bytes: int) -> tuple[Any, Any, Any, Any]:
+    """What a file says of itself, without decoding it.
+
+    Args:
+        content: scalar string, the file's bytes.
+        max_pixels: width x height above this is refused.
+        max_bytes: longer files are refused.
+
+    Returns:
+        int32 scalars: (code: an index into REASONS, 0 where the file may be decoded; height; width; 1 for a JPEG, 2 for
+        a PNG, 3 for a PNG of 16-bit greys).
+    """
+    length = tf.strings.length(content)
+    # A file that is too long is not even looked at.
+    data = tf.cond(length <= max_bytes, lambda: tf.io.decode_raw(content, tf.uint8), lambda: tf.zeros([0], tf.uint8))
+    jpeg = tf.equal(tf.strings.substr(content, 0, tf.minimum(length, 2)), b"\xff\xd8")
+    png = tf.equal(tf.strings.substr(content, 0, tf.minimum(length, len(PNG))), PNG)
+    nothing = lambda: (tf.constant(FORMAT), tf.constant(0), tf.constant(0), tf.constant(0))  # noqa: E731
+    code, height, width, kind = tf.cond(
+        (length > max_bytes) | (length == 0),
+        nothing,
+        lambda: tf.cond(jpeg, lambda: _jpeg(data), lambda: tf.cond(png, lambda: _png(data), nothing)),
+    )
+    size = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+    fine = tf.equal(code, GOOD)
+    code = tf.where(fine & ((height < 1) | (width < 1)), SIZE, code)
+    # A size beyond the limit comes before a missing end: it is what a bomb is made of.
+    code = tf.where((fine | tf.equal(code, CUT)) & (size > max_pixels), PIXELS, code)
+    code = tf.where(length > max_bytes, LARGE_FILE, tf.where(length == 0, EMPTY, code))
+    return code, height, width, kind
+
+
+def _at(data: Any, place: Any) -> Any:
+    """The byte at a place as int32; 0 beyond the end."""
+    last = tf.maximum(tf.size(data) - 1, 0)
+    return tf.where(place <= last, tf.cast(data[tf.clip_by_value(place, 0, last)], tf.int32), 0)
+
+
+def _jpeg(data: Any) -> tuple[Any, Any, Any, Any]:
+    """Walk the segments to the frame header; then look for the end marker behind it."""
+    length = tf.size(data)
+
+    def going(place: Any, state: Any, height: Any, width: Any) -> Any:
+        return tf.equal(state, -1)
+
+    def step(place: Any, state: Any, height: Any, width: Any) -> Any:
+        marker, size = _at(data, place + 1), _at(data, place + 2) * 256 + _at(data, place + 3)
+        fill = tf.equal(marker, 0xFF)
+        alone = tf.equal(marker, 0x01) | ((marker >= 0xD0) & (marker <= 0xD8))
+        frame = (marker >= 0xC0) & (marker <= 0xCF) & (marker != 0xC4) & (marker != 0xC8) & (marker != 0xCC)
+        broken = (place + 4 > length) | (_at(data, place) != 0xFF)
+        ended = tf.equal(marker, 0xD9) | tf.equal(marker, 0xDA) | (size < 2)
+        broken |= ~fill & ~alone & ~frame & ended
+        broken |= ~fill & ~alone & frame & (place + 9 > length)
+        found = frame & ~fill & ~alone & ~broken
+        height = tf.where(found, _at(data, place + 5) * 256 + _at(data, place + 6), height)
+        width = tf.where(found, _at(data, place + 7) * 256 + _at(data, place + 8), width)
+        state = tf.where(broken, HEADER, tf.where(found, GOOD, -1))
+        return place + tf.where(fill, 1, tf.where(alone, 2, 2 + size)), state, height, width
+
+    start = (tf.constant(2), tf.constant(-1), tf.constant(0), tf.constant(0))
+    place, state, height, width = tf.while_loop(going, step, start, maximum_iterations=SEGMENTS)
+    # Behind the last byte of an image some cameras and programs write more; the marker may stand before the end.
+    rest = data[tf.minimum(place, length) :]
+    ends = tf.reduce_any(tf.equal(rest[:-1], 0xFF) & tf.equal(rest[1:], 0xD9))
+    state = tf.where(tf.equal(state, -1), HEADER, state)
+    return tf.where(tf.equal(state, GOOD) & ~ends, CUT, state), height, width, tf.constant(1)
+
+
+def _png(data: Any) -> tuple[Any, Any, Any, Any]:
+    """The header chunk stands at a fixed place; the end chunk is looked for behind it."""
+    head = [_at(data, tf.constant(place)) for place in range(8, 26)]
+    sound = tf.reduce_all(tf.equal(tf.stack(head[:8]), [0, 0, 0, 13, *b"IHDR"])) & (tf.size(data) >= 33)
+    number = lambda b: tf.where(b[0] > 127, -1, ((b[0] * 256 + b[1]) * 256 + b[2]) * 256 + b[3])  # noqa: E731
+    width, height = number(head[8:12]), number(head[12:16])
+    rest = data[tf.minimum(33, tf.size(data)) :]
+    windows = [rest[k : tf.maximum(tf.size(rest) - 3 + k, 0)] for k in range(4)]
+    ends = tf.reduce_any(
+        tf.reduce_all(tf.stack([tf.equal(w, byte) for w, byte in zip(windows, b"IEND", strict=True)]), axis=0)
+    )
+    state = tf.where(sound, tf.where(ends, GOOD, CUT), HEADER)
+    grey16 = tf.equal(head[16], 16) & tf.equal(head[17], 0)
+    return state, height, width, tf.where(grey16, 3, 2)
+
+
+def refuse_images(codes: Any, max_pixels: int, max_bytes: int) -> tf.Operation:
+    """An operation that fails, naming each bad image and why, unless all codes are 0."""
+    reasons = tf.constant([r.format(max_pixels=f"{max_pixels:,}", max_bytes=f"{max_bytes:,}") for r in REASONS])
+    bad = tf.where(tf.not_equal(codes, GOOD))[:, 0]
+    words = tf.strings.join(["image ", tf.strings.as_string(bad), " ", tf.gather(reasons, tf.gather(codes, bad))])
+    return _refuse(tf.equal(tf.size(bad), 0), words)
+
+
+def refuse_metadata(age: Any, words: Sequence[tuple[str, Any, Sequence[str]]], oldest: float) -> tf.Operation:
+    """An operation that fails, naming each row and value, where metadata are out of range.
+
+    Args:
+        age: years, float (B,); NaN and -1 are unknown.
+        words: (name, values string (B,), words that are known), of sex and site; "" and "unknown" always are.
+        oldest: highest age.
+    """
+    wrong = ~(tf.math.is_nan(age) | tf.equal(age, -1.0) | ((age >= 0) & (age <= oldest)))
+    rows = tf.where(wrong)[:, 0]
+    faults = [
+        tf.strings.join(
+            [
+                "metadata ",
+                tf.strings.as_string(rows),
+                ": age ",
+                tf.strings.as_string(tf.gather(age, rows), shortest=True),
+                f" lies outside of 0 to {oldest:g} years; -1 where it is not known",
+            ]
+        )
+    ]
+    for name, values, known in words:
+        allowed = tf.constant([*dict.fromkeys([*known, *UNKNOWN])])
+        rows = tf.where(~tf.reduce_any(tf.equal(values[:, None], allowed), axis=1))[:, 0]
+        given = tf.strings.substr(tf.gather(values, rows), 0, 40)
+        expected = ", ".join([word for word in known if word not in UNKNOWN] + ["unknown"])
+        faults.append(
+            tf.strings.join(["metadata ", tf.strings.as_string(rows), f": {name} '", given, f"'; expected {expected}"])
+        )
+    words_found = tf.concat(faults, axis=0)
+    return _refuse(tf.equal(tf.size(words_found), 0), words_found)
+
+
+def refuse_count(count: Any, most: int, what: str) -> tf.Operation:
+    """An operation that fails where a request holds more than `most` of something."""
+    words = tf.strings.join([tf.strings.as_string(count), f" {what} in one request; at most {most}"])
+    return _refuse(count <= most, words[None])
+
+
+def _refuse(fine: Any, words: Any) -> tf.Operation:
+    return tf.debugging.Assert(fine, [tf.strings.reduce_join(words, separator="; ")], summarize=1)

@@ -1,0 +1,285 @@
+"""What an exported graph does to images before and after its network: everything that training and `predict` do.
+
+Encoded images are judged, decoded, brought to the stored size, put under neutral light where training did so, and seen
+as the network sees them: the same pixels as `pipelines.images.decode_image` and `pipelines.image_batches.seen` give.
+Behind the network stand calibration, threshold and decision. All outputs have the batch first, so that a server may
+answer row by row and join requests.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from melano_tf.errors import InputError
+from melano_tf.evaluation.calibration import RESOLUTION, Calibration
+from melano_tf.models.colour import ColourNormalisation
+from melano_tf.models.metadata import UNKNOWN, MetadataCode
+from melano_tf.pipelines.image_batches import seen
+from melano_tf.pipelines.images import SHRINKS
+from melano_tf.serving.checks import judge_image, refuse_count, refuse_images, refuse_metadata
+from melano_tf.workspace import Sidecar, plain
+
+OLDEST = 120.0  # years, as the tables of the data sets allow
+EMBEDDING = "-embedding"  # how the kinds of networks end that give no probabilities
+UNDECIDED = "undecided"  # where two classes are the most probable
+AT_ONCE = 2  # images decoded at the same time: bounds the memory
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may cost.
+
+    Attributes:
+        max_pixels: width x height of an image; what is larger is refused before it is decoded.
+        max_bytes: of one encoded image.
+        max_images: in one request.
+    """
+
+    max_pixels: int = 50_000_000
+    max_bytes: int = 32 * 2**20
+    max_images: int = 256
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in ("max_pixels", "max_bytes", "max_images") if getattr(self, name) < 1]
+        if wrong:
+            raise InputError(f"{wrong[0]} {getattr(self, wrong[0])}: at least 1")
+
+
+def resized(images: Any, size: int) -> Any:
+    """uint8 or float32 (n, H, W, 3), of any size, as uint8 (n, size, size, 3): by area where the picture shrinks,
+    bilinearly where it grows; see `pipelines.images.decode_image`."""
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    # A side that keeps its length keeps its values, so that both steps can always be done.
+    images = tf.image.resize(images, tf.stack([tf.minimum(height, size), tf.minimum(width, size)]), method="area")
+    images = tf.image.resize(images, (size, size), method="bilinear")
+    return tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
+
+
+def centre_square(images: Any) -> Any:
+    """The largest square at the centre of images (n, H, W, 3); see `pipelines.images.decode_image`."""
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    side = tf.minimum(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[:, top : top + side, left : left + side]
+
+
+def decode_images(
+    contents: Any, size: int, limits: Limits, shrink: bool = True, crop: str = "whole"
+) -> tuple[Any, Any]:
+    """Encoded JPEGs and PNGs of mixed sizes as squares of one size.
+
+    Args:
+        contents: string (B,).
+        size: side of the result in pixels.
+        limits: what is refused.
+        shrink: decode large JPEGs at a fraction of their size, as the training's cache of whole images does.
+        crop: "whole": the picture squeezed to a square; "centre": the square at its centre.
+
+    Returns:
+        (uint8 (B, size, size, 3) RGB, width / height of each picture, float32 (B,)).
+
+    Raises:
+        tf.errors.InvalidArgumentError (when run): images that cannot be used, named by their index.
+    """
+    few = refuse_count(tf.size(contents), limits.max_images, "images")
+    with tf.control_dependencies([few]):
+        contents = tf.identity(contents)
+    judged = tf.map_fn(
+        lambda content: judge_image(content, limits.max_pixels, limits.max_bytes),
+        contents,
+        fn_output_signature=(tf.TensorSpec([], tf.int32),) * 4,
+        parallel_iterations=AT_ONCE,
+    )
+    with tf.control_dependencies([refuse_images(judged[0], limits.max_pixels, limits.max_bytes)]):
+        contents, heights, widths, kinds = (tf.identity(part) for part in (contents, *judged[1:]))
+    ratios = (1, *SHRINKS) if shrink else (1,)
+    shorter = tf.minimum(heights, widths)
+    branch = tf.where(tf.equal(kinds, 1), 0, len(ratios) - 2 + kinds)
+    for place, ratio in reversed(list(enumerate(ratios[1:], start=1))):
+        branch = tf.where(tf.equal(kinds, 1) & (shorter // ratio >= 2 * size), place, branch)
+    pixels = tf.map_fn(
+        lambda one: _decode(one[0], one[1], ratios, size, crop),
+        (contents, branch),
+        fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
+        parallel_iterations=AT_ONCE,
+    )
+    aspects = tf.cast(tf.cast(widths, tf.float64) / tf.cast(heights, tf.float64), tf.float32)
+    return pixels, tf.ones_like(aspects) if crop == "centre" else aspects
+
+
+def _decode(content: Any, branch: Any, ratios: Sequence[int], size: int, crop: str) -> Any:
+    """One image. Branches: a JPEG at each of the ratios, a PNG, a PNG of 16-bit greys."""
+
+    def jpeg(ratio: int) -> Any:
+        return lambda: tf.io.decode_jpeg(content, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+    def grey16() -> Any:
+        # Scaled to 8 bits by rounding, as the training's reader does; TensorFlow would cut the lower ones off.
+        grey = tf.cast(tf.io.decode_png(content, channels=1, dtype=tf.uint16), tf.float64)
+        return tf.tile(tf.cast(tf.round(grey / 257.0), tf.uint8), [1, 1, 3])
+
+    decoders = [jpeg(ratio) for ratio in ratios] + [lambda: tf.io.decode_png(content, channels=3), grey16]
+    image = tf.ensure_shape(tf.switch_case(branch, decoders), [None, None, 3])[None]
+    return resized(centre_square(image) if crop == "centre" else image, size)[0]
+
+
+def colour_layer(store: Mapping[str, Any]) -> Any:
+    """What brings stored pixels uint8 (B, h, w, 3) under neutral light, or None where the training did not."""
+    settings = store.get("colour")
+    if settings is None:
+        return None
+    # In double precision the layer gives the very grey levels that the training's cache holds.
+    layer = ColourNormalisation(**plain(settings), precision="float64", dtype="float32")
+    return lambda pixels: tf.cast(layer(pixels), tf.uint8)
+
+
+def shared(network: Any) -> Any:
+    """A network in inference mode as one function of the graph, which all signatures call: traced and stored once."""
+    return tf.function(lambda inputs: network(inputs, training=False))
+
+
+class ImageNetwork:
+    """A classifier of whole images with what stands before and behind it.
+
+    Args:
+        network: takes {"image": float32 (B, px, px, 3)}, with "metadata" (B, M) where the sidecar has a code for it;
+            gives (B, 1), the probability of the second of two classes, or (B, C); an embedding where the kind says so.
+        sidecar: of the network.
+        limits: of requests.
+    """
+
+    def __init__(self, network: Any, sidecar: Sidecar, limits: Limits) -> None:
+        self.forward, self.sidecar, self.limits = shared(network), sidecar, limits
+        self.store = sidecar.preprocessing["store"]
+        self.colour = colour_layer(self.store)
+        self.crop = self.store.get("crop", "whole")
+        code = sidecar.preprocessing.get("metadata")
+        self.code = (
+            None if code is None else MetadataCode(tuple(code["sites"]), tuple(code["sexes"]), code["age_scale"])
+        )
+
+    def endpoints(self) -> dict[str, Any]:
+        """The signatures, traced TensorFlow functions by name."""
+        contents = tf.TensorSpec([None], tf.string, name="image_bytes")
+        images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")
+        if self.code is None:
+            return {
+                "serving_default": tf.function(
+                    lambda image_bytes: self._bytes(image_bytes), input_signature=[contents]
+                ),
+                "tensors": tf.function(lambda image: self._tensors(image), input_signature=[images]),
+            }
+        told = [tf.TensorSpec([None], tf.float32, name="age")]
+        told += [tf.TensorSpec([None], tf.string, name=name) for name in ("sex", "site")]
+        return {
+            "serving_default": tf.function(
+                lambda image_bytes, age, sex, site: self._bytes(image_bytes, (age, sex, site)),
+                input_signature=[contents, *told],
+            ),
+            "image_only": tf.function(
+                lambda image_bytes: self._bytes(image_bytes, self._nothing(image_bytes)), input_signature=[contents]
+            ),
+            "tensors": tf.function(
+                lambda image, age, sex, site: self._tensors(image, (age, sex, site)), input_signature=[images, *told]
+            ),
+        }
+
+    def _nothing(self, contents: Any) -> tuple[Any, Any, Any]:
+        blank = tf.fill([tf.size(contents)], UNKNOWN)
+        return tf.fill([tf.size(contents)], -1.0), blank, blank
+
+    def _bytes(self, contents: Any, told: tuple[Any, Any, Any] | None = None) -> dict[str, Any]:
+        if told is not None:
+            told = checked_metadata(told, self.code)
+        pixels, aspects = decode_images(contents, self.store["stored_px"], self.limits, crop=self.crop)
+        return self._answers(pixels, aspects, told)
+
+    def _tensors(self, images: Any, told: tuple[Any, Any, Any] | None = None) -> dict[str, Any]:
+        count, height, width = tf.shape(images)[0], tf.shape(images)[1], tf.shape(images)[2]
+        few = refuse_count(count, self.limits.max_images, "images")
+        filled = tf.debugging.Assert((height > 0) & (width > 0), ["images without pixels"])
+        small = tf.debugging.Assert(
+            tf.cast(height, tf.int64) * tf.cast(width, tf.int64) <= self.limits.max_pixels,
+            [f"images have more pixels than the limit of {self.limits.max_pixels:,}"],
+        )
+        with tf.control_dependencies([few, filled, small]):
+            images = tf.identity(images)
+        if told is not None:
+            told = checked_metadata(told, self.code)
+        if self.crop == "centre":
+            images, width = centre_square(images), height
+        pixels = resized(images, self.store["stored_px"])
+        return self._answers(pixels, tf.fill([count], tf.cast(width / height, tf.float32)), told)
+
+    def _answers(self, pixels: Any, aspects: Any, told: tuple[Any, Any, Any] | None) -> dict[str, Any]:
+        if self.colour is not None:
+            pixels = self.colour(pixels)
+        # The layer that squeezes, turns and crops in training; here it resamples the whole picture, upright.
+        px = self.sidecar.input_px
+        inputs = {"image": tf.ensure_shape(tf.cast(seen(pixels, aspects, px), tf.float32), [None, px, px, 3])}
+        if told is not None and self.code is not None:
+            inputs["metadata"] = encode_metadata(*told, self.code)
+        outputs = self.forward(inputs)
+        return {"embedding": outputs} if self.sidecar.kind.endswith(EMBEDDING) else answers(outputs, self.sidecar)
+
+
+def checked_metadata(told: tuple[Any, Any, Any], code: MetadataCode | None) -> tuple[Any, Any, Any]:
+    """Age, sex and site (B,) each, refused where out of range; words in small letters, -1 years as NaN."""
+    assert code is not None
+    age, *words = told
+    sex, site = (tf.strings.lower(tf.strings.strip(word)) for word in words)
+    refused = refuse_metadata(age, [("sex", sex, code.sexes), ("site", site, code.sites)], OLDEST)
+    with tf.control_dependencies([refused]):
+        return tf.where(age < 0, float("nan"), age), tf.identity(sex), tf.identity(site)
+
+
+def encode_metadata(age: Any, sex: Any, site: Any, code: MetadataCode) -> Any:
+    """`MetadataCode.encode` in the graph: float32 (B, width)."""
+    missing = tf.math.is_nan(age)
+    years = tf.where(missing, tf.constant(0.0, tf.float64), tf.cast(age, tf.float64) / code.age_scale)
+    columns = [tf.cast(years, tf.float32), tf.cast(missing, tf.float32)]
+    for values, words in ((sex, code.sexes), (site, code.sites)):
+        known = [tf.equal(values, word) for word in words if word != UNKNOWN]
+        columns += [
+            tf.cast(column, tf.float32) for column in (*known, tf.equal(values, "") | tf.equal(values, UNKNOWN))
+        ]
+    return tf.ensure_shape(tf.stack(columns, axis=1), [None, code.width])
+
+
+def answers(outputs: Any, sidecar: Sidecar) -> dict[str, Any]:
+    """What a network's probabilities (B, 1) or (B, C) mean: the named outputs of a signature.
+
+    Of two classes the second is called from the threshold on, of more the most probable one, after calibration; only
+    the former have a threshold.
+    """
+    count = tf.shape(outputs)[0]
+    probabilities = tf.concat([1.0 - outputs, outputs], axis=1) if outputs.shape[-1] == 1 else outputs
+    calibrated = calibrate(probabilities, sidecar.calibration)
+    classes = tf.constant(list(sidecar.classes))
+    named = {
+        "classes": tf.tile(classes[None], [count, 1]),
+        "probabilities": tf.cast(probabilities, tf.float32),
+        "calibrated_probabilities": tf.cast(calibrated, tf.float32),
+    }
+    if len(sidecar.classes) != 2:
+        highest = tf.equal(calibrated, tf.reduce_max(calibrated, axis=1, keepdims=True))
+        tied = tf.reduce_sum(tf.cast(highest, tf.int32), axis=1) > 1
+        return named | {"decision": tf.where(tied, UNDECIDED, tf.gather(classes, tf.argmax(calibrated, axis=1)))}
+    called = tf.cast(calibrated[:, 1] >= tf.constant(sidecar.threshold, tf.float64), tf.int32)
+    threshold = tf.fill([count], tf.constant(sidecar.threshold, tf.float32))
+    return named | {"threshold": threshold, "decision": tf.gather(classes, called)}
+
+
+def calibrate(probabilities: Any, written: Mapping[str, Any] | None) -> Any:
+    """`Calibration.apply` in the graph: (B, C) -> float64 (B, C); as they are where nothing was fitted."""
+    values = tf.cast(probabilities, tf.float64)
+    if written is None:
+        return values
+    fitted = Calibration.from_json(written)
+    if fitted.outputs == 1:
+        p = tf.clip_by_value(values[:, 1], RESOLUTION, 1 - RESOLUTION)
+        p = tf.sigmoid((tf.math.log(p) - tf.math.log1p(-p)) / fitted.temperature)
+        return tf.stack([1 - p, p], axis=1)
+    return tf.nn.softmax(tf.math.log(tf.maximum(values, RESOLUTION)) / fitted.temperature, axis=-1)

@@ -1,0 +1,106 @@
+"""What was measured of a model, read where its run left it: nothing here is computed from thin air.
+
+In this order: what its judged patients say, if their predictions lie beside the model in its run; what the hold-out
+said on which the threshold was chosen, if the sidecar holds it; else nothing.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from melano_tf.evaluation.intervals import bootstrap_intervals
+from melano_tf.evaluation.metrics import format_value
+from melano_tf.workspace import Sidecar
+
+REPEATS = 2000
+NAMES = {"SN": "sensitivity", "SPC": "specificity", "AUC": "roc_auc"}
+
+
+def measured_numbers(model: Path, sidecar: Sidecar) -> dict[str, Any] | None:
+    """Sensitivity and specificity at the threshold, each {value, low, high, level}, and on what; None if not measured.
+
+    Args:
+        model: the model's file in its run's `models/`, or a copy elsewhere.
+        sidecar: its sidecar.
+
+    Returns:
+        {"on": words, "samples", "positives", "groups", "sensitivity", "specificity", and "roc_auc" where the patients
+        were left out of the training}; undefined numbers are None.
+    """
+    if len(sidecar.classes) != 2:
+        return None
+    found = _of_predictions(model.parent.parent / "predictions" / model.stem, sidecar.threshold)
+    if found is not None:
+        return found
+    written = sidecar.threshold_measured
+    if written is None:
+        return None
+    return {
+        "on": f"{written['hold_out']}, on which the threshold was chosen",
+        "samples": written["samples"],
+        "positives": written["positives"],
+        "groups": written["sensitivity"]["groups"],
+        **{name: _short(written[name]) for name in ("sensitivity", "specificity")},
+    }
+
+
+def _short(interval: dict[str, Any]) -> dict[str, Any]:
+    return {name: interval[name] for name in ("value", "low", "high", "level")}
+
+
+def _of_predictions(stem: Path, threshold: float) -> dict[str, Any] | None:
+    """From a run's table of judged biopsies or images, if there is one that knows label, probability and patient."""
+    if stem.with_suffix(".csv").is_file():
+        table = pd.read_csv(stem.with_suffix(".csv"), dtype={"patient_id": str})
+    elif stem.with_suffix(".parquet").is_file():
+        table = pd.read_parquet(stem.with_suffix(".parquet"))
+    else:
+        return None
+    kinds = (("malignant", "probability", "patient_id", "biopsies"), ("target", "calibrated", "group", "images"))
+    fitting = [kind for kind in kinds if set(kind[:3]) <= set(table.columns)]
+    if not fitting or not len(table):
+        return None
+    label, probability, group, unit = fitting[0]
+    y, groups = table[label].to_numpy(), table[group].to_numpy()
+    if not set(np.unique(y)) <= {0, 1}:
+        return None
+    intervals = bootstrap_intervals(
+        y, table[probability].to_numpy(), groups, tuple(NAMES), threshold=threshold, repeats=REPEATS
+    )
+    numbers = {
+        NAMES[name]: {
+            key: None if math.isnan(getattr(interval, key)) else getattr(interval, key)
+            for key in ("value", "low", "high", "level")
+        }
+        for name, interval in intervals.items()
+    }
+    patients = len(np.unique(groups))
+    return {
+        "on": f"{len(table)} {unit} of {patients} patients (or lesions) left out of this model's training",
+        "samples": len(table),
+        "positives": int(y.sum()),
+        "groups": patients,
+        **numbers,
+    }
+
+
+def measured_words(measured: dict[str, Any] | None) -> str:
+    """One line for a person: sensitivity and specificity at the threshold with their intervals, and on what."""
+    if measured is None:
+        return "sensitivity and specificity of its decisions are not at hand"
+    parts = []
+    for name in ("sensitivity", "specificity"):
+        one = measured[name]
+        if one["value"] is None:
+            parts.append(f"{name} undefined")
+        else:
+            ends = f"{format_value(_number(one['low']))} to {format_value(_number(one['high']))}"
+            parts.append(f"{name} {format_value(one['value'])} ({one['level']:.0%} interval {ends})")
+    return f"{', '.join(parts)}; {measured['on']}"
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

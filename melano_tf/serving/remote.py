@@ -1,0 +1,153 @@
+"""The answers of `serving.image`, `serving.classes` and `serving.slide` from an exported model, on a server or not."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from melano_tf.errors import InputError
+from melano_tf.pipelines.tiles import TileImages
+from melano_tf.serving.classes import ClassAnswer
+from melano_tf.serving.client import Client, RefusedError, refusal_words
+from melano_tf.serving.image import CHUNK, ImageAnswer, Patient
+from melano_tf.workspace import Sidecar
+
+
+def served_sidecar(card: Mapping[str, Any]) -> Sidecar:
+    """The sidecar that an exported model carries.
+
+    Raises:
+        InputError: the card is of another program or version.
+    """
+    return _sidecar(card.get("sidecar"), "the model's card")
+
+
+def _sidecar(content: Any, where: str) -> Sidecar:
+    try:
+        return Sidecar(**{**content, "classes": tuple(content["classes"])})
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{where} cannot be read ({error}); export the model again") from None
+
+
+def ask_images(
+    client: Client, sidecar: Sidecar, images: Sequence[Path], patients: Mapping[str, Patient]
+) -> list[ImageAnswer]:
+    """`serving.image.predict_images` by an exported model: one answer an image, in their order."""
+    answers: list[ImageAnswer] = []
+    for start in range(0, len(images), CHUNK):
+        part = images[start : start + CHUNK]
+        told = [patients.get(path.stem, Patient()) for path in part]
+        contents = [_read(path) for path in part]
+        readable = [i for i, content in enumerate(contents) if isinstance(content, bytes)]
+        encoded = [contents[i] for i in readable]
+        rows, blank = _ask(client, sidecar, encoded, [told[i] for i in readable])
+        place = {i: row for row, i in enumerate(readable)}
+        for i, path in enumerate(part):
+            row = rows[place[i]] if i in place else str(contents[i])
+            if isinstance(row, str):
+                answers.append(ImageAnswer(path, None, None, told[i], row))
+            else:
+                alone = blank[place[i]] if blank else None
+                answers.append(
+                    ImageAnswer(
+                        path,
+                        _positive(row),
+                        _positive(alone) if isinstance(alone, dict) else None,
+                        told[i],
+                    )
+                )
+    return answers
+
+
+def ask_classes(client: Client, sidecar: Sidecar, images: Sequence[Path]) -> list[ClassAnswer]:
+    """`serving.classes.predict_classes` by an exported model: one answer an image, in their order."""
+    answers: list[ClassAnswer] = []
+    for start in range(0, len(images), CHUNK):
+        part = images[start : start + CHUNK]
+        contents = [_read(path) for path in part]
+        encoded = [content for content in contents if isinstance(content, bytes)]
+        rows = iter(client.ask_each("serving_default", {"image_bytes": encoded}) if encoded else [])
+        for path, content in zip(part, contents, strict=True):
+            row = next(rows) if isinstance(content, bytes) else content
+            if isinstance(row, str):
+                answers.append(ClassAnswer(path, None, row))
+            else:
+                found = np.asarray(row["probabilities"], np.float64)
+                answers.append(ClassAnswer(path, found / found.sum()))
+    return answers
+
+
+def _positive(row: Mapping[str, Any]) -> float:
+    return float(np.asarray(row["probabilities"])[1])
+
+
+def _read(path: Path) -> bytes | str:
+    """The file's bytes, or why it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+
+
+def _ask(client: Client, sidecar: Sidecar, encoded: Sequence[Any], told: Sequence[Patient]) -> tuple[list[Any], Any]:
+    """Answers, and for a model with metadata those without them (None for one that takes none)."""
+    if not encoded:
+        return [], None
+    if not sidecar.preprocessing.get("metadata"):
+        return client.ask_each("serving_default", {"image_bytes": encoded}), None
+    columns = {
+        "image_bytes": encoded,
+        "age": [np.float32(-1.0 if p.age != p.age else p.age) for p in told],
+        "sex": [p.sex for p in told],
+        "site": [p.site for p in told],
+    }
+    given = client.ask_each("serving_default", columns)
+    # What was refused once need not be sent again.
+    good = [i for i, row in enumerate(given) if isinstance(row, dict)]
+    again = client.ask_each("image_only", {"image_bytes": [encoded[i] for i in good]}) if good else []
+    blank: list[Any] = [None] * len(given)
+    for i, row in zip(good, again, strict=True):
+        blank[i] = row
+    return given, blank
+
+
+class ServedJudge:
+    """A spitzoid model that is served: tiles go to `embed` in chunks, embeddings of the chosen ones to `aggregate`.
+
+    Args:
+        client: to the exported target model.
+        card: its card.
+    """
+
+    def __init__(self, client: Client, card: Mapping[str, Any]) -> None:
+        self.client = client
+        self.source = _sidecar((card.get("companions") or {}).get("source"), "the source model's card")
+        self._embeddings: dict[int, np.ndarray] = {}
+
+    def tumour(self, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
+        """Probability of tumour of each tile, (n,); their embeddings are kept for `biopsy`."""
+        images = TileImages(tiles, scratch, self.source.input_px)
+        step = 16 * self.client.settings.chunk
+        found: list[Any] = []
+        for start in range(0, len(tiles), step):
+            jpegs = images.jpegs(np.arange(start, min(start + step, len(tiles))))
+            found += self.client.ask_each("embed", {"tile_bytes": list(jpegs)})
+        if wrong := [row for row in found if isinstance(row, str)]:
+            raise InputError(f"{self.client.transport.where}: {len(wrong)} of {len(tiles)} tiles refused: {wrong[0]}")
+        self._embeddings = {
+            int(tile): np.asarray(row["embeddings"], np.float32) for tile, row in zip(tiles["tile"], found, strict=True)
+        }
+        return np.array([float(row["tumour_probability"]) for row in found], np.float32)
+
+    def biopsy(self, selected: pd.DataFrame, scratch: Path) -> tuple[float, np.ndarray]:
+        """Probability of the positive class, and attention (n,) of the selected tiles."""
+        embeddings = np.stack([self._embeddings[int(tile)] for tile in selected["tile"]])[None]
+        try:
+            answer = self.client.ask(
+                "aggregate", {"embeddings": embeddings, "mask": np.ones(embeddings.shape[:2], bool)}
+            )
+        except RefusedError as error:
+            raise InputError(f"{self.client.transport.where}: {refusal_words(str(error))}") from None
+        return float(np.asarray(answer["probabilities"])[0, 1]), np.asarray(answer["attention"], np.float32)[0]

@@ -1,0 +1,168 @@
+"""What stands beside an exported graph: labels, card, and the server's configuration with the exact calls."""
+
+import os
+import re
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from melano_tf.serving import templates
+from melano_tf.serving.graph import EMBEDDING
+from melano_tf.serving.measured import measured_words
+from melano_tf.workspace import atomic, read_json, write_json
+
+MOST_TABLES = 6
+TILES = ("spitzoid-source", "multimag")  # kinds that judge single tiles
+
+
+def write_model_files(folder: Path, card: dict[str, Any], run: Path) -> list[Path]:
+    """`assets.extra/`: labels.txt (one class a line), card.json (for programs) and model_card.md (for people).
+
+    Args:
+        folder: of the version.
+        card: see `export.make_card`.
+        run: folder of the run that trained the model; it may be gone.
+    """
+    extra = folder / "assets.extra"
+    files = [extra / name for name in ("labels.txt", "card.json", "model_card.md")]
+    _write(files[0], "".join(f"{name}\n" for name in card["sidecar"]["classes"]))
+    write_json(files[1], card)
+    _write(files[2], model_card(card, run))
+    return files
+
+
+def write_server_files(out: Path, name: str, card: dict[str, Any]) -> list[Path]:
+    """`models.config` of every model that lies in `out`, batching.config, docker-compose.yml and CALLS.md."""
+    names = sorted(path.parent.parent.parent.name for path in out.glob("*/*/assets.extra/card.json"))
+    configs = [
+        f'  config {{ name: "{one}" base_path: "/models/{one}" model_platform: "tensorflow" }}\n'
+        for one in dict.fromkeys(names)
+    ]
+    files = [out / file for file in ("models.config", "batching.config", "docker-compose.yml", f"CALLS-{name}.md")]
+    _write(files[0], "model_config_list {\n" + "".join(configs) + "}\n")
+    _write(files[1], Template(templates.BATCHING).substitute(cores=os.cpu_count() or 1))
+    _write(files[2], Template(templates.COMPOSE).substitute())
+    _write(files[3], calls(card))
+    return files
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def model_card(card: dict[str, Any], folder: Path) -> str:
+    """The card for people, in Markdown: every number in it was measured, or says that it was not."""
+    sidecar = card["sidecar"]
+    run, calibration = sidecar["run"], sidecar["calibration"]
+    data = run.get("table") or run.get("slides")
+    if data:
+        words = ", ".join(Path(part).name for part in ([data] if isinstance(data, str) else data))
+        data = f"{words} ({run.get('trained_on', 'a part of it')})"
+    else:
+        data = f"PHANTOMS that this program drew ({run.get('trained_on', 'a part of them')}): it knows nothing of skin"
+    fitted = "none was fitted; both probabilities are the same"
+    if calibration is not None:
+        fitted = (
+            f"temperature {calibration['temperature']:.3f}, fitted on {calibration['hold_out']}; log loss there "
+            f"{calibration['log_loss_before']:.4f} before and {calibration['log_loss_after']:.4f} after"
+        )
+    tables, measured = _tables(folder), measured_words(card["measured"])
+    if card["measured"] is None and tables:
+        measured = "what was measured stands in the run's tables below"
+    return Template(templates.CARD).substitute(
+        {key: f"{value:,}" for key, value in card["limits"].items()},
+        name=card["name"],
+        version=card["version"],
+        what=_what(sidecar),
+        kind=sidecar["kind"],
+        classes=", ".join(sidecar["classes"]),
+        data=data,
+        configuration=run.get("configuration") or run.get("aggregation") or "not recorded",
+        weights=run.get("weights_sha256", "not recorded"),
+        recipe=run.get("recipe", "not recorded"),
+        preset=run.get("preset", "not recorded"),
+        seed=run.get("seed", "not recorded"),
+        exported=card["exported"],
+        **card["versions"],
+        threshold=_threshold(sidecar),
+        measured=measured[0].upper() + measured[1:],
+        calibration=fitted,
+        tables=tables,
+        preprocessing=_preprocessing(sidecar),
+    )
+
+
+def _threshold(sidecar: dict[str, Any]) -> str:
+    if len(sidecar["classes"]) != 2:
+        return "No threshold: the most probable class is called"
+    which = "network's own" if sidecar["calibration"] is None else "calibrated"
+    where = f'on the {which} probability of "{sidecar["classes"][1]}"'
+    return f"Threshold {sidecar['threshold']:.6g} {where}: {sidecar['threshold_from']}"
+
+
+def _what(sidecar: dict[str, Any]) -> str:
+    classes = " / ".join(sidecar["classes"])
+    if sidecar["kind"] == "spitzoid-target":
+        return f"Judges a biopsy by the tiles of its whole slide image: {classes}."
+    if "grid" in sidecar["preprocessing"]:
+        return f"Judges tiles of whole slide images: {classes}."
+    return f"Judges dermoscopy images: {classes}."
+
+
+def _tables(folder: Path) -> str:
+    """The run's first tables as they stand in its folder; nothing where the run is not at hand."""
+    files = sorted(folder.glob("tables/table*.md"))[:MOST_TABLES]
+    texts = [file.read_text(encoding="utf-8").strip() for file in files]
+    # Below the card's own headings.
+    return "".join("\n" + re.sub(r"^#+ ", "### ", text, flags=re.MULTILINE) + "\n" for text in texts)
+
+
+def _preprocessing(sidecar: dict[str, Any]) -> str:
+    made, px = sidecar["preprocessing"], sidecar["input_px"]
+    lines = ["JPEG decoded by the accurate integer transform, PNG; greyscale repeated to RGB; nothing else is asked."]
+    if "grid" in made:
+        lines.append(f"Tiles (grid: {made['grid']}) resized to {px} px, by area where they shrink.")
+    else:
+        lines.append(f"Squeezed to {made['store']['stored_px']} px, then resampled to {px} px.")
+        if made["store"].get("colour"):
+            lines.append(f"Colour constancy: {made['store']['colour']}.")
+    if made.get("metadata"):
+        known = {name: ", ".join(made["metadata"][name]) for name in ("sexes", "sites")}
+        lines.append(f"Metadata: age in years (-1: unknown), sex ({known['sexes']}), site ({known['sites']}).")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def calls(card: dict[str, Any]) -> str:
+    """The exact curl, gRPC and command lines for one model, to be given in the folder of all of them."""
+    sidecar = card["sidecar"]
+    bag, told = sidecar["kind"] == "spitzoid-target", bool(sidecar["preprocessing"].get("metadata"))
+    names = {
+        "name": card["name"],
+        "signature": "image_only" if told else "serving_default",
+        "input_name": "tile_bytes" if bag else "image_bytes",
+        "example": "tiles/1.jpg" if bag else "lesion.jpg",
+        "value": "[contents]" if bag else "contents",
+    }
+    program = templates.PROGRAM
+    if sidecar["kind"] in TILES or sidecar["kind"].endswith(EMBEDDING):
+        program = ""  # `predict` judges slides and images, not single tiles, and embeds nothing
+    curl = templates.CURL_BAG if bag else templates.CURL_IMAGE + (templates.CURL_METADATA if told else "")
+    return Template(templates.CALLS).substitute(
+        names,
+        curl=Template(curl).substitute(names),
+        grpc=Template(templates.GRPC).substitute(names),
+        program=Template(program).substitute(
+            name=card["name"],
+            input="slide.svs" if "grid" in sidecar["preprocessing"] else "lesion.jpg",
+            folder=f"{card['name']}/{card['version']}",
+        ),
+    )
+
+
+def read_labels(folder: Path) -> list[str]:
+    """The classes of an exported version folder, in the order of the outputs."""
+    return (folder / "assets.extra" / "labels.txt").read_text(encoding="utf-8").splitlines()
+
+
+__all__ = ["calls", "model_card", "read_json", "read_labels", "write_model_files", "write_server_files"]

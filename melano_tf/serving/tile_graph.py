@@ -1,0 +1,151 @@
+"""What an exported graph does to tiles: tile classifiers, and the two halves of a spitzoid model.
+
+A biopsy has any number of tiles. A client sends them in chunks to `embed`, which judges and embeds each tile, chooses
+those that make the bag, and sends their embeddings to `aggregate`. The default signature does both for a small bag.
+Bags of several biopsies stand side by side in the batch, with a mask, so that a server that joins requests never mixes
+two biopsies.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+from melano_tf.models.mil import split_target
+from melano_tf.serving.checks import refuse_count
+from melano_tf.serving.graph import Limits, answers, decode_images, resized, shared
+from melano_tf.workspace import Sidecar
+
+
+class TileNetwork:
+    """A classifier of tiles; see `graph.ImageNetwork`. The network takes float32 (B, px, px, 3), gives (B, C)."""
+
+    def __init__(self, network: Any, sidecar: Sidecar, limits: Limits) -> None:
+        self.forward, self.sidecar, self.limits = shared(network), sidecar, limits
+
+    def endpoints(self) -> dict[str, Any]:
+        """The signatures, TensorFlow functions by name."""
+        contents = tf.TensorSpec([None], tf.string, name="image_bytes")
+        images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")
+        return {
+            "serving_default": tf.function(lambda image_bytes: self._bytes(image_bytes), input_signature=[contents]),
+            "tensors": tf.function(lambda image: self._tensors(image), input_signature=[images]),
+        }
+
+    def _bytes(self, contents: Any) -> dict[str, Any]:
+        return self._answers(decode_images(contents, self.sidecar.input_px, self.limits, shrink=False)[0])
+
+    def _tensors(self, images: Any) -> dict[str, Any]:
+        return self._answers(checked_tiles(images, self.sidecar.input_px, self.limits))
+
+    def _answers(self, tiles: Any) -> dict[str, Any]:
+        return answers(self.forward(floats(tiles, self.sidecar)), self.sidecar)
+
+
+def floats(tiles: Any, sidecar: Sidecar) -> Any:
+    """Tiles as the network's input, its shape known but for the number of tiles."""
+    return tf.ensure_shape(tf.cast(tiles, tf.float32), [None, sidecar.input_px, sidecar.input_px, 3])
+
+
+def checked_tiles(images: Any, size: int, limits: Limits) -> Any:
+    """Decoded tiles uint8 (B, H, W, 3) at the network's size, refused where they are empty, too many or too large."""
+    count, height, width = tf.shape(images)[0], tf.shape(images)[1], tf.shape(images)[2]
+    few = refuse_count(count, limits.max_images, "tiles")
+    area = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+    words = f"tiles have no pixels, or more than the limit of {limits.max_pixels:,}"
+    with tf.control_dependencies([few, tf.debugging.Assert((area > 0) & (area <= limits.max_pixels), [words])]):
+        return resized(tf.identity(images), size)
+
+
+class BagNetwork:
+    """A spitzoid target model with the source model that chooses its tiles.
+
+    Args:
+        source: tiles float32 (n, px, px, 3) -> (n, 2), the second one: tumour.
+        source_sidecar: its threshold says which tiles are called tumour.
+        target: from `models.mil.build_target`.
+        sidecar: the target's; its `fallback_tiles` are taken where none is called.
+        limits: of requests.
+    """
+
+    def __init__(self, source: Any, source_sidecar: Sidecar, target: Any, sidecar: Sidecar, limits: Limits) -> None:
+        embedder, self.aggregator = split_target(target)
+        self.channels = int(embedder.outputs[0].shape[-1])
+        self.source, self.embedder = shared(source), shared(embedder)
+        self.source_sidecar, self.sidecar, self.limits = source_sidecar, sidecar, limits
+
+    def endpoints(self) -> dict[str, Any]:
+        """The signatures, TensorFlow functions by name."""
+        contents = tf.TensorSpec([None], tf.string, name="tile_bytes")
+        images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="tile")
+        bags = tf.TensorSpec([None, None], tf.string, name="tile_bytes")
+        embeddings = tf.TensorSpec([None, None, self.channels], tf.float32, name="embeddings")
+        mask = tf.TensorSpec([None, None], tf.bool, name="mask")
+        return {
+            "serving_default": tf.function(lambda tile_bytes: self._bag(tile_bytes), input_signature=[bags]),
+            "embed": tf.function(lambda tile_bytes: self._embed_bytes(tile_bytes), input_signature=[contents]),
+            "embed_tensors": tf.function(lambda tile: self._embed_tensors(tile), input_signature=[images]),
+            "aggregate": tf.function(
+                lambda embeddings, mask: self._aggregate(embeddings, mask), input_signature=[embeddings, mask]
+            ),
+        }
+
+    def _embed_bytes(self, contents: Any) -> dict[str, Any]:
+        # Both networks may want their own size; each resizes the decoded tile itself, as in `predict`.
+        sizes = (self.source_sidecar.input_px, self.sidecar.input_px)
+        tiles = [decode_images(contents, size, self.limits, shrink=False)[0] for size in dict.fromkeys(sizes)]
+        return self._embed(tiles[0], tiles[-1])
+
+    def _embed_tensors(self, images: Any) -> dict[str, Any]:
+        sizes = (self.source_sidecar.input_px, self.sidecar.input_px)
+        return self._embed(*(checked_tiles(images, size, self.limits) for size in sizes))
+
+    def _embed(self, for_source: Any, for_target: Any) -> dict[str, Any]:
+        tumour = self.source(floats(for_source, self.source_sidecar))[:, 1]
+        return {
+            "embeddings": self.embedder(floats(for_target, self.sidecar)),
+            "tumour_probability": tumour,
+        }
+
+    def _aggregate(self, embeddings: Any, mask: Any) -> dict[str, Any]:
+        filled = tf.debugging.Assert(
+            tf.reduce_all(tf.reduce_any(mask, axis=1)), ["a biopsy without a tile: its mask is false everywhere"]
+        )
+        with tf.control_dependencies([filled]):
+            embeddings = tf.identity(embeddings)
+        found = self.aggregator(embeddings, mask=mask, training=False)
+        return answers(found["probability"], self.sidecar) | {"attention": found["attention"]}
+
+    def _bag(self, contents: Any) -> dict[str, Any]:
+        """Bags of biopsies, string (B, N); "" where one has fewer tiles than the others."""
+        there = tf.not_equal(contents, "")
+        embedded = self._embed_bytes(tf.boolean_mask(contents, there))
+        places, shape = tf.where(there), tf.shape(contents, out_type=tf.int64)
+        count = tf.concat([shape, [self.channels]], axis=0)
+        embeddings = tf.ensure_shape(tf.scatter_nd(places, embedded["embeddings"], count), [None, None, self.channels])
+        tumour = tf.scatter_nd(places, embedded["tumour_probability"], shape)
+        chosen = select_tiles(tumour, there, self.source_sidecar.threshold, self.fallback)
+        # Padding and tiles that were not chosen have no probability and no attention of their own.
+        return self._aggregate(embeddings, chosen) | {"tumour_probability": tumour, "selected": chosen}
+
+    @property
+    def fallback(self) -> int:
+        """Tiles taken where none is called tumour."""
+        return int(self.sidecar.preprocessing["fallback_tiles"])
+
+
+def select_tiles(tumour: Any, there: Any, threshold: float, fallback: int) -> Any:
+    """`pipelines.selection.select_tumour_tiles` in the graph, of several bags.
+
+    Args:
+        tumour: probability of tumour, float32 (B, N).
+        there: bool (B, N), False for padding.
+        threshold: from which on a tile is called tumour.
+        fallback: tiles of a bag that has none; the most probable, of equal ones the first.
+
+    Returns:
+        bool (B, N).
+    """
+    called = there & (tf.cast(tumour, tf.float64) >= tf.constant(threshold, tf.float64))
+    order = tf.argsort(tf.where(there, tumour, -1.0), axis=1, direction="DESCENDING", stable=True)
+    rank = tf.argsort(order, axis=1, stable=True)
+    return tf.where(tf.reduce_any(called, axis=1, keepdims=True), called, there & (rank < fallback))

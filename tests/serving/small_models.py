@@ -1,0 +1,103 @@
+"""Small untrained models with sidecars, as runs leave them: what is served does not depend on what was learnt."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from melano_tf.evaluation.calibration import Calibration
+from melano_tf.evaluation.intervals import Interval
+from melano_tf.evaluation.thresholds import Decision, Threshold
+from melano_tf.models.metadata import MetadataCode
+from melano_tf.models.mil import build_target
+from melano_tf.models.seanet import build_source
+from melano_tf.models.zoome import build_zoome
+from melano_tf.pipelines.store import StoreSettings
+from melano_tf.slides.tiling import TileGrid
+from melano_tf.workspace import Sidecar, plain
+
+CODE = MetadataCode(("head/neck", "torso", "upper extremity", "unknown"))
+STORED_PX, INPUT_PX, TILE_PX = 40, 32, 48
+SEVEN = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+RUN = {"configuration": "untrained", "trained_on": "nothing", "recipe": "test", "folder": "/nowhere/run", "seed": 0}
+
+
+def excited(model: keras.Model, scale: float) -> keras.Model:
+    """The same model with larger last weights, so that its probabilities differ from image to image."""
+    last = next(layer for layer in reversed(model.layers) if layer.weights)
+    last.set_weights([weight * scale for weight in last.get_weights()])
+    return model
+
+
+def decision() -> Decision:
+    """A calibration and a threshold as a hold-out would have given them."""
+    fitted = Calibration(1.7, 1, "a hold-out", 40, 12, 0.7, 0.6, 0.2, 0.1, 15, False)
+    rates = [Interval(value, value - 0.1, value + 0.1, 0, 100, 12, 0.95) for value in (0.8, 0.7)]
+    return Decision(fitted, Threshold(0.47, "Youden's index", "a hold-out of 12 patients", 40, 9, *rates))
+
+
+def save(model: keras.Model, sidecar: Sidecar, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.save(path)
+    sidecar.write(path)
+    return path
+
+
+def zoome_model(folder: Path) -> Path:
+    """A small ResNeXt with Zoom-SE, grouped convolutions and metadata; two classes, calibrated."""
+    model, _ = build_zoome("resnext_standin", INPUT_PX, CODE.width, seed=3)
+    made = {
+        "store": {"stored_px": STORED_PX, "max_pixels": 400_000},
+        "colour": "RGB, 0 to 255",
+        "metadata": {"sites": list(CODE.sites), "sexes": list(CODE.sexes), "age_scale": CODE.age_scale},
+    }
+    fields = decision().sidecar_fields()
+    card = Sidecar("zoome", ("benign", "melanoma"), INPUT_PX, made, run=RUN | {"table": ["train.csv"]}, **fields)
+    return save(excited(model, 30.0), card, folder / "zoome.keras")
+
+
+def seven_model(folder: Path) -> Path:
+    """A plain softmax of seven classes, whose images were brought under neutral light and cropped."""
+    inputs = keras.Input((INPUT_PX, INPUT_PX, 3), name="image")
+    keras.utils.set_random_seed(5)
+    x = keras.layers.Conv2D(8, 5, 4, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
+    outputs = keras.layers.Dense(7, activation="softmax")(keras.layers.Flatten()(x))
+    colour: dict[str, Any] = {"method": "shades_of_gray", "p": 6.0, "mask_saturated": True, "saturated": 255}
+    store = {"stored_px": STORED_PX, "max_pixels": 400_000, "crop": "centre", "colour": colour}
+    made = {"store": store, "colour": "RGB, 0 to 255", "metadata": None}
+    words = "none: the most probable class is called"
+    card = Sidecar("weighting", SEVEN, INPUT_PX, made, 0.0, words, RUN | {"table": ["train.csv"]})
+    return save(excited(keras.Model({"image": inputs}, outputs), 3.0), card, folder / "seven.keras")
+
+
+def biopsy_model(folder: Path) -> Path:
+    """A source model and a target model with attention, for tiles at 1 µm/px."""
+    source = excited(build_source("standin", TILE_PX, seanet=True, head="gmp", seed=1), 20.0)
+    target = excited(build_target(source, "bgas", 8, seed=2), 8.0)
+    made = {"grid": plain(TileGrid(tile_px=64)), "store": plain(StoreSettings(stored_px=56)), "colour": "RGB, 0 to 255"}
+    words = "fixed beforehand (the paper gives none)"
+    run = RUN | {"slides": None, "aggregation": "bgas"}
+    save(
+        source,
+        Sidecar("spitzoid-source", ("non-tumour", "tumour"), TILE_PX, made, 0.5, words, run),
+        folder / "source.keras",
+    )
+    card = Sidecar(
+        "spitzoid-target",
+        ("benign", "malignant"),
+        TILE_PX,
+        made | {"fallback_tiles": 3},
+        0.5,
+        words,
+        run,
+        companions={"source": "source.keras"},
+    )
+    return save(target, card, folder / "target.keras")
+
+
+def tiles(count: int, seed: int = 0) -> list[np.ndarray]:
+    """Pictures of a tile's size."""
+    from tests.serving.pictures import picture
+
+    return [picture(56, 56, seed + k) for k in range(count)]
