@@ -58,7 +58,9 @@ def differing(
     """
     here, printed = flat(plain(settings)), flat(plain(paper))
     return [
-        (name, here[name], printed[name])
-        for name in here
-        if here[name] != printed[name] and name not in aside and not name.startswith(tuple(f"{g}." for g in groups))
+        (name, here.get(name), printed.get(name))
+        for name in {**printed, **here}  # an optional group of settings stands in one of them alone
+        if here.get(name) != printed.get(name)
+        and name not in aside
+        and not name.startswith(tuple(f"{g}." for g in groups))
     ]

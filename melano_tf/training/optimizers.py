@@ -75,3 +75,14 @@ def step_schedule(
     boundaries = [math.ceil(fraction * total_steps) - 1 for fraction in fractions]
     values = [learning_rate * factor**power for power in range(len(boundaries) + 1)]
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
+
+
+def cosine_schedule(learning_rate: float, total_steps: int) -> LearningRate:
+    """Half a cosine from `learning_rate` at the first step down to 0 behind the last one.
+
+    Raises:
+        InputError: total_steps is not positive.
+    """
+    if total_steps < 1:
+        raise InputError(f"total_steps: {total_steps} is not a positive number")
+    return keras.optimizers.schedules.CosineDecay(learning_rate, total_steps)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.training.optimizers import make_optimizer, step_schedule
+from melano_tf.training.optimizers import cosine_schedule, make_optimizer, step_schedule
 
 
 def test_a_tenth_from_the_half_and_from_three_quarters_on() -> None:
@@ -57,3 +57,10 @@ def test_momentum_and_clipping_reach_the_optimizer() -> None:
 def test_what_does_not_fit_is_refused(arguments: tuple, words: str) -> None:
     with pytest.raises(InputError, match=words):
         make_optimizer(*arguments)
+
+
+def test_the_cosine_falls_from_the_rate_to_nothing() -> None:
+    rate = cosine_schedule(0.4, 100)
+    np.testing.assert_allclose([float(rate(step)) for step in (0, 25, 50, 100)], [0.4, 0.3414214, 0.2, 0.0], rtol=1e-5)
+    with pytest.raises(InputError, match="total_steps: 0"):
+        cosine_schedule(0.4, 0)

@@ -1,0 +1,94 @@
+"""Intervals of multi-class metrics' means over random splits whose judged parts overlap.
+
+Where each split is drawn anew, a lesion may be judged in several of them. Its images are then no independent evidence:
+lesions are drawn once for all splits together, each with all of its images in every split that judges it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from melano_tf.evaluation.intervals import Interval, group_draws, percentile_interval
+from melano_tf.evaluation.multiclass import confusion_matrix, decide, metrics_of_matrix
+
+OVERALL = ("Acc", "BAcc", "mPR", "mF1")
+BY_CLASS = ("RE", "PR", "F1")
+
+
+@dataclass(frozen=True)
+class JudgedSplit:
+    """What one split's model says of the images that it judges.
+
+    Attributes:
+        y: class indices, (n,).
+        scores: probabilities, (n, C).
+        groups: the lesion of each image, (n,).
+    """
+
+    y: ArrayLike
+    scores: ArrayLike
+    groups: Sequence[str]
+
+
+def split_metrics(split: JudgedSplit, names: Sequence[str]) -> dict[str, float]:
+    """Acc, BAcc, mPR, mF1 of one split, and "RE <class>", "PR <class>", "F1 <class>"; NaN where undefined."""
+    found = metrics_of_matrix(confusion_matrix(split.y, split.scores))
+    result = {metric: float(found[metric]) for metric in OVERALL}
+    return result | {f"{m} {name}": float(found[m][k]) for m in BY_CLASS for k, name in enumerate(names)}
+
+
+def split_intervals(
+    splits: Sequence[JudgedSplit],
+    names: Sequence[str],
+    *,
+    repeats: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Percentile bootstrap intervals of the metrics' means over splits, by the names of `split_metrics`.
+
+    A resample in which a split lacks a class that it judges leaves that split's means undefined, and is left out of
+    them and counted. The interval says what other lesions would change, not what another training would.
+
+    Args:
+        splits: at least one, all with the same classes.
+        names: of the classes, (C,).
+        repeats: number of resamples.
+        level: coverage.
+        seed: of the draw.
+
+    Raises:
+        ValueError: no splits, or as `confusion_matrix`.
+    """
+    if not splits:
+        raise ValueError("no splits")
+    groups = [name for split in splits for name in split.groups]
+    index, draws = group_draws(groups, repeats, seed)
+    places = np.split(index, np.cumsum([len(split.groups) for split in splits])[:-1])
+    values = [split_metrics(split, names) for split in splits]
+    samples = [_resampled(split, names, at, draws) for split, at in zip(splits, places, strict=True)]
+    return {
+        metric: percentile_interval(
+            float(np.mean([value[metric] for value in values])),
+            np.mean([sample[metric] for sample in samples], axis=0),
+            level,
+            draws.shape[1],
+        )
+        for metric in values[0]
+    }
+
+
+def _resampled(
+    split: JudgedSplit, names: Sequence[str], index: NDArray[np.intp], draws: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Each metric of one split in each resample, (repeats,)."""
+    y, scores = np.asarray(split.y, np.intp), np.asarray(split.scores, np.float64)
+    count = scores.shape[1]
+    by_group = np.zeros((draws.shape[1], count, count + 1))
+    np.add.at(by_group, (index, y, decide(scores)), 1)
+    matrices = (draws @ by_group.reshape(draws.shape[1], -1)).reshape(len(draws), count, count + 1)
+    found = metrics_of_matrix(matrices, np.isin(np.arange(count), y))
+    result = {metric: found[metric] for metric in OVERALL}
+    return result | {f"{m} {name}": found[m][:, k] for m in BY_CLASS for k, name in enumerate(names)}

@@ -1,0 +1,1 @@
+"""Sample weighting for dermoscopy images: the paper "How Important Is Each Dermoscopy Image?"."""

@@ -1,0 +1,171 @@
+"""The parts of the weighting recipe that need no training: settings, the grid, the taxonomy, the figures' parts."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.papers.notebook import restored
+from melano_tf.papers.weighting.cohort import cache_settings, check_classes, class_names, read_taxonomy
+from melano_tf.papers.weighting.figures import choose_image
+from melano_tf.papers.weighting.grid import Cell, cells_of
+from melano_tf.papers.weighting.models import Trained
+from melano_tf.papers.weighting.settings import FIGURES, STEPS, WeightingSettings, changes, preset
+from melano_tf.training.weights import Strategy
+from melano_tf.workspace import plain
+
+PAPER = preset("paper")
+CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+
+
+def test_the_paper_preset_holds_the_papers_numbers():
+    assert changes(PAPER) == []
+    training, network = PAPER.training, PAPER.network
+    assert (training.batch, training.flat_epochs, training.hierarchical_epochs) == (20, 150, 250)
+    assert (training.sgd_rate, training.adam_rate, training.decay_at, training.decay) == (1e-4, 1e-5, (0.5, 0.75), 0.1)
+    assert (network.backbone, network.weights, network.input_px, network.dropout) == ("vgg16", "imagenet", 299, 0.5)
+    assert (PAPER.splits.count, PAPER.splits.share, PAPER.gamma) == (2, 0.2, "1")
+    # 0.8 of the stored image is what the network takes: the smallest crop is not enlarged.
+    assert PAPER.store.stored_px * PAPER.augment.smallest_crop >= network.input_px
+    assert cache_settings(PAPER.store).colour.method == "shades_of_gray"
+    assert cache_settings(dataclasses.replace(PAPER.store, colour="none")).colour is None
+
+
+def test_every_change_of_the_demo_is_named():
+    demo = preset("demo")
+    names = {name for name, _, _ in changes(demo)}
+    assert {"network.backbone", "network.input_px", "training.flat_epochs", "training.adam_rate"} <= names
+    assert demo.network.input_px <= 96 and demo.chosen_tables() == (1, 2, 3)
+    assert all(here != paper for _, here, paper in changes(demo))
+    assert restored(WeightingSettings(), plain(demo)) == demo
+
+
+def test_the_papers_eighty_trainings():
+    cells = cells_of(PAPER, PAPER.chosen_tables())
+    assert len(cells) == 80 == len({cell.name for cell in cells})
+    by_table = {number: cells_of(PAPER, (number,)) for number in (1, 2, 3, 4, 5)}
+    assert [len(found) for found in by_table.values()] == [0, 20, 20, 20, 20]
+    assert {(c.network, c.optimizer) for c in by_table[4]} == {("flat", "sgd")}
+    assert [c.row for c in by_table[3] if c.split == 2] == [
+        *("CEL", "CEL-CB", "CEL-ES", "CEL-SPL", "CEL-OHEM"),
+        *("FL", "FL-CB", "FL-ES", "FL-SPL", "FL-OHEM"),
+    ]
+    assert by_table[2][0].name == "flat-adam-cel-split-1"
+
+
+def test_a_cell_is_a_strategy():
+    cell = Cell("flat", "adam", "fl", "es+ohem_per_class", 1)
+    assert cell.strategy(PAPER, 2.0) == Strategy("es", "ohem_per_class", 2.0)
+    assert (cell.row, cell.name) == ("FL-ES+OHEM per class", "flat-adam-fl-es-ohem_per_class-split-1")
+    assert Cell("flat", "sgd", "cel", "none", 2).strategy(PAPER, 2.0) == Strategy()
+
+
+def test_cells_are_picked_by_patterns():
+    names = [cell.name for cell in cells_of(PAPER, (2, 3))]
+    assert PAPER.picked(names) == set(names)
+    chosen = dataclasses.replace(PAPER, cells="flat-*-ohem-*, hierarchical-adam-cel-split-1")
+    assert chosen.picked(names) == {
+        *(f"flat-adam-{loss}-ohem-split-{n}" for loss in ("cel", "fl") for n in (1, 2)),
+        "hierarchical-adam-cel-split-1",
+    }
+    with pytest.raises(InputError, match=r"--cells flat-sgd-\*: fits none of the 40 trainings, such as flat-adam-cel"):
+        dataclasses.replace(PAPER, cells="flat-sgd-*").picked(names)
+
+
+def test_choices_are_read_from_text():
+    assert PAPER.chosen_strategies() == ("none", "cb", "es", "spl", "ohem")
+    assert dataclasses.replace(PAPER, strategies="ohem+cb, none").chosen_strategies() == ("cb+ohem", "none")
+    assert PAPER.chosen_figures() == FIGURES and PAPER.chosen_steps() == STEPS
+    assert PAPER.chosen_gamma() == 1.0 and dataclasses.replace(PAPER, gamma="auto").chosen_gamma() is None
+    for field, text, words in (
+        ("tables", "6", "--tables 6"),
+        ("figures", "six", "no figure 'six'"),
+        ("strategies", "cb+es", r"--strategies cb\+es: give none, or one of"),
+        ("strategies", "hard", "--strategies hard"),
+        ("gamma", "-1", "--gamma -1: give a number above 0"),
+        ("gamma", "nan", "--gamma nan"),
+    ):
+        changed = dataclasses.replace(PAPER, **{field: text})
+        with pytest.raises(InputError, match=words):
+            (changed.chosen_tables(), changed.chosen_figures(), changed.chosen_strategies(), changed.chosen_gamma())
+
+
+def test_settings_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(InputError, match="--table without --images"):
+        WeightingSettings(table=(tmp_path / "truth.csv",))
+    with pytest.raises(InputError, match=r"--network.input-px 500 above --store.stored-px 374"):
+        dataclasses.replace(PAPER, network=dataclasses.replace(PAPER.network, input_px=500))
+    with pytest.raises(InputError, match=r"--splits.share 1: between 0 and 1"):
+        dataclasses.replace(PAPER, splits=dataclasses.replace(PAPER.splits, share=1.0))
+
+
+def test_the_papers_tree():
+    tree = read_taxonomy(None, class_names())
+    assert tree.classes == CLASSES and tree.depth == 3
+    levels = {name: len(path) for name, path in zip(CLASSES, tree.paths, strict=True)}
+    assert levels == {"MEL": 2, "NV": 2, "BCC": 3, "AKIEC": 3, "BKL": 3, "DF": 3, "VASC": 3}
+
+
+TREE = "melanocytic: [NV, MEL]\nother: {benign: [BKL, DF, VASC], malignant: [BCC, AKIEC]}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (TREE.replace("VASC", "DF"), "class 'VASC': is no leaf"),
+        (TREE.replace("VASC", "wart"), "'wart' is no class"),
+        (TREE.replace("other: {", "other: &a {again: *a, "), "is its own ancestor"),
+        (TREE.replace(", DF, VASC", ""), "child"),
+        ("a: [b", "is not YAML"),
+    ],
+)
+def test_a_bad_taxonomy_is_one_clear_message(tmp_path, inside, text, words):
+    file = tmp_path / "tree.yaml"
+    file.write_text(text)
+    done = inside("weighting", "--taxonomy", str(file), "--out", str(tmp_path / "run"))
+    assert done.code == 2 and words in done.errors and str(file) in done.errors and "Traceback" not in done.errors
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--gamma", "-0.5"), "--gamma -0.5: give a number above 0"),
+        (("--strategies", "cb+hard"), "--strategies cb+hard"),
+        (("--cells", "nothing-*"), "--cells nothing-*: fits none of the 20 trainings"),
+        (("--taxonomy", "/nowhere/tree.yaml"), "/nowhere/tree.yaml: cannot be read"),
+        (("--network.backbone", "vgg99"), "'vgg99': unknown"),
+        (("--rules.full-from", "0"), "full_from is 0.0"),
+        (("--show.hard", "MEL", "wart"), "--show: 'wart' is no class"),
+        (("--training.decay-at", "0.7", "0.3"), "are not ascending numbers"),
+    ],
+)
+def test_a_bad_setting_is_found_before_any_work(tmp_path, inside, arguments, words):
+    done = inside("weighting", "--out", str(tmp_path / "run"), *arguments)
+    assert done.code == 2 and words in done.errors and "Traceback" not in done.errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_without_an_image_is_named():
+    records = pd.DataFrame({"label": [*CLASSES[:-1], *CLASSES[:-1]], "lesion": [f"L{n}" for n in range(12)]})
+    with pytest.raises(InputError, match="class VASC: no image") as caught:
+        check_classes(records, CLASSES, PAPER)
+    assert len(str(caught.value).splitlines()) == 2
+    one = pd.concat([records, pd.DataFrame({"label": ["VASC", "VASC"], "lesion": ["L99", "L99"]})])
+    with pytest.raises(InputError, match="class VASC: one lesion"):
+        check_classes(one, CLASSES, PAPER)
+
+
+def test_hard_images_divide_the_networks_and_easy_ones_do_not():
+    def says(called: list[int]) -> Trained:
+        frame = pd.DataFrame({"image_id": list("abcd"), "target": [0, 0, 0, 1]})
+        frame[["p_a", "p_b"]] = np.eye(2)[called]
+        return Trained(Cell("hierarchical", "adam", "cel", "none", 1), "", None, 0.0, frame)
+
+    shown = {"one": says([0, 0, 1, 1]), "two": says([0, 1, 1, 1])}
+    assert choose_image(shown, 0, 0, hard=True) == "b"
+    assert choose_image(shown, 0, 0, hard=False) == "a"
+    assert choose_image(shown, 1, 0, hard=True) == "d"  # none divides them: any
+    assert choose_image({"one": says([0, 0, 0, 0])}, 2, 0, hard=True) is None
