@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import InputError
-from melano_tf.pipelines.augment import sample_seeds
+from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
 from melano_tf.pipelines.geometry import transformed, views
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
 from melano_tf.pipelines.images import ImageCache
@@ -140,6 +140,27 @@ class ImageBatches:
 
         data = tf.data.Dataset.range(step, np.iinfo(np.int64).max)
         yield from prepared(data.map(load, num_parallel_calls=DECODERS))
+
+
+class ColouredBatches:
+    """Batches of images whose pixels are also augmented as `pipelines.augment` does it: brightness, hue, stain.
+
+    Args:
+        batches: of images.
+        settings: what is on.
+    """
+
+    def __init__(self, batches: ImageBatches, settings: AugmentSettings) -> None:
+        self.batches, self.settings = batches, settings
+        self.steps_per_epoch = batches.steps_per_epoch
+
+    def from_step(self, step: int) -> Iterator[dict[str, Any]]:
+        """Batches from a global step on, without end."""
+        for place, batch in enumerate(self.batches.from_step(step), start=step):
+            # Another seed than that of crops and turns, which would otherwise be drawn with the same numbers.
+            seeds = sample_seeds(self.batches.seed ^ 1, tf.constant(place // self.steps_per_epoch), batch["row"])
+            image = augment(batch["x"]["image"], seeds, self.settings)
+            yield {**batch, "x": {**batch["x"], "image": image}}
 
 
 def predict_image_batches(
