@@ -1,0 +1,107 @@
+"""`similar`: the images of a folder that are most like an image, by the embedding of a similarity run's teacher."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from melano_tf.errors import InputError
+from melano_tf.workspace import Sidecar, atomic
+
+KIND = "similarity-embedding"
+COLUMNS = 5
+
+
+@dataclass(frozen=True)
+class SimilarSettings:
+    """The images of a folder that are most like an image: a sheet (PNG) and the distances of all of them (CSV)."""
+
+    model: Path
+    """The embedding, models/teacher.keras of a similarity run (its .json lies beside it)."""
+    input: Path
+    """The image (JPEG or PNG)."""
+    gallery: Path
+    """Folder of the images to look among."""
+    out: Path = Path("similar")
+    """Folder for the answer: similar.png and similar.csv."""
+    count: int = 9
+    """Images on the sheet."""
+    threads: int = 0
+    """Threads of TensorFlow; 0: one a core."""
+
+
+def similar(settings: SimilarSettings, say: Callable[[str], None]) -> Path:
+    """Look for the nearest images; returns the folder that holds the answer.
+
+    Raises:
+        InputError: the model is none of this kind, or the image or the gallery cannot be used.
+    """
+    sidecar = Sidecar.read(settings.model)
+    if sidecar.kind != KIND:
+        raise InputError(
+            f"{settings.model}: a model of kind {sidecar.kind!r}; similar images are found by a {KIND} model "
+            "(models/teacher.keras of a similarity run)"
+        )
+    if settings.count < 1:
+        raise InputError(f"--count {settings.count}: at least 1")
+    if not settings.input.is_file():
+        raise InputError(f"{settings.input}: no such image file")
+    if not settings.gallery.is_dir():
+        raise InputError(f"{settings.gallery}: no such folder of images")
+    from melano_tf.serving.image import find_inputs
+    from melano_tf.training.runtime import configure
+
+    found = [path for path in find_inputs(settings.gallery) if path.resolve() != settings.input.resolve()]
+    if not found:
+        raise InputError(f"{settings.gallery}: holds no other image than {settings.input.name} itself")
+    configure(settings.threads)
+    return answer(settings, sidecar, found, say)
+
+
+def answer(settings: SimilarSettings, sidecar: Sidecar, found: list[Path], say: Callable[[str], None]) -> Path:
+    """Compare the image with the gallery, and write sheet and distances."""
+    import pandas as pd
+    from tqdm import tqdm
+
+    from melano_tf.dermoscopy.isic_images import read_image
+    from melano_tf.reports.sheets import contact_sheet
+    from melano_tf.serving.similar import embed_images, nearest
+
+    asked = embed_images(settings.model, sidecar, [settings.input])
+    if not len(asked.paths):
+        raise InputError(f"{settings.input}: {asked.reasons[settings.input]}")
+    with tqdm(total=len(found), desc="looking through the gallery", unit="image", leave=False) as bar:
+        gallery = embed_images(settings.model, sidecar, found, bar.update)
+    if not len(gallery.paths):
+        path, why = next(iter(gallery.reasons.items()))
+        raise InputError(f"{settings.gallery}: none of its {len(found)} images can be used; {path.name}: {why}")
+    order, distances = nearest(asked.vectors[0], gallery.vectors)
+    paths = [gallery.paths[place] for place in order]
+    rows = [
+        *(
+            {"rank": r, "image": str(p), "distance": d}
+            for r, (p, d) in enumerate(zip(paths, distances, strict=True), 1)
+        ),
+        *({"image": str(path), "unreadable": why} for path, why in gallery.reasons.items()),
+    ]
+    settings.out.mkdir(parents=True, exist_ok=True)
+    table = settings.out / "similar.csv"
+    with atomic(table) as temporary:
+        frame = pd.DataFrame(rows, columns=["rank", "image", "distance", "unreadable"]).astype({"rank": "Int64"})
+        frame.to_csv(temporary, index=False)
+    shown = paths[: settings.count]
+    sheet = contact_sheet(
+        [read_image(path, shrink_to=256) for path in (settings.input, *shown)],
+        [f"{settings.input.name}\n(asked)", *(f"{p.name}\n{d:.4f}" for p, d in zip(shown, distances, strict=False))],
+        COLUMNS,
+        settings.out / "similar.png",
+        "The image, and the most similar ones with their distance (1 - cosine)",
+    )
+    for path, distance in zip(shown, distances, strict=False):
+        say(f"{distance:.4f}  {path}")
+    if gallery.reasons:
+        say(f"  {len(gallery.reasons)} of {len(found)} images could not be used; {table.name} says why")
+    caveat = "one data set" if sidecar.run.get("table") else "phantom images: it knows nothing of real skin"
+    say(f"  Research only; not a medical device. Similar to a model that was trained on {caveat}.")
+    for path in (sheet, table):
+        say(f"wrote {path}")
+    return settings.out

@@ -1,0 +1,1 @@
+"""Similarity clustering and attention transfer on ISIC 2019."""

@@ -1,0 +1,254 @@
+"""Tables 1 to 3 and 5 to 11 of the paper beside the published numbers, and retrieval by the embedding."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from melano_tf.evaluation.intervals import Interval
+from melano_tf.evaluation.multiclass import MulticlassIntervals, multiclass_intervals
+from melano_tf.evaluation.retrieval import retrieval_intervals
+from melano_tf.papers.similarity import counts
+from melano_tf.papers.similarity.clusters import Clusters
+from melano_tf.papers.similarity.cohort import Cohort
+from melano_tf.papers.similarity.partition import BEHIND, WORDS, Parts, count_kinds
+from melano_tf.papers.similarity.settings import BASELINE, JUDGED, SimilaritySettings, changes
+from melano_tf.papers.similarity.students import Judged, Student, probabilities
+from melano_tf.reports.published import load_published
+from melano_tf.reports.tables import interval_table, markdown, write_table
+from melano_tf.workspace import Run, seed_for
+
+Results = Mapping[Student, Judged]
+Show = Callable[[str, pd.DataFrame, str, Sequence[str]], None]
+HIGHEST = "highest"
+TITLES = {
+    6: "Table 6: accuracy, validation",
+    7: "Table 7: F1 of each class, validation",
+    8: "Table 8: accuracy, test of HAM",
+    9: "Table 9: F1 of each class, test of HAM",
+    10: "Table 10: accuracy, test of BCN",
+    11: "Table 11: F1 of each class, test of BCN",
+}
+RETRIEVAL = "Retrieval by the teacher's embedding"
+NO_CELLS = 0  # number of a table that the paper does not have
+
+
+def shower(run: Run, say: Callable[[str], None], written: list[Path], *, down: bool, unit: str = "lesions") -> Show:
+    """What shows a table and writes it, and notes the files."""
+
+    def show(name: str, frame: pd.DataFrame, title: str, notes: Sequence[str]) -> None:
+        say("")
+        say(markdown(frame, title, notes, models_down=down, unit=unit))
+        written.extend(write_table(run.folder / "tables", name, frame, title, notes, models_down=down, unit=unit))
+
+    return show
+
+
+def count_tables(
+    run: Run, settings: SimilaritySettings, cohort: Cohort, tables: Sequence[int], say: Callable[[str], None]
+) -> list[Path]:
+    """Tables 1 to 3, from the tables (and the files' headers) alone."""
+    written: list[Path] = []
+    show = shower(run, say, written, down=False)
+    records = cohort.everything
+    made = {
+        1: lambda: counts.source_table(records, cohort.classes),
+        2: lambda: counts.site_table(records, cohort.classes),
+        3: lambda: counts.resolution_table(records, cohort.headers),
+    }
+    for number in (number for number in tables if number in made):
+        notes = [whose(settings)]
+        if number == 3:
+            notes.append(f"Of the {len(cohort.headers):,} files that are there; the paper's table is lost in our text.")
+        else:
+            notes.append(f"All {len(records):,} labelled rows of the table, with or without an image file.")
+        show(f"table{number}", made[number](), counts.TITLES[number], notes)
+    return written
+
+
+def whose(settings: SimilaritySettings) -> str:
+    """On what data."""
+    if settings.table:
+        return f"Ours: {', '.join(map(str, settings.table))}."
+    return "Ours: PHANTOM images drawn by this program; their numbers say nothing of real skin."
+
+
+def partition_table(
+    run: Run, settings: SimilaritySettings, cohort: Cohort, parts: Parts, say: Callable[[str], None]
+) -> list[Path]:
+    """Table 5: both partitions, and what leaks."""
+    written: list[Path] = []
+    labels = parts.records["label"]
+    frame = counts.part_table(
+        {BEHIND[split]: parts.part(split) for split in settings.chosen_splits()}, labels, cohort.classes
+    )
+    notes = [whose(settings), *leak_notes(settings, parts)]
+    notes += [f"{WORDS[split].capitalize()}: {line}" for split, lines in parts.notes.items() for line in lines]
+    shower(run, say, written, down=False)("table5", frame, counts.TITLES[5], notes)
+    return written
+
+
+def leak_notes(settings: SimilaritySettings, parts: Parts) -> list[str]:
+    """What stands in several parts of each partition."""
+    lines = []
+    for split in settings.chosen_splits():
+        kinds = count_kinds(parts.leaks[split])
+        counted = ", ".join(
+            f"{count:,} {'lesions' if kind == 'lesion' else f'pairs of {kind} copies'}" for kind, count in kinds.items()
+        )
+        too_good = "; numbers by cluster are too good for that" if split == "cluster" and kinds else ""
+        lines.append(f"Divided {WORDS[split]}: {counted or 'no lesion and no copy'} stand in several parts{too_good}.")
+    return lines
+
+
+def result_tables(
+    run: Run,
+    settings: SimilaritySettings,
+    cohort: Cohort,
+    parts: Parts,
+    results: Results,
+    tables: Sequence[int],
+    say: Callable[[str], None],
+) -> list[Path]:
+    """Tables 6 to 11: accuracy and F1 of each part, by cluster and by lesion."""
+    written: list[Path] = []
+    show = shower(run, say, written, down=True)
+    best = {split: highest(results, split, "validation") for split in settings.chosen_splits()}
+    for part, (accuracy, by_class) in JUDGED.items():
+        if not {accuracy, by_class} & set(tables):
+            continue
+        if not any(part in parts.names(split) for split in settings.chosen_splits()):
+            say(f"tables {accuracy} and {by_class} are left out: no image is in the {part}")
+            continue
+        found = judged_part(settings, cohort, results, part, best)
+        notes = notes_on(settings, parts, best, part)
+        for number in (number for number in (accuracy, by_class) if number in tables):
+            show(f"table{number}", result_table(found, number, cohort.classes), TITLES[number], notes)
+    return written
+
+
+def highest(results: Results, split: str, part: str) -> str | None:
+    """The combination of highest accuracy in one part; the first of equals. None where none was trained."""
+    found = {
+        which.name: accuracy(judged.of(part))
+        for which, judged in results.items()
+        if which.split == split and which.name != BASELINE
+    }
+    return max(found, key=lambda name: found[name]) if found else None
+
+
+def accuracy(rows: pd.DataFrame) -> float:
+    """Share of rows whose most probable class is true."""
+    return float((probabilities(rows).argmax(axis=1) == rows["target"]).mean()) if len(rows) else float("nan")
+
+
+def judged_part(
+    settings: SimilaritySettings, cohort: Cohort, results: Results, part: str, best: Mapping[str, str | None]
+) -> dict[str, MulticlassIntervals]:
+    """Intervals of every network on one part, by the column's name; "highest" repeats one of them."""
+    found: dict[str, MulticlassIntervals] = {}
+    for which, judged in results.items():
+        rows = judged.of(part)
+        if not len(rows):
+            continue
+        found[which.name + BEHIND[which.split]] = multiclass_intervals(
+            rows["target"].to_numpy(),
+            probabilities(rows),
+            rows["group"].tolist(),
+            cohort.classes,
+            repeats=settings.evaluation.repeats,
+            level=settings.evaluation.level,
+            seed=seed_for(settings.seed, "intervals"),
+        )
+    for split, name in best.items():
+        if name is not None and name + BEHIND[split] in found:
+            found[HIGHEST + BEHIND[split]] = found[name + BEHIND[split]]
+    return found
+
+
+def result_table(found: Mapping[str, MulticlassIntervals], number: int, classes: Sequence[str]) -> pd.DataFrame:
+    """One of Tables 6 to 11: rows are the accuracy, or the F1 of each class."""
+    published = load_published("similarity")
+    if number in {pair[0] for pair in JUDGED.values()}:
+        models: dict[str, dict[str, Interval]] = {
+            name: {"Acc": one.overall["Acc"], "BAcc": one.overall["BAcc"]} for name, one in found.items()
+        }
+        names = {"Acc": "Accuracy", "BAcc": None}
+        return interval_table(models, published, number, published_as=names, metrics=("Acc", "BAcc"))
+    models = {name: {cls: one.by_class[cls]["F1"] for cls in classes} for name, one in found.items()}
+    return interval_table(models, published, number, published_as={}, metrics=tuple(classes))
+
+
+def notes_on(settings: SimilaritySettings, parts: Parts, best: Mapping[str, str | None], part: str) -> list[str]:
+    """What a reader must know of the data and settings behind Tables 6 to 11."""
+    notes = [whose(settings), *leak_notes(settings, parts)]
+    for split, name in best.items():
+        if name is not None:
+            words = "itself chosen there, so too good" if part == "validation" else "so not chosen on this test"
+            notes.append(
+                f'"{HIGHEST}{BEHIND[split]}", ours: layers {name}, of the highest validation accuracy {WORDS[split]}, '
+                f"{words}. The paper does not say which combination its highest is."
+            )
+    seen = "sees the test images too, without labels" if settings.cluster.sees_test else "never sees the test images"
+    notes.append(f"The teacher {seen} (--cluster.sees-test). Every network is judged at its last epoch.")
+    if part == "validation":
+        notes.append("This is the validation part, HAM and BCN together; nothing was stopped or tuned on it.")
+    if settings.network.student != SimilaritySettings().network.student:
+        notes.append(
+            f"In the place of the paper's ResNet stands {settings.network.student!r} at {settings.network.input_px} px."
+        )
+    if differing := len(changes(settings)):
+        notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
+    return notes
+
+
+def retrieval_table(
+    run: Run, settings: SimilaritySettings, cohort: Cohort, clusters: Clusters, say: Callable[[str], None]
+) -> list[Path]:
+    """Recall@1, Recall@5 and mAP@R of the class among images of other lesions, of each source and of all."""
+    written: list[Path] = []
+    records = cohort.records.iloc[clusters.places]
+    models: dict[str, dict[str, Interval]] = {}
+    by_chance: dict[str, float] = {}
+    for name in ("all", *settings.cluster.sources):
+        own = np.flatnonzero((records["source"] == name).to_numpy() if name != "all" else np.ones(len(records), bool))
+        if len(own) < 2 or records["target"].iloc[own].nunique() < 2:
+            continue
+        by_chance[name] = chance(records["target"].to_numpy()[own], records["group"].to_numpy()[own])
+        models[name] = retrieval_intervals(
+            clusters.embedding[own],
+            records["target"].to_numpy()[own],
+            records["group"].to_numpy()[own],
+            exclude_groups=True,
+            repeats=settings.evaluation.repeats,
+            level=settings.evaluation.level,
+            seed=seed_for(settings.seed, "retrieval"),
+        )
+    if not models:
+        return written
+    metrics = tuple(next(iter(models.values())))
+    frame = interval_table(models, load_published("similarity"), NO_CELLS, published_as={}, metrics=metrics)
+    notes = [
+        whose(settings),
+        "Each image asks for the nearest among images of other lesions; a hit has its class. The embedding never saw a "
+        "class.",
+        f"Recall@1 of chance: {', '.join(f'{share:.4f} ({name})' for name, share in by_chance.items())}.",
+    ]
+    shower(run, say, written, down=True)("retrieval", frame, RETRIEVAL, notes)
+    return written
+
+
+def chance(labels: np.ndarray, groups: np.ndarray) -> float:
+    """Recall@1 of an embedding that knows nothing: the mean share of an image's class among those of other groups.
+
+    Args:
+        labels: class of each image, (n,).
+        groups: lesion of each image, (n,), whose images are never a hit.
+    """
+    frame = pd.DataFrame({"label": labels, "group": groups})
+    of_class = frame.groupby("label")["group"].transform("size")
+    of_group = frame.groupby("group")["label"].transform("size")
+    own = frame.groupby(["group", "label"])["label"].transform("size")
+    others = len(frame) - of_group
+    return float(((of_class - own) / others.where(others > 0)).mean())

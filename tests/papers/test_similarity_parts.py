@@ -1,0 +1,190 @@
+"""Parts of the similarity recipe: settings, counts by hand, the official tables, tables of results."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from melano_tf.dermoscopy.isic import read_isic2019
+from melano_tf.dermoscopy.isic_images import ImageHeader
+from melano_tf.errors import InputError
+from melano_tf.evaluation.multiclass import multiclass_intervals
+from melano_tf.papers.similarity import counts
+from melano_tf.papers.similarity.settings import (
+    COMBINATIONS,
+    ClusterSettings,
+    EdgeSettings,
+    PartitionSettings,
+    SimilaritySettings,
+    TransferSettings,
+    changes,
+    preset,
+)
+from melano_tf.papers.similarity.students import Judged, Student
+from melano_tf.papers.similarity.tables import accuracy, chance, highest, result_table
+from melano_tf.reports.tables import markdown
+
+CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
+
+
+def records() -> pd.DataFrame:
+    rows = [
+        ("a", "HAM", "MEL", "anterior torso"),
+        ("b", "HAM", "NV", "Head/Neck"),
+        ("c", "BCN", "NV", "palms/soles"),
+        ("d", "unnamed", "NV", None),
+        ("e", "MSK", "BKL", "unknown"),
+    ]
+    return pd.DataFrame(rows, columns=["image_id", "source", "label", "site_written"])
+
+
+def cell(table: pd.DataFrame, row: str, column: str, what: str = "ours") -> float:
+    [value] = table[(table["row"] == row) & (table["column"] == column)][what]
+    return value
+
+
+def test_the_papers_preset_is_the_paper_and_the_demo_says_what_it_changes() -> None:
+    assert changes(preset("paper")) == []
+    changed = {name: here for name, here, _ in changes(preset("demo"))}
+    assert changed["network.student"] == "standin_residual" and changed["network.input_px"] == 64
+    assert not any(name.startswith("phantom") for name in changed)
+    assert list(COMBINATIONS.values()) == [(1,), (2,), (3,), (4,), (1, 2), (2, 3), (3, 4), (2, 3, 4), (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"tables": "4"}, "no table '4'"),
+        ({"figures": "8"}, "no figure '8'"),
+        ({"steps": "wash"}, "no step 'wash'"),
+        ({"transfer": TransferSettings(combinations="1+3")}, "no combination '1\\+3'"),
+        ({"partition": PartitionSettings(splits="none")}, "at least one of cluster, lesion"),
+    ],
+)
+def test_what_is_not_made_is_refused(wrong: dict, words: str) -> None:
+    settings = dataclasses.replace(SimilaritySettings(), **wrong)
+    with pytest.raises(InputError, match=words):
+        settings.chosen_tables()
+        settings.chosen_figures()
+        settings.chosen_steps()
+        settings.chosen_combinations()
+        settings.chosen_splits()
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"table": (Path("a.csv"),)}, "--table without --images"),
+        ({"partition": PartitionSettings(test_clusters=16)}, "fewer than the 16 clusters"),
+        ({"partition": PartitionSettings(sources=("MSK",))}, "only sources of --cluster.sources"),
+        ({"cluster": ClusterSettings(sources=("ham",))}, "some of HAM, BCN|some of BCN, HAM"),
+        ({"cluster": ClusterSettings(per_cluster=1)}, "at least 2"),
+        ({"edges": EdgeSettings(share=0)}, "above 0"),
+        ({"transfer": TransferSettings(temperature=0.5)}, "temperature at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        dataclasses.replace(SimilaritySettings(), **wrong)
+
+
+def test_tables_1_and_2_count_by_hand() -> None:
+    one = counts.source_table(records(), CLASSES)
+    assert cell(one, "NV", "HAM") == 1 and cell(one, "NV", "unk") == 1 and cell(one, "all", "HAM") == 2
+    assert cell(one, "SCC", "BCN") == 0 and one["ours"].notna().all()
+    two = counts.site_table(records(), CLASSES)
+    assert cell(two, "MEL", "A") == 1 and cell(two, "NV", "HN") == 1 and cell(two, "NV", "palms/soles") == 1
+    assert cell(two, "all", "no site") == 2 and cell(two, "all", "no site", "published") == 2631
+    assert two[two["row"] == "all"]["ours"].sum() == 5
+
+
+def test_table_3_counts_sizes_and_joins_the_rare_ones() -> None:
+    rows = pd.DataFrame({"image_id": list("abcd"), "source": ["HAM", "HAM", "BCN", "BCN"]})
+    sizes = {"a": (600, 450), "b": (600, 450), "c": (1024, 1024), "d": (1022, 767)}
+    headers = {name: ImageHeader("jpeg", *size, 3, 8) for name, size in sizes.items()}
+    table = counts.resolution_table(rows, headers, most=1)
+    assert cell(table, "600 x 450", "HAM") == 2 and cell(table, "2 others", "BCN") == 2
+    assert cell(table, "all", "BCN") == 2 and set(table["column"]) == {"HAM", "BCN"}
+    assert "2 others" not in set(counts.resolution_table(rows, headers, most=3)["row"])
+
+
+def test_table_5_sets_both_partitions_side_by_side() -> None:
+    labels = pd.Series(["MEL", "NV", "NV", "NV"])
+    parts = {
+        "": pd.Series(["training", "validation", "HAM test", "BCN test"]),
+        ", by lesion": pd.Series(["HAM test", "training", None, "validation"], dtype=object),
+    }
+    table = counts.part_table(parts, labels, CLASSES)
+    assert cell(table, "all", "HAM test", "published") == 3844 and cell(table, "all", "validation", "published") == 2443
+    assert cell(table, "MEL", "training") == 1 and cell(table, "MEL", "HAM test, by lesion") == 1
+    assert cell(table, "all", "training, by lesion") == 1
+    names = list(dict.fromkeys(table["column"]))
+    assert names[:4] == ["training", "validation", "HAM test", "BCN test"] and len(names) == 7
+
+
+def test_the_official_tables_give_the_papers_counts(real_data) -> None:
+    folder = real_data / "isic2019"
+    found, _ = read_isic2019(
+        ground_truth=folder / "ISIC_2019_Training_GroundTruth.csv",
+        metadata=folder / "ISIC_2019_Training_Metadata.csv",
+    )
+    two = counts.site_table(found, CLASSES)
+    compared = two[two["published"].notna()]
+    assert len(compared) == 4 and (compared["published"] == compared["ours"]).all()
+    one = counts.source_table(found, CLASSES)
+    assert [cell(one, "all", name) for name in ("HAM", "BCN", "MSK", "unk")] == [10015, 12413, 819, 2084]
+
+
+def predictions(right: int, wrong: int, part: str = "validation") -> pd.DataFrame:
+    """Two classes in turn; the first `right` rows are right."""
+    count = right + wrong
+    target = np.arange(count) % 2
+    sure = np.where(np.arange(count) < right, 0.9, 0.2)
+    p1 = np.where(target == 1, sure, 1 - sure)
+    return pd.DataFrame(
+        {"target": target, "p0": 1 - p1, "p1": p1, "part": part, "group": [f"l{i}" for i in range(count)]}
+    )
+
+
+def test_the_highest_is_chosen_on_the_validation_part_alone() -> None:
+    def judged(validation: int, test: int) -> Judged:
+        return Judged(
+            "", Path(), pd.concat([predictions(validation, 10 - validation), predictions(test, 10 - test, "HAM test")])
+        )
+
+    results = {
+        Student("baseline", (), "cluster"): judged(9, 9),
+        Student("1", (1,), "cluster"): judged(5, 8),
+        Student("4", (4,), "cluster"): judged(7, 2),
+        Student("1", (1,), "lesion"): judged(1, 1),
+    }
+    assert highest(results, "cluster", "validation") == "4"
+    assert highest(results, "lesion", "validation") == "1"
+    assert accuracy(results[Student("1", (1,), "cluster")].of("HAM test")) == 0.8
+    only = {Student("baseline", (), "cluster"): judged(9, 9)}
+    assert highest(only, "cluster", "validation") is None
+
+
+def test_result_tables_stand_beside_the_published_cells() -> None:
+    rng = np.random.default_rng(0)
+    y, p = rng.integers(0, 8, 80), rng.dirichlet(np.ones(8), 80)
+    found = multiclass_intervals(y, p, [f"l{i // 2}" for i in range(80)], CLASSES, repeats=50)
+    models = {"baseline": found, "highest": found, "baseline, by lesion": found}
+    accuracies = result_table(models, 6, CLASSES)
+    assert cell(accuracies, "Acc", "baseline", "published") == 0.6794
+    assert cell(accuracies, "Acc", "highest", "published") == 0.7253
+    assert cell(accuracies, "Acc", "baseline, by lesion") == pytest.approx(found.overall["Acc"].value)
+    assert np.isnan(cell(accuracies, "Acc", "2+3"))  # not run
+    by_class = result_table(models, 9, CLASSES)
+    assert cell(by_class, "SCC", "highest", "published") == 0.2
+    assert np.isnan(cell(by_class, "SCC", "baseline", "published"))
+    text = markdown(by_class, "Table 9", models_down=True, unit="lesions")
+    assert "40 test lesions" in text and "| baseline, by lesion |" in text
+
+
+def test_chance_of_a_hit_leaves_the_own_lesion_out() -> None:
+    labels, groups = np.array([0, 0, 0, 1]), np.array(["a", "a", "b", "c"])
+    # First two: one of two others is of their class; third: two of three; fourth: none of three.
+    assert chance(labels, groups) == pytest.approx((0.5 + 0.5 + 2 / 3 + 0) / 4)
