@@ -13,32 +13,38 @@ from melano_tf.workspace import Sidecar, atomic, write_json
 if TYPE_CHECKING:
     from melano_tf.commands.predict import PredictSettings
     from melano_tf.commands.served import Opened
-    from melano_tf.serving.magnifications import MagnifiedAnswer
+    from melano_tf.serving.magnifications import LocalTilesJudge, MagnifiedAnswer, TilesJudge
+    from melano_tf.slides.slide import Slide
 
 
 def predict_magnified(settings: "PredictSettings", opened: "Opened", say: Callable[[str], None]) -> Path:
-    """Write prediction.json, tiles.csv, tiles.geojson, figure2.png and a map for each magnification of one slide."""
+    """Write prediction.json, tiles.csv, tiles.geojson, a map for each magnification; locally also figure2.png."""
     if not settings.input.is_file():
         raise InputError(f"{settings.input}: no such slide file")
-    if opened.client is not None:
-        raise InputError(
-            "an exported multimag model judges tiles (signature serving_default); a slide is judged by the .keras "
-            "files of the run, which know each other: --model runs/…/models/….keras without --server"
-        )
-    from melano_tf.commands.served import threshold_words
-    from melano_tf.serving.magnifications import decided, judge_magnifications, magnified_record
+    from melano_tf.commands.served import named_files, threshold_words
+    from melano_tf.serving.magnifications import LocalTilesJudge, decided, judge_magnifications, magnified_record
 
     sidecar = opened.sidecar
     slide_id = settings.input.stem
+    judge: TilesJudge
+    # The models themselves, whose gradients Figure 2 needs; a server has none to give.
+    local: LocalTilesJudge | None = None
+    if opened.client is not None and opened.card is not None:
+        from melano_tf.serving.remote import ServedTilesJudge
+
+        judge = ServedTilesJudge(opened.client, opened.card)
+    else:
+        judge = local = LocalTilesJudge(settings.model, sidecar)
     with tempfile.TemporaryDirectory(prefix=".tiles-", dir=settings.out) as scratch:
-        answer = judge_magnifications(settings.model, sidecar, settings.input, slide_id, settings.mpp, Path(scratch))
+        answer = judge_magnifications(judge, sidecar, settings.input, slide_id, settings.mpp, Path(scratch))
     record = magnified_record(answer, sidecar, settings.model, settings.input) | {"measured": opened.measured}
-    write_json(settings.out / "prediction.json", record)
     with atomic(settings.out / "tiles.csv") as temporary:
         answer.tiles.to_csv(temporary, index=False)
     # Of two classes the maps show the positive one, of more the one that was decided.
     shown = 1 if len(answer.classes) == 2 else decided(answer.fused, sidecar.threshold)
-    files = _pictures(settings, sidecar, answer, shown, slide_id)
+    files = [settings.out / "prediction.json", settings.out / "tiles.csv"]
+    files += _pictures(settings, sidecar, answer, shown, slide_id, local)
+    write_json(files[0], record | named_files(files))
     for name, probability in answer.probabilities.items():
         count = int((answer.tiles["magnification"] == name).sum())
         say(f"{slide_id} at {name}: {answer.classes[shown]} {probability[shown]:.3f} ({count} tiles)")
@@ -50,20 +56,23 @@ def predict_magnified(settings: "PredictSettings", opened: "Opened", say: Callab
     )
     say(f"  {threshold_words(opened)}")
     say(f"  {record['caveat']}")
-    for path in (settings.out / "prediction.json", settings.out / "tiles.csv", *files):
+    if local is None:
+        say("  no figure2.png: its maps need the networks' gradients, which only the run's .keras files give")
+    for path in files:
         say(f"wrote {path}")
     return settings.out
 
 
 def _pictures(
-    settings: "PredictSettings", sidecar: Sidecar, answer: "MagnifiedAnswer", shown: int, slide_id: str
+    settings: "PredictSettings",
+    sidecar: Sidecar,
+    answer: "MagnifiedAnswer",
+    shown: int,
+    slide_id: str,
+    local: "LocalTilesJudge | None",
 ) -> list[Path]:
-    """A map for each magnification, Figure 2 of the slide, and the tiles as a GeoJSON that QuPath opens."""
-    from melano_tf.explain.cam import maps_of
-    from melano_tf.reports.explained import ExplainedTile, explained_sheet, thumbnail_box, write_magnification_maps
-    from melano_tf.reports.figures import save_figure
-    from melano_tf.reports.slide_maps import fitting_mpp
-    from melano_tf.serving.magnifications import shown_tiles
+    """A map for each magnification, Figure 2 of local models, and the tiles as a GeoJSON that QuPath opens."""
+    from melano_tf.reports.explained import write_magnification_maps
     from melano_tf.slides.annotations import write_tiles_geojson
     from melano_tf.slides.slide import Slide
 
@@ -72,20 +81,8 @@ def _pictures(
     title = f"{slide_id}: {positive} {answer.fused[shown]:.3f}"
     with Slide(settings.input, slide_id=slide_id, mpp=settings.mpp) as slide:
         files = write_magnification_maps(settings.out, slide, tiles, positive, settings.thumbnail_mpp, title)
-        mpp = settings.thumbnail_mpp or max(fitting_mpp(slide), 4.0)
-        thumbnail = slide.thumbnail(mpp)
-        rows: list[ExplainedTile] = []
-        chosen: list[dict[str, Any]] = [
-            {str(key): value for key, value in row.items()}
-            for row in shown_tiles(answer, sidecar.threshold).to_dict("records")
-        ]
-        for row in chosen:
-            image = answer.images[row["row"]]
-            maps, captions = maps_of(answer.models[row["magnification"]], image, row["called"])
-            words = f"{row['magnification']}, called {answer.classes[row['called']]} {row['sure']:.3f}"
-            rows.append(ExplainedTile(words, thumbnail, thumbnail_box(slide, row, mpp), image, maps, captions))
-    note = "Of each magnification and class the surest tile that was called it; maps are of that class"
-    files.append(save_figure(settings.out / "figure2.png", explained_sheet(rows, f"Figure 2: {title}", note)))
+        if local is not None:
+            files.append(_figure_2(settings, sidecar.threshold, answer, title, slide, local))
     geojson = settings.out / "tiles.geojson"
     called = np.array(answer.classes, dtype=object)[np.argmax(tiles[answer.columns].to_numpy(), axis=1)]
     write_tiles_geojson(
@@ -99,3 +96,34 @@ def _pictures(
         },
     )
     return [*files, geojson]
+
+
+def _figure_2(
+    settings: "PredictSettings",
+    threshold: float,
+    answer: "MagnifiedAnswer",
+    title: str,
+    slide: "Slide",
+    local: "LocalTilesJudge",
+) -> Path:
+    """The surest tiles with the maps of what their networks saw in them."""
+    from melano_tf.explain.cam import maps_of
+    from melano_tf.reports.explained import ExplainedTile, explained_sheet, thumbnail_box
+    from melano_tf.reports.figures import save_figure
+    from melano_tf.reports.slide_maps import fitting_mpp
+    from melano_tf.serving.magnifications import shown_tiles
+
+    mpp = settings.thumbnail_mpp or max(fitting_mpp(slide), 4.0)
+    thumbnail = slide.thumbnail(mpp)
+    rows: list[ExplainedTile] = []
+    chosen: list[dict[str, Any]] = [
+        {str(key): value for key, value in row.items()} for row in shown_tiles(answer, threshold).to_dict("records")
+    ]
+    for row in chosen:
+        name = row["magnification"]
+        image = local.images[name][row["place"]]
+        maps, captions = maps_of(local.network(name), image, row["called"])
+        words = f"{name}, called {answer.classes[row['called']]} {row['sure']:.3f}"
+        rows.append(ExplainedTile(words, thumbnail, thumbnail_box(slide, row, mpp), image, maps, captions))
+    note = "Of each magnification and class the surest tile that was called it; maps are of that class"
+    return save_figure(settings.out / "figure2.png", explained_sheet(rows, f"Figure 2: {title}", note))

@@ -12,6 +12,7 @@ from melano_tf.commands.served import (
     TABLE,
     Opened,
     listed_images,
+    named_files,
     open_model,
     predict_slides,
     shown_progress,
@@ -126,16 +127,17 @@ def predict_slide(settings: PredictSettings, opened: Opened, say: Callable[[str]
     with tempfile.TemporaryDirectory(prefix=".tiles-", dir=settings.out) as scratch:
         answer = judge_slide(judge, sidecar, settings.input, slide_id, settings.mpp, Path(scratch))
     record = answer_record(answer, sidecar, settings.model, settings.input) | {"measured": opened.measured}
-    write_json(settings.out / "prediction.json", record)
     with atomic(settings.out / "tiles.csv") as temporary:
         answer.tiles.to_csv(temporary, index=False)
     positive = sidecar.classes[1]
     from melano_tf.commands.slide_files import write_slide_files
 
     title = f"{slide_id}: probability of {positive} {answer.probability:.3f}"
-    files = write_slide_files(
+    files = [settings.out / "prediction.json", settings.out / "tiles.csv"]
+    files += write_slide_files(
         settings.input, slide_id, settings.mpp, settings.thumbnail_mpp, answer.tiles, title, settings.out
     )
+    write_json(files[0], record | named_files(files))
     evidence = record["evidence"]
     say(f"{slide_id}: {positive} {answer.probability:.3f}, decision {record['decision']} at {sidecar.threshold:g}")
     say(
@@ -145,7 +147,7 @@ def predict_slide(settings: PredictSettings, opened: Opened, say: Callable[[str]
     )
     say(f"  {threshold_words(opened)}")
     say(f"  {record['caveat']}")
-    for path in (settings.out / "prediction.json", settings.out / "tiles.csv", *files):
+    for path in files:
         say(f"wrote {path}")
     return settings.out
 

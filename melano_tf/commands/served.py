@@ -99,6 +99,11 @@ def threshold_words(opened: Opened) -> str:
     return f"{threshold}: {measured_words(_dict(opened.measured))}"
 
 
+def named_files(files: Sequence[Path]) -> dict[str, list[str]]:
+    """What an answer consists of, for its JSON: a folder may hold files of a former one."""
+    return {"files": [path.name for path in files]}
+
+
 def _dict(measured: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if measured is None else dict(measured)
 

@@ -22,9 +22,10 @@ from melano_tf import __version__, models
 from melano_tf.errors import InputError
 from melano_tf.models.grouped import GroupedConv2D, make_portable
 from melano_tf.serving.graph import ImageNetwork, Limits
+from melano_tf.serving.magnifications import judged_by, tile_signatures
 from melano_tf.serving.measured import measured_numbers
 from melano_tf.serving.serving_files import TILES, write_model_files, write_server_files
-from melano_tf.serving.tile_graph import BagNetwork, TileNetwork
+from melano_tf.serving.tile_graph import BagNetwork, MagnifiedNetwork, TileNetwork
 from melano_tf.serving.warmup import write_warmup
 from melano_tf.workspace import Sidecar, plain
 
@@ -126,16 +127,29 @@ def make_graph(
     """
     network = load_network(model, portable)
     if sidecar.kind in BAGS:
-        path = model.parent / sidecar.companions["source"]
-        source_sidecar = Sidecar.read(path)
-        source = load_network(path, portable)
+        source, source_sidecar = load_companion(model.parent / sidecar.companions["source"], portable)
         graph = BagNetwork(source, source_sidecar, network, sidecar, limits)
         return graph, [source, network], {"source": source_sidecar}
+    if sidecar.kind == "multimag":
+        others = {role: load_companion(model.parent / file, portable) for role, file in sidecar.companions.items()}
+        networks = [network, *(one for one, _ in others.values())]
+        cards = {role: card for role, (_, card) in others.items()}
+        return MagnifiedNetwork(network, sidecar, others, limits), networks, cards
     if sidecar.kind in TILES:
         return TileNetwork(network, sidecar, limits), [network], {}
     if "stored_px" in sidecar.preprocessing.get("store", {}) and "metadata" in sidecar.preprocessing:
         return ImageNetwork(network, sidecar, limits), [network], {}
     raise InputError(f"{model}: a model of kind {sidecar.kind!r} cannot be exported")
+
+
+def load_companion(path: Path, portable: bool) -> tuple[keras.Model, Sidecar]:
+    """A model beside another one, with its sidecar.
+
+    Raises:
+        InputError: it is missing.
+    """
+    card = Sidecar.read(path)
+    return load_network(path, portable), card
 
 
 def load_network(path: Path, portable: bool) -> keras.Model:
@@ -167,6 +181,8 @@ def make_card(
         "file": model.name,
         "sidecar": public(sidecar),
         "companions": {role: public(other) for role, other in others.items()},
+        # Of a multimag model: the signature for the tiles of each magnification.
+        "magnifications": tile_signatures(judged_by(sidecar, others)) if sidecar.kind == "multimag" else None,
         "measured": measured_numbers(model, sidecar),
         "limits": plain(limits),
     }

@@ -1,9 +1,10 @@
 """Trained multimag models at work on one slide, without label or annotation: each magnification, and all together."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -13,12 +14,13 @@ from melano_tf.errors import InputError
 from melano_tf.evaluation.aggregation import fuse, slide_score
 from melano_tf.models.layers import Preprocess
 from melano_tf.pipelines.store import StoreSettings, write_slide
-from melano_tf.pipelines.tiles import TileImages, predict_batches
+from melano_tf.pipelines.tiles import predict_batches
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.training.inference import predict
 from melano_tf.workspace import Sidecar
 
 CHUNK = 64  # tiles in memory at once; it changes memory and speed, not the answer
+OWN = ""  # the role of the model that was asked for, among its companions
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,7 @@ class MagnifiedAnswer:
         probabilities: {magnification: mean probability of each class over its tiles, (classes,)}.
         fused: mean of those over the magnifications, (classes,).
         tiles: one row a tile: slide_id, magnification, tile, x, y, w0, h0 (level-0 px), tissue, p0, p1, …
-        images: the tiles as the networks saw them, uint8 (n, px, px, 3), row by row.
-        models: {magnification: the model that judged it}.
-        files: {magnification: that model's file}.
+        files: {magnification: name of the model file that judged it}.
         left_out: why magnifications have no answer, or one from a single tile with less tissue than the training's;
             "" where all have one.
         grid_positions: positions of all grids before the tissue filter.
@@ -42,9 +42,7 @@ class MagnifiedAnswer:
     probabilities: Mapping[str, np.ndarray]
     fused: np.ndarray
     tiles: pd.DataFrame
-    images: np.ndarray
-    models: Mapping[str, keras.Model]
-    files: Mapping[str, Path]
+    files: Mapping[str, str]
     left_out: str
     grid_positions: int
 
@@ -54,24 +52,109 @@ class MagnifiedAnswer:
         return [f"p{k}" for k in range(len(self.classes))]
 
 
-def judge_magnifications(
-    model: Path, sidecar: Sidecar, slide: Path, slide_id: str, mpp: float | None, scratch: Path
-) -> MagnifiedAnswer:
-    """Cut the slide as the training's slides were cut, and judge each magnification by its own model.
+class TilesJudge(Protocol):
+    """The models of all magnifications, wherever they run.
+
+    Attributes:
+        files: {magnification: name of the model file that judges it}, in the order of the grid.
+    """
+
+    files: Mapping[str, str]
+
+    def probabilities(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
+        """Probability of each class, (n, classes), of a table of tiles of one magnification."""
+        ...
+
+
+class LocalTilesJudge:
+    """The models in this process; see `TilesJudge`.
 
     Args:
         model: a multimag model's file; its sidecar names the models of the other magnifications beside it.
         sidecar: its sidecar.
+
+    Attributes:
+        images: {magnification: the tiles as its network saw them, uint8 (n, px, px, 3)}, of the slide judged last.
+
+    Raises:
+        InputError: a model that belongs to this one is missing or has other classes.
+    """
+
+    def __init__(self, model: Path, sidecar: Sidecar) -> None:
+        others = {role: Sidecar.read(model.parent / file) for role, file in sidecar.companions.items()}
+        paths = {role: model.parent / file for role, file in sidecar.companions.items()} | {OWN: model}
+        self.sidecar = sidecar
+        self._paths = {name: paths[role] for name, role in judged_by(sidecar, others).items()}
+        self._networks: dict[Path, keras.Model] = {}
+        self.files: Mapping[str, str] = {name: path.name for name, path in self._paths.items()}
+        self.images: dict[str, np.ndarray] = {}
+
+    def network(self, magnification: str) -> keras.Model:
+        """The model that judges a magnification."""
+        path = self._paths[magnification]
+        if path not in self._networks:
+            # Naming the layer imports what registers it; the rest of the models' code is not needed here.
+            self._networks[path] = keras.saving.load_model(path, custom_objects={"Preprocess": Preprocess})
+        return self._networks[path]
+
+    def probabilities(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
+        batches = list(predict_batches(tiles, scratch, self.sidecar.input_px, CHUNK))
+        self.images[magnification] = np.concatenate([batch["x"] for batch in batches])
+        return np.asarray(predict(self.network(magnification), batches))
+
+
+def judged_by(sidecar: Sidecar, others: Mapping[str, Sidecar]) -> dict[str, str]:
+    """{magnification: role of the model that judges it}, OWN for the model itself, in the order of the grid.
+
+    Args:
+        sidecar: of the model.
+        others: sidecars of its companions by their role.
+
+    Raises:
+        InputError: a companion has other classes or another input.
+    """
+    found = dict.fromkeys(sidecar.preprocessing["magnifications"], OWN)
+    for role, card in others.items():
+        if tuple(card.classes) != tuple(sidecar.classes) or card.input_px != sidecar.input_px:
+            file = sidecar.companions.get(role, role)
+            raise InputError(f"{file}: its classes or input differ from those of the model asked; it is of another run")
+        for name in card.preprocessing["magnifications"]:
+            found.setdefault(name, role)
+    return {name: found[name] for name in sidecar.preprocessing["grid"]["names"] if name in found}
+
+
+def tile_signatures(judges: Mapping[str, str]) -> dict[str, str]:
+    """{magnification: the signature of an exported model that judges its tiles}, of what `judged_by` gives.
+
+    Raises:
+        InputError: two magnifications' names differ in signs alone that a signature cannot have.
+    """
+    names = {
+        name: "serving_default" if role == OWN else "tiles_" + re.sub(r"[^A-Za-z0-9]", "_", name)
+        for name, role in judges.items()
+    }
+    others = [name for name in names.values() if name != "serving_default"]
+    if len(set(others)) < len(others):
+        raise InputError(f"magnifications {', '.join(judges)}: two would get the same signature; choose other names")
+    return names
+
+
+def judge_magnifications(
+    judge: TilesJudge, sidecar: Sidecar, slide: Path, slide_id: str, mpp: float | None, scratch: Path
+) -> MagnifiedAnswer:
+    """Cut the slide as the training's slides were cut, and judge each magnification by its own model.
+
+    Args:
+        judge: the models.
+        sidecar: of the model that was asked for.
         slide: the slide file.
         slide_id: name for messages and files.
         mpp: µm per pixel where the slide's own metadata is missing or wrong.
         scratch: folder for the tiles.
 
     Raises:
-        InputError: the slide cannot be read, is too coarse for every magnification, or holds no tissue; or a model
-            that belongs to this one is missing or has other classes.
+        InputError: the slide cannot be read, is too coarse for every magnification, or holds no tissue.
     """
-    cards = _cards(model, sidecar)
     content = dict(sidecar.preprocessing["grid"])
     names_and_mpp = {"names": tuple(content["names"]), "mpp": tuple(content["mpp"])}
     # A slide with little tissue wants an answer too: its fullest tile, with a note (`left_out`).
@@ -82,46 +165,24 @@ def judge_magnifications(
     if outcome.status != "done":
         raise InputError(outcome.reason if slide_id in outcome.reason else f"{slide}: {outcome.reason}")
     tiles = pd.read_parquet(scratch / f"{slide_id}.parquet")
-    tiles = tiles[tiles["magnification"].isin(cards)].reset_index(drop=True)
+    tiles = tiles[tiles["magnification"].isin(judge.files)].reset_index(drop=True)
     if tiles.empty:
-        raise InputError(f"{slide}: no tile at {', '.join(cards)}, which these models judge: {outcome.notes}")
+        raise InputError(f"{slide}: no tile at {', '.join(judge.files)}, which these models judge: {outcome.notes}")
     names = list(dict.fromkeys(tiles["magnification"]))
     columns = [f"p{k}" for k in range(len(sidecar.classes))]
     tiles[columns] = 0.0
-    images = np.zeros((len(tiles), sidecar.input_px, sidecar.input_px, 3), np.uint8)
-    files = {name: cards[name][0] for name in names}
-    # Naming the layer imports what registers it; the rest of the models' code is not needed here.
-    own = {"Preprocess": Preprocess}
-    loaded = {file: keras.saving.load_model(file, custom_objects=own) for file in dict.fromkeys(files.values())}
     for name in names:
         places = np.flatnonzero(tiles["magnification"] == name)
         rows = tiles.iloc[places].reset_index(drop=True)
-        seen = TileImages(rows, scratch, sidecar.input_px)
-        batches = list(predict_batches(rows, scratch, sidecar.input_px, CHUNK, seen))
-        images[places] = np.concatenate([batch["x"] for batch in batches])
-        tiles.loc[places, columns] = predict(loaded[files[name]], batches)
+        tiles.loc[places, columns] = judge.probabilities(name, rows, scratch)
     by_name = {
         str(name): np.array([slide_score(rows[column], "mean") for column in columns])
         for name, rows in tiles.groupby("magnification", sort=False)
     }
     fused = np.array([fuse([[by_name[name][k] for name in names]], "mean")[0] for k in range(len(columns))])
     kept = ["slide_id", "magnification", "tile", "x", "y", "w0", "h0", "tissue", *columns]
-    models = {name: loaded[file] for name, file in files.items()}
-    return MagnifiedAnswer(
-        sidecar.classes, by_name, fused, tiles[kept], images, models, files, outcome.notes, outcome.grid_positions
-    )
-
-
-def _cards(model: Path, sidecar: Sidecar) -> dict[str, tuple[Path, Sidecar]]:
-    """The model file and sidecar of each magnification, in the order of the grid."""
-    found: dict[str, tuple[Path, Sidecar]] = {}
-    for path in [model, *(model.parent / name for name in sidecar.companions.values())]:
-        card = Sidecar.read(path)
-        if card.classes != sidecar.classes or card.input_px != sidecar.input_px:
-            raise InputError(f"{path}: its classes or input differ from those of {model.name}; it is of another run")
-        for name in card.preprocessing["magnifications"]:
-            found.setdefault(name, (path, card))
-    return {name: found[name] for name in sidecar.preprocessing["grid"]["names"] if name in found}
+    files = {name: judge.files[name] for name in names}
+    return MagnifiedAnswer(sidecar.classes, by_name, fused, tiles[kept], files, outcome.notes, outcome.grid_positions)
 
 
 def magnified_record(answer: MagnifiedAnswer, sidecar: Sidecar, model: Path, slide: Path) -> dict[str, Any]:
@@ -143,7 +204,7 @@ def magnified_record(answer: MagnifiedAnswer, sidecar: Sidecar, model: Path, sli
                 name: {
                     "tiles": int((answer.tiles["magnification"] == name).sum()),
                     "tissue": float(answer.tiles.loc[answer.tiles["magnification"] == name, "tissue"].mean()),
-                    "model": answer.files[name].name,
+                    "model": answer.files[name],
                     "probabilities": named[name],
                 }
                 for name in named
@@ -163,11 +224,12 @@ def decided(probability: np.ndarray, threshold: float) -> int:
 
 def shown_tiles(answer: MagnifiedAnswer, threshold: float) -> pd.DataFrame:
     """The tiles that Figure 2 shows of a slide without label: of each magnification and class the surest tile called
-    it; with `row` (place in `images`), `called` (class index) and `sure` (its probability)."""
+    it; with `place` (among its magnification's tiles), `called` (class index) and `sure` (its probability)."""
     values = answer.tiles[answer.columns].to_numpy(float)
     called = np.array([decided(one, threshold) for one in values])
     sure = values[np.arange(len(values)), called]
-    rows = answer.tiles.assign(row=np.arange(len(values)), called=called, sure=sure)
+    places = answer.tiles.groupby("magnification", sort=False).cumcount()
+    rows = answer.tiles.assign(row=np.arange(len(values)), place=places, called=called, sure=sure)
     best = rows.sort_values(["sure", "tile"], ascending=[False, True], kind="stable")
     best = best.groupby(["magnification", "called"], sort=False).head(1)
     return best.sort_values(["row"]).sort_values("called", ascending=False, kind="stable").reset_index(drop=True)

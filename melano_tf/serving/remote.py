@@ -1,4 +1,4 @@
-"""The answers of `serving.image`, `serving.classes` and `serving.slide` from an exported model, on a server or not."""
+"""The answers of `serving.image`, `.classes`, `.slide` and `.magnifications` from an exported model, served or not."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from melano_tf.pipelines.tiles import TileImages
 from melano_tf.serving.classes import ClassAnswer
 from melano_tf.serving.client import Client, RefusedError, refusal_words
 from melano_tf.serving.image import CHUNK, ImageAnswer, Patient
+from melano_tf.serving.magnifications import OWN, judged_by, tile_signatures
 from melano_tf.workspace import Sidecar
 
 
@@ -128,14 +129,7 @@ class ServedJudge:
 
     def tumour(self, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
         """Probability of tumour of each tile, (n,); their embeddings are kept for `biopsy`."""
-        images = TileImages(tiles, scratch, self.source.input_px)
-        step = 16 * self.client.settings.chunk
-        found: list[Any] = []
-        for start in range(0, len(tiles), step):
-            jpegs = images.jpegs(np.arange(start, min(start + step, len(tiles))))
-            found += self.client.ask_each("embed", {"tile_bytes": list(jpegs)})
-        if wrong := [row for row in found if isinstance(row, str)]:
-            raise InputError(f"{self.client.transport.where}: {len(wrong)} of {len(tiles)} tiles refused: {wrong[0]}")
+        found = _ask_tiles(self.client, "embed", "tile_bytes", TileImages(tiles, scratch, self.source.input_px))
         self._embeddings = {
             int(tile): np.asarray(row["embeddings"], np.float32) for tile, row in zip(tiles["tile"], found, strict=True)
         }
@@ -151,3 +145,51 @@ class ServedJudge:
         except RefusedError as error:
             raise InputError(f"{self.client.transport.where}: {refusal_words(str(error))}") from None
         return float(np.asarray(answer["probabilities"])[0, 1]), np.asarray(answer["attention"], np.float32)[0]
+
+
+class ServedTilesJudge:
+    """A multimag model and its companions that are served as one; see `serving.magnifications.TilesJudge`.
+
+    Args:
+        client: to the exported model.
+        card: its card.
+
+    Raises:
+        InputError: it was exported without its companions.
+    """
+
+    def __init__(self, client: Client, card: Mapping[str, Any]) -> None:
+        self.client, self.sidecar = client, served_sidecar(card)
+        given = card.get("companions") or {}
+        if missing := [role for role in self.sidecar.companions if role not in given]:
+            raise InputError(
+                f"{client.transport.where}: exported without the models {', '.join(missing)}, which judge the slide's "
+                "other magnifications; export the model again, or name the run's .keras file"
+            )
+        others = {role: _sidecar(given[role], f"{role}'s card") for role in self.sidecar.companions}
+        judges = judged_by(self.sidecar, others)
+        self._signatures = tile_signatures(judges)
+        names = dict(self.sidecar.companions) | {OWN: str(card["file"])}
+        self.files: Mapping[str, str] = {name: names[role] for name, role in judges.items()}
+
+    def probabilities(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
+        """Probability of each class, (n, classes)."""
+        images = TileImages(tiles, scratch, self.sidecar.input_px)
+        found = _ask_tiles(self.client, self._signatures[magnification], "image_bytes", images)
+        return np.array([row["probabilities"] for row in found], np.float32)
+
+
+def _ask_tiles(client: Client, signature: str, name: str, images: TileImages) -> list[Mapping[str, Any]]:
+    """The answers to all tiles, sent as the store's own JPEGs; few of them are in memory at once.
+
+    Raises:
+        InputError: a tile was refused.
+    """
+    step = 16 * client.settings.chunk
+    found: list[Any] = []
+    for start in range(0, images.count, step):
+        jpegs = images.jpegs(np.arange(start, min(start + step, images.count)))
+        found += client.ask_each(signature, {name: list(jpegs)})
+    if wrong := [row for row in found if isinstance(row, str)]:
+        raise InputError(f"{client.transport.where}: {len(wrong)} of {images.count} tiles refused: {wrong[0]}")
+    return found

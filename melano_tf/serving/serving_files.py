@@ -12,7 +12,7 @@ from melano_tf.serving.measured import measured_words
 from melano_tf.workspace import atomic, read_json, write_json
 
 MOST_TABLES = 6
-TILES = ("spitzoid-source", "multimag")  # kinds that judge single tiles
+TILES = ("spitzoid-source",)  # kinds that judge single tiles
 
 
 def write_model_files(folder: Path, card: dict[str, Any], run: Path) -> list[Path]:
@@ -74,7 +74,7 @@ def model_card(card: dict[str, Any], folder: Path) -> str:
         {key: f"{value:,}" for key, value in card["limits"].items()},
         name=card["name"],
         version=card["version"],
-        what=_what(sidecar),
+        what=_what(sidecar, card.get("magnifications") or {}),
         kind=sidecar["kind"],
         classes=", ".join(sidecar["classes"]),
         data=data,
@@ -101,10 +101,16 @@ def _threshold(sidecar: dict[str, Any]) -> str:
     return f"Threshold {sidecar['threshold']:.6g} {where}: {sidecar['threshold_from']}"
 
 
-def _what(sidecar: dict[str, Any]) -> str:
+def _what(sidecar: dict[str, Any], signatures: dict[str, str]) -> str:
     classes = " / ".join(sidecar["classes"])
     if sidecar["kind"] == "spitzoid-target":
         return f"Judges a biopsy by the tiles of its whole slide image: {classes}."
+    if sidecar["kind"] == "multimag":
+        each = ", ".join(f"{name} by `{one}`" for name, one in signatures.items())
+        return (
+            f"Judges tiles of whole slide images, each magnification by a signature of its own ({each}), and a slide "
+            f"by the mean over the tiles, then over the magnifications: {classes}."
+        )
     if "grid" in sidecar["preprocessing"]:
         return f"Judges tiles of whole slide images: {classes}."
     return f"Judges dermoscopy images: {classes}."

@@ -1,4 +1,5 @@
-"""What an exported graph does to tiles: tile classifiers, and the two halves of a spitzoid model.
+"""What an exported graph does to tiles: tile classifiers, those of several magnifications together, and the two halves
+of a spitzoid model.
 
 A biopsy has any number of tiles. A client sends them in chunks to `embed`, which judges and embeds each tile, chooses
 those that make the bag, and sends their embeddings to `aggregate`. The default signature does both for a small bag.
@@ -6,6 +7,7 @@ Bags of several biopsies stand side by side in the batch, with a mask, so that a
 two biopsies.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +15,7 @@ import tensorflow as tf
 from melano_tf.models.mil import split_target
 from melano_tf.serving.checks import refuse_count
 from melano_tf.serving.graph import Limits, answers, decode_images, resized, shared
+from melano_tf.serving.magnifications import OWN, judged_by, tile_signatures
 from melano_tf.workspace import Sidecar
 
 
@@ -39,6 +42,32 @@ class TileNetwork:
 
     def _answers(self, tiles: Any) -> dict[str, Any]:
         return answers(self.forward(floats(tiles, self.sidecar)), self.sidecar)
+
+
+class MagnifiedNetwork(TileNetwork):
+    """A multimag model with those that judge a slide's other magnifications, each by a signature of its own.
+
+    Args:
+        network: as in `TileNetwork`.
+        sidecar: its sidecar.
+        others: {role: (network, sidecar)} of its companions.
+        limits: of requests.
+    """
+
+    def __init__(
+        self, network: Any, sidecar: Sidecar, others: Mapping[str, tuple[Any, Sidecar]], limits: Limits
+    ) -> None:
+        super().__init__(network, sidecar, limits)
+        self.judges = judged_by(sidecar, {role: card for role, (_, card) in others.items()})
+        self.others = {role: TileNetwork(one, card, limits) for role, (one, card) in others.items()}
+
+    def endpoints(self) -> dict[str, Any]:
+        """The signatures, TensorFlow functions by name."""
+        found = super().endpoints()
+        for magnification, signature in tile_signatures(self.judges).items():
+            if self.judges[magnification] != OWN:
+                found[signature] = self.others[self.judges[magnification]].endpoints()["serving_default"]
+        return found
 
 
 def floats(tiles: Any, sidecar: Sidecar) -> Any:

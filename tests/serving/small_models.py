@@ -14,6 +14,7 @@ from melano_tf.models.mil import build_target
 from melano_tf.models.seanet import build_source
 from melano_tf.models.zoome import build_zoome
 from melano_tf.pipelines.store import StoreSettings
+from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.tiling import TileGrid
 from melano_tf.workspace import Sidecar, plain
 
@@ -94,6 +95,21 @@ def biopsy_model(folder: Path) -> Path:
         companions={"source": "source.keras"},
     )
     return save(target, card, folder / "target.keras")
+
+
+def magnified_models(folder: Path) -> dict[str, Path]:
+    """Models of three magnifications that name each other, by magnification."""
+    grid = TileGrids(names=("5x", "10x", "40x"), mpp=(2.0, 1.0, 0.275), tile_px=48)
+    made = {"grid": plain(grid), "store": plain(StoreSettings(stored_px=40)), "colour": "RGB, 0 to 255", "top": 3}
+    words = "fixed beforehand (the paper gives none)"
+    paths = {name: folder / f"melanoma-{name}.keras" for name in grid.names}
+    for seed, (name, path) in enumerate(paths.items()):
+        model = excited(build_source("standin", INPUT_PX, seanet=False, head="gap", seed=seed), 20.0)
+        others = {f"melanoma-{one}": file.name for one, file in paths.items() if one != name}
+        own = made | {"magnifications": [name]}
+        run = RUN | {"slides": None}
+        save(model, Sidecar("multimag", ("nevus", "MM"), INPUT_PX, own, 0.5, words, run, companions=others), path)
+    return paths
 
 
 def tiles(count: int, seed: int = 0) -> list[np.ndarray]:
