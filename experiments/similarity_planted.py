@@ -13,8 +13,8 @@
 # Measured (seeds 0, 1, 2; ARI with the planted groups): mean colour -0.005, 0.001, 0.005; features of the untrained
 # network 0.961, 0.931, 0.798; trained features 0.804, 0.990, 0.844; trained embedding 0.761, 0.970, 0.844. The groups
 # are found, by structure alone; a random network's features find them about as well as trained ones, so that this shows
-# what the clustering can see, and no gain by training. Groups of hair against ruler, tried first, were not found (ARI about
-# 0): too little of the picture.
+# what the clustering can see, and no gain by training. Groups of hair against ruler, tried first, were not found (ARI
+# about 0).
 
 # %%
 import argparse

@@ -11,9 +11,9 @@
 #
 # Measured with `--combinations 1+2+3+4 --patients 300` (seeds 0, 1, 2; by lesion, test images of both sources):
 # baseline 0.550, with the attention of layers 1 to 4 -0.292 (-0.325 to -0.257); each seed -0.291, -0.254, -0.332. The
-# paper's gain is not reproduced here. The published weight of 1e3 seems to be what hurts: with `--transfer.weight 10` (one
-# run of one seed, after these numbers were seen) HAM's test has 0.631 where the baseline has 0.624, BCN's 0.488 where it
-# has 0.520: no difference that these intervals (about +-0.08) could show, and no gain.
+# paper's gain is not reproduced here. The published weight of 1e3 seems to be what hurts: with `--transfer.weight 10`
+# (one run of one seed, after these numbers were seen) HAM's test has 0.631 where the baseline has 0.624, BCN's 0.488
+# where it has 0.520: no difference that these intervals (about +-0.08) could show, and no gain.
 
 # %%
 import argparse

@@ -107,7 +107,10 @@ def _feature(value: Feature) -> bytes:
 
 def example(features: Mapping[str, Feature]) -> bytes:
     """A serialised tf.train.Example with one value a feature, in the order given."""
-    entries = (message_field(1, message_field(1, name.encode()) + message_field(2, _feature(value))) for name, value in features.items())
+    entries = (
+        message_field(1, message_field(1, name.encode()) + message_field(2, _feature(value)))
+        for name, value in features.items()
+    )
     return message_field(1, b"".join(entries))
 
 
