@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 # The official stubs of TensorFlow Serving, of the version of TensorFlow; only `predict --server grpc://…` needs them.
 SERVING = ["grpcio>=1.60,<2", "tensorflow-serving-api>=2.21,<2.22"]
-TEST = ["pytest>=8.3,<10", "hypothesis>=6.100,<7", "selenium>=4.20,<5", *SERVING]
+TEST = ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "selenium>=4.20,<5", *SERVING]
 
 setup(
     name="melano_tf",

@@ -38,7 +38,7 @@ def test_it_says_first_what_it_is_and_last_what_it_found(multimag_run):
     assert "PHANTOMS" in lines[1]
     assert any("model.backbones" in line and "(paper: ['resnet50', 'vgg19'])" in line for line in lines)
     assert sum(line.startswith("test      melanoma by slide") and "interval" in line for line in lines[-14:]) == 4
-    assert str(multimag_run.folder / "run.json") in lines[-1]
+    assert str(multimag_run.folder / "run.json") in lines[-2] and "report.html" in lines[-1]
     assert "Traceback" not in multimag_run.first.errors
 
 

@@ -39,7 +39,7 @@ def test_it_says_first_what_it_is_and_last_what_it_found(tiny_run):
     assert "PHANTOMS" in lines[1]
     assert any("source.backbone" in line and "(paper: vgg16)" in line for line in lines)
     assert any(line.startswith("test      malignant biopsies") and "interval" in line for line in lines[-8:])
-    assert str(tiny_run.folder / "run.json") in lines[-1]
+    assert str(tiny_run.folder / "run.json") in lines[-2] and "report.html" in lines[-1]
     assert "Traceback" not in tiny_run.first.errors
     assert "oneDNN" not in tiny_run.first.errors
 
