@@ -152,7 +152,10 @@ class Sidecar:
             InputError: the model or its sidecar is missing or damaged.
         """
         if not Path(model).is_file():
-            raise InputError(f"{model}: no such model file; a run writes its models to <out>/models/*.keras")
+            what = "a folder, where a model file is wanted" if Path(model).is_dir() else "no such model file"
+            raise InputError(f"{model}: {what}; a run writes its models to <out>/models/*.keras")
+        if Path(model).suffix != ".keras":
+            raise InputError(f"{model}: is no .keras file; a run writes its models to <out>/models/*.keras")
         try:
             content = read_json(cls.path(model))
             content["classes"] = tuple(content["classes"])

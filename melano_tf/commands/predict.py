@@ -205,7 +205,8 @@ def _words(record: dict[str, Any], sidecar: Sidecar) -> str:
         return f"unreadable ({record['unreadable']})"
     positive = sidecar.classes[1]
     p = (record["calibrated_probabilities"] or record["probabilities"])[positive]
-    return f"{positive} {p:.3f}, decision {record['decision']} at {sidecar.threshold:.3g}"
+    how = " (calibrated)" if record["calibrated_probabilities"] else ""
+    return f"{positive} {p:.3f}{how}, decision {record['decision']} at {sidecar.threshold:.3g}"
 
 
 def _write_rows(path: Path, records: list[dict[str, Any]], positive: str) -> None:

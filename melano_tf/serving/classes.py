@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -18,6 +17,7 @@ from melano_tf.models import hierarchical, squares
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import StoredImage, decode_image
+from melano_tf.serving.loading import load_network
 from melano_tf.workspace import Sidecar, atomic
 
 SCHEMA = "melano_tf prediction 1"
@@ -80,7 +80,7 @@ def predict_classes(model: Path, sidecar: Sidecar, images: Sequence[Path]) -> li
         InputError: the model's outputs are not the sidecar's classes.
     """
     settings = ImageCacheSettings(**sidecar.preprocessing["store"])
-    network = keras.saving.load_model(model)
+    network = load_network(model)
     if network.output_shape[-1] != len(sidecar.classes):
         raise InputError(f"{model}: has {network.output_shape[-1]} outputs, its sidecar {len(sidecar.classes)} classes")
     forward = tf.function(lambda x: network({"image": x}, training=False), reduce_retracing=True)

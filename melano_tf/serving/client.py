@@ -194,7 +194,7 @@ class FolderTransport:
 
         try:
             return tf.saved_model.load(str(self._folder))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, tf.errors.OpError) as error:
             line = str(error).splitlines()[0]
             raise InputError(f"{self._folder}: cannot be loaded as an exported model ({line})") from None
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 from melano_tf import __version__, models
 from melano_tf.errors import InputError
 from melano_tf.models.grouped import GroupedConv2D, make_portable
+from melano_tf.serving import loading
 from melano_tf.serving.graph import ImageNetwork, Limits
 from melano_tf.serving.magnifications import judged_by, tile_signatures
 from melano_tf.serving.measured import measured_numbers
@@ -157,7 +158,7 @@ def load_network(path: Path, portable: bool) -> keras.Model:
     # Importing a module registers its layers; a model may hold any of them.
     for module in pkgutil.iter_modules(models.__path__):
         importlib.import_module(f"{models.__name__}.{module.name}")
-    network = keras.saving.load_model(path, compile=False)
+    network = loading.load_network(path, compile=False)
     if portable and any(isinstance(layer, GroupedConv2D) for layer in network._flatten_layers()):
         return make_portable(network)
     return network

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,6 +17,7 @@ from melano_tf.models.metadata import UNKNOWN, MetadataCode
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import StoredImage, decode_image
+from melano_tf.serving.loading import load_network
 from melano_tf.specs import load_spec
 from melano_tf.workspace import Sidecar
 
@@ -134,7 +134,7 @@ def predict_images(
     settings = ImageCacheSettings(**sidecar.preprocessing["store"])
     written = sidecar.preprocessing["metadata"]
     code = None if written is None else _code(written)
-    network = keras.saving.load_model(model)
+    network = load_network(model)
     forward = tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
     answers: list[ImageAnswer] = []
     for start in range(0, len(images), CHUNK):

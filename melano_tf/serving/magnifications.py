@@ -15,6 +15,7 @@ from melano_tf.evaluation.aggregation import fuse, slide_score
 from melano_tf.models.layers import Preprocess
 from melano_tf.pipelines.store import StoreSettings, write_slide
 from melano_tf.pipelines.tiles import predict_batches
+from melano_tf.serving.loading import load_network
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.training.inference import predict
 from melano_tf.workspace import Sidecar
@@ -94,7 +95,7 @@ class LocalTilesJudge:
         path = self._paths[magnification]
         if path not in self._networks:
             # Naming the layer imports what registers it; the rest of the models' code is not needed here.
-            self._networks[path] = keras.saving.load_model(path, custom_objects={"Preprocess": Preprocess})
+            self._networks[path] = load_network(path, custom_objects={"Preprocess": Preprocess})
         return self._networks[path]
 
     def probabilities(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:

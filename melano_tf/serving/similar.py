@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,6 +13,7 @@ from melano_tf.pipelines.edited import even
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import StoredImage, decode_image
+from melano_tf.serving.loading import load_network
 from melano_tf.workspace import Sidecar
 
 KIND = "similarity-embedding"
@@ -48,7 +48,7 @@ def embed_images(
         progress: called with the number of images done at a time.
     """
     settings = ImageCacheSettings(**sidecar.preprocessing["store"])
-    network = keras.saving.load_model(model)
+    network = load_network(model)
     forward = tf.function(lambda image: network({"image": image}, training=False), reduce_retracing=True)
     width = int(network.outputs[0].shape[-1])
     used: list[Path] = []

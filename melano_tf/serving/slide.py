@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import keras
 import numpy as np
 import pandas as pd
 
@@ -14,6 +13,7 @@ from melano_tf.pipelines.bags import Bag, bag_chunks
 from melano_tf.pipelines.selection import select_tumour_tiles
 from melano_tf.pipelines.store import StoreSettings, write_slide
 from melano_tf.pipelines.tiles import predict_batches
+from melano_tf.serving.loading import load_network
 from melano_tf.slides.tiling import TileGrid
 from melano_tf.training.bags import predict_bag
 from melano_tf.training.inference import predict
@@ -75,11 +75,11 @@ class LocalJudge:
         self.source = Sidecar.read(self.source_path)
 
     def tumour(self, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
-        network = keras.saving.load_model(self.source_path)
+        network = load_network(self.source_path)
         return np.asarray(predict(network, predict_batches(tiles, scratch, self.source.input_px, CHUNK))[:, 1])
 
     def biopsy(self, selected: pd.DataFrame, scratch: Path) -> tuple[float, np.ndarray]:
-        embedder, aggregator = split_target(keras.saving.load_model(self.model))
+        embedder, aggregator = split_target(load_network(self.model))
         bag = Bag(str(selected["slide_id"].iloc[0]), "unknown", 0, selected)
         answer = predict_bag(embedder, aggregator, bag_chunks(bag, scratch, self.sidecar.input_px, CHUNK))
         return float(answer.probability), np.asarray(answer.attention)

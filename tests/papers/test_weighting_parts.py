@@ -111,6 +111,15 @@ def test_the_papers_tree():
 TREE = "melanocytic: [NV, MEL]\nother: {benign: [BKL, DF, VASC], malignant: [BCC, AKIEC]}\n"
 
 
+def test_a_taxonomy_may_stand_under_its_key_as_in_the_data_description(tmp_path):
+    tree = "a: [NV, MEL]\nb: {c: [BKL, DF, VASC], d: [BCC, AKIEC]}\n"
+    bare, keyed = tmp_path / "bare.yaml", tmp_path / "keyed.yaml"
+    bare.write_text(tree)
+    keyed.write_text("taxonomy:\n" + "".join(f"  {line}\n" for line in tree.splitlines()))
+    assert read_taxonomy(keyed, CLASSES) == read_taxonomy(bare, CLASSES)
+    assert len(read_taxonomy(bare, CLASSES).nodes) == 5
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -107,6 +107,8 @@ def read_taxonomy(file: Path | None, classes: tuple[str, ...]) -> Taxonomy:
         raise InputError(f"--taxonomy {file}: cannot be read ({error.strerror or error})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"--taxonomy {file}: is not YAML ({' '.join(str(error).split())})") from None
+    if isinstance(tree, dict) and list(tree) == ["taxonomy"]:
+        tree = tree["taxonomy"]  # as it stands in the data description
     try:
         return Taxonomy.from_mapping(tree, classes)
     except InputError as error:

@@ -1,0 +1,58 @@
+"""Model files that cannot be used: one line, exit code 2."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from melano_tf.workspace import Sidecar
+from tests.papers.tiny import Finished
+
+
+@pytest.mark.parametrize("damage", ["cut", "words", "weights"])
+def test_a_damaged_model_is_one_line(models, pictures, tmp_path, inside, damage) -> None:
+    whole = models.files["seven"]
+    file = tmp_path / whole.name
+    shutil.copy(Sidecar.path(whole), Sidecar.path(file))
+    content = {"cut": whole.read_bytes()[:3000], "words": b"no model", "weights": _without_weights(whole, tmp_path)}
+    file.write_bytes(content[damage])
+    image = next(path for path in sorted(pictures.iterdir()) if path.suffix == ".jpg")
+    for command in (
+        ("predict", "--input", str(image), "--out", str(tmp_path / "answer")),
+        ("export", "--out", str(tmp_path / "serving")),
+    ):
+        done = inside(*command, "--model", str(file))
+        _one_line(done, file)
+        assert "damaged, or copied in part" in done.errors
+
+
+def test_a_sidecar_or_a_folder_is_no_model(models, tmp_path, inside) -> None:
+    for path in (Sidecar.path(models.files["seven"]), models.files["seven"].parent):
+        _one_line(inside("export", "--model", str(path), "--out", str(tmp_path / "serving")), path)
+
+
+def test_an_exported_model_without_its_weights_is_one_line(models, pictures, tmp_path, inside) -> None:
+    folder = tmp_path / "seven" / "1"
+    shutil.copytree(models.exports["seven"].folder, folder)
+    for path in (folder / "variables").iterdir():
+        path.unlink()
+    image = next(path for path in sorted(pictures.iterdir()) if path.suffix == ".jpg")
+    _one_line(inside("predict", "--model", str(folder), "--input", str(image), "--out", str(tmp_path / "a")), folder)
+
+
+def _one_line(done: Finished, path: Path) -> None:
+    assert done.code == 2, done.errors
+    lines = [line for line in done.errors.splitlines() if line.startswith("melano_tf:")]
+    assert len(lines) == 1 and str(path) in lines[0], done.errors
+    assert "Traceback" not in done.errors
+
+
+def _without_weights(whole: Path, folder: Path) -> bytes:
+    """The model's archive without the file of its weights."""
+    short = folder / "short.zip"
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(short, "w") as new:
+        for name in old.namelist():
+            if not name.endswith(".h5"):
+                new.writestr(name, old.read(name))
+    return short.read_bytes()
