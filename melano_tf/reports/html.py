@@ -119,7 +119,7 @@ def _data(
     folder: Path, record: Mapping[str, Any], facts: Mapping[str, Any], judgements: Sequence[Judgement]
 ) -> dict[str, Any]:
     left_out = exclusions(record)
-    leaks = {kind: count for kind, count in dict(record.get("leaks") or {}).items() if count}
+    leaks = leaks_of(record.get("leaks") or {})
     return {
         "phantom": is_phantom(record, facts),
         "own_data": str(record["settings"].get(facts.get("data", ""), "")),
@@ -149,3 +149,14 @@ def _doing(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "steps": steps,
         "models": models(folder),
     }
+
+
+def leaks_of(counted: Mapping[str, Any]) -> dict[str, int]:
+    """{what stands on two sides: how many}, from counts by kind, or by partition and then by kind."""
+    found: dict[str, int] = {}
+    for name, count in counted.items():
+        if isinstance(count, Mapping):
+            found |= {f"{kind} (partition by {name})": number for kind, number in count.items()}
+        else:
+            found[name] = count
+    return {kind: count for kind, count in found.items() if count}

@@ -16,7 +16,7 @@ from PIL import Image
 
 from melano_tf import run
 from melano_tf.errors import InputError
-from melano_tf.reports.html import write_report
+from melano_tf.reports.html import leaks_of, write_report
 from melano_tf.reports.parts import cell_of, command_text, exclusions, parse_markdown, time_text
 from melano_tf.reports.pictures import GRADES, KEPT, Source, album, encode
 from tests.reports.made_run import HOSTILE, PICTURE, bare_run, made_run, predictions
@@ -265,3 +265,9 @@ def test_the_keyboard_is_enough(browser: Any, written: Path) -> None:
     assert not before and browser.execute_script("return arguments[0].parentElement.open", summary)
     boxes = "return [...document.querySelectorAll('.wide, pre, .large .picture')].every(b => b.tabIndex === 0)"
     assert browser.execute_script(boxes), "what scrolls can be scrolled by keys"
+
+
+def test_leaks_by_kind_and_by_partition() -> None:
+    assert leaks_of({"patient": 2, "lesion": 0}) == {"patient": 2}
+    nested = {"cluster": {"lesion": 97, "near": 1}, "lesion": {}}
+    assert leaks_of(nested) == {"lesion (partition by cluster)": 97, "near (partition by cluster)": 1}
