@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from melano_tf.errors import InputError
+from melano_tf.serving.record import caveat
 from melano_tf.workspace import Sidecar, atomic
 
 KIND = "similarity-embedding"
@@ -100,8 +101,7 @@ def answer(settings: SimilarSettings, sidecar: Sidecar, found: list[Path], say: 
         say(f"{distance:.4f}  {path}")
     if gallery.reasons:
         say(f"  {len(gallery.reasons)} of {len(found)} images could not be used; {table.name} says why")
-    caveat = "one data set" if sidecar.run.get("table") else "phantom images: it knows nothing of real skin"
-    say(f"  Research only; not a medical device. Similar to a model that was trained on {caveat}.")
+    say(f"  {caveat(sidecar)}")
     for path in (sheet, table):
         say(f"wrote {path}")
     return settings.out

@@ -8,6 +8,7 @@ of 256 bits: saving a JPEG anew moves a hash by 16 bits at most, halving it by 8
 or cropped by more are not found.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -172,6 +173,15 @@ def listed_pairs(pairs: Iterable[tuple[str, str]], image_ids: Iterable[str]) -> 
     known = set(image_ids)
     rows = [(a, b, "listed", -1) for a, b in pairs if a in known and b in known and a != b]
     return pd.DataFrame(rows, columns=list(PAIR_COLUMNS)).astype({"distance": "int64"})
+
+
+def same_content(image_ids: Iterable[str], sums: Mapping[str, str]) -> pd.DataFrame:
+    """Pairs of images whose files are equal by their SHA-256, as `duplicate_pairs` gives them."""
+    by_content: dict[str, list[str]] = {}
+    for name in image_ids:
+        by_content.setdefault(sums[name], []).append(name)
+    pairs = [(*pair, "exact", 0) for same in by_content.values() for pair in itertools.combinations(same, 2)]
+    return pd.DataFrame(pairs, columns=list(PAIR_COLUMNS)).astype({"distance": "int64"})
 
 
 def duplicate_groups(pairs: pd.DataFrame) -> list[list[str]]:

@@ -99,6 +99,13 @@ class Taxonomy:
             found.append(leaf[path])
         return np.array(found, np.int64)
 
+    def greedy_of(self, probabilities: np.ndarray) -> np.ndarray:
+        """`greedy` from the classes' probabilities alone, (B, C) -> int64 (B,).
+
+        What lies under a node adds up to the probability of reaching it, so that the larger sum is the larger decision.
+        """
+        return self.greedy(np.asarray(probabilities, np.float64) @ self.path_matrix())
+
     def last_nodes(self, classes: np.ndarray) -> np.ndarray:
         """The node at which the last decision for each of these classes is taken, int64 (B,)."""
         starts = np.cumsum([0, *self.children])

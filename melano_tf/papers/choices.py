@@ -1,5 +1,6 @@
-"""What the recipes' settings share: lists given as text, and which settings differ from the paper's."""
+"""What the recipes' settings share: lists given as text, processes, and which settings differ from the paper's."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,11 @@ def names(option: str, text: str, allowed: Sequence[str], what: str) -> tuple[st
         named = repr(unknown[0]) if unknown else "is named"
         raise InputError(f"{option} {text}: no {what} {named}; there are {', '.join(allowed)}, or all")
     return tuple(name for name in allowed if name in asked)
+
+
+def workers(settings: Any) -> int:
+    """Threads and processes for slides and images: `settings.workers` as set, or (0) one a core."""
+    return int(settings.workers) or os.cpu_count() or 1
 
 
 def differing(

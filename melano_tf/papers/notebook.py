@@ -4,8 +4,11 @@ import argparse
 import dataclasses
 import sys
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+from melano_tf.workspace import read_json
 
 Settings = TypeVar("Settings")
 
@@ -35,6 +38,21 @@ def restored(default: Settings, content: dict[str, Any]) -> Settings:
         else:
             values[name] = value
     return dataclasses.replace(default, **values)  # type: ignore[type-var]
+
+
+def complete(run: Path, demo: Any, reproduce: Callable[[Any, Callable[[str], None]], Path], **chosen: Any) -> None:
+    """Make what is asked for in a run's folder, with that run's settings: at once where what it stands on is there.
+
+    Args:
+        run: the folder; one without a run gets the demo on phantoms.
+        demo: the recipe's demo settings.
+        reproduce: the recipe.
+        chosen: settings to change, for example tables="2".
+    """
+    settings = demo
+    if (run / "run.json").exists():
+        settings = restored(settings, read_json(run / "run.json")["settings"])
+    reproduce(dataclasses.replace(settings, out=run, **chosen), say)
 
 
 def say(line: str) -> None:

@@ -14,13 +14,14 @@ from melano_tf.dermoscopy.isic_images import UnreadableImageError
 from melano_tf.errors import InputError
 from melano_tf.evaluation.multiclass import UNDECIDED, decide
 from melano_tf.models import hierarchical, squares
+from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import StoredImage, decode_image
 from melano_tf.serving.loading import load_network
+from melano_tf.serving.record import blank_record
 from melano_tf.workspace import Sidecar, atomic
 
-SCHEMA = "melano_tf prediction 1"
 CHUNK = 32  # images in memory at once; it changes memory and speed, not the answer
 __all__ = [
     "ClassAnswer",
@@ -134,22 +135,14 @@ def write_challenge(path: Path, answers: Sequence[ClassAnswer], sidecar: Sidecar
 
 def class_record(answer: ClassAnswer, sidecar: Sidecar, model: Path) -> dict[str, Any]:
     """The answer in the schema that every model kind's predictions follow (JSON)."""
-    record: dict[str, Any] = {
-        "schema": SCHEMA,
-        "input": str(answer.path),
-        "model": {"file": str(model), "kind": sidecar.kind, **sidecar.run},
-        "probabilities": None,
-        "calibrated_probabilities": None,
-        "threshold": None,
-        "threshold_from": "the most probable class is called",
-        "decision": None,
-        "evidence": {"metadata": None},
-        "caveat": "Research only; not a medical device. Trained on "
-        + ("one data set." if sidecar.run.get("table") else "phantom images: it knows nothing of real skin."),
-    }
+    record = blank_record(answer.path, model, sidecar) | {"evidence": {"metadata": None}}
+    record |= {"threshold": None, "threshold_from": "the most probable class is called"}
     if answer.probabilities is None:
         return {**record, "unreadable": answer.reason}
     record["probabilities"] = dict(zip(sidecar.classes, answer.probabilities.tolist(), strict=True))
     called = int(decide(answer.probabilities[None])[0])
     record["decision"] = "undecided" if called == UNDECIDED else sidecar.classes[called]
+    if sidecar.taxonomy is not None:
+        path = Taxonomy.from_mapping(sidecar.taxonomy, sidecar.classes).greedy_of(answer.probabilities[None])
+        record["evidence"]["by_greedy_path"] = sidecar.classes[int(path[0])]
     return record

@@ -18,10 +18,10 @@ from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import StoredImage, decode_image
 from melano_tf.serving.loading import load_network
+from melano_tf.serving.record import blank_record
 from melano_tf.specs import load_spec
 from melano_tf.workspace import Sidecar
 
-SCHEMA = "melano_tf prediction 1"
 CHUNK = 32  # images in memory at once; it changes memory and speed, not the answer
 KINDS = ("zoome",)
 __all__ = [
@@ -186,19 +186,7 @@ def answer_record(answer: ImageAnswer, sidecar: Sidecar, model: Path) -> dict[st
     negative, positive = sidecar.classes
     decision = Decision.from_sidecar(sidecar.threshold, sidecar.threshold_from, sidecar.calibration)
     evidence: dict[str, Any] = {"metadata": answer.patient.known() if sidecar.preprocessing["metadata"] else None}
-    record: dict[str, Any] = {
-        "schema": SCHEMA,
-        "input": str(answer.path),
-        "model": {"file": str(model), "kind": sidecar.kind, **sidecar.run},
-        "probabilities": None,
-        "calibrated_probabilities": None,
-        "threshold": sidecar.threshold,
-        "threshold_from": sidecar.threshold_from,
-        "decision": None,
-        "evidence": evidence,
-        "caveat": "Research only; not a medical device. Trained on "
-        + ("one data set." if sidecar.run.get("table") else "phantom images: it knows nothing of real skin."),
-    }
+    record = {**blank_record(answer.path, model, sidecar), "evidence": evidence}
     if answer.probability is None:
         return {**record, "unreadable": answer.reason}
     p = answer.probability

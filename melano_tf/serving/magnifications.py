@@ -16,6 +16,7 @@ from melano_tf.models.layers import Preprocess
 from melano_tf.pipelines.store import StoreSettings, write_slide
 from melano_tf.pipelines.tiles import predict_batches
 from melano_tf.serving.loading import load_network
+from melano_tf.serving.record import blank_record
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.training.inference import predict
 from melano_tf.workspace import Sidecar
@@ -190,13 +191,8 @@ def magnified_record(answer: MagnifiedAnswer, sidecar: Sidecar, model: Path, sli
     """The answer in the schema that every model kind's predictions follow (JSON)."""
     named = {name: dict(zip(answer.classes, map(float, p), strict=True)) for name, p in answer.probabilities.items()}
     return {
-        "schema": "melano_tf prediction 1",
-        "input": str(slide),
-        "model": {"file": str(model), "kind": sidecar.kind, **sidecar.run},
+        **blank_record(slide, model, sidecar),
         "probabilities": dict(zip(answer.classes, map(float, answer.fused), strict=True)),
-        "calibrated_probabilities": None,
-        "threshold": sidecar.threshold,
-        "threshold_from": sidecar.threshold_from,
         "decision": answer.classes[decided(answer.fused, sidecar.threshold)],
         "evidence": {
             "grid_positions": answer.grid_positions,
@@ -213,8 +209,6 @@ def magnified_record(answer: MagnifiedAnswer, sidecar: Sidecar, model: Path, sli
             "left_out": answer.left_out,
             "combined_by": "mean of the magnifications' probabilities, each the mean over its tiles",
         },
-        "caveat": "Research only; not a medical device. Trained on "
-        + ("phantom slides: it knows nothing of real skin." if sidecar.run.get("slides") is None else "one cohort."),
     }
 
 

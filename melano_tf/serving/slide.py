@@ -14,6 +14,7 @@ from melano_tf.pipelines.selection import select_tumour_tiles
 from melano_tf.pipelines.store import StoreSettings, write_slide
 from melano_tf.pipelines.tiles import predict_batches
 from melano_tf.serving.loading import load_network
+from melano_tf.serving.record import blank_record
 from melano_tf.slides.tiling import TileGrid
 from melano_tf.training.bags import predict_bag
 from melano_tf.training.inference import predict
@@ -125,13 +126,8 @@ def answer_record(answer: SlideAnswer, sidecar: Sidecar, model: Path, slide: Pat
     """The answer in the schema that every model kind's predictions follow (JSON)."""
     benign, malignant = sidecar.classes
     return {
-        "schema": "melano_tf prediction 1",
-        "input": str(slide),
-        "model": {"file": str(model), "kind": sidecar.kind, **sidecar.run},
+        **blank_record(slide, model, sidecar),
         "probabilities": {benign: 1.0 - answer.probability, malignant: answer.probability},
-        "calibrated_probabilities": None,
-        "threshold": sidecar.threshold,
-        "threshold_from": sidecar.threshold_from,
         "decision": malignant if answer.probability >= sidecar.threshold else benign,
         "evidence": {
             "grid_positions": answer.grid_positions,
@@ -140,6 +136,4 @@ def answer_record(answer: SlideAnswer, sidecar: Sidecar, model: Path, slide: Pat
             "judged_tiles": int(answer.tiles["selected"].sum()),
             "no_tile_called_tumour": answer.fallback,
         },
-        "caveat": "Research only; not a medical device. Trained on "
-        + ("phantom slides: it knows nothing of real skin." if sidecar.run.get("slides") is None else "one cohort."),
     }

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from melano_tf.errors import InputError
+from melano_tf.papers.notebook import restored
 from melano_tf.papers.spitzoid.figures import chosen_tiles, shown_slides
-from melano_tf.papers.spitzoid.notebook import restored
 from melano_tf.papers.spitzoid.recipe import wanted_sources
 from melano_tf.papers.spitzoid.settings import STEPS, SpitzoidSettings, changes, preset
 from melano_tf.papers.spitzoid.source import SourceModel

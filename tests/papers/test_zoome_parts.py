@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from melano_tf.dermoscopy.duplicates import same_content
 from melano_tf.errors import InputError
 from melano_tf.models.zoome import build_zoome
 from melano_tf.papers.notebook import restored
-from melano_tf.papers.zoome.cohort import CODE, same_content
+from melano_tf.papers.zoome.cohort import CODE
 from melano_tf.papers.zoome.metadata import BLANKED, GIVEN, exchanged, rest, study
 from melano_tf.papers.zoome.models import Network, Trained, proposed, table_1, table_2
 from melano_tf.papers.zoome.recipe import wanted_networks

@@ -1,6 +1,5 @@
 """The first steps: slides, tiles at four magnifications, and who trains, validates and tests (sections 2 and 3)."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from melano_tf.evaluation.parts import PARTS, split_parts
+from melano_tf.papers.choices import workers
 from melano_tf.papers.multimag.settings import MultimagSettings
 from melano_tf.pipelines.slide_steps import cut_slides, draw_phantoms
 from melano_tf.pipelines.tiles import TileImages
@@ -41,11 +41,6 @@ class Cohort:
     folder: Path
     images: TileImages
     key: str
-
-
-def workers(settings: MultimagSettings) -> int:
-    """Processes for slides: as set, or one a core."""
-    return settings.workers or os.cpu_count() or 1
 
 
 def prepare_slides(run: Run, settings: MultimagSettings, say: Say) -> pd.DataFrame:

@@ -18,10 +18,11 @@ from melano_tf.papers.multimag.models import Trained, train_task
 from melano_tf.papers.multimag.settings import MultimagSettings, changes
 from melano_tf.papers.multimag.tables import make_tables
 from melano_tf.papers.multimag.tasks import Task, missing_classes, task_tiles, tasks_of
-from melano_tf.reports.html import write_report
+from melano_tf.papers.terminal import announce, finish
 from melano_tf.training.runtime import configure
 from melano_tf.workspace import Run
 
+ABOUT = "multimag: melanoma against nevi on histology tiles at four magnifications"
 Say = Callable[[str], None]
 
 
@@ -33,13 +34,14 @@ def reproduce(settings: MultimagSettings, say: Say) -> Path:
     """
     tables, figures, steps = settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps()
     settings.check()
-    announce(settings, say)
+    drawn = "slides" if settings.slides is None else None
+    announce(ABOUT, drawn, settings, changes(settings), say)
     threads = configure(settings.threads)
     with Run(settings.out, "multimag", settings, threads, say) as run:
         run.note(differs=changes(settings))
         manifest = prepare_slides(run, settings, say)
         if steps == ("slides",):
-            return finish(run, say, [])
+            return told(run, say, [])
         cohort = cut_tiles(run, settings, manifest, say)
         explains = ("figures" in steps and 2 in figures) or "faithfulness" in steps
         results, left_out = {}, {}
@@ -60,18 +62,7 @@ def reproduce(settings: MultimagSettings, say: Say) -> Path:
         if "figures" in steps:
             written += draw_samples(run, settings, cohort) if 1 in figures else []
             written += draw_explained(run, settings, cohort, explained) if 2 in figures else []
-        return finish(run, say, written)
-
-
-def announce(settings: MultimagSettings, say: Say) -> None:
-    """Say first which preset this is, on what data, and every setting that differs from the paper's."""
-    say("multimag: melanoma against nevi on histology tiles at four magnifications. Research only.")
-    if settings.slides is None:
-        say("These are PHANTOMS: slides drawn by this program. Their numbers say nothing of real skin.")
-    differing = changes(settings)
-    say(f"preset {settings.preset}, seed {settings.seed}; {len(differing)} settings differ from the paper's:")
-    for name, here, paper in differing:
-        say(f"  {name:<28} {here}  (paper: {paper})")
+        return told(run, say, written)
 
 
 def train_table(
@@ -111,25 +102,15 @@ def possible_tasks(settings: MultimagSettings, cohort: Cohort, number: int) -> t
     return tasks, left_out
 
 
-def finish(run: Run, say: Say, written: Sequence[Path]) -> Path:
-    """Say what was done, what was kept from before, what was found, and where it lies."""
-    run.note(durations=run.durations())
-    say("")
-    say(f"did {len(run.repeated)} steps" + (f", kept {len(run.kept)} finished ones from before" if run.kept else ""))
+def told(run: Run, say: Say, written: Sequence[Path]) -> Path:
+    """Say what came out, and where it lies."""
+    lines: list[str] = []
     for name, what in (("table1", "by tile"), ("table1-slides", "by slide")):
         table = run.folder / "tables" / f"{name}.csv"
-        if table in written:
-            for line in found(pd.read_csv(table), what):
-                say(line)
-    for folder in dict.fromkeys(path.parent for path in written):
-        names = [path.name for path in written if path.parent == folder]
-        say(f"{folder.name:<8}  {folder} ({len(names)} files)")
+        lines += found(pd.read_csv(table), what) if table in written else []
     models = sorted((run.folder / "models").glob("melanoma-*x-*.keras"))
-    if models:
-        say(f"models    {run.folder / 'models'} (predict takes any of Table 1, for example {models[-1].name})")
-    say(f"record    {run.folder / 'run.json'}")
-    write_report(run.folder, say)
-    return run.folder
+    words = f"predict takes any of Table 1, for example {models[-1].name}" if models else ""
+    return finish(run, say, written, lines, words)
 
 
 def found(table: pd.DataFrame, what: str) -> list[str]:

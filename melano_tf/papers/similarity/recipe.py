@@ -22,11 +22,12 @@ from melano_tf.papers.similarity.edges import Edges, remove_edges
 from melano_tf.papers.similarity.partition import BEHIND, Parts, divide
 from melano_tf.papers.similarity.settings import BASELINE, COUNTED, SimilaritySettings, changes
 from melano_tf.papers.similarity.students import Judged, Student, check_pair, train_student, wanted_students
+from melano_tf.papers.terminal import announce, finish
 from melano_tf.reports.figures import save_figure
-from melano_tf.reports.html import write_report
 from melano_tf.training.runtime import configure
 from melano_tf.workspace import Run
 
+ABOUT = "similarity: eight skin lesions by similarity clustering and attention transfer"
 Say = Callable[[str], None]
 
 
@@ -38,7 +39,8 @@ def reproduce(settings: SimilaritySettings, say: Say) -> Path:
     """
     wanted, steps = settings.chosen_tables(), settings.chosen_steps()
     settings.chosen_figures(), settings.chosen_combinations(), settings.chosen_splits()
-    announce(settings, say)
+    drawn = "images" if not settings.table else None
+    announce(ABOUT, drawn, settings, changes(settings), say)
     threads = configure(settings.threads)
     with Run(settings.out, "similarity", settings, threads, say) as run:
         run.note(differs=changes(settings))
@@ -49,12 +51,12 @@ def reproduce(settings: SimilaritySettings, say: Say) -> Path:
         needs = {"edges", "partition", "train"} | ({"tables"} if set(wanted) - {1, 2, 3} else set())
         needs |= {"figures"} if set(settings.chosen_figures()) - {3} else set()
         if not later & ({"cluster"} | needs):
-            return finish(run, settings, say, {}, written)
+            return told(run, say, {}, written)
         check_enough(settings, cohort)
         check_pair(settings, len(cohort.classes))
         teacher, clusters = cluster_images(run, settings, cohort, written, say)
         if not later & needs:
-            return finish(run, settings, say, {}, written)
+            return told(run, say, {}, written)
         edges = remove_edges(run, settings, cohort, clusters)
         for line in edges.lines():
             say(line)
@@ -68,18 +70,7 @@ def reproduce(settings: SimilaritySettings, say: Say) -> Path:
             written += tables.result_tables(run, settings, cohort, parts, results, wanted, say)
         if "figures" in steps:
             written += figures.draw_curves(run, settings, cohort, results, settings.chosen_figures())
-        return finish(run, settings, say, results, written)
-
-
-def announce(settings: SimilaritySettings, say: Say) -> None:
-    """Say first which preset this is, on what data, and every setting that differs from the paper's."""
-    say("similarity: eight skin lesions by similarity clustering and attention transfer. Research only.")
-    if not settings.table:
-        say("These are PHANTOMS: images drawn by this program. Their numbers say nothing of real skin.")
-    differing = changes(settings)
-    say(f"preset {settings.preset}, seed {settings.seed}; {len(differing)} settings differ from the paper's:")
-    for name, here, paper in differing:
-        say(f"  {name:<28} {here}  (paper: {paper})")
+        return told(run, say, results, written)
 
 
 def counted_first(run: Run, settings: SimilaritySettings, cohort: Cohort, written: list[Path], say: Say) -> None:
@@ -147,23 +138,11 @@ def teacher_of(
     return blind.key, blind.model
 
 
-def finish(
-    run: Run, settings: SimilaritySettings, say: Say, results: dict[Student, Judged], written: list[Path]
-) -> Path:
-    """Say what was done, what was kept from before, what was found, and where it lies."""
-    run.note(durations=run.durations())
-    say("")
-    say(f"did {len(run.repeated)} steps" + (f", kept {len(run.kept)} finished ones from before" if run.kept else ""))
-    for line in found(results):
-        say(line)
-    for folder in dict.fromkeys(path.parent for path in written):
-        names = [path.name for path in written if path.parent == folder]
-        say(f"{folder.name:<8}  {folder} ({len(names)} files)")
-    if (run.folder / "models" / "teacher.keras").exists():
-        say(f"models    {run.folder / 'models'} (teacher.keras finds similar images: python -m melano_tf.run similar)")
-    say(f"record    {run.folder / 'run.json'}")
-    write_report(run.folder, say)
-    return run.folder
+def told(run: Run, say: Say, results: dict[Student, Judged], written: list[Path]) -> Path:
+    """Say what came out, and where it lies."""
+    taught = (run.folder / "models" / "teacher.keras").exists()
+    models = "teacher.keras finds similar images: python -m melano_tf.run similar" if taught else ""
+    return finish(run, say, written, found(results), models)
 
 
 def found(results: dict[Student, Judged]) -> list[str]:

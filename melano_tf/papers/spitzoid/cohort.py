@@ -1,6 +1,5 @@
 """The first steps: slides, tiles, and who is trained on, validated and tested (sections 3 and 5.1)."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.errors import InputError
+from melano_tf.papers.choices import workers
 from melano_tf.papers.spitzoid.settings import SpitzoidSettings
 from melano_tf.pipelines.slide_steps import cut_slides, draw_phantoms
 from melano_tf.pipelines.tiles import TileImages
@@ -56,11 +56,6 @@ class Cohort:
     def rows(self, frame: pd.DataFrame, patients: set[str]) -> pd.DataFrame:
         """The rows of slides or tiles that belong to these patients."""
         return frame[frame["patient_id"].isin(patients)].reset_index(drop=True)
-
-
-def workers(settings: SpitzoidSettings) -> int:
-    """Processes for slides: as set, or one a core."""
-    return settings.workers or os.cpu_count() or 1
 
 
 def prepare_slides(run: Run, settings: SpitzoidSettings, say: Say) -> pd.DataFrame:

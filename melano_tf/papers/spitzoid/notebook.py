@@ -1,17 +1,14 @@
 """What the notebooks in experiments/ share: a run's folder, and what is missing there made with that run's settings."""
 
-import dataclasses
 from pathlib import Path
 
 import pandas as pd
 
 from melano_tf.papers import notebook
-from melano_tf.papers.notebook import restored, say
 from melano_tf.papers.spitzoid.recipe import reproduce
 from melano_tf.papers.spitzoid.settings import preset
-from melano_tf.workspace import read_json
 
-__all__ = ["finished", "restored", "run_folder", "table_of_run"]
+__all__ = ["finished", "run_folder", "table_of_run"]
 
 
 def run_folder(default: str = "runs/spitzoid") -> Path:
@@ -24,10 +21,7 @@ def finished(run: Path, tables: str = "none", figures: str = "none") -> None:
 
     A folder without a run gets the demo on phantom slides.
     """
-    settings = preset("demo")
-    if (run / "run.json").exists():
-        settings = restored(settings, read_json(run / "run.json")["settings"])
-    reproduce(dataclasses.replace(settings, out=run, tables=tables, figures=figures, steps="all"), say)
+    notebook.complete(run, preset("demo"), reproduce, tables=tables, figures=figures, steps="all")
 
 
 def table_of_run(run: Path, number: int) -> pd.DataFrame:

@@ -26,11 +26,13 @@ from melano_tf.papers.spitzoid.source import (
 )
 from melano_tf.papers.spitzoid.tables import make_tables
 from melano_tf.papers.spitzoid.target import train_target
-from melano_tf.reports.html import write_report
+from melano_tf.papers.terminal import announce, finish
 from melano_tf.slides.cohort import read_manifest
 from melano_tf.specs import load_spec
 from melano_tf.training.runtime import configure
 from melano_tf.workspace import Run
+
+ABOUT = "spitzoid: an attention-based weakly supervised framework for spitzoid melanocytic lesions"
 
 AGGREGATIONS: tuple[Aggregation, ...] = ("bgmp", "bgap", "bgas")
 
@@ -50,7 +52,8 @@ def reproduce(settings: SpitzoidSettings, say: Callable[[str], None]) -> Path:
         InputError: a setting or an input file is wrong.
     """
     tables, figures, steps = settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps()
-    announce(settings, say)
+    drawn = "slides" if settings.slides is None else None
+    announce(ABOUT, drawn, settings, changes(settings), say)
     settings.check()
     if settings.slides is not None:
         read_manifest(settings.slides, load_spec("spitzoid"))  # the cheapest faults first
@@ -62,7 +65,7 @@ def reproduce(settings: SpitzoidSettings, say: Callable[[str], None]) -> Path:
         run.note(differs=changes(settings))
         manifest = prepare_slides(run, settings, say)
         if steps == ("slides",):
-            return finish(run, say, [])
+            return told(run, say, [])
         cohort = cut_tiles(run, settings, manifest, say)
         results = Results()
         folds = range(1, settings.split.folds + 1)
@@ -80,19 +83,7 @@ def reproduce(settings: SpitzoidSettings, say: Callable[[str], None]) -> Path:
         if "maps" in steps:
             written += draw_maps(run, settings, cohort, results.sources, results.targets, figures)
             written += draw_cams(run, settings, cohort, results.sources, figures)
-        return finish(run, say, written)
-
-
-def announce(settings: SpitzoidSettings, say: Callable[[str], None]) -> None:
-    """Say first which preset this is, on what data, and every setting that differs from the paper's."""
-    say("spitzoid: an attention-based weakly supervised framework for spitzoid melanocytic lesions. Research only.")
-    if settings.slides is None:
-        say("These are PHANTOMS: slides drawn by this program. Their numbers say nothing of real skin.")
-    differing = changes(settings)
-    colon = ":" if differing else ""
-    say(f"preset {settings.preset}, seed {settings.seed}; {len(differing)} settings differ from the paper's{colon}")
-    for name, here, paper in differing:
-        say(f"  {name:<28} {here}  (paper: {paper})")
+        return told(run, say, written)
 
 
 def wanted_sources(settings: SpitzoidSettings, tables: tuple[int, ...], figures: tuple[int, ...]) -> list[SourceModel]:
@@ -129,23 +120,12 @@ def test(run: Run, settings: SpitzoidSettings, cohort: Cohort, results: Results)
     results.targets[aggregation, None] = train_target(run, settings, cohort, source, aggregation, None)
 
 
-def finish(run: Run, say: Callable[[str], None], written: list[Path]) -> Path:
-    """Say what was done, what was kept from before, what was found, and where it lies."""
-    run.note(durations=run.durations())
-    say("")
-    say(f"did {len(run.repeated)} steps" + (f", kept {len(run.kept)} finished ones from before" if run.kept else ""))
+def told(run: Run, say: Callable[[str], None], written: list[Path]) -> Path:
+    """Say what came out, and where it lies."""
     test = run.folder / "tables" / "table5.csv"
-    if test in written:
-        for line in found(pd.read_csv(test)):
-            say(line)
-    for folder in dict.fromkeys(path.parent for path in written):
-        names = [path.name for path in written if path.parent == folder]
-        say(f"{folder.name:<8}  {folder} ({len(names)} files)")
-    if (run.folder / "models" / "target.keras").exists():
-        say(f"models    {run.folder / 'models'} (the final ones: source.keras, target.keras)")
-    say(f"record    {run.folder / 'run.json'}")
-    write_report(run.folder, say)
-    return run.folder
+    final = (run.folder / "models" / "target.keras").exists()
+    models = "the final ones: source.keras, target.keras" if final else ""
+    return finish(run, say, written, found(pd.read_csv(test)) if test in written else (), models)
 
 
 def found(table: pd.DataFrame) -> list[str]:

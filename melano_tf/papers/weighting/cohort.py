@@ -1,7 +1,6 @@
 """The first steps: records, decoded and colour-normalised images, the tree of classes, and who trains and judges whom
 (sections 4.1, 4.2 and 4.4)."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from tqdm import tqdm
 
 from melano_tf.dermoscopy.colour import ColourConstancy
-from melano_tf.dermoscopy.isic import read_isic
-from melano_tf.dermoscopy.isic_images import ImageSettings
-from melano_tf.dermoscopy.phantom import draw_dermoscopy
 from melano_tf.errors import InputError
 from melano_tf.evaluation.holdout import inner_holdout
 from melano_tf.models.taxonomy import Taxonomy
+from melano_tf.papers.choices import workers
 from melano_tf.papers.weighting.settings import ImageStoreSettings, WeightingSettings
 from melano_tf.pipelines.image_settings import ImageCacheSettings
-from melano_tf.pipelines.images import ImageCache, cache_images, prune_cache
+from melano_tf.pipelines.image_steps import checksums, decode_images, read_images
+from melano_tf.pipelines.images import ImageCache
 from melano_tf.specs import load_spec
 from melano_tf.splits import owner_groups
-from melano_tf.workspace import Run, atomic, digest, plain, seed_for
+from melano_tf.workspace import Run, digest, seed_for
 
 Say = Callable[[str], None]
 DATASET = "isic2018"
@@ -80,11 +77,6 @@ class Cohort:
         return digest([self.key, rows[["image_id", "target", "group"]].to_numpy().tolist()])
 
 
-def workers(settings: WeightingSettings) -> int:
-    """Threads and processes for images: as set, or one a core."""
-    return settings.workers or os.cpu_count() or 1
-
-
 def cache_settings(store: ImageStoreSettings) -> ImageCacheSettings:
     """How the cache stores images, colour normalisation included."""
     colour = None
@@ -127,7 +119,8 @@ def prepare_cohort(run: Run, settings: WeightingSettings, say: Say) -> Cohort:
     taxonomy = read_taxonomy(settings.taxonomy, classes)
     records = read_records(run, settings, say)
     check_classes(records, classes, settings)
-    records, cache, key = decode_images(run, settings, records, say)
+    sums, store = checksums(run, records), cache_settings(settings.store)
+    records, cache, key = decode_images(run, records, sums, store, settings.cache, workers(settings), say)
     check_classes(records, classes, settings)
     index = {name: place for place, name in enumerate(classes)}
     groups = owner_groups(records["lesion"].tolist(), records["image_id"].tolist())
@@ -142,32 +135,19 @@ def read_records(run: Run, settings: WeightingSettings, say: Say) -> pd.DataFram
     Raises:
         InputError: the tables are not ISIC 2018's, or name no lesions.
     """
-    tables, folders = settings.table, settings.images
-    if not tables:
-        seed = seed_for(settings.seed, "phantoms")
-        folder = run.only_folder("phantoms", digest([plain(settings.phantom), seed]))
-        with tqdm(desc="drawing phantom images", unit="image", leave=False) as bar:
-            drawn = draw_dermoscopy(folder, settings.phantom, seed, workers(settings), bar.update)
-        tables, folders = tuple(drawn.tables.values()), (drawn.images,)
-    judged = ImageSettings(max_pixels=settings.store.max_pixels, threads=workers(settings))
-    records, findings = read_isic(tables, folders, judged)
-    for line in findings.lines():
-        say(f"  {line}")
+    seed = seed_for(settings.seed, "phantoms")
+    largest, threads = settings.store.max_pixels, workers(settings)
+    records, findings, table = read_images(
+        run, settings.table, settings.images, settings.phantom, seed, largest, threads, say
+    )
     if findings.dataset != DATASET:
-        raise InputError(f"{tables[0]}: a table of {findings.dataset}; this paper is about ISIC 2018's seven classes")
+        raise InputError(f"{table}: a table of {findings.dataset}; this paper is about ISIC 2018's seven classes")
     if records["lesion"].isna().all():
         raise InputError(
-            f"{tables[0]}: names no lesions, which must not be divided; also give "
+            f"{table}: names no lesions, which must not be divided; also give "
             "ISIC2018_Task3_Training_LesionGroupings.csv or HAM10000's metadata"
         )
     usable = records[records["path"].notna()].reset_index(drop=True)
-    run.note(
-        excluded={
-            "missing": list(findings.missing),
-            "unreadable": [list(pair) for pair in findings.unreadable],
-            "unlabelled": list(findings.unlabelled),
-        }
-    )
     where = "phantoms" if not settings.table else settings.table[0]
     say(f"images    {len(usable):,} of {usable['lesion'].nunique():,} lesions ({where})")
     return usable
@@ -192,41 +172,6 @@ def check_classes(records: pd.DataFrame, classes: tuple[str, ...], settings: Wei
             "add images of:",
             faults,
         )
-
-
-def decode_images(
-    run: Run, settings: WeightingSettings, records: pd.DataFrame, say: Say
-) -> tuple[pd.DataFrame, ImageCache, str]:
-    """Decode every image into the cache and normalise its colour; what turns out damaged is left out and named."""
-    folder = settings.cache or run.folder / "images"
-    table = run.path("images.csv")
-    store = cache_settings(settings.store)
-    files = dict(zip(records["image_id"], map(Path, records["path"]), strict=True))
-    with tqdm(total=sum(f.stat().st_size for f in files.values()), desc="checksums", unit="B", leave=False) as bar:
-        by_file = run.checksums(files.values(), bar.update)
-    sums = {name: by_file[str(file)] for name, file in files.items()}
-
-    def decode(show: Callable[[int], object]) -> ImageCache:
-        return cache_images(files, sums, store, folder, workers(settings), show)
-
-    def work(_: Path) -> list[Path]:
-        with tqdm(total=len(files), desc="decoding images", unit="image", leave=False) as bar:
-            cache = decode(bar.update)
-        found = pd.DataFrame({"image_id": cache.image_ids, "aspect": cache.aspects.round(4)})
-        with atomic(table) as temporary:
-            found.assign(unreadable=found["image_id"].map(cache.unreadable)).to_csv(temporary, index=False)
-        return [table]
-
-    key = run.step("images", {"files": digest(sums), "store": plain(store)}, work)
-    cache = decode(lambda images: None)  # all of it is there, unless somebody cleared the folder
-    if settings.cache is None:
-        prune_cache(folder, cache)
-    run.note(undecodable=cache.unreadable)
-    for name, why in cache.unreadable.items():
-        say(f"  left out: {name}: {why}")
-    if len(cache.unreadable) == len(files):
-        raise InputError("not one image could be decoded; see the reasons above")
-    return records[~records["image_id"].isin(list(cache.unreadable))].reset_index(drop=True), cache, key
 
 
 def divide(

@@ -11,16 +11,17 @@ from pathlib import Path
 from melano_tf.errors import InputError, RunError
 from melano_tf.evaluation.metrics import format_value
 from melano_tf.models.backbones import weights_file
+from melano_tf.papers.terminal import announce, finish
 from melano_tf.papers.weighting.cohort import Cohort, cache_settings, class_names, prepare_cohort, read_taxonomy
 from melano_tf.papers.weighting.figures import draw_figures
 from melano_tf.papers.weighting.grid import TABLES, Cell, Trainers, cells_of
 from melano_tf.papers.weighting.models import Trained, choose_gamma, finished_cell, train_cell
 from melano_tf.papers.weighting.settings import WeightingSettings, changes
 from melano_tf.papers.weighting.tables import OPTIMIZERS, best_row, make_tables
-from melano_tf.reports.html import write_report
 from melano_tf.training.runtime import configure
 from melano_tf.workspace import Run, atomic
 
+ABOUT = "weighting: sample weights in the training of dermoscopy classifiers"
 Say = Callable[[str], None]
 Results = dict[Cell, Trained]
 
@@ -34,13 +35,14 @@ def reproduce(settings: WeightingSettings, say: Say) -> Path:
     """
     tables, figures, steps = settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps()
     picked = check(settings, tables)
-    announce(settings, say)
+    drawn = "images" if not settings.table else None
+    announce(ABOUT, drawn, settings, changes(settings), say)
     threads = configure(settings.threads)
     with Run(settings.out, "weighting", settings, threads, say) as run:
         run.note(differs=changes(settings))
         cohort = prepare_cohort(run, settings, say)
         if steps == ("images",):
-            return finish(run, settings, say, cohort, {}, tables, [])
+            return told(run, settings, say, cohort, {}, tables, [])
         results: Results = {}
         failed: dict[str, str] = {}
         if set(steps) & {"train", "tables", "figures"}:
@@ -50,7 +52,7 @@ def reproduce(settings: WeightingSettings, say: Say) -> Path:
             written += make_tables(run, settings, cohort, results, tables, say)
         if "figures" in steps:
             written += draw_figures(run, settings, cohort, results, tables, figures, say)
-        folder = finish(run, settings, say, cohort, results, tables, written)
+        folder = told(run, settings, say, cohort, results, tables, written)
         if failed:
             raise RunError(
                 f"{len(failed)} of {len(picked)} trainings failed ({', '.join(list(failed)[:5])}"
@@ -78,17 +80,6 @@ def check(settings: WeightingSettings, tables: Sequence[int]) -> set[str]:
     if cells:
         weights_file(settings.network.backbone, settings.network.weights)
     return picked
-
-
-def announce(settings: WeightingSettings, say: Say) -> None:
-    """Say first which preset this is, on what data, and every setting that differs from the paper's."""
-    say("weighting: sample weights in the training of dermoscopy classifiers. Research only.")
-    if not settings.table:
-        say("These are PHANTOMS: images drawn by this program. Their numbers say nothing of real skin.")
-    differing = changes(settings)
-    say(f"preset {settings.preset}, seed {settings.seed}; {len(differing)} settings differ from the paper's:")
-    for name, here, paper in differing:
-        say(f"  {name:<28} {here}  (paper: {paper})")
 
 
 def train_grid(
@@ -143,7 +134,7 @@ def gamma_of(
     return choose_gamma(run, settings, cohort, trainers, cell) if wanted or chosen.exists() else None
 
 
-def finish(
+def told(
     run: Run,
     settings: WeightingSettings,
     say: Say,
@@ -152,26 +143,16 @@ def finish(
     tables: Sequence[int],
     written: Sequence[Path],
 ) -> Path:
-    """Say what was done, what was kept from before, what was found, and where it lies."""
-    run.note(durations=run.durations())
-    say("")
-    kept = len(set(run.kept) - set(run.repeated))  # a warm start is made once and then asked for again
-    say(f"did {len(run.repeated)} steps" + (f", kept {kept} finished ones from before" if kept else ""))
+    """Say what came out, and where it lies."""
+    lines = []
     best = best_row(settings, cohort, results, tables)
     if best is not None:
         number, row, found = best
-        say(
+        lines.append(
             f"best      {TABLES[number][0]}, {OPTIMIZERS[TABLES[number][1]]}, {row} (Table {number}): BAcc "
             f"{format_value(found.value)}, {found.level:.0%} interval {format_value(found.low)} to "
             f"{format_value(found.high)}, {found.groups} lesions; the highest of "
             f"{len({(c.network, c.optimizer, c.row) for c in results})} cells, so too good for a new set"
         )
-    for folder in dict.fromkeys(path.parent for path in written):
-        names = [path.name for path in written if path.parent == folder]
-        say(f"{folder.name:<8}  {folder} ({len(names)} files)")
-    if results:
-        example = next(iter(results.values()))
-        say(f"models    {run.folder / 'models'} (predict takes any, for example {example.model.name})")
-    say(f"record    {run.folder / 'run.json'}")
-    write_report(run.folder, say)
-    return run.folder
+    models = f"predict takes any, for example {next(iter(results.values())).model.name}" if results else ""
+    return finish(run, say, written, lines, models)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from melano_tf.evaluation.intervals import Interval
 from melano_tf.evaluation.split_intervals import BY_CLASS, OVERALL, JudgedSplit, split_intervals, split_metrics
+from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.weighting.cohort import Cohort
 from melano_tf.papers.weighting.grid import LOSSES, TABLES, Cell
 from melano_tf.papers.weighting.models import Trained
@@ -78,6 +79,14 @@ def make_tables(
             intervals=around,
         )
         show(f"table{number}", frame, title_of(number), notes_on(number, settings, cohort, rows))
+        if TABLES[number][0] == "hierarchical" and metrics:
+            show(
+                f"table{number}-greedy",
+                greedy_table({row: trained for row, trained in rows.items() if trained}, cohort, settings),
+                f"Table {number}: called by the greedy path, the most probable child at each node",
+                [data_words(settings), f"`table{number}` calls the most probable leaf."],
+                shown=False,
+            )
         for metric in BY_CLASS if metrics else ():
             show(
                 f"table{number}-{CLASS_TABLES[metric]}",
@@ -100,21 +109,33 @@ def rows_of(settings: WeightingSettings, results: Results, number: int) -> dict[
     return rows
 
 
-def judged(trained: Trained) -> JudgedSplit:
-    """One training's predictions for `split_intervals`."""
-    rows = trained.predictions
-    return JudgedSplit(rows["target"].to_numpy(), trained.probabilities, rows["group"].tolist())
+def judged(trained: Trained, greedy: Taxonomy | None = None) -> JudgedSplit:
+    """One training's predictions for `split_intervals`; with a taxonomy the greedy path's call is all that is kept."""
+    rows, probabilities = trained.predictions, trained.probabilities
+    if greedy is not None:
+        probabilities = np.eye(len(greedy.classes))[greedy.greedy_of(probabilities)]
+    return JudgedSplit(rows["target"].to_numpy(), probabilities, rows["group"].tolist())
 
 
-def metrics_of(trained: Trained, cohort: Cohort) -> dict[str, float]:
+def metrics_of(trained: Trained, cohort: Cohort, greedy: Taxonomy | None = None) -> dict[str, float]:
     """One training's metrics on the images of its split."""
-    return split_metrics(judged(trained), cohort.classes)
+    return split_metrics(judged(trained, greedy), cohort.classes)
 
 
-def intervals_of(trained: Sequence[Trained], cohort: Cohort, settings: WeightingSettings) -> dict[str, Interval]:
+def greedy_table(rows: Mapping[str, Sequence[Trained]], cohort: Cohort, settings: WeightingSettings) -> pd.DataFrame:
+    """A hierarchical table's metrics where the greedy path calls the class; the paper prints none of these."""
+    metrics = {row: [metrics_of(one, cohort, cohort.taxonomy) for one in trained] for row, trained in rows.items()}
+    around = {row: intervals_of(trained, cohort, settings, cohort.taxonomy) for row, trained in rows.items()}
+    published = load_published("weighting")
+    return metric_table(metrics, published, NO_CELLS, published_as={}, metrics=OVERALL, intervals=around)
+
+
+def intervals_of(
+    trained: Sequence[Trained], cohort: Cohort, settings: WeightingSettings, greedy: Taxonomy | None = None
+) -> dict[str, Interval]:
     """Intervals of the means over splits, by lesion."""
     return split_intervals(
-        [judged(one) for one in trained],
+        [judged(one, greedy) for one in trained],
         cohort.classes,
         repeats=settings.evaluation.repeats,
         level=settings.evaluation.level,

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from melano_tf.evaluation.metrics import format_value, mean_std
+from melano_tf.papers.terminal import announce, finish
 from melano_tf.papers.zoome.cohort import Cohort, prepare_cohort
 from melano_tf.papers.zoome.figures import draw_figures
 from melano_tf.papers.zoome.metadata import BLANKED
 from melano_tf.papers.zoome.models import Network, Trained, proposed, table_1, table_2, train_network
 from melano_tf.papers.zoome.settings import ZoomeSettings, changes
 from melano_tf.papers.zoome.tables import again, folds_of, intervals_of, judged, make_tables, metrics_of
-from melano_tf.reports.html import write_report
 from melano_tf.training.runtime import configure
 from melano_tf.workspace import Run
+
+ABOUT = "zoome: melanoma detection with zoom-in attention and metadata embedding"
 
 Results = dict[tuple[Network, int | None], Trained]
 
@@ -28,13 +30,14 @@ def reproduce(settings: ZoomeSettings, say: Callable[[str], None]) -> Path:
         InputError: a setting or an input file is wrong.
     """
     tables, figures, steps = settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps()
-    announce(settings, say)
+    drawn = "images" if not settings.table else None
+    announce(ABOUT, drawn, settings, changes(settings), say)
     threads = configure(settings.threads)
     with Run(settings.out, "zoome", settings, threads, say) as run:
         run.note(differs=changes(settings))
         cohort = prepare_cohort(run, settings, say)
         if steps == ("images",):
-            return finish(run, settings, say, cohort.unit, {}, [])
+            return told(run, settings, say, cohort.unit, {}, [])
         rows = wanted_networks(settings, tables)
         results: Results = {}
         if set(steps) & {"train", "tables", "figures"}:
@@ -46,18 +49,7 @@ def reproduce(settings: ZoomeSettings, say: Callable[[str], None]) -> Path:
             written += make_tables(run, settings, cohort, results, tables, say)
         if "figures" in steps:
             written += draw_figures(run, settings, rows, results, figures)
-        return finish(run, settings, say, cohort.unit, results, written)
-
-
-def announce(settings: ZoomeSettings, say: Callable[[str], None]) -> None:
-    """Say first which preset this is, on what data, and every setting that differs from the paper's."""
-    say("zoome: melanoma detection with zoom-in attention and metadata embedding. Research only.")
-    if not settings.table:
-        say("These are PHANTOMS: images drawn by this program. Their numbers say nothing of real skin.")
-    differing = changes(settings)
-    say(f"preset {settings.preset}, seed {settings.seed}; {len(differing)} settings differ from the paper's:")
-    for name, here, paper in differing:
-        say(f"  {name:<28} {here}  (paper: {paper})")
+        return told(run, settings, say, cohort.unit, results, written)
 
 
 def wanted_networks(settings: ZoomeSettings, tables: tuple[int, ...]) -> dict[int, dict[str, Network]]:
@@ -76,29 +68,13 @@ def train_folds(
             results[which, fold] = train_network(run, settings, cohort, which, fold)
 
 
-def finish(
-    run: Run,
-    settings: ZoomeSettings,
-    say: Callable[[str], None],
-    unit: str,
-    results: Results,
-    written: list[Path],
+def told(
+    run: Run, settings: ZoomeSettings, say: Callable[[str], None], unit: str, results: Results, written: list[Path]
 ) -> Path:
-    """Say what was done, what was kept from before, what was found, and where it lies."""
-    run.note(durations=run.durations())
-    say("")
-    say(f"did {len(run.repeated)} steps" + (f", kept {len(run.kept)} finished ones from before" if run.kept else ""))
-    if (proposed(settings), 1) in results and written:
-        for line in found(settings, results, unit):
-            say(line)
-    for folder in dict.fromkeys(path.parent for path in written):
-        names = [path.name for path in written if path.parent == folder]
-        say(f"{folder.name:<8}  {folder} ({len(names)} files)")
-    if (run.folder / "models" / "zoome.keras").exists():
-        say(f"models    {run.folder / 'models'} (the final one: zoome.keras)")
-    say(f"record    {run.folder / 'run.json'}")
-    write_report(run.folder, say)
-    return run.folder
+    """Say what came out, and where it lies."""
+    lines = found(settings, results, unit) if (proposed(settings), 1) in results and written else []
+    models = "the final one: zoome.keras" if (run.folder / "models" / "zoome.keras").exists() else ""
+    return finish(run, say, written, lines, models)
 
 
 def found(settings: ZoomeSettings, results: Results, unit: str) -> list[str]:
