@@ -8,7 +8,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from melano_tf.errors import InputError
-from melano_tf.pipelines.store import Grid, StoreSettings, write_cohort
+from melano_tf.pipelines.store import FORMAT, Grid, StoreSettings, write_cohort
 from melano_tf.workspace import Run, digest, plain
 
 Say = Callable[[str], None]
@@ -55,7 +55,7 @@ def cut_slides(
             write_cohort(manifest, grid, store, folder, workers=workers, progress=_shown_on(bar))
         return sorted(path for path in folder.iterdir() if path.suffix in (".tfrecord", ".parquet", ".csv"))
 
-    key = run.step("tiles", {"slides": rows, "grid": plain(grid), "store": plain(store)}, work)
+    key = run.step("tiles", {"format": FORMAT, "slides": rows, "grid": plain(grid), "store": plain(store)}, work)
     tiles = pd.read_parquet(folder / "tiles.parquet")
     outcomes = pd.read_csv(folder / "slides.csv", dtype={"slide_id": str, "reason": str, "notes": str})
     report_outcomes(outcomes, say)

@@ -29,10 +29,10 @@ from melano_tf.slides.annotations import Annotation, check_annotation, load_anno
 from melano_tf.slides.magnifications import TileGrids, magnified_table, reading_order
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.tiling import TileGrid, tile_table
-from melano_tf.slides.tissue import tissue_mask
+from melano_tf.slides.tissue import HEADROOM, tissue_mask
 from melano_tf.workspace import atomic, digest, plain, read_json, write_json
 
-FORMAT = 1  # part of every key: change it when the files' content changes
+FORMAT = 2  # part of every key: change it when the files' content changes
 ATTEMPTS = 2
 BLANK_TISSUE = 0.2  # a tile with this much tissue by the mask cannot be of one single colour
 ROW = ("slide_id", "path", "patient_id", "label", "annotation", "mpp")
@@ -70,6 +70,9 @@ class StoreSettings:
     """JPEG quality of stored tiles, 1 to 100 (not in the paper)."""
     mask_mpp: float = 8.0
     """Resolution of the tissue mask in µm/px (our reading)."""
+    mask_headroom: float | None = HEADROOM
+    """Otsu's threshold sees M = 255 - G only up to this much above the palest hundredth of the scan, so that pale
+    dermis stays tissue beside much pigment (our reading; the paper says Otsu only). None: plain Otsu."""
     mend_outlines: bool = False
     """Take an outline that crosses itself as the area that its line encloses, with a note, instead of refusing it."""
 
@@ -81,6 +84,8 @@ class StoreSettings:
             faults.append(f"jpeg_quality must lie between 1 and 100, and is {self.jpeg_quality}")
         if not self.mask_mpp > 0:
             faults.append(f"mask_mpp must be above 0, and is {self.mask_mpp}")
+        if self.mask_headroom is not None and not 0 < self.mask_headroom <= 255:
+            faults.append(f"mask_headroom must lie above 0, to 255 (or be None), and is {self.mask_headroom}")
         if faults:
             raise InputError.of("store:", faults)
 
@@ -210,7 +215,7 @@ def _write_tiles(
         if row["annotation"] is not None:
             annotation = load_annotation(row["annotation"], mend=store.mend_outlines)
             check_annotation(annotation.geometry, slide.size, row["annotation"])
-        mask = tissue_mask(slide, store.mask_mpp)
+        mask = tissue_mask(slide, store.mask_mpp, store.mask_headroom)
         geometry = None if annotation is None else annotation.geometry
         whose = (row["patient_id"], row["label"])
         missing: list[str] = []
