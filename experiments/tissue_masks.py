@@ -2,15 +2,15 @@
 # # Twelve tissue masks to look at
 #
 # What the tiler takes for tissue, outlined on the picture that it saw (8 µm/px): phantom slides as drawn, pale and
-# dark, on dim glass, heavily pigmented, with three pens, with parts that were never scanned (transparent, or filled with
-# white, in strips and between two scans), and the real slide CMU-1-Small-Region where `--data` has it.
+# dark, on dim glass, heavily pigmented, with three pens, with parts that were never scanned (transparent, or filled
+# with white, in strips and between two scans), and the real slide CMU-1-Small-Region where `--data` has it.
 #
 # `python experiments/tissue_masks.py --data DATA --out tissue-masks.png` takes half a minute on one core; DATA holds
 # `CMU-1-Small-Region.svs`. Each title gives the threshold on M = 255 - G and the share of the picture that is tissue.
 #
-# Seen: every outline follows the section; the lumens of fat are left out; pens are left out and cut no more than their
-# own width; the darkest pigment stays; a scan that ends in tissue ends in tissue; unscanned white is never outlined, and
-# dim glass beside it (M near 40) stays glass.
+# Seen: every outline follows the section; the lumens of fat are left out; pens are left out and cut no more than
+# their own width; the darkest pigment stays; a scan that ends in tissue ends in tissue; unscanned white is never
+# outlined, and dim glass beside it (M near 40) stays glass.
 
 # %%
 import argparse

@@ -9,9 +9,11 @@ from tqdm import tqdm
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.store import FORMAT, Grid, StoreSettings, write_cohort
+from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.workspace import Run, digest, plain
 
 Say = Callable[[str], None]
+WORDS = ("slide_id", "reason", "notes", "outlines")  # columns of slides.csv that are text whatever stands in them
 
 
 def draw_phantoms(run: Run, draw: Callable[..., Path], settings: Any, seed: int, workers: int) -> Path:
@@ -29,7 +31,13 @@ def draw_phantoms(run: Run, draw: Callable[..., Path], settings: Any, seed: int,
 
 
 def cut_slides(
-    run: Run, manifest: pd.DataFrame, grid: Grid, store: StoreSettings, workers: int, say: Say
+    run: Run,
+    manifest: pd.DataFrame,
+    grid: Grid,
+    store: StoreSettings,
+    annotation: AnnotationSettings,
+    workers: int,
+    say: Say,
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     """Cut every slide of a manifest into tiles, as the step "tiles" of a run, and say what was left out and why.
 
@@ -52,12 +60,14 @@ def cut_slides(
 
     def work(_: Path) -> list[Path]:
         with tqdm(total=len(manifest), desc="cutting tiles", unit="slide", leave=False) as bar:
-            write_cohort(manifest, grid, store, folder, workers=workers, progress=_shown_on(bar))
+            write_cohort(manifest, grid, store, folder, workers, _shown_on(bar), annotation)
         return sorted(path for path in folder.iterdir() if path.suffix in (".tfrecord", ".parquet", ".csv"))
 
-    key = run.step("tiles", {"format": FORMAT, "slides": rows, "grid": plain(grid), "store": plain(store)}, work)
+    drawn = plain(annotation) if manifest["annotation"].notna().any() else None
+    facts = {"format": FORMAT, "slides": rows, "grid": plain(grid), "store": plain(store), "annotation": drawn}
+    key = run.step("tiles", facts, work)
     tiles = pd.read_parquet(folder / "tiles.parquet")
-    outcomes = pd.read_csv(folder / "slides.csv", dtype={"slide_id": str, "reason": str, "notes": str})
+    outcomes = pd.read_csv(folder / "slides.csv", dtype=dict.fromkeys(WORDS, str))
     report_outcomes(outcomes, say)
     return tiles, outcomes, key
 

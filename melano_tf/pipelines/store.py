@@ -25,7 +25,7 @@ from melano_tf.errors import InputError
 from melano_tf.pipelines.processes import WorkerDied, spread
 from melano_tf.pipelines.records import append_image, slide_files
 from melano_tf.pipelines.records import read_jpegs as read_jpegs  # a store is written and read from here
-from melano_tf.slides.annotations import Annotation, check_annotation, load_annotation
+from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings, slide_outlines
 from melano_tf.slides.magnifications import TileGrids, magnified_table, reading_order
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.tiling import TileGrid, tile_table
@@ -73,8 +73,6 @@ class StoreSettings:
     mask_headroom: float | None = HEADROOM
     """Otsu's threshold sees M = 255 - G only up to this much above the palest hundredth of the scan, so that pale
     dermis stays tissue beside much pigment (our reading; the paper says Otsu only). None: plain Otsu."""
-    mend_outlines: bool = False
-    """Take an outline that crosses itself as the area that its line encloses, with a note, instead of refusing it."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -88,6 +86,11 @@ class StoreSettings:
             faults.append(f"mask_headroom must lie above 0, to 255 (or be None), and is {self.mask_headroom}")
         if faults:
             raise InputError.of("store:", faults)
+
+    @classmethod
+    def recorded(cls, content: Mapping[str, Any]) -> "StoreSettings":
+        """From a model's sidecar; older ones also recorded how outlines were mended, which no prediction needs."""
+        return cls(**{name: value for name, value in content.items() if name != "mend_outlines"})
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class SlideOutcome:
         tiles: tiles stored.
         bytes: size of the record file.
         seconds: time that the last attempt took.
-        notes: what was passed over in its annotation, else "".
+        notes: what a person should know of it: a doubtful mpp, what was passed over in its annotation; else "".
+        outlines: count and area of the outlines of each class, else "".
     """
 
     slide_id: str
@@ -115,10 +119,15 @@ class SlideOutcome:
     bytes: int = 0
     seconds: float = 0.0
     notes: str = ""
+    outlines: str = ""
 
 
-def slide_key(row: Mapping[str, Any], grid: Grid, store: StoreSettings) -> str:
+def slide_key(
+    row: Mapping[str, Any], grid: Grid, store: StoreSettings, annotation: AnnotationSettings = AS_DRAWN
+) -> str:
     """The key of a slide's stored tiles: the settings, the manifest's row, size and date of the files it names.
+
+    How outlines are read counts where the slide has any.
 
     Raises:
         OSError: a file of the row cannot be looked at.
@@ -126,7 +135,9 @@ def slide_key(row: Mapping[str, Any], grid: Grid, store: StoreSettings) -> str:
     values = _plain_row(row)
     stats = [Path(values[name]).stat() for name in ("path", "annotation") if values[name] is not None]
     dates = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
-    return digest({"format": FORMAT, "grid": plain(grid), "store": plain(store), "row": values, "files": dates})
+    drawn = None if values["annotation"] is None else plain(annotation)
+    facts = {"format": FORMAT, "grid": plain(grid), "store": plain(store), "annotation": drawn}
+    return digest({**facts, "row": values, "files": dates})
 
 
 def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +146,13 @@ def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if pd.isna(value) or value == "" else value for name, value in values.items()}
 
 
-def write_slide(row: Mapping[str, Any], grid: Grid, store: StoreSettings, folder: Path) -> SlideOutcome:
+def write_slide(
+    row: Mapping[str, Any],
+    grid: Grid,
+    store: StoreSettings,
+    folder: Path,
+    annotation: AnnotationSettings = AS_DRAWN,
+) -> SlideOutcome:
     """Cut one slide into stored tiles: a plain function of a manifest row, for any engine to spread.
 
     A slide that fails is tried once more with a new handle; then its outcome is "failed", with the reason, and it has
@@ -146,6 +163,7 @@ def write_slide(row: Mapping[str, Any], grid: Grid, store: StoreSettings, folder
         grid: the tile grid, or those of several magnifications.
         store: how tiles are stored.
         folder: the store.
+        annotation: how outlines are read.
 
     Raises:
         InputError: the store itself cannot be written (disk full, read-only); no slide could succeed.
@@ -157,8 +175,8 @@ def write_slide(row: Mapping[str, Any], grid: Grid, store: StoreSettings, folder
     for attempt in range(1, ATTEMPTS + 1):
         started = time.monotonic()
         try:
-            key = slide_key(values, grid, store)
-            table, positions, notes = _write_tiles(values, grid, store, files)
+            key = slide_key(values, grid, store, annotation)
+            table, positions, notes, outlines = _write_tiles(values, grid, store, annotation, files)
             outcome = SlideOutcome(
                 slide_id=values["slide_id"],
                 status="done" if len(table) else "empty",
@@ -169,6 +187,7 @@ def write_slide(row: Mapping[str, Any], grid: Grid, store: StoreSettings, folder
                 bytes=files[0].stat().st_size,
                 seconds=round(time.monotonic() - started, 3),
                 notes=notes,
+                outlines=outlines,
             )
             break
         except Exception as error:
@@ -207,14 +226,15 @@ def _write_outcome(path: Path, key: str, outcome: SlideOutcome) -> None:
 
 
 def _write_tiles(
-    row: dict[str, Any], grid: Grid, store: StoreSettings, files: tuple[Path, Path, Path]
-) -> tuple[pd.DataFrame, int, str]:
-    """One attempt: open, mask, annotation, grid, tiles. Returns the tiles' table, the count of positions, notes."""
+    row: dict[str, Any], grid: Grid, store: StoreSettings, drawn: AnnotationSettings, files: tuple[Path, Path, Path]
+) -> tuple[pd.DataFrame, int, str, str]:
+    """One attempt: open, mask, annotation, grid, tiles.
+
+    Returns:
+        The tiles' table, the count of positions, notes, and the outlines of each class in words.
+    """
     with Slide(row["path"], slide_id=row["slide_id"], mpp=row["mpp"]) as slide:
-        annotation = None
-        if row["annotation"] is not None:
-            annotation = load_annotation(row["annotation"], mend=store.mend_outlines)
-            check_annotation(annotation.geometry, slide.size, row["annotation"])
+        annotation = None if row["annotation"] is None else slide_outlines(slide, row["annotation"], drawn)
         mask = tissue_mask(slide, store.mask_mpp, store.mask_headroom)
         geometry = None if annotation is None else annotation.geometry
         whose = (row["patient_id"], row["label"])
@@ -234,12 +254,10 @@ def _write_tiles(
                 places[index] = append_image(file, {name: tile[name] for name in features}, "jpeg", image)
     table = table.assign(offset=places[:, 0], length=places[:, 1])
     write_table(files[1], table)
-    return table, positions, "; ".join([*missing, *([] if annotation is None else _notes(annotation))])
-
-
-def _notes(annotation: Annotation) -> list[str]:
-    skipped = [f"{count} {name} passed over" for name, count in sorted(annotation.skipped.items())]
-    return [*annotation.warnings, *skipped]
+    notes = [*([slide.mpp_note] if slide.mpp_note else []), *missing]
+    if annotation is None:
+        return table, positions, "; ".join(notes), ""
+    return table, positions, "; ".join(notes + annotation.notes(slide.mpp)), annotation.words(slide.mpp)
 
 
 def _tile(slide: Slide, tile: Mapping[Hashable, Any], grid: TileGrid, store: StoreSettings) -> np.ndarray:
@@ -273,7 +291,13 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_parquet(temporary, index=False)
 
 
-def finished(row: Mapping[str, Any], grid: Grid, store: StoreSettings, folder: Path) -> SlideOutcome | None:
+def finished(
+    row: Mapping[str, Any],
+    grid: Grid,
+    store: StoreSettings,
+    folder: Path,
+    annotation: AnnotationSettings = AS_DRAWN,
+) -> SlideOutcome | None:
     """The outcome of a slide that stands finished under the same key, its files whole; else None.
 
     A failed slide counts as unfinished, so that the next command tries it again.
@@ -284,7 +308,8 @@ def finished(row: Mapping[str, Any], grid: Grid, store: StoreSettings, folder: P
         key = content.pop("key")
         outcome = SlideOutcome(**content)
         whole = table.is_file() and record.stat().st_size == outcome.bytes
-        return outcome if whole and outcome.status != "failed" and key == slide_key(row, grid, store) else None
+        same = key == slide_key(row, grid, store, annotation)
+        return outcome if whole and outcome.status != "failed" and same else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -296,6 +321,7 @@ def write_cohort(
     folder: Path,
     workers: int = 2,
     progress: Callable[[int, int], object] | None = None,
+    annotation: AnnotationSettings = AS_DRAWN,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cut a cohort's slides into stored tiles, several slides at a time.
 
@@ -309,6 +335,7 @@ def write_cohort(
         folder: the store; made if missing.
         workers: processes; 1 means this one.
         progress: called with (slides done, slides in all), first with what was finished before.
+        annotation: how outlines are read.
 
     Returns:
         (tiles, outcomes): the tables of all stored tiles (`TABLE`'s columns, and magnification for a `TileGrids`, in
@@ -323,14 +350,15 @@ def write_cohort(
     for leftover in folder.glob(".*.partial*"):  # of a killed process
         leftover.unlink(missing_ok=True)
     rows = [{str(name): value for name, value in row.items()} for row in manifest.to_dict("records")]
-    outcomes = {str(row["slide_id"]): finished(row, grid, store, folder) for row in rows}
+    outcomes = {str(row["slide_id"]): finished(row, grid, store, folder, annotation) for row in rows}
     todo = [row for row in rows if outcomes[row["slide_id"]] is None]
     if todo:  # the cohort's tables do not fit any more
         for name in COHORT_TABLES:
             (folder / name).unlink(missing_ok=True)
     report = progress or (lambda done, total: None)
     report(len(rows) - len(todo), len(rows))
-    for index, result in spread(functools.partial(write_slide, grid=grid, store=store, folder=folder), todo, workers):
+    cut = functools.partial(write_slide, grid=grid, store=store, folder=folder, annotation=annotation)
+    for index, result in spread(cut, todo, workers):
         slide_id = todo[index]["slide_id"]
         if isinstance(result, WorkerDied):
             reason = "the process that read it was killed twice (out of memory, or a crash in the slide library)"

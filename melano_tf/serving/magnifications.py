@@ -161,7 +161,7 @@ def judge_magnifications(
     names_and_mpp = {"names": tuple(content["names"]), "mpp": tuple(content["mpp"])}
     # A slide with little tissue wants an answer too: its fullest tile, with a note (`left_out`).
     grids = TileGrids(**{**content, **names_and_mpp, "fullest": True})
-    store = StoreSettings(**sidecar.preprocessing["store"])
+    store = StoreSettings.recorded(sidecar.preprocessing["store"])
     row = {"slide_id": slide_id, "path": str(slide), "patient_id": "unknown", "label": "unknown", "mpp": mpp}
     outcome = write_slide(row, grids, store, scratch)
     if outcome.status != "done":

@@ -103,7 +103,7 @@ def predict_slide(
         InputError: the slide cannot be read or holds no tissue.
     """
     grid = TileGrid(**sidecar.preprocessing["grid"])
-    store = StoreSettings(**sidecar.preprocessing["store"])
+    store = StoreSettings.recorded(sidecar.preprocessing["store"])
     row = {"slide_id": slide_id, "path": str(slide), "patient_id": "unknown", "label": "unknown", "mpp": mpp}
     outcome = write_slide(row, grid, store, scratch)
     if outcome.status != "done":

@@ -61,7 +61,9 @@ def prepare_slides(run: Run, settings: MultimagSettings, say: Say) -> pd.DataFra
 
 def cut_tiles(run: Run, settings: MultimagSettings, manifest: pd.DataFrame, say: Say) -> Cohort:
     """Cut every slide into tiles at every magnification that it is fine enough for, and divide the patients."""
-    tiles, outcomes, key = cut_slides(run, manifest, settings.grids(), settings.store, workers(settings), say)
+    tiles, outcomes, key = cut_slides(
+        run, manifest, settings.grids(), settings.store, settings.annotation, workers(settings), say
+    )
     return divide(run, settings, manifest, tiles, outcomes, key, say)
 
 

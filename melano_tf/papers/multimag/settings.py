@@ -14,6 +14,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing, names, numbers
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.store import StoreSettings
+from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.phantom_diagnoses import DiagnosisPhantomSettings
 
@@ -146,6 +147,8 @@ class MultimagSettings:
     """How slides are cut into tiles (section 2, Figure 3)."""
     store: StoreSettings = field(default_factory=lambda: StoreSettings(stored_px=256))
     """How tiles are kept on disk."""
+    annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
+    """How outlines drawn on slides are read."""
     split: PartSettings = field(default_factory=PartSettings)
     """How patients are divided."""
     caps: CapSettings = field(default_factory=CapSettings)

@@ -13,6 +13,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing, numbers
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.store import StoreSettings
+from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.phantom import PhantomSettings
 from melano_tf.slides.tiling import TileGrid
 
@@ -147,6 +148,8 @@ class SpitzoidSettings:
     """How slides are cut into tiles (section 3)."""
     store: StoreSettings = field(default_factory=StoreSettings)
     """How tiles are kept on disk."""
+    annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
+    """How outlines drawn on slides are read."""
     split: SplitSettings = field(default_factory=SplitSettings)
     """How patients are divided."""
     augment: AugmentSettings = field(default_factory=AugmentSettings)
