@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.intervals import group_draws
+from melano_tf.evaluation.intervals import ends_text, group_draws, percentile_interval
 from melano_tf.evaluation.multiclass import class_metrics, decide, multiclass_intervals
 from melano_tf.models.squares import shifted
 from melano_tf.papers.ham10000.cohort import scores
@@ -59,7 +59,7 @@ def write_tables(run: Run, settings: Settings) -> str:
         found = multiclass_intervals(
             targets, row.probabilities, groups, CLASSES, repeats=settings.repeats, seed=settings.seed
         ).overall
-        shown = [f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in (found[name] for name in METRICS)]
+        shown = [f"{one.value:.3f} ({one.ends(3)})" for one in (found[name] for name in METRICS)]
         text.append(f"| {row.name} | {row.split} | " + " | ".join(shown) + " |")
         for metric, one in found.items():
             numbers = {"value": one.value, "low": one.low, "high": one.high, "lesions": one.groups}
@@ -96,8 +96,8 @@ def differences(rows: Sequence[Row], repeats: int, seed: int) -> pd.DataFrame:
         found = [_resampled(row, repeats, seed) - _resampled(first, repeats, seed) for first, row in pairs]
         samples = np.mean(found, axis=0)  # (2, 1 + repeats), the first of them undrawn
         for metric, sample in zip(("Acc", "BAcc"), samples, strict=True):
-            low, high = np.nanquantile(sample[1:], [0.025, 0.975])
-            numbers = {"metric": metric, "value": sample[0], "low": low, "high": high}
+            found_gap = percentile_interval(sample[0], sample[1:], 0.95, 0)
+            numbers = {"metric": metric, "value": sample[0], "low": found_gap.low, "high": found_gap.high}
             lines.append({"strategy": name, "splits": len(pairs), **numbers})
     return pd.DataFrame(lines, columns=["strategy", "splits", "metric", "value", "low", "high"])
 
@@ -123,6 +123,10 @@ def difference_lines(table: pd.DataFrame) -> str:
     text = [f"| minus {BASE}, mean over splits | Acc | BAcc |", "|---|---|---|"]
     for name in dict.fromkeys(table["strategy"]):
         part = table[table["strategy"] == name].to_dict("records")
-        cells = [f"{one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})" for one in part]
+        cells = [f"{one['value']:+.3f} ({_signed_ends(one['low'], one['high'])})" for one in part]
         text.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(text) + "\n"
+
+
+def _signed_ends(low: float, high: float) -> str:
+    return f"{low:+.3f} to {high:+.3f}" if high > low else ends_text(low, high)

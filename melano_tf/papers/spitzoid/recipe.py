@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from melano_tf.evaluation.intervals import ends_text
 from melano_tf.evaluation.metrics import format_value
 from melano_tf.models.backbones import weights_file
 from melano_tf.papers.spitzoid.cohort import Cohort, cut_tiles, prepare_slides
@@ -133,7 +134,7 @@ def found(table: pd.DataFrame) -> list[str]:
     lines = []
     for column, what in (("SM", "tumour tiles (source model)"), ("TM", "malignant biopsies (target model)")):
         [row] = table[(table["row"] == "AUC") & (table["column"] == column)].to_dict("records")
-        interval = f"{row['level']:.0%} interval {format_value(row['low'])} to {format_value(row['high'])}"
+        interval = f"{row['level']:.0%} interval {ends_text(row['low'], row['high'])}"
         lines.append(
             f"test      {what}: ROC AUC {format_value(row['ours'])}, {interval}, {row['patients']:.0f} patients"
         )

@@ -113,7 +113,7 @@ def train_network(run: Run, settings: ZoomeSettings, cohort: Cohort, which: Netw
     def work(scratch: Path) -> list[Path]:
         held = hold_out.mask(cohort.records["group"].to_numpy()[rows].tolist())
         model = fit_network(run, settings, cohort, which, rows[~held], seed_for(settings.seed, name), scratch, stem)
-        decision = decide(settings, cohort, model, which, rows[held], hold_out, seed_for(settings.seed, name, "decide"))
+        decision = decide(settings, cohort, model, which, rows[held], hold_out)
         judged = cohort.places("judge", fold)
         found, values = judge(settings, cohort, model, which, judged, decision, seed_for(settings.seed, "permute"))
         with atomic(table) as temporary:
@@ -218,7 +218,6 @@ def decide(
     which: Network,
     rows: np.ndarray,
     hold_out: HoldOut,
-    seed: int,
 ) -> Decision:
     """Calibration and threshold from the inner hold-out."""
     records = cohort.records.iloc[rows]
@@ -226,7 +225,7 @@ def decide(
     found = ask(settings, cohort, model, rows, metadata)[GIVEN]
     words = hold_out.words(f"{cohort.unit}s")
     return fit_decision(
-        records["target"].to_numpy(), found, records["group"].tolist(), settings.decision, hold_out=words, seed=seed
+        records["target"].to_numpy(), found, records["group"].tolist(), settings.decision, hold_out=words
     )
 
 

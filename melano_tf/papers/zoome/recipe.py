@@ -87,8 +87,8 @@ def found(settings: ZoomeSettings, results: Results, unit: str) -> list[str]:
     ):
         auc = intervals_of(cohorts, settings)["AUC"]
         lines.append(
-            f"folds     {what}: ROC AUC {format_value(auc.value)}, {auc.level:.0%} interval {format_value(auc.low)} "
-            f"to {format_value(auc.high)}, {auc.groups} {unit}s"
+            f"folds     {what}: ROC AUC {format_value(auc.value)}, {auc.level:.0%} interval {auc.ends()}, "
+            f"{auc.groups} {unit}s"
         )
     spread = mean_std([metrics_of(one) for one in folds])["AUC"]
     lines[0] += f", ± {format_value(spread.std)} over {spread.cohorts} folds"
