@@ -235,7 +235,7 @@ def _write_tiles(
         with atomic(files[0]) as temporary:
             if before is not None:
                 shutil.copyfile(files[0], temporary)
-            with temporary.open("ab") as file:
+            with temporary.open("wb" if before is None else "ab") as file:
                 for index in order[cut[order]]:
                     tile = tiles[index]
                     one = grid.at(tile["magnification"]) if isinstance(grid, TileGrids) else grid
