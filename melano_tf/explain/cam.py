@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Maps = NDArray[np.float32]
+CHUNK = 8  # tiles whose activations are in memory at once; it changes memory, not the maps
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ def class_activation_map(model: keras.Model, x: NDArray[np.generic], class_index
         raise ValueError(
             f"no CAM: {dense.name!r} follows {type(pooling).__name__}, not GlobalAveragePooling2D; use grad_cam"
         )
-    features = _numpy(keras.Model(model.input, pooling.input)(x, training=False))
+    extractor = keras.Model(model.input, pooling.input)
     weights = _numpy(dense.kernel)[:, class_index]
-    return _finished(features @ weights, _size(x))
+    return _finished(_chunked(lambda part: _numpy(extractor(part, training=False)) @ weights, x), _size(x))
 
 
 def grad_cam(model: keras.Model, x: NDArray[np.generic], class_index: int, layer: str = "refined") -> ActivationMaps:
@@ -110,15 +111,24 @@ def _by_gradient(
         raise ValueError(f"Grad-CAM needs a model whose input is a float tensor, not {model.inputs[0].dtype}")
     model.get_layer(layer)  # an unknown name is refused here, with the names that there are
     explainer = method(_logits(model), model_modifier=None, clone=False)
-    raw = explainer(
-        CategoricalScore([class_index] * len(x)),
-        np.asarray(x, dtype=np.float32),
-        penultimate_layer=layer,
-        seek_penultimate_conv_layer=False,
-        expand_cam=False,
-        normalize_cam=False,
-    )
-    return _finished(_numpy(raw), _size(x))
+
+    def explained(part: NDArray[np.generic]) -> Maps:
+        raw = explainer(
+            CategoricalScore([class_index] * len(part)),
+            np.asarray(part, dtype=np.float32),
+            penultimate_layer=layer,
+            seek_penultimate_conv_layer=False,
+            expand_cam=False,
+            normalize_cam=False,
+        )
+        return _numpy(raw)
+
+    return _finished(_chunked(explained, x), _size(x))
+
+
+def _chunked(raw: Callable[[NDArray[np.generic]], Maps], x: NDArray[np.generic]) -> Maps:
+    """Raw maps of all tiles, a few tiles at a time: a tape over all of them would hold every layer's output of each."""
+    return np.concatenate([raw(x[start : start + CHUNK]) for start in range(0, len(x), CHUNK)])
 
 
 def _size(x: NDArray[np.generic]) -> tuple[int, int]:

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from melano_tf.explain.cam import class_activation_map, grad_cam, has_cam
+from melano_tf.explain import cam
+from melano_tf.explain.cam import METHODS, class_activation_map, grad_cam, has_cam
 
 
 def tiny(pooling: type[keras.layers.Layer], hidden: bool = False) -> keras.Model:
@@ -65,6 +66,25 @@ def test_grad_cam_of_maximum_pooling_written_out(tiles: np.ndarray) -> None:
     assert model.get_layer("region").activation is keras.activations.softmax
     for before, after in zip(weights_before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_many_tiles_are_explained_a_few_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same maps as of all tiles at once, and no pass of the network over more than eight of them."""
+    model = tiny(keras.layers.GlobalAveragePooling2D)
+    many = np.random.default_rng(1).random((19, 16, 24, 3)).astype(np.float32)
+    seen: list[int] = []
+    layer = model.get_layer("features")
+    call = layer.call
+    monkeypatch.setattr(layer, "call", lambda x, *a, **k: (seen.append(x.shape[0]), call(x, *a, **k))[1])
+    found = METHODS[name](model, many, 1)
+    # Tracing a new graph calls the layer without a number of tiles.
+    assert [count for count in seen if count is not None] == [8, 8, 3]
+    monkeypatch.setattr(cam, "CHUNK", 19)
+    whole = METHODS[name](model, many, 1)
+    np.testing.assert_allclose(found.raw, whole.raw, atol=1e-6)
+    np.testing.assert_allclose(found.maps, whole.maps, atol=1e-6)
+    assert found.maps.shape == (19, 16, 24) and found.empty.shape == (19,)
 
 
 def test_a_saturated_softmax_still_has_a_map(tiles: np.ndarray) -> None:

@@ -46,7 +46,7 @@ def reproduce(settings: MultimagSettings, say: Say) -> Path:
         explains = ("figures" in steps and 2 in figures) or "faithfulness" in steps
         results, left_out = {}, {}
         if set(steps) & {"train", "tables", "faithfulness", "figures"}:
-            for number in sorted({*tables} | ({1} if explains and 1 not in tables and 2 in figures else set())):
+            for number in settings.trained_tables():
                 results[number], left_out[number] = train_table(run, settings, cohort, number, say)
         written: list[Path] = []
         if "tables" in steps:

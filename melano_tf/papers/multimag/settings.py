@@ -68,6 +68,12 @@ class ModelSettings:
     patience: int = 5
     """Epochs without a better validation loss after which a training ends; the best epoch's weights are kept (not
     given; our reading: 5)."""
+    epoch_tiles: Literal["balanced", "all"] = "balanced"
+    """Tiles of an epoch: "balanced", of every class as many as the smallest one has, drawn anew each epoch; or "all"
+    tiles of the training part (not given; our reading: balanced)."""
+    stopping_loss: Literal["balanced", "plain"] = "balanced"
+    """Validation loss that ends a training: "balanced", the mean over classes of their tiles' mean cross-entropy; or
+    "plain", the mean over tiles (not given; our reading: balanced)."""
     least_steps: int = 0
     """Steps of the longest training at least: where an epoch has few, epochs and patience are multiplied (demo)."""
     batch: int = 64
@@ -179,6 +185,11 @@ class MultimagSettings:
     def chosen_steps(self) -> tuple[str, ...]:
         """The steps asked for, in the recipe's order. Raises InputError for an unknown one."""
         return names("--steps", self.steps, STEPS, "step")
+
+    def trained_tables(self) -> tuple[int, ...]:
+        """The tables whose models are wanted: those asked for, and Table 1 where its models are to be explained."""
+        explains = bool({"figures", "faithfulness"} & set(self.chosen_steps())) and 2 in self.chosen_figures()
+        return tuple(sorted({*self.chosen_tables()} | ({1} if explains else set())))
 
     def check(self) -> None:
         """Raises InputError, all faults at once, where settings do not go together."""
