@@ -245,8 +245,9 @@ def test_what_the_paper_leaves_open_about_balance_is_a_named_setting():
     }
     probability = np.array([[0.9, 0.1]] * 99 + [[0.5, 0.5]])
     target = np.array([0] * 99 + [1])
-    assert STOPPING["plain"](target, probability) == pytest.approx(-(99 * np.log(0.9) + np.log(0.5)) / 100)
-    assert STOPPING["balanced"](target, probability) == pytest.approx(balanced_loss(target, probability))
+    logits = np.log(probability) + 7.0  # what is added to all classes' logits does not count
+    assert STOPPING["plain"](target, logits) == pytest.approx(-(99 * np.log(0.9) + np.log(0.5)) / 100)
+    assert STOPPING["balanced"](target, logits) == pytest.approx(balanced_loss(target, logits))
 
 
 def test_three_classes_are_judged_each_against_the_rest():
@@ -268,7 +269,7 @@ def test_samples_come_from_several_slides_and_of_each_from_inside_the_outline():
 
 def test_the_validation_loss_counts_each_class_alike():
     probability = np.array([[0.9, 0.1]] * 99 + [[0.5, 0.5]])
-    loss = balanced_loss(np.array([0] * 99 + [1]), probability)
+    loss = balanced_loss(np.array([0] * 99 + [1]), np.log(probability) - 3.0)
     assert loss == pytest.approx((-np.log(0.9) - np.log(0.5)) / 2)
 
 
