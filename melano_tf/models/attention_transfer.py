@@ -18,6 +18,7 @@ from keras import backend, ops
 
 from melano_tf.errors import InputError
 from melano_tf.models.backbones import BackboneReport, build_backbone
+from melano_tf.models.logits import classify, logits_of
 from melano_tf.models.seeding import seeded
 
 STAGES = (1, 2, 3, 4)
@@ -32,7 +33,6 @@ STANDIN_STAGES = (
     ("block1_conv", "block2_pool", "block3_pool", "block4_pool"),
 )
 TINY = 1e-12  # a squared norm below this is taken for a map of zeros
-EPSILON = 1e-7  # probabilities are kept this far from 0 before the logarithm, as in training.losses
 PROBABILITIES = "probabilities"
 
 
@@ -84,23 +84,20 @@ def map_weight(weight: float, height: int, width: int) -> float:
 def distillation(student: Any, teacher: Any, temperature: float = 4.0) -> Any:
     """T^2 KL(teacher || student) of distributions softened by a temperature (the paper's knowledge distillation).
 
-    softmax(z / T) needs no logits: it is p^(1/T), rescaled to sum to one.
-
     Args:
-        student, teacher: (B, C) float probabilities; no gradient goes to the teacher.
+        student, teacher: z, (B, C) float logits; softened they are softmax(z / T). No gradient goes to the teacher.
         temperature: T >= 1; 1 leaves the distributions as they are.
 
     Returns:
-        (B,) float in nats.
+        (B,) in nats, float32 (float64 of float64).
     """
     log_student = _softened(student, temperature)
     log_teacher = ops.stop_gradient(_softened(teacher, temperature))
     return temperature**2 * ops.sum(ops.exp(log_teacher) * (log_teacher - log_student), axis=-1)
 
 
-def _softened(probabilities: Any, temperature: float) -> Any:
-    logits = ops.log(ops.maximum(_at_least_float32(probabilities), EPSILON)) / temperature
-    return logits - ops.logsumexp(logits, axis=-1, keepdims=True)
+def _softened(logits: Any, temperature: float) -> Any:
+    return ops.log_softmax(_at_least_float32(logits) / temperature, axis=-1)
 
 
 def _at_least_float32(values: Any) -> Any:
@@ -126,7 +123,7 @@ def build_classifier(
 
     Returns:
         (flat model {"image": (B, px, px, 3) RGB 0..255} -> (B, C) probabilities, report). Layers by name: the
-        backbone's, "features" (B, h, w, F), "pooled" (B, F), "probabilities".
+        backbone's, "features" (B, h, w, F), "pooled" (B, F), "probabilities_logits", "probabilities".
     """
     if classes < 2:
         raise InputError(f"{classes} classes: at least 2 are needed")
@@ -136,7 +133,7 @@ def build_classifier(
         x = keras.layers.GlobalAveragePooling2D(name="pooled")(features)
         if dropout:
             x = keras.layers.Dropout(dropout, name="dropout")(x)
-        x = keras.layers.Dense(classes, activation="softmax", dtype="float32", name=PROBABILITIES)(x)
+        x = classify(x, classes, "softmax", PROBABILITIES)
     return keras.Model({"image": image}, x, name=f"{backbone}_classifier"), report
 
 
@@ -246,7 +243,8 @@ class Transfer:
     """A student in training with its teacher.
 
     Attributes:
-        model: what is trained: its variables are the student's, and no others; outputs as `tapped`.
+        model: what is trained: its variables are the student's, and no others; outputs as `tapped`, "output" being
+            the student's logits.
         loss_fn: (batch, outputs) -> the loss's terms by name, each (B,), for a GradientStep over `model`:
             "cross_entropy_loss", and what is taken from the teacher, times its weight: "transfer_loss",
             "distillation_loss".
@@ -280,14 +278,14 @@ def transfer(student: keras.Model, teacher: keras.Model | None, settings: Transf
     if teacher is not None and wanted:
         taught = tapped(teacher, settings.layers)
         _check_pair(model, taught, settings)
+        taught = logits_of(taught) if settings.distillation else taught
     stages = {
         f"stage{stage}": map_weight(settings.weight, *model.output[f"stage{stage}"].shape[1:])
         for stage in settings.layers
     }
 
     def loss_fn(batch: Mapping[str, Any], outputs: Any) -> dict[str, Any]:
-        probabilities = outputs["output"]
-        terms = {"cross_entropy_loss": _cross_entropy(batch["y"], probabilities)}
+        terms = {"cross_entropy_loss": _cross_entropy(batch["y"], outputs["output"])}
         if taught is None:
             return terms
         told = {name: ops.stop_gradient(value) for name, value in taught(batch["x"], training=False).items()}
@@ -296,17 +294,17 @@ def transfer(student: keras.Model, teacher: keras.Model | None, settings: Transf
                 weight * attention_difference(outputs[stage], told[stage]) for stage, weight in stages.items()
             )
         if settings.distillation:
-            softened = distillation(probabilities, told["output"], settings.temperature)
+            softened = distillation(outputs["output"], told["output"], settings.temperature)
             terms["distillation_loss"] = settings.distillation * softened
         return terms
 
-    return Transfer(model, loss_fn)
+    return Transfer(logits_of(model), loss_fn)
 
 
-def _cross_entropy(labels: Any, probabilities: Any) -> Any:
+def _cross_entropy(labels: Any, logits: Any) -> Any:
     """Cross-entropy of each sample (B,), as `training.losses.categorical_crossentropy` of class indices."""
-    p = ops.clip(_at_least_float32(probabilities), EPSILON, 1.0)
-    return -ops.log(ops.take_along_axis(p, ops.cast(labels, "int32")[:, None], axis=1)[:, 0])
+    log_p = ops.log_softmax(_at_least_float32(logits), axis=-1)
+    return -ops.take_along_axis(log_p, ops.cast(labels, "int32")[:, None], axis=1)[:, 0]
 
 
 def _check_layers(layers: tuple[int, ...]) -> None:

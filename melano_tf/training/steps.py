@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -65,7 +66,8 @@ class GradientStep:
     (`model.losses`) are added to the mean.
 
     Args:
-        model: a built Keras model; it gets batch["x"], a tensor or a dict of tensors (images and metadata).
+        model: a built Keras model; it gets batch["x"], a tensor or a dict of tensors (images and metadata). A
+            classifier gives logits (`melano_tf.models.logits.logits_of`).
         optimizer: a Keras optimizer; built here if it is not yet.
         loss_fn: (batch, outputs) -> (B,) losses. Losses between samples (metric learning) and teachers
             (distillation) fit in here: it sees the whole batch of its device. A loss of several terms may be given as
@@ -74,11 +76,13 @@ class GradientStep:
             learning, online hard example mining. It sees the global batch and all its losses, whatever the devices.
         strategy: a `tf.distribute` strategy under whose scope model and optimizer were made, or None. The global
             batch is cut into equal parts, one a replica; where it does not divide, the last sample is repeated
-            with weight 0 (BatchNorm and losses between samples see those copies). Replicas draw the same
-            dropout masks for their own samples. Losses and gradients are summed over replicas before clipping.
+            with weight 0 (BatchNorm and losses between samples see those copies). BatchNorm's statistics are those of
+            the global batch. Replicas draw the same dropout masks for their own samples. Losses and gradients are
+            summed over replicas before clipping.
 
     Raises:
-        InputError: nothing is trainable, or model or optimizer were made outside the strategy's scope.
+        InputError: nothing is trainable, the model ends in probabilities, or model or optimizer were made outside the
+            strategy's scope.
     """
 
     def __init__(
@@ -97,12 +101,15 @@ class GradientStep:
         self._trainable = list(model.trainable_variables)
         if not self._trainable:
             raise InputError(f"{model.name}: has no trainable variable; unfreeze a layer")
+        _check_ends_in_logits(model)
         for variable in (*self._trainable, *optimizer.variables):
             if not self.strategy.extended.variable_created_in_scope(variable.value):
                 raise InputError(f"{variable.path}: was made outside the scope of {type(self.strategy).__name__}")
         if not optimizer.built:
             with self.strategy.scope():
                 optimizer.build(self._trainable)
+        if self.strategy.num_replicas_in_sync > 1:
+            synchronise_batch_norm(model)
         self._function: Callable[..., dict[str, Any]] | None = None
 
     def __call__(self, batch: Batch, progress: Progress) -> Mapping[str, Any]:
@@ -184,6 +191,15 @@ class GradientStep:
         return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
 
 
+def _check_ends_in_logits(model: Any) -> None:
+    """A loss of logits that is given probabilities would train, and wrongly."""
+    for output in getattr(model, "outputs", None) or ():
+        layer = output._keras_history.operation
+        ends = (keras.activations.softmax, keras.activations.sigmoid)
+        if getattr(layer, "activation", None) in ends or isinstance(layer, keras.layers.Softmax):
+            raise InputError(f"{model.name}: ends in probabilities ({layer.name}); the losses take logits")
+
+
 def batch_size(batch: Batch) -> Any:
     """Number of samples of a batch, int32 scalar."""
     return tf.shape(batch["id"])[0]
@@ -208,6 +224,13 @@ def traced(function: Callable[..., Any], signature: list[Any] | None = None) -> 
     """`function` as a TensorFlow graph, for the given signature or (None) for the shapes that it meets."""
     # A partial, because TensorFlow counts traces by code and would warn of the same code traced for several models.
     return tf.function(functools.partial(function), input_signature=signature, reduce_retracing=signature is None)
+
+
+def synchronise_batch_norm(model: Any) -> None:
+    """Let batch normalisation take its statistics over all replicas' samples: the batch that the paper speaks of."""
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
 
 
 def reduce_batch_norm(model: Any) -> int:

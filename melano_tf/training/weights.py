@@ -23,7 +23,7 @@ from keras import ops
 
 from melano_tf.errors import InputError
 from melano_tf.training.loop import Batches
-from melano_tf.training.losses import categorical_focal
+from melano_tf.training.losses import categorical_focal, prior_loss
 from melano_tf.training.steps import Batch, Progress, Step
 from melano_tf.workspace import atomic
 
@@ -279,8 +279,22 @@ def curriculum(losses: Any, batch: Batch, progress: Progress) -> Any:
 
 
 def focal_loss(batch: Batch, outputs: Any) -> Any:
-    """Equation 6 with the strategy's gamma: the `loss_fn` of a `GradientStep` for a model with one softmax (B, C)."""
+    """Equation 6 with the strategy's gamma: the `loss_fn` of a `GradientStep` for a model that gives logits (B, C)."""
     return categorical_focal(batch["y"], outputs, batch[STRATEGY]["gamma"])
+
+
+def strategy_prior(strategy: Strategy, counts: Any) -> float:
+    """The loss of answering with the class shares under a strategy's class weights, whatever the image.
+
+    A curriculum's own weights do not enter. Of a hierarchy it is the loss of the leaf, exact for cross-entropy.
+
+    Args:
+        strategy: whose class weights and gamma.
+        counts: (C,) images of each class in the training set.
+    """
+    return prior_loss(
+        counts, strategy.weights_of_classes(counts), lambda y, logits: categorical_focal(y, logits, strategy.gamma)
+    )
 
 
 def _indices(batch: Batch) -> Any:

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from melano_tf.models.attention_transfer import (
     transfer,
 )
 from melano_tf.models.layers import Preprocess
+from melano_tf.models.logits import classify, logits_of
 from melano_tf.models.zoome import build_features
 from melano_tf.training.checkpoint import training_variables, weights_sha256
 from melano_tf.training.losses import categorical_crossentropy
@@ -107,16 +109,38 @@ def test_the_layer(tmp_path: Path) -> None:
 def test_distillation_by_hand() -> None:
     student = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
     teacher = np.array([[0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
-    found = np.asarray(distillation(student, teacher, 3.0))
+    found = np.asarray(distillation(np.log(student) + 5.0, np.log(teacher) - 2.0, 3.0))  # any logits that give them
 
     def softened(p: np.ndarray) -> np.ndarray:
-        logits = np.log(p) + 5.0  # any logits that give p
-        return np.exp(logits / 3) / np.exp(logits / 3).sum(axis=1, keepdims=True)
+        return p ** (1 / 3) / (p ** (1 / 3)).sum(axis=1, keepdims=True)
 
     q, t = softened(student), softened(teacher)
     np.testing.assert_allclose(found, 9 * (t * np.log(t / q)).sum(axis=1), rtol=1e-6, atol=1e-12)
     assert found[0] > 0 and abs(found[1]) < 1e-12
-    assert np.isfinite(distillation(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))).all()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5, 4.0])
+def test_distillation_is_the_naive_loop_however_sure_they_are(temperature: float) -> None:
+    """Up to 60 logits apart, in half precision too; the gradient is T (softened student - softened teacher)."""
+    draw = np.random.default_rng(3)
+    z, told = (np.round(draw.uniform(-30, 30, (20, 4)) * 4) / 4 for _ in range(2))  # exact in half precision
+
+    def softened(row: np.ndarray) -> list[float]:
+        powers = [math.exp((value - row.max()) / temperature) for value in row]
+        return [power / sum(powers) for power in powers]
+
+    pairs = [(softened(mine), softened(theirs)) for mine, theirs in zip(z, told, strict=True)]
+    expected = [temperature**2 * sum(t * math.log(t / q) for q, t in zip(*pair, strict=True)) for pair in pairs]
+    for dtype in (tf.float16, tf.float32):
+        x = tf.constant(z, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            found = distillation(x, tf.constant(told, dtype), temperature)
+        assert found.dtype == tf.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        slope = temperature * np.array([np.subtract(*pair) for pair in pairs])
+        gradient = np.asarray(tf.cast(tape.gradient(found, x), tf.float32))
+        np.testing.assert_allclose(gradient, slope, atol=1e-5 if dtype == tf.float32 else 4e-3)
 
 
 def test_the_networks(student: keras.Model, teacher: keras.Model, tmp_path: Path) -> None:
@@ -188,7 +212,7 @@ def test_the_loss_of_every_combination(student: keras.Model, teacher: keras.Mode
     found = transfer(student, teacher, TransferSettings(layers=layers, weight=50.0))
     terms = found.loss_fn(batch, found.model(batch["x"], training=True))
     assert list(terms) == (["cross_entropy_loss", "transfer_loss"] if layers else ["cross_entropy_loss"])
-    expected = np.asarray(categorical_crossentropy(batch["y"], student(batch["x"])))
+    expected = np.asarray(categorical_crossentropy(batch["y"], logits_of(student)(batch["x"])))
     np.testing.assert_allclose(terms["cross_entropy_loss"], expected, rtol=1e-4)
     transferred = np.zeros(5)
     for stage in layers:
@@ -241,7 +265,7 @@ def test_a_step_trains_the_student_and_nothing_of_the_teacher(
     student.save(tmp_path / "s.keras")
     loaded = keras.saving.load_model(tmp_path / "s.keras")
     assert loaded.count_params() == student.count_params()
-    np.testing.assert_allclose(loaded(batch["x"]), found.model(batch["x"])["output"], atol=1e-6)
+    np.testing.assert_allclose(loaded(batch["x"]), tf.nn.softmax(found.model(batch["x"])["output"]), atol=1e-6)
 
 
 def test_the_student_learns_where_the_teacher_looks(teacher: keras.Model) -> None:
@@ -272,7 +296,7 @@ def test_a_teacher_stays_in_inference_mode() -> None:
             x = keras.layers.Conv2D(4, 3, padding="same", name=f"{layer}_c")(x)
             x = keras.layers.BatchNormalization(name=layer)(x)
         x = keras.layers.Dropout(0.5)(keras.layers.GlobalAveragePooling2D()(x))
-        return keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="probabilities")(x), name=name)
+        return keras.Model(inputs, classify(x, 3, "softmax", "probabilities"), name=name)
 
     keras.utils.set_random_seed(0)
     student, teacher = network("student"), network("teacher")

@@ -18,7 +18,7 @@ def answer(start_script: Callable) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["plain", "mined", "clipped"])
+@pytest.mark.parametrize("kind", ["plain", "mined", "clipped", "normalised"])
 def test_one_and_two_devices_give_the_same_losses(answer: dict[str, Any], kind: str) -> None:
     one, two = answer[kind]
     assert len(one["losses"]) == 9

@@ -10,6 +10,7 @@ import numpy as np
 
 from melano_tf.evaluation.holdout import inner_holdout
 from melano_tf.evaluation.multiclass import multiclass_metrics
+from melano_tf.models.logits import logits_of
 from melano_tf.models.squares import answering, prior_factors, shifted
 from melano_tf.papers.ham10000.cohort import Cohort, write_predictions
 from melano_tf.papers.ham10000.settings import AUGMENT, CLASSES, COLOUR, STRATEGIES, Settings
@@ -74,7 +75,7 @@ def fit(run: Run, settings: Settings, cohort: Cohort, part: Part, scratch: Path)
     )
     rate = cosine_schedule(settings.deep_learning_rate, settings.deep_epochs * batches.steps_per_epoch)
     optimizer = make_optimizer("adam", rate)
-    step = GradientStep(model, optimizer, focal_loss)
+    step = GradientStep(logits_of(model), optimizer, focal_loss)
     loop = LoopSettings(epochs=settings.deep_epochs, checkpoint_seconds=60)
 
     def show(epoch: int, record: Mapping[str, float]) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+from scipy.special import log_softmax
 
+from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.multimag.cohort import Cohort
 from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
@@ -19,8 +21,8 @@ from melano_tf.pipelines.tiles import TileBatches, predict_batches
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.early import EarlyStopping
 from melano_tf.training.inference import predict
-from melano_tf.training.loop import GradientStep, History, LoopSettings, train
-from melano_tf.training.losses import categorical_crossentropy
+from melano_tf.training.loop import GradientStep, History, LoopSettings, Watch, train
+from melano_tf.training.losses import categorical_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
@@ -116,10 +118,10 @@ def fit(
     """
     [backbone] = used.backbones
     keras.utils.set_random_seed(seed)
-    devices = strategy()
+    devices = strategy(settings.mirror)
     with devices.scope() if devices else contextlib.nullcontext():
         model = build_classifier(used, backbone, len(task.classes), seed)
-        optimizer = make_optimizer(used.optimizer, used.learning_rate)
+        optimizer = make_optimizer(used.optimizer, used.learning_rate, epsilon=used.adam_epsilon)
     training = tiles[tiles["part"] == "training"].reset_index(drop=True)
     validation = tiles[tiles["part"] == "validation"].reset_index(drop=True)
     batches = TileBatches(
@@ -134,21 +136,22 @@ def fit(
         images=cohort.images,
     )
 
+    scores = logits_of(model)
+
     def validate() -> float:
-        probability = predict(
-            model, predict_batches(validation, cohort.folder, used.input_px, used.batch, cohort.images)
-        )
-        return balanced_loss(validation["target"].to_numpy(), probability)
+        logits = predict(scores, predict_batches(validation, cohort.folder, used.input_px, used.batch, cohort.images))
+        return balanced_loss(validation["target"].to_numpy(), logits)
 
     stretch = max(1, math.ceil(used.least_steps / (used.epochs * batches.steps_per_epoch)))
     epochs = used.epochs * stretch
     early = EarlyStopping(model, validate, epochs, used.patience * stretch)
-    step = GradientStep(model, optimizer, tile_loss, strategy=devices)
+    step = GradientStep(scores, optimizer, tile_loss, strategy=devices)
+    shown = np.bincount(training["target"].to_numpy()[batches.order(0)], minlength=len(task.classes))
     with bar_over_epochs(stem, epochs, batches.steps_per_epoch) as progress:
         history = train(
             step,
             batches,
-            LoopSettings(epochs=epochs),
+            LoopSettings(epochs=epochs, watch=Watch(stem, prior_loss(shown), run.say)),
             scratch,
             model,
             optimizer,
@@ -190,9 +193,9 @@ def tile_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
     return categorical_crossentropy(batch["y"], outputs)
 
 
-def balanced_loss(target: np.ndarray, probability: np.ndarray) -> float:
+def balanced_loss(target: np.ndarray, logits: np.ndarray) -> float:
     """Mean over classes of their tiles' mean cross-entropy, so that a frequent class does not rule the early stop."""
-    losses = -np.log(np.clip(probability[np.arange(len(target)), target], 1e-7, 1.0))
+    losses = -log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(target)), target]
     return float(np.mean([losses[target == label].mean() for label in np.unique(target)]))
 
 

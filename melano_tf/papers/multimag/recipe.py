@@ -36,7 +36,7 @@ def reproduce(settings: MultimagSettings, say: Say) -> Path:
     settings.check()
     drawn = "slides" if settings.slides is None else None
     announce(ABOUT, drawn, settings, changes(settings), say)
-    threads = configure(settings.threads)
+    threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, "multimag", settings, threads, say) as run:
         run.note(differs=changes(settings))
         manifest = prepare_slides(run, settings, say)

@@ -75,6 +75,8 @@ class ModelSettings:
     """Optimiser (not given; our reading: Adam)."""
     learning_rate: float = 0.0001
     """Learning rate (not given; our reading: 1e-4)."""
+    adam_epsilon: float = 1e-7
+    """epsilon of Adam (the paper names no framework; our reading: Keras's 1e-7, PyTorch has 1e-8)."""
     dropout: float = 0.0
     """Dropout before the dense layer (none in the paper)."""
 
@@ -140,6 +142,9 @@ class MultimagSettings:
     """Processes that draw and tile slides; 0: one a core."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
+    mirror: bool = False
+    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
+    training runs on one device."""
     cache_mib: int = 2048
     """Memory for decoded tiles, MiB; where they do not all fit, each is decoded at every use."""
     grid: TileGrids = field(default_factory=TileGrids)
@@ -238,5 +243,17 @@ def changes(settings: MultimagSettings) -> list[tuple[str, object, object]]:
     What says where to read, write or how many processes to use is no part of the method; the phantoms and the choice
     of what is shown are no part of the paper.
     """
-    aside = ("slides", "out", "preset", "seed", "tables", "figures", "steps", "workers", "threads", "cache_mib")
+    aside = (
+        "slides",
+        "out",
+        "preset",
+        "seed",
+        "tables",
+        "figures",
+        "steps",
+        "workers",
+        "threads",
+        "mirror",
+        "cache_mib",
+    )
     return differing(settings, MultimagSettings(), aside, ("phantom", "show"))

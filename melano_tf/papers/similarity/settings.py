@@ -41,6 +41,8 @@ class ClusterSettings:
     """Metric loss in the place of DeepCluster's cross-entropy (equation 3: multi-similarity)."""
     learning_rate: float = 1e-4
     """Learning rate of Adam (not given; our reading: 1e-4)."""
+    adam_epsilon: float = 1e-8
+    """epsilon of Adam (the paper used PyTorch, which has 1e-8; Keras has 1e-7)."""
     per_batch: int = 16
     """P: clusters in a batch (not given; our reading: 16 x 4 = 64 images)."""
     per_cluster: int = 4
@@ -112,6 +114,8 @@ class TransferSettings:
     """Images a batch (not given; our reading: 64)."""
     learning_rate: float = 1e-4
     """Learning rate of Adam (not given; our reading: 1e-4)."""
+    adam_epsilon: float = 1e-8
+    """epsilon of Adam (the paper used PyTorch, which has 1e-8; Keras has 1e-7)."""
     distillation: float = 0.0
     """Weight of an additional distillation (the paper's KD equation) from the trained baseline; 0: none."""
     temperature: float = 4.0
@@ -160,6 +164,9 @@ class SimilaritySettings:
     """Threads and processes that decode and draw images; 0: one a core."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
+    mirror: bool = False
+    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
+    training runs on one device."""
     store: ImageCacheSettings = field(default_factory=lambda: ImageCacheSettings(stored_px=224))
     """How images are kept decoded: the paper's first step (section "Pre-processing": 224 x 224)."""
     augment: ImageAugmentSettings = field(default_factory=lambda: ImageAugmentSettings(fill="reflect"))
@@ -280,5 +287,18 @@ def changes(settings: SimilaritySettings) -> list[tuple[str, object, object]]:
     What says where to read, write or how many processes to use is no part of the method; the phantoms are no part of
     the paper.
     """
-    aside = ("table", "images", "out", "preset", "seed", "tables", "figures", "steps", "cache", "workers", "threads")
+    aside = (
+        "table",
+        "images",
+        "out",
+        "preset",
+        "seed",
+        "tables",
+        "figures",
+        "steps",
+        "cache",
+        "workers",
+        "threads",
+        "mirror",
+    )
     return differing(settings, SimilaritySettings(), aside, ("phantom",))

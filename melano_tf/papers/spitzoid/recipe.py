@@ -60,7 +60,7 @@ def reproduce(settings: SpitzoidSettings, say: Callable[[str], None]) -> Path:
     needed = wanted_sources(settings, tables, figures)
     for which in needed:  # a file that cannot be had is better known now than after the tiling
         weights_file(which.backbone, initial_weights(settings, which))
-    threads = configure(settings.threads)
+    threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, "spitzoid", settings, threads, say) as run:
         run.note(differs=changes(settings))
         manifest = prepare_slides(run, settings, say)

@@ -37,7 +37,7 @@ def reproduce(settings: WeightingSettings, say: Say) -> Path:
     picked = check(settings, tables)
     drawn = "images" if not settings.table else None
     announce(ABOUT, drawn, settings, changes(settings), say)
-    threads = configure(settings.threads)
+    threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, "weighting", settings, threads, say) as run:
         run.note(differs=changes(settings))
         cohort = prepare_cohort(run, settings, say)

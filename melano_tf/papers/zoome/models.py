@@ -12,14 +12,15 @@ import pandas as pd
 
 from melano_tf.evaluation.holdout import HoldOut, inner_holdout
 from melano_tf.evaluation.thresholds import Decision, fit_decision
+from melano_tf.models.logits import logits_of
 from melano_tf.models.zoome import build_zoome
 from melano_tf.papers.zoome.cohort import CODE, Cohort
 from melano_tf.papers.zoome.metadata import GIVEN, Answers, answers, study
 from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.training.checkpoint import weights_sha256
-from melano_tf.training.loop import GradientStep, LoopSettings, train
-from melano_tf.training.losses import binary_focal
+from melano_tf.training.loop import GradientStep, LoopSettings, Watch, train
+from melano_tf.training.losses import binary_focal, prior_loss
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
@@ -165,7 +166,7 @@ def fit_network(
     """Build and train one network; a killed training goes on from its checkpoint in `scratch`."""
     chosen, training = settings.network, settings.training
     keras.utils.set_random_seed(seed)
-    devices = strategy()
+    devices = strategy(settings.mirror)
     with devices.scope() if devices else contextlib.nullcontext():
         model, report = build_zoome(
             which.backbone,
@@ -180,7 +181,7 @@ def fit_network(
             weights=which.weights,
             seed=seed,
         )
-        optimizer = make_optimizer(training.optimizer, training.learning_rate)
+        optimizer = make_optimizer(training.optimizer, training.learning_rate, epsilon=training.adam_epsilon)
     if report.tensors_loaded:
         run.say(f"{stem}: {report.tensors_loaded} tensors from {report.weights} ({report.kind})")
     batches = ImageBatches(
@@ -193,8 +194,12 @@ def fit_network(
         metadata=cohort.metadata[rows] if which.metadata else None,
         augment=settings.augment,
     )
-    step = GradientStep(model, optimizer, focal_loss(training.alpha, training.gamma), strategy=devices)
-    loop = LoopSettings(epochs=training.epochs)
+    step = GradientStep(logits_of(model), optimizer, focal_loss(training.alpha, training.gamma), strategy=devices)
+    shown = np.bincount(cohort.records["target"].to_numpy()[rows], minlength=2)
+    prior = prior_loss(
+        shown, loss=lambda y, z: binary_focal(y, z[:, 1] - z[:, 0], alpha=training.alpha, gamma=training.gamma)
+    )
+    loop = LoopSettings(epochs=training.epochs, watch=Watch(stem, prior, run.say))
     with bar_over_epochs(stem, training.epochs, batches.steps_per_epoch) as progress:
         history = train(step, batches, loop, scratch, model, optimizer, progress=progress)
     history.write(run.path("history", f"{stem}.csv"))
