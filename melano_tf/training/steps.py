@@ -15,7 +15,7 @@ import tensorflow as tf
 from melano_tf.errors import InputError, RunError
 
 Batch = Mapping[str, Any]
-LossFn = Callable[[Batch, Any], Any]
+LossFn = Callable[[Batch, Any], Any]  # (batch, outputs) -> (B,), or {term: (B,)} whose sum is the loss
 
 
 class TrainingError(RunError):
@@ -70,7 +70,8 @@ class GradientStep:
             classifier gives logits (`melano_tf.models.logits.logits_of`).
         optimizer: a Keras optimizer; built here if it is not yet.
         loss_fn: (batch, outputs) -> (B,) losses. Losses between samples (metric learning) and teachers
-            (distillation) fit in here: it sees the whole batch of its device.
+            (distillation) fit in here: it sees the whole batch of its device. A loss of several terms may be given as
+            {name: (B,)}: the loss is their sum, and each term's weighted mean is returned under its name, too.
         weights_fn: (losses (B,), batch, progress) -> (B,) weights that depend on the samples' losses: self-paced
             learning, online hard example mining. It sees the global batch and all its losses, whatever the devices.
         strategy: a `tf.distribute` strategy under whose scope model and optimizer were made, or None. The global
@@ -112,27 +113,30 @@ class GradientStep:
         self._function: Callable[..., dict[str, Any]] | None = None
 
     def __call__(self, batch: Batch, progress: Progress) -> Mapping[str, Any]:
-        """Update the model; returns loss and gradient_norm (float32 scalars) and loss_per_sample (B,) float32."""
+        """Update the model; returns loss, its terms, gradient_norm (float32 scalars), loss_per_sample (B,) float32."""
         if self._function is None:
             self._function = traced(self._global_step, [batch_signature(batch), batch_signature(progress)])
         return self._function(dict(batch), progress)
 
     def _global_step(self, batch: dict[str, Any], progress: Progress) -> dict[str, Any]:
         if self.strategy.num_replicas_in_sync == 1:
-            losses, loss, gradients = self._replica(batch, batch, progress)
+            losses, scalars, gradients = self._replica(batch, batch, progress)
         else:
-            losses, loss, gradients = self._distribute(batch, progress)
+            losses, scalars, gradients = self._distribute(batch, progress)
         self.optimizer.apply(gradients, self._trainable)
-        return {"loss": loss, "loss_per_sample": losses, "gradient_norm": tf.linalg.global_norm(gradients)}
+        return {**scalars, "loss_per_sample": losses, "gradient_norm": tf.linalg.global_norm(gradients)}
 
-    def _distribute(self, batch: dict[str, Any], progress: Progress) -> tuple[Any, Any, list[Any]]:
-        def on_replica() -> tuple[Any, Any, list[Any]]:
+    def _distribute(self, batch: dict[str, Any], progress: Progress) -> tuple[Any, dict[str, Any], list[Any]]:
+        def on_replica() -> tuple[Any, dict[str, Any], list[Any]]:
             return self._replica(self._part(batch), batch, progress)
 
-        losses, loss, gradients = self.strategy.run(on_replica)
+        losses, scalars, gradients = self.strategy.run(on_replica)
         losses = tf.concat(self.strategy.experimental_local_results(losses), axis=0)[: batch_size(batch)]
-        reduced = [self.strategy.reduce(tf.distribute.ReduceOp.SUM, g, axis=None) for g in gradients]
-        return losses, self.strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None), reduced
+
+        def total(value: Any) -> Any:
+            return self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+
+        return losses, {name: total(value) for name, value in scalars.items()}, [total(value) for value in gradients]
 
     def _part(self, batch: dict[str, Any]) -> dict[str, Any]:
         """This replica's samples of the global batch; all replicas get equally many."""
@@ -143,20 +147,27 @@ class GradientStep:
         with tf.device("CPU:0"):  # the whole batch does not have to visit every device; strings cannot
             return tf.nest.map_structure(lambda values: tf.gather(values, places), batch)
 
-    def _replica(self, part: dict[str, Any], batch: dict[str, Any], progress: Progress) -> tuple[Any, Any, list[Any]]:
-        """Losses (b,) of this replica's samples, its share of the global loss, and that share's gradients."""
+    def _replica(
+        self, part: dict[str, Any], batch: dict[str, Any], progress: Progress
+    ) -> tuple[Any, dict[str, Any], list[Any]]:
+        """Losses (b,) of this replica's samples, its shares of the global loss and its terms, the loss's gradients."""
         trainable = [variable.value for variable in self._trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trainable)
             outputs = self.model(part["x"], training=True)
-            losses = tf.cast(self.loss_fn(part, outputs), tf.float32)
+            found = self.loss_fn(part, outputs)
+            terms = dict(found) if isinstance(found, Mapping) else {}
+            terms = {name: tf.cast(term, tf.float32) for name, term in terms.items()}
+            losses = tf.add_n(list(terms.values())) if terms else tf.cast(found, tf.float32)
             losses.shape.assert_has_rank(1)
             weights = tf.stop_gradient(self._weights(losses, batch, progress))
-            loss = tf.reduce_sum(weights * losses) / tf.cast(batch_size(batch), tf.float32)
+            count = tf.cast(batch_size(batch), tf.float32)
+            loss = tf.reduce_sum(weights * losses) / count
             if self.model.losses:
                 loss += tf.add_n(self.model.losses) / self.strategy.num_replicas_in_sync
         gradients = tape.gradient(loss, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return losses, loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
+        shares = {name: tf.reduce_sum(weights * term) / count for name, term in terms.items()}
+        return losses, {"loss": loss, **shares}, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
     def _weights(self, losses: Any, batch: dict[str, Any], progress: Progress) -> Any:
         """The weights (b,) of this replica's samples, computed from the global batch."""

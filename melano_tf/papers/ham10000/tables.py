@@ -14,6 +14,7 @@ from melano_tf.papers.ham10000.settings import CLASSES, METRICS, STRATEGIES, Set
 from melano_tf.workspace import Run, Sidecar, atomic
 
 BASE = "CEL"
+NO_COLOUR = "Colours are as photographed: no colour constancy, which the paper's section 4.2 has."
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def write_tables(run: Run, settings: Settings) -> str:
             cells.append({"strategy": row.name, "split": row.split, "metric": metric, **numbers})
         by_class = class_metrics(targets, row.probabilities, CLASSES)
         recalls.append({"strategy": row.name, "split": row.split} | {k: by_class[k]["RE"] for k in CLASSES})
-    markdown = "\n".join(text) + "\n"
+    markdown = "\n".join(text) + f"\n\n{NO_COLOUR}\n"
     compared = differences(rows, settings.repeats, settings.seed)
     markdown += "\n" + difference_lines(compared)
     files = {

@@ -106,7 +106,8 @@ class TransferSettings:
     combinations: str = "all"
     """Layers transferred: of 1, 2, 3, 4, 1+2, 2+3, 3+4, 2+3+4, 1+2+3+4, separated by commas; or all."""
     weight: float = 1e3
-    """Weight of each layer's attention loss beside the cross-entropy (not given; our reading: 1e3)."""
+    """Weight of each layer's attention loss beside the cross-entropy (not given; our reading: the 1e3 of the reference
+    implementation, for maps of 7x7 and larger; on smaller ones it is multiplied by their area / 49)."""
     epochs: int = 100
     """Epochs of each student; the last one is judged (results: 100)."""
     batch: int = 64
@@ -168,8 +169,9 @@ class SimilaritySettings:
     training runs on one device."""
     store: ImageCacheSettings = field(default_factory=lambda: ImageCacheSettings(stored_px=224))
     """How images are kept decoded: the paper's first step (section "Pre-processing": 224 x 224)."""
-    augment: ImageAugmentSettings = field(default_factory=ImageAugmentSettings)
-    """Augmentation of training images (not given; our reading: that of the ZooME paper)."""
+    augment: ImageAugmentSettings = field(default_factory=lambda: ImageAugmentSettings(fill="reflect"))
+    """Augmentation of training images (not given; our reading: that of the ZooME paper, but filled by reflection: black
+    edges are what the third step removes)."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     """The networks."""
     cluster: ClusterSettings = field(default_factory=ClusterSettings)

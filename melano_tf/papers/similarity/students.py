@@ -37,7 +37,7 @@ from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
 
 KIND = "similarity"
 UNDECIDED = 0.5  # a sidecar has a threshold; the most probable of eight classes needs none
-LossFn = Callable[[Mapping[str, Any], Any], Any]
+LossFn = Callable[[Mapping[str, Any], Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def train_student(
     chosen = settings.transfer
     taught = {"teacher": teacher[0], "weight": chosen.weight} if which.layers else {}
     if which.layers and chosen.distillation and baseline is not None:
-        taught |= {"baseline": baseline.key, "distillation": [chosen.distillation, chosen.temperature]}
+        taught |= {"baseline": baseline.key, "distillation_loss": [chosen.distillation, chosen.temperature]}
     inputs = {
         "cohort": cohort.key,
         "edges": edges.key,
@@ -225,9 +225,10 @@ def load_frozen(path: Path) -> keras.Model:
 def also_distilled(loss_fn: LossFn, baseline: keras.Model, weight: float, temperature: float) -> LossFn:
     """A loss plus the distillation of a frozen classifier, given by its logits."""
 
-    def both(batch: Mapping[str, Any], outputs: Any) -> Any:
+    def both(batch: Mapping[str, Any], outputs: Any) -> dict[str, Any]:
         told = baseline(batch["x"], training=False)
-        return loss_fn(batch, outputs) + weight * distillation(outputs["output"], told, temperature)
+        softened = weight * distillation(outputs["output"], told, temperature)
+        return {**loss_fn(batch, outputs), "distillation_loss": softened}
 
     return both
 

@@ -78,7 +78,7 @@ class Cell:
             curriculum=curriculum_name or "none",  # type: ignore[arg-type]
             gamma=gamma if self.loss == "fl" else 0.0,
             full_from=settings.rules.full_from,
-            rescale=settings.rules.rescale,
+            scale=settings.rules.scale,
         )
 
 

@@ -32,7 +32,8 @@ class ImageStoreSettings:
     max_pixels: int = 50_000_000
     """Files of more pixels than this are refused before decoding."""
     colour: Literal["shades_of_gray", "grey_world", "max_rgb", "none"] = "shades_of_gray"
-    """Colour normalisation, before anything else (section 4.2: that of reference 1; our reading: Shades of Gray)."""
+    """Colour normalisation, of the resized pixels and before any augmentation (section 4.2: that of reference 1, before
+    or after resizing not given; our reading: Shades of Gray, after)."""
     minkowski: float = 6.0
     """p of Shades of Gray (not given; our reading: 6)."""
     mask_saturated: bool = False
@@ -149,8 +150,10 @@ class WeightingRules:
 
     full_from: float = 0.5
     """Share of the epochs from which on SPL and OHEM use every sample (section 3.3: the second half)."""
-    rescale: bool = False
-    """Rescale CB and ES weights to a mean of 1 over the training images (not in the paper)."""
+    scale: Literal["cui", "as_printed", "mean_one"] = "cui"
+    """Scale of CB and ES weights. cui: ES sums to the number of classes as in Cui et al., whom section 3.2 follows (as
+    printed, SGD hardly trains), and CB is as printed; as_printed: equations 7 and 8 as they stand; mean_one: both
+    rescaled to mean 1 over the training images."""
 
 
 @dataclass(frozen=True)
