@@ -90,6 +90,7 @@ threads = configure(given.threads)
 # %%
 with Run(given.out, "weighting-ham10000", settings, threads, say) as run:
     cohort = read_cohort(run, settings)
+    run.stands_on(cohort.key)
     for part in given.parts.split(","):
         began = time.monotonic()
         if part == "best":  # the best cell on the first split

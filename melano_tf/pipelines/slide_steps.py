@@ -8,7 +8,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from melano_tf.errors import InputError
-from melano_tf.pipelines.store import Grid, StoreSettings, write_cohort
+from melano_tf.pipelines.records import slide_files
+from melano_tf.pipelines.store import COHORT_TABLES, Grid, StoreSettings, write_cohort
 from melano_tf.workspace import Run, digest, plain
 
 Say = Callable[[str], None]
@@ -53,7 +54,8 @@ def cut_slides(
     def work(_: Path) -> list[Path]:
         with tqdm(total=len(manifest), desc="cutting tiles", unit="slide", leave=False) as bar:
             write_cohort(manifest, grid, store, folder, workers=workers, progress=_shown_on(bar))
-        return sorted(path for path in folder.iterdir() if path.suffix in (".tfrecord", ".parquet", ".csv"))
+        files = [path for slide_id in manifest["slide_id"] for path in slide_files(folder, slide_id)[:2]]
+        return [path for path in (*files, *(folder / name for name in COHORT_TABLES)) if path.is_file()]
 
     key = run.step("tiles", {"slides": rows, "grid": plain(grid), "store": plain(store)}, work)
     tiles = pd.read_parquet(folder / "tiles.parquet")

@@ -9,6 +9,7 @@ import json
 import pkgutil
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,8 +85,9 @@ def export_model(
     limits = limits or Limits(max_pixels=int(sidecar.preprocessing["store"].get("max_pixels", Limits.max_pixels)))
     graph, networks, others = make_graph(model, sidecar, limits, portable)
     card = make_card(model, sidecar, others, folder, limits)
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent))
+    temporary.chmod(0o755)
     try:
         endpoints = graph.endpoints() | {"card": card_endpoint(card)}
         write_archive(temporary, networks, endpoints)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from melano_tf.errors import InputError
 from melano_tf.evaluation.metrics import format_value
+from melano_tf.papers.checks import check_folders, check_manifest
 from melano_tf.papers.multimag.cohort import Cohort, cut_tiles, prepare_slides
 from melano_tf.papers.multimag.figures import draw_explained, draw_samples
 from melano_tf.papers.multimag.maps import measure_maps
@@ -34,6 +35,8 @@ def reproduce(settings: MultimagSettings, say: Say) -> Path:
     """
     tables, figures, steps = settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps()
     settings.check()
+    check_folders(settings)
+    check_manifest(settings, "multimag")
     drawn = "slides" if settings.slides is None else None
     announce(ABOUT, drawn, settings, changes(settings), say)
     threads = configure(settings.threads)
@@ -43,6 +46,7 @@ def reproduce(settings: MultimagSettings, say: Say) -> Path:
         if steps == ("slides",):
             return told(run, say, [])
         cohort = cut_tiles(run, settings, manifest, say)
+        run.stands_on(cohort.key)
         explains = ("figures" in steps and 2 in figures) or "faithfulness" in steps
         results, left_out = {}, {}
         if set(steps) & {"train", "tables", "faithfulness", "figures"}:

@@ -1,6 +1,5 @@
 """One training of the grid: its sample weights, its learning rate, and the images that it is judged on."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,11 +110,7 @@ def train_cell(
         history = fit(settings, cohort, trainer, cell, chosen, division.train, scratch, start, settings.log_weights)
         history.write(history_path)
         run.keep_logs(scratch, cell.name)
-        logged = weight_log(run.folder, cell.name)
-        shutil.rmtree(logged, ignore_errors=True)
-        if (scratch / "weights").is_dir():
-            logged.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(scratch / "weights", logged)
+        run.keep(scratch / "weights", weight_log(run.folder, cell.name))
         with atomic(table) as temporary:
             judge(settings, cohort, trainer, division.judge).to_parquet(temporary)
         with atomic(model_path) as temporary:
@@ -198,10 +193,9 @@ def warm_start(
                 *(trainer.gradient_step, weighted, LoopSettings(epochs), scratch, trainer.training, trainer.optimizer),
                 progress=progress,
             )
-        history.write(run.path("history", f"warm-{name}.csv"))
         with atomic(path) as temporary:
             np.savez(temporary, *trainer.training.get_weights())
-        return [path]
+        return [path, history.write(run.path("history", f"warm-{name}.csv"))]
 
     inputs = inputs_of(settings, cohort, plain_cell, 1.0)
     used = {key: inputs[key] for key in ("network", "taxonomy", "augment", "seed", "warm")}

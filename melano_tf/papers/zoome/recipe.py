@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from melano_tf.evaluation.metrics import format_value, mean_std
+from melano_tf.papers.checks import check_folders
 from melano_tf.papers.terminal import announce, finish
 from melano_tf.papers.zoome.cohort import Cohort, prepare_cohort
 from melano_tf.papers.zoome.figures import draw_figures
@@ -30,12 +31,14 @@ def reproduce(settings: ZoomeSettings, say: Callable[[str], None]) -> Path:
         InputError: a setting or an input file is wrong.
     """
     tables, figures, steps = settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps()
+    check_folders(settings)
     drawn = "images" if not settings.table else None
     announce(ABOUT, drawn, settings, changes(settings), say)
     threads = configure(settings.threads)
     with Run(settings.out, "zoome", settings, threads, say) as run:
         run.note(differs=changes(settings))
         cohort = prepare_cohort(run, settings, say)
+        run.stands_on(cohort.key)
         if steps == ("images",):
             return told(run, settings, say, cohort.unit, {}, [])
         rows = wanted_networks(settings, tables)
