@@ -434,6 +434,26 @@ class Run:
         self.repeated.append(name)
         return key
 
+    def restate(self, name: str, model: Path, change: Callable[[Sidecar], Sidecar]) -> None:
+        """Let a trained model's sidecar say what the training does not depend on (a threshold): nothing is repeated.
+
+        Args:
+            name: of the step that trained the model.
+            model: the model's file.
+            change: the sidecar as it is to be, from the one that stands there.
+        """
+        card = Sidecar.read(model)
+        wanted = change(card)
+        if plain(wanted) == plain(card):
+            return
+        path, state_path = wanted.write(model), self.folder / "steps" / f"{name}.json"
+        state = read_json(state_path)
+        state["outputs"][str(path.relative_to(self.folder))] = {
+            "bytes": path.stat().st_size,
+            "sha256": file_sha256(path),
+        }
+        write_json(state_path, state)
+
     @staticmethod
     def key(name: str, inputs: Mapping[str, Any]) -> str:
         """The key under which `step` finishes a step with these inputs."""

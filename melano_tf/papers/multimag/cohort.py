@@ -65,6 +65,17 @@ def cut_tiles(run: Run, settings: MultimagSettings, manifest: pd.DataFrame, say:
     return divide(run, settings, manifest, tiles, outcomes, key, say)
 
 
+def split_slides(settings: MultimagSettings, manifest: pd.DataFrame) -> Split:
+    """The patients of slides in three parts."""
+    return split_parts(
+        manifest["patient_id"].tolist(),
+        manifest["label"].tolist(),
+        test_share=settings.split.test_share,
+        validation_share=settings.split.validation_share,
+        seed=seed_for(settings.seed, "split"),
+    )
+
+
 def divide(
     run: Run,
     settings: MultimagSettings,
@@ -76,13 +87,7 @@ def divide(
 ) -> Cohort:
     """Divide the patients whose slides brought tiles; no patient and no slide file stands on two sides."""
     manifest = manifest[manifest["slide_id"].isin(tiles["slide_id"].unique())].reset_index(drop=True)
-    split = split_parts(
-        manifest["patient_id"].tolist(),
-        manifest["label"].tolist(),
-        test_share=settings.split.test_share,
-        validation_share=settings.split.validation_share,
-        seed=seed_for(settings.seed, "split"),
-    )
+    split = split_slides(settings, manifest)
     assert_no_leaks(split, manifest, same_file_groups(manifest))
     part = {
         patient: name for name, members in zip(PARTS, (*split.folds, split.test), strict=True) for patient in members

@@ -10,6 +10,7 @@ import pandas as pd
 
 from melano_tf.evaluation.holdout import inner_holdout
 from melano_tf.evaluation.multiclass import multiclass_metrics
+from melano_tf.papers.checks import weights_key
 from melano_tf.papers.weighting.cohort import Cohort, cache_settings
 from melano_tf.papers.weighting.grid import Cell, Trainer, Trainers, weight_log
 from melano_tf.papers.weighting.settings import GAMMAS, WeightingSettings
@@ -66,7 +67,8 @@ def step_name(cell: Cell) -> str:
 
 def inputs_of(settings: WeightingSettings, cohort: Cohort, cell: Cell, gamma: float) -> dict[str, Any]:
     """All that a training's result depends on."""
-    chosen, division = plain(settings.network), cohort.divisions[cell.split - 1]
+    network, division = settings.network, cohort.divisions[cell.split - 1]
+    chosen = {**plain(network), "weights": weights_key(network.backbone, network.weights)}
     if cell.network == "flat":
         chosen = {name: value for name, value in chosen.items() if name not in ("lstm_units", "embedding")}
     training = settings.training
