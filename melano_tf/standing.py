@@ -39,7 +39,7 @@ class Standing:
         return [path for path in paths if self.holds(path)]
 
     def older(self) -> list[str]:
-        """Files where results lie that do not belong to the present plan, by their paths in the folder; tables first."""
+        """Files where results lie that do not belong to the present plan, by their paths there; tables first."""
         files = (path for name in SHOWN for path in sorted((self.folder / name).rglob("*")))
         left = [path for path in files if path.is_file() and path.name[0] != "." and not self.holds(path)]
         return [str(path.relative_to(self.folder)) for path in left]
