@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from melano_tf.evaluation.holdout import HoldOut, inner_holdout
 from melano_tf.evaluation.thresholds import Decision, fit_decision
 from melano_tf.models.logits import logits_of
 from melano_tf.models.zoome import build_zoome
+from melano_tf.papers.checks import weights_key
 from melano_tf.papers.zoome.cohort import CODE, Cohort
 from melano_tf.papers.zoome.metadata import GIVEN, Answers, answers, study
 from melano_tf.papers.zoome.settings import ZoomeSettings
@@ -114,6 +115,13 @@ def train_network(run: Run, settings: ZoomeSettings, cohort: Cohort, which: Netw
     def work(scratch: Path) -> list[Path]:
         held = hold_out.mask(cohort.records["group"].to_numpy()[rows].tolist())
         model = fit_network(run, settings, cohort, which, rows[~held], seed_for(settings.seed, name), scratch, stem)
+        with atomic(model_path) as temporary:
+            model.save(temporary)
+        return [model_path, run.folder / "history" / f"{stem}.csv"]
+
+    def judging(_: Path) -> list[Path]:
+        model = keras.saving.load_model(model_path)
+        held = hold_out.mask(cohort.records["group"].to_numpy()[rows].tolist())
         decision = decide(settings, cohort, model, which, rows[held], hold_out)
         judged = cohort.places("judge", fold)
         found, values = judge(settings, cohort, model, which, judged, decision, seed_for(settings.seed, "permute"))
@@ -121,25 +129,30 @@ def train_network(run: Run, settings: ZoomeSettings, cohort: Cohort, which: Netw
             found.to_parquet(temporary)
         with atomic(values_path) as temporary:
             values.to_csv(temporary, index=False)
-        with atomic(model_path) as temporary:
-            model.save(temporary)
         sidecar = network_sidecar(run, settings, cohort, which, fold, decision, weights_sha256(model)).write(model_path)
-        return [model_path, sidecar, table, values_path, run.folder / "history" / f"{stem}.csv"]
+        return [sidecar, table, values_path]
 
     inputs = {
         "cohort": cohort.key,
         "fold": fold,
-        "network": which,
+        "network": replace(which, weights=""),
+        "weights": weights_key(which.backbone, which.weights),
         "layers": {name: getattr(settings.network, name) for name in ("input_px", "zoom", "ratio", "gate")}
         | ({"metadata_units": settings.network.metadata_units} if which.metadata else {}),
         "training": settings.training,
         "augment": settings.augment,
-        "decision": settings.decision,
         "hold_out": settings.folds.hold_out,
-        "permutations": settings.evaluation.permutations if which.metadata else 0,
         "seed": settings.seed,
     }
-    key = run.step(name, {key: plain(value) for key, value in inputs.items()}, work)
+    trained = run.step(name, {key: plain(value) for key, value in inputs.items()}, work)
+    asked = {
+        "model": trained,
+        "decision": settings.decision,
+        "permutations": settings.evaluation.permutations if which.metadata else 0,
+        "batch": settings.training.batch,
+    }
+    # A step of its own: how a decision is made, and what the network is asked, trains nothing again.
+    key = run.step(f"judge/{stem}", {key: plain(value) for key, value in asked.items()}, judging)
     sidecar = Sidecar.read(model_path)
     decision = Decision.from_sidecar(sidecar.threshold, sidecar.threshold_from, sidecar.calibration)
     return Trained(key, model_path, decision, pd.read_parquet(table), pd.read_csv(values_path, dtype={"value": str}))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from melano_tf.evaluation.metrics import format_value, mean_std
+from melano_tf.papers.checks import check_folders, check_weights, given_weights
 from melano_tf.papers.terminal import announce, finish
 from melano_tf.papers.zoome.cohort import Cohort, prepare_cohort
 from melano_tf.papers.zoome.figures import draw_figures
@@ -30,15 +31,21 @@ def reproduce(settings: ZoomeSettings, say: Callable[[str], None]) -> Path:
         InputError: a setting or an input file is wrong.
     """
     tables, figures, steps = settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps()
+    check_folders(settings)
+    rows = wanted_networks(settings, tables)
+    networks = [which for table in rows.values() for which in table.values()] + [proposed(settings)] * (
+        "model" in steps
+    )
+    check_weights((one.backbone, one.weights) for one in networks if steps != ("images",))
     drawn = "images" if not settings.table else None
     announce(ABOUT, drawn, settings, changes(settings), say)
     threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, "zoome", settings, threads, say) as run:
         run.note(differs=changes(settings))
         cohort = prepare_cohort(run, settings, say)
+        run.stands_on(cohort.key, *given_weights(settings))
         if steps == ("images",):
             return told(run, settings, say, cohort.unit, {}, [])
-        rows = wanted_networks(settings, tables)
         results: Results = {}
         if set(steps) & {"train", "tables", "figures"}:
             train_folds(run, settings, cohort, rows, results)
