@@ -17,8 +17,9 @@ from melano_tf.evaluation.calibration import RESOLUTION, Calibration
 from melano_tf.models.colour import ColourNormalisation
 from melano_tf.models.metadata import UNKNOWN, MetadataCode
 from melano_tf.pipelines.image_batches import seen
-from melano_tf.pipelines.images import SHRINKS
-from melano_tf.serving.checks import judge_image, refuse_count, refuse_images, refuse_metadata
+from melano_tf.pipelines.images import SHRINKS, decode_jpeg
+from melano_tf.serving.checks import EARLY, GOOD, Judged, judge_image, refuse_count, refuse_images, refuse_metadata
+from melano_tf.serving.jpeg_graph import corner_is_grey, with_filler
 from melano_tf.workspace import Sidecar, plain
 
 OLDEST = 120.0  # years, as the tables of the data sets allow
@@ -89,40 +90,53 @@ def decode_images(
     judged = tf.map_fn(
         lambda content: judge_image(content, limits.max_pixels, limits.max_bytes),
         contents,
-        fn_output_signature=(tf.TensorSpec([], tf.int32),) * 4,
+        fn_output_signature=Judged(*(tf.TensorSpec([], tf.int32),) * 5, tf.TensorSpec([], tf.bool)),
         parallel_iterations=AT_ONCE,
     )
-    with tf.control_dependencies([refuse_images(judged[0], limits.max_pixels, limits.max_bytes)]):
-        contents, heights, widths, kinds = (tf.identity(part) for part in (contents, *judged[1:]))
+    with tf.control_dependencies([refuse_images(judged.code, limits.max_pixels, limits.max_bytes)]):
+        contents = tf.identity(contents)
+    heights, widths, kinds = judged.height, judged.width, judged.kind
     ratios = (1, *SHRINKS) if shrink else (1,)
     shorter = tf.minimum(heights, widths)
     branch = tf.where(tf.equal(kinds, 1), 0, len(ratios) - 2 + kinds)
     for place, ratio in reversed(list(enumerate(ratios[1:], start=1))):
         branch = tf.where(tf.equal(kinds, 1) & (shorter // ratio >= 2 * size), place, branch)
-    pixels = tf.map_fn(
-        lambda one: _decode(one[0], one[1], ratios, size, crop),
-        (contents, branch),
-        fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
+    pixels, whole = tf.map_fn(
+        lambda one: _decode(one[0], one[1], one[2], one[3], ratios, size, crop),
+        (contents, branch, judged.end, judged.doubtful),
+        fn_output_signature=(tf.TensorSpec([size, size, 3], tf.uint8), tf.TensorSpec([], tf.bool)),
         parallel_iterations=AT_ONCE,
     )
+    codes = tf.where(whole, GOOD, EARLY)
+    with tf.control_dependencies([refuse_images(codes, limits.max_pixels, limits.max_bytes)]):
+        pixels = tf.identity(pixels)
     aspects = tf.cast(tf.cast(widths, tf.float64) / tf.cast(heights, tf.float64), tf.float32)
     return pixels, tf.ones_like(aspects) if crop == "centre" else aspects
 
 
-def _decode(content: Any, branch: Any, ratios: Sequence[int], size: int, crop: str) -> Any:
-    """One image. Branches: a JPEG at each of the ratios, a PNG, a PNG of 16-bit greys."""
+def _decode(
+    content: Any, branch: Any, end: Any, doubtful: Any, ratios: Sequence[int], size: int, crop: str
+) -> tuple[Any, Any]:
+    """One image, and whether its data last to its end. Branches: a JPEG at each of the ratios, a PNG, a PNG of 16-bit
+    greys."""
 
     def jpeg(ratio: int) -> Any:
-        return lambda: tf.io.decode_jpeg(content, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+        def decoded() -> tuple[Any, Any]:
+            image = decode_jpeg(content, ratio)
+            again = lambda: tf.reduce_all(tf.equal(decode_jpeg(with_filler(content, end), ratio), image))  # noqa: E731
+            return image, tf.cond(doubtful | corner_is_grey(image), again, lambda: True)
 
-    def grey16() -> Any:
+        return decoded
+
+    def grey16() -> tuple[Any, Any]:
         # Scaled to 8 bits by rounding, as the training's reader does; TensorFlow would cut the lower ones off.
         grey = tf.cast(tf.io.decode_png(content, channels=1, dtype=tf.uint16), tf.float64)
-        return tf.tile(tf.cast(tf.round(grey / 257.0), tf.uint8), [1, 1, 3])
+        return tf.tile(tf.cast(tf.round(grey / 257.0), tf.uint8), [1, 1, 3]), True
 
-    decoders = [jpeg(ratio) for ratio in ratios] + [lambda: tf.io.decode_png(content, channels=3), grey16]
-    image = tf.ensure_shape(tf.switch_case(branch, decoders), [None, None, 3])[None]
-    return resized(centre_square(image) if crop == "centre" else image, size)[0]
+    decoders = [jpeg(ratio) for ratio in ratios] + [lambda: (tf.io.decode_png(content, channels=3), True), grey16]
+    image, whole = tf.switch_case(branch, decoders)
+    image = tf.ensure_shape(image, [None, None, 3])[None]
+    return resized(centre_square(image) if crop == "centre" else image, size)[0], whole
 
 
 def colour_layer(store: Mapping[str, Any]) -> Any:
