@@ -59,4 +59,6 @@ def _words(record: dict[str, Any]) -> str:
         return f"unreadable ({record['unreadable']})"
     ordered = sorted(record["probabilities"].items(), key=lambda pair: -pair[1])
     next_ones = ", ".join(f"{name} {p:.3f}" for name, p in ordered[1:3])
-    return f"{record['decision']} {ordered[0][1]:.3f} (then {next_ones})"
+    return f"{record['decision']} {ordered[0][1]:.3f} (then {next_ones})" + f"; {record['remark']}" * bool(
+        record["remark"]
+    )

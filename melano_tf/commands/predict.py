@@ -81,20 +81,7 @@ def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
     configure(settings.threads)
     opened = open_model(settings)
     sidecar = opened.sidecar
-    kinds = {
-        "spitzoid-target": (predict_slide, IMAGE_OPTIONS),
-        "multimag": (predict_magnified, IMAGE_OPTIONS),
-        "zoome": (predict_images, SLIDE_OPTIONS),
-        "weighting": (predict_several_classes, SLIDE_OPTIONS + IMAGE_OPTIONS),
-        "similarity": (predict_several_classes, SLIDE_OPTIONS + IMAGE_OPTIONS),
-    }
-    if sidecar.kind not in kinds:
-        raise InputError(
-            f"{settings.model}: a model of kind {sidecar.kind!r}; a slide is judged by a spitzoid-target model "
-            "(models/target.keras of a spitzoid run) or a multimag model, an image by a zoome model "
-            "(models/zoome.keras of a zoome run) or a model of a weighting or similarity run"
-        )
-    answer, foreign = kinds[sidecar.kind]
+    answer, foreign = ANSWERS[sidecar.kind]
     for name in foreign:
         if getattr(settings, name) is not None:
             raise InputError(f"--{name.replace('_', '-')}: does not belong to a model of kind {sidecar.kind!r}")
@@ -206,7 +193,9 @@ def _words(record: dict[str, Any], sidecar: Sidecar) -> str:
     positive = sidecar.classes[1]
     p = (record["calibrated_probabilities"] or record["probabilities"])[positive]
     how = " (calibrated)" if record["calibrated_probabilities"] else ""
-    return f"{positive} {p:.3f}{how}, decision {record['decision']} at {sidecar.threshold:.3g}"
+    return f"{positive} {p:.3f}{how}, decision {record['decision']} at {sidecar.threshold:.3g}" + (
+        f"; {record['remark']}" * bool(record["remark"])
+    )
 
 
 def _write_rows(path: Path, records: list[dict[str, Any]], positive: str) -> None:
@@ -221,6 +210,16 @@ def _write_rows(path: Path, records: list[dict[str, Any]], positive: str) -> Non
         row["calibrated_probability"] = (record["calibrated_probabilities"] or {}).get(positive)
         row["probability_without_metadata"] = evidence.get("probability_without_metadata")
         row |= {"threshold": record["threshold"], "decision": record["decision"]}
-        rows.append({**row, "unreadable": record.get("unreadable")})
+        rows.append({**row, "unreadable": record.get("unreadable"), "remark": record["remark"]})
     with atomic(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
+
+
+# By the kinds that `serving.kinds` knows: who answers, and which options are of no use to it.
+ANSWERS: dict[str, tuple[Callable[[PredictSettings, Opened, Callable[[str], None]], Path], tuple[str, ...]]] = {
+    "spitzoid-target": (predict_slide, IMAGE_OPTIONS),
+    "multimag": (predict_magnified, IMAGE_OPTIONS),
+    "zoome": (predict_images, SLIDE_OPTIONS),
+    "weighting": (predict_several_classes, SLIDE_OPTIONS + IMAGE_OPTIONS),
+    "similarity": (predict_several_classes, SLIDE_OPTIONS + IMAGE_OPTIONS),
+}

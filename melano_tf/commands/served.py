@@ -42,12 +42,14 @@ def open_model(settings: "PredictSettings") -> Opened:
     """Find the model: a file of a run, an exported folder, or a name on a server.
 
     Raises:
-        InputError: there is no such model, or no such server.
+        InputError: there is no such model, or no such server; or the model is of a kind that answers nothing.
     """
+    from melano_tf.serving.kinds import checked_kind
     from melano_tf.serving.measured import measured_numbers
 
     if settings.server is None and not settings.model.is_dir():
         sidecar = Sidecar.read(settings.model)
+        checked_kind(sidecar, settings.model)
         return Opened(sidecar, measured_numbers(settings.model, sidecar))
     from melano_tf.serving.client import Client, ClientSettings, FolderTransport, Transport, find_transport
     from melano_tf.serving.export import read_card

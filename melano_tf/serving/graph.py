@@ -20,10 +20,10 @@ from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.images import SHRINKS, decode_jpeg
 from melano_tf.serving.checks import EARLY, GOOD, Judged, judge_image, refuse_count, refuse_images, refuse_metadata
 from melano_tf.serving.jpeg_graph import corner_is_grey, with_filler
+from melano_tf.serving.remarks import remarks_on
 from melano_tf.workspace import Sidecar, plain
 
 OLDEST = 120.0  # years, as the tables of the data sets allow
-EMBEDDING = "-embedding"  # how the kinds of networks end that give no probabilities
 UNDECIDED = "undecided"  # where two classes are the most probable
 AT_ONCE = 2  # images decoded at the same time: bounds the memory
 
@@ -159,7 +159,7 @@ class ImageNetwork:
 
     Args:
         network: takes {"image": float32 (B, px, px, 3)}, with "metadata" (B, M) where the sidecar has a code for it;
-            gives (B, 1), the probability of the second of two classes, or (B, C); an embedding where the kind says so.
+            gives (B, 1), the probability of the second of two classes, or (B, C).
         sidecar: of the network.
         limits: of requests.
     """
@@ -230,13 +230,14 @@ class ImageNetwork:
     def _answers(self, pixels: Any, aspects: Any, told: tuple[Any, Any, Any] | None) -> dict[str, Any]:
         if self.colour is not None:
             pixels = self.colour(pixels)
+        remarks = remarks_on(tf.ensure_shape(pixels, [None, self.store["stored_px"], self.store["stored_px"], 3]))
         # The layer that squeezes, turns and crops in training; here it resamples the whole picture, upright.
         px = self.sidecar.input_px
         inputs = {"image": tf.ensure_shape(tf.cast(seen(pixels, aspects, px), tf.float32), [None, px, px, 3])}
         if told is not None and self.code is not None:
             inputs["metadata"] = encode_metadata(*told, self.code)
         outputs = self.forward(inputs)
-        return {"embedding": outputs} if self.sidecar.kind.endswith(EMBEDDING) else answers(outputs, self.sidecar)
+        return answers(outputs, self.sidecar) | {"remark": remarks}
 
 
 def checked_metadata(told: tuple[Any, Any, Any], code: MetadataCode | None) -> tuple[Any, Any, Any]:
