@@ -17,6 +17,7 @@ from melano_tf.commands.served import (
     predict_slides,
     shown_progress,
     threshold_words,
+    with_bad_rows,
 )
 from melano_tf.errors import InputError
 from melano_tf.workspace import Sidecar, atomic, write_json
@@ -141,12 +142,12 @@ def predict_slide(settings: PredictSettings, opened: Opened, say: Callable[[str]
 
 def predict_images(settings: PredictSettings, opened: Opened, say: Callable[[str], None]) -> Path:
     """Write predictions.csv, and prediction.json of one image or predictions.json (a list) of a folder's."""
-    from melano_tf.serving.image import Patient, answer_record, find_inputs, read_metadata
+    from melano_tf.serving.image import ImageAnswer, Patient, answer_record, find_inputs, read_metadata
     from melano_tf.serving.image import predict_images as judge_images
     from melano_tf.serving.remote import ask_images
 
     sidecar, listed = opened.sidecar, settings.input.suffix.lower() == TABLE
-    images, known = listed_images(settings.input) if listed else (find_inputs(settings.input), {})
+    images, known, bad = listed_images(settings.input) if listed else (find_inputs(settings.input), {}, {})
     default = Patient.of(settings.age, settings.sex, settings.site)
     patients = {path.stem: default for path in images} | known
     if settings.metadata is not None:
@@ -165,6 +166,8 @@ def predict_images(settings: PredictSettings, opened: Opened, say: Callable[[str
             answers = ask_images(opened.client, sidecar, images, patients)
         else:
             answers = judge_images(settings.model, sidecar, images, patients)
+    nothing = (None, None, Patient())
+    answers = with_bad_rows(answers, {place: ImageAnswer(path, *nothing, why) for place, (path, why) in bad.items()})
     records = [answer_record(answer, sidecar, settings.model) | {"measured": opened.measured} for answer in answers]
     single = settings.input.is_file() and not listed
     json_path = settings.out / ("prediction.json" if single else "predictions.json")
