@@ -18,10 +18,10 @@ from melano_tf.papers.notebook import say
 from melano_tf.pipelines.features import FLIPS, FeatureBatches, FeatureCache, cache_features, predict_features
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.inference import predict
-from melano_tf.training.loop import GradientStep, LoopSettings, train
+from melano_tf.training.loop import GradientStep, LoopSettings, Watch, train
 from melano_tf.training.optimizers import make_optimizer, step_schedule
 from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.weights import StrategyBatches, curriculum, focal_loss
+from melano_tf.training.weights import StrategyBatches, curriculum, focal_loss, strategy_prior
 from melano_tf.workspace import Run, seed_for
 
 
@@ -67,7 +67,8 @@ def train_strategy(run: Run, settings: Settings, cohort: Cohort, cache: FeatureC
         rate = step_schedule(settings.learning_rate, settings.epochs * batches.steps_per_epoch)
         optimizer = make_optimizer("adam", rate)
         step = GradientStep(logits_of(rest), optimizer, focal_loss, weights_fn=curriculum)
-        loop = LoopSettings(epochs=settings.epochs)
+        prior = strategy_prior(STRATEGIES[name], cohort.counts(rows))
+        loop = LoopSettings(settings.epochs, watch=Watch(stem, prior, say))
         with bar_over_epochs(stem, settings.epochs, batches.steps_per_epoch) as progress:
             history = train(step, weighted, loop, scratch, rest, optimizer, progress=progress)
         history.write(run.path("history", f"{stem}.csv"))
