@@ -62,6 +62,7 @@ setup(
     extras_require={
         "serving": SERVING,
         "test": TEST,
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.30,<2"],
         "dev": [
             *TEST,
             "ruff>=0.15,<0.18",

@@ -6,8 +6,7 @@
 # One model a magnification (4x, 10x, 20x, 40x) and network.
 #
 # Published: ResNet50 at 40x is best, F1 0.93, sensitivity 0.92, specificity 0.97, AUC 0.99; our text has lost the other
-# cells (all cells: `data_specs/published/multimag.csv`). Measured with this project: see the README's section on
-# measured numbers.
+# cells (all cells: `data_specs/published/multimag.csv`). Measured with this project: see docs/papers/multimag.md.
 #
 # Command of the same: `python -m melano_tf.run multimag --tables 1 --steps tables --out runs/multimag`
 #

@@ -6,7 +6,7 @@
 # Tiles of the four magnifications pooled, melanoma against nevi.
 #
 # Published: ResNet50 F1 0.89, AUC 0.98; Vgg19 F1 0.80, AUC 0.95 (all cells: `data_specs/published/multimag.csv`).
-# Measured with this project: see the README's section on measured numbers.
+# Measured with this project: see docs/papers/multimag.md.
 #
 # Command of the same: `python -m melano_tf.run multimag --tables 2 --steps tables --out runs/multimag`
 #

@@ -6,7 +6,7 @@
 # Melanoma against intradermal, compound and junctional nevi, each alone, at 40x.
 #
 # Published: hardest MM against IN (Vgg19, F1 0.89), easiest MM against JN (ResNet50, F1 0.98) (all cells:
-# `data_specs/published/multimag.csv`). Measured with this project: see the README's section on measured numbers.
+# `data_specs/published/multimag.csv`). Measured with this project: see docs/papers/multimag.md.
 #
 # Command of the same: `python -m melano_tf.run multimag --tables 3 --steps tables --out runs/multimag`
 #

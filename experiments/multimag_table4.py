@@ -6,7 +6,7 @@
 # One softmax over intradermal, compound and junctional nevi at 40x, each class against the other two.
 #
 # Published: ResNet50 F1 0.90 (IN), 0.89 (CN), 0.95 (JN) (all cells: `data_specs/published/multimag.csv`). Measured with
-# this project: see the README's section on measured numbers.
+# this project: see docs/papers/multimag.md.
 #
 # Command of the same: `python -m melano_tf.run multimag --tables 4 --steps tables --out runs/multimag`
 #

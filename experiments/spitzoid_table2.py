@@ -6,7 +6,7 @@
 # validation cohorts.
 #
 # Published: SeaNet (with VGG16) is best, ACC 0.9031 ± 0.0262, F1S 0.8654 ± 0.0805 (all 28 cells:
-# `data_specs/published/spitzoid.csv`). Measured with this project: see the README's section on measured numbers.
+# `data_specs/published/spitzoid.csv`). Measured with this project: see docs/papers/spitzoid.md.
 #
 # Command of the same: `python -m melano_tf.run spitzoid --tables 2 --figures none --out runs/spitzoid`
 #

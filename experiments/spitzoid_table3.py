@@ -6,7 +6,7 @@
 # mean ± std over four validation cohorts.
 #
 # Published: SeaNet+GMP is preferred, F1S 0.8708 ± 0.0541, printed "AUC" 0.8935 (its ± 0.2490 and the MLP's SN ± 0.3000
-# are suspect). Measured with this project: see the README's section on measured numbers.
+# are suspect). Measured with this project: see docs/papers/spitzoid.md.
 #
 # Command of the same: `python -m melano_tf.run spitzoid --tables 3 --figures none --out runs/spitzoid`
 

@@ -5,8 +5,8 @@
 # section 5.3 A. The target model with batch global max pooling (BGMP), average pooling (BGAP) and the
 # attention summary (BGAS, equation 2); biopsies, mean ± std over four validation cohorts.
 #
-# Published: BGAS is best, ACC 0.8229 ± 0.0262 (BGMP's SPC ± 0.3953 is suspect). Measured with this project: see the
-# README's section on measured numbers.
+# Published: BGAS is best, ACC 0.8229 ± 0.0262 (BGMP's SPC ± 0.3953 is suspect). Measured with this project: see
+# docs/papers/spitzoid.md.
 #
 # Command of the same: `python -m melano_tf.run spitzoid --tables 4 --figures none --out runs/spitzoid`
 

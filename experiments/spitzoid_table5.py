@@ -7,7 +7,7 @@
 #
 # Published: source ACC 0.9231, target ACC 0.80, one value each and without intervals. With about 15 test biopsies an
 # accuracy of 0.80 has a 95 % interval of roughly 0.55 to 0.93, which is why ours come with theirs. Measured with this
-# project: see the README's section on measured numbers.
+# project: see docs/papers/spitzoid.md.
 #
 # Command of the same: `python -m melano_tf.run spitzoid --tables 5 --figures none --out runs/spitzoid`
 

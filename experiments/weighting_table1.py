@@ -5,7 +5,7 @@
 #
 # Published: nevus 6741, melanoma 1119, dermatofibroma 116, actinic 331, keratosis 1101, BCC 517, vascular 143: together
 # 10,068, while the text says 10,015, so all seven are marked as suspect (all 167 cells:
-# `data_specs/published/weighting.csv`). Measured with this project: see the README's section on measured numbers.
+# `data_specs/published/weighting.csv`). Measured with this project: see docs/papers/weighting.md.
 #
 # Command of the same: `python -m melano_tf.run weighting --tables 1 --figures none --out runs/weighting`
 #

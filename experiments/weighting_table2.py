@@ -6,7 +6,7 @@
 # random splits by lesion.
 #
 # Published: CEL Acc 87.5, BAcc 72.5; CEL-CB 82.0, 78.8; FL-OHEM 87.0, 75.6 percent (all 167 cells:
-# `data_specs/published/weighting.csv`). Measured with this project: see the README's section on measured numbers.
+# `data_specs/published/weighting.csv`). Measured with this project: see docs/papers/weighting.md.
 #
 # Command of the same: `python -m melano_tf.run weighting --tables 2 --figures none --out runs/weighting`
 #

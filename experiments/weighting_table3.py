@@ -5,7 +5,7 @@
 # level by level.
 #
 # Published: CEL Acc 87.5, BAcc 75.5; CEL-CB 84.0, 78.4; FL-OHEM 88.0, 75.7 percent (all 167 cells:
-# `data_specs/published/weighting.csv`). Measured with this project: see the README's section on measured numbers.
+# `data_specs/published/weighting.csv`). Measured with this project: see docs/papers/weighting.md.
 #
 # Command of the same: `python -m melano_tf.run weighting --tables 3 --figures none --out runs/weighting`
 #

@@ -4,7 +4,7 @@
 # Paper: *How Important Is Each Dermoscopy Image?*, section 5.1. The same grid as Table 2, with Nesterov momentum.
 #
 # Published: CEL Acc 78.5, BAcc 46.1; CEL-CB 70.5, 69.6; FL-OHEM 78.0, 46.1 percent (all 167 cells:
-# `data_specs/published/weighting.csv`). Measured with this project: see the README's section on measured numbers.
+# `data_specs/published/weighting.csv`). Measured with this project: see docs/papers/weighting.md.
 #
 # Command of the same: `python -m melano_tf.run weighting --tables 4 --figures none --out runs/weighting`
 #

@@ -4,7 +4,7 @@
 # Paper: *How Important Is Each Dermoscopy Image?*, section 5.1. The same grid as Table 3, with Nesterov momentum.
 #
 # Published: CEL Acc 80.5, BAcc 51.8; CEL-CB 75.0, 74.4; CEL-OHEM 82.5, 55.3 percent (all 167 cells:
-# `data_specs/published/weighting.csv`). Measured with this project: see the README's section on measured numbers.
+# `data_specs/published/weighting.csv`). Measured with this project: see docs/papers/weighting.md.
 #
 # Command of the same: `python -m melano_tf.run weighting --tables 5 --figures none --out runs/weighting`
 #

@@ -6,7 +6,7 @@
 # trained network is asked again with metadata blanked, with another patient's metadata, and with each value of each
 # field given to everybody. If metadata carry a signal, the gain must vanish with the first two.
 #
-# Measured with this project: see the README's section on measured numbers.
+# Measured with this project: see docs/papers/zoome.md.
 #
 # Command of the same: `python -m melano_tf.run zoome --tables 1 --figures metadata --out runs/zoome`
 #

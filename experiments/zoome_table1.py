@@ -9,7 +9,7 @@
 # Published: ZooME ACC 0.8459 ± 0.0294, SE 0.8595 ± 0.0281, SP 0.8463 ± 0.0303, ROC AUC 0.9223 ± 0.0169; without
 # Zoom-SE AUC 0.8678, without metadata 0.9166 (all 36 cells: `data_specs/published/zoome.csv`). Six printed accuracies
 # lie outside of sensitivity and specificity, between which an accuracy must lie; they are marked as suspect. Measured
-# with this project: see the README's section on measured numbers.
+# with this project: see docs/papers/zoome.md.
 #
 # Command of the same: `python -m melano_tf.run zoome --tables 1 --comparators --figures roc,pr --out runs/zoome`
 #

@@ -6,7 +6,7 @@
 # folds of ISIC 2020; the paper prints no AUC here.
 #
 # Published: ResNet50 ACC 0.7686, with Zoom-SE 0.7939; AlexNet 0.7850, with metadata 0.8093 (all cells:
-# `data_specs/published/zoome.csv`). Measured with this project: see the README's section on measured numbers.
+# `data_specs/published/zoome.csv`). Measured with this project: see docs/papers/zoome.md.
 #
 # Command of the same: `python -m melano_tf.run zoome --tables 2 --figures none --out runs/zoome`
 #
