@@ -13,6 +13,7 @@ import pandas as pd
 from melano_tf.errors import InputError
 from melano_tf.evaluation.aggregation import fuse, slide_score
 from melano_tf.models.layers import Preprocess
+from melano_tf.pipelines.records import slide_files
 from melano_tf.pipelines.store import StoreSettings, write_slide
 from melano_tf.pipelines.tiles import predict_batches
 from melano_tf.serving.kinds import read_companion
@@ -108,7 +109,7 @@ class LocalTilesJudge:
             shown: slide_id and tile of tiles of one slide, as `shown_tiles` gives them.
             scratch: the folder given to `judge_magnifications`, as it left it.
         """
-        stored = pd.read_parquet(scratch / f"{shown['slide_id'].iloc[0]}.parquet").set_index("tile", drop=False)
+        stored = pd.read_parquet(slide_files(scratch, shown["slide_id"].iloc[0])[1]).set_index("tile", drop=False)
         rows = stored.loc[shown["tile"]].reset_index(drop=True)
         return [image for batch in predict_batches(rows, scratch, self.sidecar.input_px, CHUNK) for image in batch["x"]]
 
@@ -174,7 +175,7 @@ def judge_magnifications(
     outcome = write_slide(row, grids, store, scratch)
     if outcome.status != "done":
         raise InputError(outcome.reason if slide_id in outcome.reason else f"{slide}: {outcome.reason}")
-    tiles = pd.read_parquet(scratch / f"{slide_id}.parquet")
+    tiles = pd.read_parquet(slide_files(scratch, slide_id)[1])
     tiles = tiles[tiles["magnification"].isin(judge.files)].reset_index(drop=True)
     if tiles.empty:
         raise InputError(f"{slide}: no tile at {', '.join(judge.files)}, which these models judge: {outcome.notes}")

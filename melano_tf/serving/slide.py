@@ -10,6 +10,7 @@ import pandas as pd
 from melano_tf.errors import InputError
 from melano_tf.models.mil import split_target
 from melano_tf.pipelines.bags import Bag, bag_chunks
+from melano_tf.pipelines.records import slide_files
 from melano_tf.pipelines.selection import select_tumour_tiles
 from melano_tf.pipelines.store import StoreSettings, write_slide
 from melano_tf.pipelines.tiles import predict_batches
@@ -112,7 +113,7 @@ def predict_slide(
         # Slide errors name the slide themselves.
         reason = outcome.reason if slide_id in outcome.reason else f"{slide}: {outcome.reason}"
         raise InputError(reason)
-    tiles = pd.read_parquet(scratch / f"{slide_id}.parquet")
+    tiles = pd.read_parquet(slide_files(scratch, slide_id)[1])
     tiles = tiles.assign(probability=judge.tumour(tiles, scratch))
     selected = select_tumour_tiles(tiles, judge.source.threshold, sidecar.preprocessing["fallback_tiles"])
     probability, weights = judge.biopsy(selected, scratch)

@@ -99,7 +99,7 @@ def test_weights_follow_from_the_seed_alone() -> None:
 def test_every_network_of_keras_applications_is_known() -> None:
     there = {name.lower() for name in dir(keras.applications) if name[0].isupper()}
     assert set(networks()) == there
-    assert set(backbone_names()) == there | {"standin", "standin_residual"}
+    assert set(backbone_names()) == there | {"standin", "standin_residual", "torchvision_resnet50"}
 
 
 def test_convnext_is_made_flat_without_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
