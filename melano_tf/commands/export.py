@@ -52,7 +52,6 @@ def export(settings: ExportSettings, say: Callable[[str], None]) -> Path:
     if settings.out.is_file():
         raise InputError(f"--out {settings.out}: is a file, not a folder")
     journal.refuse_mixing(settings.out, {"--model": settings.model})
-    journal.open_folder(settings.out)
     found = export_model(
         settings.model, settings.out, settings.name, settings.version, limits, portable=settings.portable
     )

@@ -88,6 +88,7 @@ def export_model(
         journal.check_replaceable(file)
     graph, networks, others = make_graph(model, sidecar, limits, portable)
     card = make_card(model, sidecar, others, folder, limits)
+    journal.open_folder(out)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent))
     temporary.chmod(0o755)

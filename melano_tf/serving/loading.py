@@ -28,8 +28,8 @@ def load_network(path: Path, sidecar: Sidecar | None = None, **options: Any) -> 
         # Keras says "File not found" of a file that is no zip archive, and puts advice of many lines after the reason.
         line = (str(error) or type(error).__name__).split("\n")[0].split(". ")[0]
         raise InputError(
-            f"{path}: cannot be loaded as a Keras model; it is damaged, copied in part, or of a version before 0.2: "
-            f"take the run's file again, or train again (Keras: {line[:300]})"
+            f"{path}: cannot be loaded as a Keras model; it is damaged, or copied in part, or of a "
+            f"version before 0.2: take the run's file again, or train again (Keras: {line[:300]})"
         ) from None
     if sidecar is not None:
         _check_fit(network, sidecar, path)
