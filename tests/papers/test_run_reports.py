@@ -59,7 +59,7 @@ def test_zoome_and_a_comparison(tiny_zoome: TinyRun, inside: Callable[..., Finis
     found = inside("compare", str(tiny_zoome.folder), str(tmp_path / "other"))
     assert found.code == 0 and "settings do not differ" in found.shown
     # No resample can vary: what the patients' number leaves open stands in its place.
-    assert re.search(r"0\.0000 \(-0\.\d+ to 0\.\d+\)", found.shown)
+    assert re.search(r"0\.0000 \(-0\.\d+ to \+0\.\d+\)", found.shown)
 
 
 @pytest.mark.parametrize("command", ["compare", "report"])
