@@ -10,6 +10,7 @@ python -m melano_tf.run doctor --slides my.csv
 """
 
 import errno
+import functools
 import importlib
 import logging
 import os
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "spitzoid": _spitzoid,
         "multimag": _multimag,
-        "zoome": _zoome,
+        "zoome": functools.partial(_recipe, "zoome"),
         "weighting": _weighting,
         "similarity": _similarity,
         "similar": _similar,
@@ -190,16 +191,15 @@ def _multimag(arguments: list[str]) -> int:
     return 0
 
 
-def _zoome(arguments: list[str]) -> int:
-    from melano_tf.papers.zoome.settings import ZoomeSettings, preset
-
-    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--table") is None else "paper")
-    default = preset(chosen if chosen in ("paper", "demo") else "paper")
-    settings = _parse(ZoomeSettings, arguments, "zoome", default)
+def _recipe(name: str, arguments: list[str]) -> int:
+    recipe = importlib.import_module(f"melano_tf.papers.{name}.settings").RECIPE
+    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, f"--{recipe.data}") is None else "paper")
+    default = recipe.preset(chosen if chosen in ("paper", "demo") else "paper")
+    settings = _parse(type(default), arguments, name, default)
     _import_tensorflow()
-    from melano_tf.papers.zoome.recipe import reproduce
+    from melano_tf.papers.shell import reproduce
 
-    reproduce(settings, say)
+    reproduce(recipe, settings, say)
     return 0
 
 

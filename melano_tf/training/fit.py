@@ -1,0 +1,149 @@
+"""One training from its description: seed, build, optimise, judge, and save the model with its sidecar."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import pandas as pd
+
+from melano_tf.training.checkpoint import weights_sha256
+from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, train
+from melano_tf.training.progress import bar_over_epochs
+from melano_tf.training.runtime import strategy
+from melano_tf.training.steps import LossFn, Step
+from melano_tf.workspace import Run, Sidecar, atomic
+
+Frames = Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that is ready to be trained.
+
+    Attributes:
+        model: what is trained.
+        optimizer: on its trainable variables.
+        saved: what is saved and judged, where that is another model on the same layers; None: `model`.
+        said: a line for the person at the terminal, for example which weights were loaded; "" for none.
+    """
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    saved: keras.Model | None = None
+    said: str = ""
+
+    @property
+    def result(self) -> keras.Model:
+        """What is saved and judged."""
+        return self.model if self.saved is None else self.saved
+
+
+@dataclass(frozen=True)
+class Training:
+    """What differs between trainings; the rest is `fit`'s.
+
+    Attributes:
+        stem: of its files: models/<stem>.keras with .json, history/<stem>.csv, logs/<stem>.
+        seed: of the network's initial weights and dropout.
+        epochs: how many; the last one is judged unless `ending` says otherwise.
+        build: () -> the network; called under the devices' scope, after Keras was seeded.
+        batches: the training batches by global step.
+        step: (network, devices) -> what is done with a batch.
+        judge: (the trained model) -> tables of predictions, by file name.
+        sidecar: (the trained model) -> its sidecar; provenance is added here.
+        ending: (network) -> an object that ends the training early and gives the model its best weights back, or None.
+    """
+
+    stem: str
+    seed: int
+    epochs: int
+    build: Callable[[], Network]
+    batches: Batches
+    step: Callable[[Network, Any], Step]
+    judge: Callable[[keras.Model], Frames]
+    sidecar: Callable[[keras.Model], Sidecar]
+    ending: Callable[[Network], Any] | None = None
+    loop: Mapping[str, Any] = field(default_factory=dict)
+
+
+def by_gradient(loss: LossFn, **options: Any) -> Callable[[Network, Any], Step]:
+    """A `Training.step` that follows the gradient of a loss."""
+    return lambda network, devices: GradientStep(network.model, network.optimizer, loss, strategy=devices, **options)
+
+
+def fit(run: Run, training: Training, scratch: Path) -> list[Path]:
+    """Do a training, judge its model and save both; a killed one goes on from its checkpoint.
+
+    Args:
+        run: the open run, in whose folder the files come to lie.
+        training: its description.
+        scratch: folder of the checkpoint, which survives a kill.
+
+    Returns:
+        The files written: model, sidecar, predictions, history.
+    """
+    network, history = optimise(run, training, scratch)
+    stem, model = training.stem, network.result
+    files = [history.write(run.path("history", f"{stem}.csv"))]
+    run.keep_logs(scratch, stem)
+    for name, frame in training.judge(model).items():
+        files.append(write_frame(run.path("predictions", name), frame))
+    path = run.path("models", f"{stem}.keras")
+    with atomic(path) as temporary:
+        model.save(temporary)
+    return [path, with_provenance(run, training.sidecar(model), model).write(path), *files]
+
+
+def optimise(run: Run, training: Training, scratch: Path) -> tuple[Network, History]:
+    """Build a network and train it, from the checkpoint in `scratch` where there is one."""
+    keras.utils.set_random_seed(training.seed)
+    devices = strategy()
+    with devices.scope() if devices else contextlib.nullcontext():
+        network = training.build()
+    if network.said:
+        run.say(f"{training.stem}: {network.said}")
+    early = training.ending(network) if training.ending is not None else None
+    loop: dict[str, Any] = dict(training.loop)
+    if early is not None:
+        loop |= {"epoch_end": early, "extra_variables": early.variables}
+    step = training.step(network, devices)
+    with bar_over_epochs(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
+        history = train(
+            step,
+            training.batches,
+            LoopSettings(epochs=training.epochs),
+            scratch,
+            network.model,
+            network.optimizer,
+            progress=progress,
+            **loop,
+        )
+    if early is not None:
+        early.finish(history)
+    return network, history
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> Path:
+    """Write a table as Parquet or CSV, by the suffix, atomically; returns the path."""
+    with atomic(path) as temporary:
+        if path.suffix == ".parquet":
+            frame.to_parquet(temporary)
+        else:
+            frame.to_csv(temporary, index=False)
+    return path
+
+
+def with_provenance(run: Run, sidecar: Sidecar, model: keras.Model) -> Sidecar:
+    """A sidecar that also says which run a model came from, and the digest of its weights."""
+    names: Sequence[str] = [name for name in ("preset", "seed", "slides", "table") if name in run.settings]
+    facts = {
+        "weights_sha256": weights_sha256(model),
+        "recipe": run.recipe,
+        "folder": str(run.folder),
+        **{name: run.settings[name] for name in names},
+    }
+    return dataclasses.replace(sidecar, run={**sidecar.run, **facts})
