@@ -172,7 +172,6 @@ class Recipe:
     Attributes:
         name: of the command.
         about: what it is, in one line.
-        help: lines for the list of commands.
         data: the setting that names a user's own data; without it phantoms are drawn.
         drawn: what phantoms are of: "slides" or "images".
         preset: "paper" or "demo" -> the settings.
@@ -183,7 +182,6 @@ class Recipe:
 
     name: str
     about: str
-    help: str
     data: str
     drawn: str
     preset: Callable[[str], Any]

@@ -170,7 +170,21 @@ def find_weights(steps: Iterable[Step]) -> dict[tuple[str, str], Path | None]:
     Raises:
         InputError: one cannot be had.
     """
-    return {pair: weights_file(*pair) for step in steps for pair in step.weights}
+    return {pair: initial_file(*pair) for step in steps for pair in step.weights}
+
+
+def initial_file(backbone: str, weights: str) -> Path | None:
+    """The file of a network's initial weights: "imagenet", "none", or a path.
+
+    Raises:
+        InputError: there is no such file, or it cannot be fetched.
+    """
+    if weights in ("none", "imagenet"):
+        return weights_file(backbone, weights) if weights == "imagenet" else None
+    file = Path(weights).expanduser()
+    if not file.is_file():
+        raise InputError(f"{file}: no such weights file")
+    return file
 
 
 def inputs_of(work: Work, step: Step) -> dict[str, Any]:

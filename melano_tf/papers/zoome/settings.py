@@ -200,8 +200,6 @@ def preset(name: str) -> ZoomeSettings:
 RECIPE = Recipe(
     name="zoome",
     about="melanoma detection with zoom-in attention and metadata embedding",
-    help="""melanoma in dermoscopy images with age, sex and site: the paper's tables and models;
-on ISIC 2020 (--table train.csv --images folder) or on phantom images""",
     data="table",
     drawn="images",
     preset=preset,
