@@ -35,7 +35,7 @@ parser.add_argument("--splits", default="lesion", help="partitions: lesion, clus
 parser.add_argument("--combinations", default=preset("demo").transfer.combinations, help="layers transferred, or all")
 parser.add_argument("--patients", type=int, default=preset("demo").phantom.patients, help="phantom patients of a seed")
 parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one a core")
-parser.add_argument("--workers", type=int, default=0, help="processes that draw; 0: one a core")
+parser.add_argument("--workers", type=int, default=1, help="processes that draw; a script has to be one")
 given = parser.parse_known_args()[0]
 seeds, demo = [int(seed) for seed in given.seeds.split(",")], preset("demo")
 

@@ -6,7 +6,8 @@
 # 0.740; OHEM per class is named as future work (all cells: `data_specs/published/weighting.csv`). This is no
 # reproduction of that table: it is what two cores can do in about an hour, on all 10,015 images.
 #
-# The images are the squares at the centre of 200x150 px versions, enlarged to 192 px. MobileNet, ImageNet weights but
+# The images are the squares at the centre of 200x150 px versions, enlarged to 192 px, in the colours of the photograph:
+# there is no colour constancy here, which the paper has (section 4.2). MobileNet, ImageNet weights but
 # for a random last block (`conv_pw_13`). Two parts:
 #
 # - **strategies**: all up to `conv_pw_11` frozen, its features of four mirror images of each picture kept on disk; the

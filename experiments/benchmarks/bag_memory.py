@@ -46,7 +46,7 @@ def peak_mib() -> float:
 
 def bag_loss(batch: Any, outputs: Any) -> Any:
     """BCE of the one bag."""
-    return binary_crossentropy(batch["y"], outputs["probability"][:, 0])
+    return binary_crossentropy(batch["y"], outputs["logit"][:, 0])
 
 
 # %%

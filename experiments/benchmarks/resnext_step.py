@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from melano_tf.models.logits import logits_of
 from melano_tf.models.zoome import build_zoome
 from melano_tf.training.losses import binary_crossentropy
 from melano_tf.training.steps import GradientStep, Progress
@@ -30,10 +31,10 @@ from melano_tf.training.steps import GradientStep, Progress
 
 # %%
 def resnet50(input_px: int) -> keras.Model:
-    """`keras.applications.ResNet50` with average pooling and one sigmoid."""
+    """`keras.applications.ResNet50` with average pooling and one logit."""
     image = keras.Input((input_px, input_px, 3), name="image")
     x = keras.applications.ResNet50(include_top=False, weights=None, input_tensor=image, pooling="avg").output
-    return keras.Model([image], keras.layers.Dense(1, activation="sigmoid")(x), name="resnet50")
+    return keras.Model([image], keras.layers.Dense(1)(x), name="resnet50")
 
 
 def loss(batch: Any, outputs: Any) -> Any:
@@ -66,7 +67,7 @@ def timed(step: GradientStep, batch: Any, number: int, steps: int) -> float:
 def measure(images: int, input_px: int, steps: int, warm_up: int) -> dict[str, Any]:
     """Seconds a step of both, and their ratio."""
     keras.utils.set_random_seed(0)
-    models = {"resnet50": resnet50(input_px), "zoome": build_zoome(input_px=input_px)[0]}
+    models = {"resnet50": resnet50(input_px), "zoome": logits_of(build_zoome(input_px=input_px)[0])}
     batch = batch_of(images, input_px)
     step = {name: GradientStep(model, keras.optimizers.Adam(1e-4), loss) for name, model in models.items()}
     seconds: dict[str, list[float]] = {name: [] for name in models}

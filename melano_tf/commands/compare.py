@@ -9,6 +9,7 @@ import pandas as pd
 import tyro
 
 from melano_tf.errors import InputError
+from melano_tf.evaluation.intervals import DELONG, METHODS, WIDER, WILSON, ends_text
 from melano_tf.evaluation.metrics import format_value
 from melano_tf.evaluation.paired import Answer, Paired, paired_intervals
 from melano_tf.reports.predictions import Judgement, read_judgements, read_record
@@ -226,6 +227,8 @@ def _text(value: float, low: float, high: float, sign: str) -> str:
         text = format_value(number)
         return sign + text if sign and number > 0 else text
 
+    if not high > low:
+        return f"{one(value)} ({ends_text(low, high)})"
     return f"{one(value)} ({one(low)} to {one(high)})"
 
 
@@ -245,8 +248,10 @@ def difference_text(runs: Sequence[OneRun]) -> str:
 def notes(settings: CompareSettings) -> str:
     """How to read the tables."""
     return (
-        f"In brackets: {settings.level:.0%} percentile bootstrap intervals, {settings.repeats:,} resamples of groups "
-        "(patients or lesions); all runs are judged by the same resamples, so that differences are paired. They say "
+        f"In brackets: {settings.level:.0%} intervals by groups (patients or lesions). ROC AUC: {METHODS[DELONG]}; "
+        f"accuracy: {METHODS[WILSON]}; balanced accuracy: {METHODS[WIDER]}. Differences: percentile bootstrap of "
+        f"{settings.repeats:,} resamples, the same for all runs, so that they are paired; where all resamples agree, "
+        "Wilson's upper end of none of the groups in either direction. They say "
         "what other patients would change, not another training; several comparisons are not corrected for. Networks "
         "of several folds are judged together, each case by the one that was not trained on it."
     )

@@ -3,19 +3,22 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import pandas as pd
 
 from melano_tf.environment import environment
 from melano_tf.errors import InputError
-from melano_tf.slides.annotations import check_annotation, read_annotation
+from melano_tf.slides.annotations import AnnotationSettings, slide_outlines
 from melano_tf.slides.cohort import read_manifest, same_file_groups
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.specs import load_spec
 
 GIB = 1024**3
+PAPERS: tuple[Literal["spitzoid", "multimag"], ...] = ("spitzoid", "multimag")
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,11 @@ class DoctorSettings:
 
     slides: Path | None = None
     """Manifest of slides to examine (CSV)."""
-    paper: Literal["spitzoid", "multimag"] = "spitzoid"
-    """The recipe that the manifest is for: its labels, and the resolutions that it needs."""
+    paper: Literal["spitzoid", "multimag"] | None = None
+    """The recipe that the manifest is for: its labels, and the resolutions that it needs. Not given: the one whose
+    labels it has."""
+    annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
+    """How outlines drawn on slides are read, as in the recipes."""
     out: Path = Path()
     """Where a run would write; its free disk space is shown."""
 
@@ -38,7 +44,7 @@ def examine(settings: DoctorSettings, say: Callable[[str], None]) -> int:
         say(f"  {name:<24} {version}")
     faults = _machine(settings.out, say)
     if settings.slides is not None:
-        faults += _slides(settings.slides, settings.paper, say)
+        faults += _slides(settings.slides, settings, say)
     for fault in faults:
         say(f"  WRONG  {fault}")
     say("nothing wrong was found" if not faults else f"{len(faults)} fault(s); mend them before a run")
@@ -84,29 +90,55 @@ def available_memory() -> int | None:
     return int(sizes["MemAvailable"]) * 1024 if "MemAvailable" in sizes else None
 
 
-def _slides(path: Path, paper: str, say: Callable[[str], None]) -> list[str]:
+def _manifest(path: Path, paper: str | None) -> tuple[str, pd.DataFrame]:
+    """The manifest, and the recipe that it is for: the given one, or the one that finds least wrong with it."""
+    refused: list[InputError] = []
+    for name in [paper] if paper else PAPERS:
+        try:
+            return name, read_manifest(path, load_spec(name))
+        except InputError as error:
+            refused.append(error)
+    raise min(refused, key=lambda error: len(str(error).splitlines()))
+
+
+def _slides(path: Path, settings: DoctorSettings, say: Callable[[str], None]) -> list[str]:
     try:
-        manifest = read_manifest(path, load_spec(paper))
+        paper, manifest = _manifest(path, settings.paper)
     except InputError as error:
         return str(error).splitlines()
     patients = manifest.groupby("label")["patient_id"].nunique()
-    say(f"{path}: {len(manifest)} slides of {manifest['patient_id'].nunique()} patients")
+    say(f"{path}: {len(manifest)} slides of {manifest['patient_id'].nunique()} patients, as {paper} wants them")
     for label, count in patients.items():
         say(f"  {label:<22} {count} patients")
     faults = [f"slides {', '.join(group)} are one file under several names" for group in same_file_groups(manifest)]
     for row in manifest.to_dict("records"):
-        mpp = row["mpp"] if row["mpp"] == row["mpp"] else None
         try:
-            with Slide(row["path"], slide_id=row["slide_id"], mpp=mpp) as slide:
-                size, resolution = slide.size, slide.mpp
-                slide.read(0, 0, 64, max(resolution))
-            say(f"  {row['slide_id']:<22} {size[0]} x {size[1]} px at {resolution[0]:.3f} µm/px")
-            if paper == "multimag":
-                faults += _too_coarse(row["slide_id"], resolution, say)
-            if row["annotation"]:
-                check_annotation(read_annotation(row["annotation"]), size, row["annotation"])
+            faults += _slide({str(name): value for name, value in row.items()}, paper, settings.annotation, say)
         except (InputError, SlideReadError) as error:
             faults.append(f"{row['slide_id']}: {error}")
+    return faults
+
+
+def _slide(row: dict[str, Any], paper: str, drawn: AnnotationSettings, say: Callable[[str], None]) -> list[str]:
+    """Open a slide and read its outlines; say what they are, and return what is wrong.
+
+    Raises:
+        InputError, SlideReadError: the slide or its outlines cannot be used at all.
+    """
+    faults: list[str] = []
+    mpp = row["mpp"] if row["mpp"] == row["mpp"] else None
+    with Slide(row["path"], slide_id=row["slide_id"], mpp=mpp) as slide:
+        slide.read(0, 0, 64, max(slide.mpp))
+        say(f"  {row['slide_id']:<22} {slide.size[0]} x {slide.size[1]} px at {slide.mpp[0]:.3f} µm/px")
+        notes = [slide.mpp_note] if slide.mpp_note else []
+        if paper == "multimag":
+            faults += _too_coarse(row["slide_id"], slide.mpp, say)
+        if row["annotation"]:
+            outlines = slide_outlines(slide, row["annotation"], drawn)
+            say(f"  {'':<22} outlines: {outlines.words(slide.mpp)}")
+            notes += outlines.notes(slide.mpp)
+    for note in notes:
+        say(f"  {'':<22} note: {note}")
     return faults
 
 

@@ -1,20 +1,23 @@
 """`predict` with a multimag model: a slide at all its magnifications, a map of each, and its own Figure 2."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from melano_tf.errors import InputError
-from melano_tf.workspace import Sidecar, atomic, write_json
+from melano_tf.workspace import atomic, write_json
 
 if TYPE_CHECKING:
     from melano_tf.commands.predict import PredictSettings
     from melano_tf.commands.served import Opened
     from melano_tf.serving.magnifications import LocalTilesJudge, MagnifiedAnswer, TilesJudge
     from melano_tf.slides.slide import Slide
+
+Seen = tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray], dict[str, str]]
+"""A tile of Figure 2: its row of `shown_tiles`, its picture uint8 (px, px, 3), its maps by method, their captions."""
 
 
 def predict_magnified(settings: "PredictSettings", opened: "Opened", say: Callable[[str], None]) -> Path:
@@ -37,13 +40,14 @@ def predict_magnified(settings: "PredictSettings", opened: "Opened", say: Callab
         judge = local = LocalTilesJudge(settings.model, sidecar)
     with tempfile.TemporaryDirectory(prefix=".tiles-", dir=settings.out) as scratch:
         answer = judge_magnifications(judge, sidecar, settings.input, slide_id, settings.mpp, Path(scratch))
+        seen = [] if local is None else _seen(local, answer, Path(scratch))
     record = magnified_record(answer, sidecar, settings.model, settings.input) | {"measured": opened.measured}
     with atomic(settings.out / "tiles.csv") as temporary:
         answer.tiles.to_csv(temporary, index=False)
     # Of two classes the maps show the positive one, of more the one that was decided.
     shown = 1 if len(answer.classes) == 2 else decided(answer.fused, sidecar.threshold)
     files = [settings.out / "prediction.json", settings.out / "tiles.csv"]
-    files += _pictures(settings, sidecar, answer, shown, slide_id, local)
+    files += _pictures(settings, answer, shown, slide_id, seen)
     write_json(files[0], record | named_files(files))
     for name, probability in answer.probabilities.items():
         count = int((answer.tiles["magnification"] == name).sum())
@@ -63,13 +67,22 @@ def predict_magnified(settings: "PredictSettings", opened: "Opened", say: Callab
     return settings.out
 
 
+def _seen(local: "LocalTilesJudge", answer: "MagnifiedAnswer", scratch: Path) -> list[Seen]:
+    """The surest tiles, read once more from where they were cut, with the maps of what their networks saw in them."""
+    from melano_tf.explain.cam import maps_of
+    from melano_tf.serving.magnifications import shown_tiles
+
+    chosen = shown_tiles(answer, local.sidecar.threshold)
+    rows = [{str(key): value for key, value in row.items()} for row in chosen.to_dict("records")]
+    images = local.pictures(chosen, scratch)
+    return [
+        (row, image, *maps_of(local.network(row["magnification"]), image, row["called"]))
+        for row, image in zip(rows, images, strict=True)
+    ]
+
+
 def _pictures(
-    settings: "PredictSettings",
-    sidecar: Sidecar,
-    answer: "MagnifiedAnswer",
-    shown: int,
-    slide_id: str,
-    local: "LocalTilesJudge | None",
+    settings: "PredictSettings", answer: "MagnifiedAnswer", shown: int, slide_id: str, seen: Sequence[Seen]
 ) -> list[Path]:
     """A map for each magnification, Figure 2 of local models, and the tiles as a GeoJSON that QuPath opens."""
     from melano_tf.reports.explained import write_magnification_maps
@@ -81,8 +94,8 @@ def _pictures(
     title = f"{slide_id}: {positive} {answer.fused[shown]:.3f}"
     with Slide(settings.input, slide_id=slide_id, mpp=settings.mpp) as slide:
         files = write_magnification_maps(settings.out, slide, tiles, positive, settings.thumbnail_mpp, title)
-        if local is not None:
-            files.append(_figure_2(settings, sidecar.threshold, answer, title, slide, local))
+        if seen:
+            files.append(_figure_2(settings, answer, title, slide, seen))
     geojson = settings.out / "tiles.geojson"
     called = np.array(answer.classes, dtype=object)[np.argmax(tiles[answer.columns].to_numpy(), axis=1)]
     write_tiles_geojson(
@@ -99,31 +112,18 @@ def _pictures(
 
 
 def _figure_2(
-    settings: "PredictSettings",
-    threshold: float,
-    answer: "MagnifiedAnswer",
-    title: str,
-    slide: "Slide",
-    local: "LocalTilesJudge",
+    settings: "PredictSettings", answer: "MagnifiedAnswer", title: str, slide: "Slide", seen: Sequence[Seen]
 ) -> Path:
     """The surest tiles with the maps of what their networks saw in them."""
-    from melano_tf.explain.cam import maps_of
     from melano_tf.reports.explained import ExplainedTile, explained_sheet, thumbnail_box
     from melano_tf.reports.figures import save_figure
     from melano_tf.reports.slide_maps import fitting_mpp
-    from melano_tf.serving.magnifications import shown_tiles
 
     mpp = settings.thumbnail_mpp or max(fitting_mpp(slide), 4.0)
     thumbnail = slide.thumbnail(mpp)
     rows: list[ExplainedTile] = []
-    chosen: list[dict[str, Any]] = [
-        {str(key): value for key, value in row.items()} for row in shown_tiles(answer, threshold).to_dict("records")
-    ]
-    for row in chosen:
-        name = row["magnification"]
-        image = local.images[name][row["place"]]
-        maps, captions = maps_of(local.network(name), image, row["called"])
-        words = f"{name}, called {answer.classes[row['called']]} {row['sure']:.3f}"
+    for row, image, maps, captions in seen:
+        words = f"{row['magnification']}, called {answer.classes[row['called']]} {row['sure']:.3f}"
         rows.append(ExplainedTile(words, thumbnail, thumbnail_box(slide, row, mpp), image, maps, captions))
     note = "Of each magnification and class the surest tile that was called it; maps are of that class"
     return save_figure(settings.out / "figure2.png", explained_sheet(rows, f"Figure 2: {title}", note))

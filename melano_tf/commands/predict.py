@@ -145,6 +145,8 @@ def predict_slide(settings: PredictSettings, opened: Opened, say: Callable[[str]
         + (" (none was called tumour: the most probable ones)" if answer.fallback else " called tumour")
         + f" of {evidence['tissue_tiles']} with tissue"
     )
+    if answer.notes:
+        say(f"  note: {answer.notes}")
     say(f"  {threshold_words(opened)}")
     say(f"  {record['caveat']}")
     for path in files:

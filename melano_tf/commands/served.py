@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from melano_tf.csv_rows import delimiter_of
 from melano_tf.errors import InputError
 from melano_tf.workspace import Sidecar, atomic
 
@@ -123,7 +124,7 @@ def read_list(path: Path, allowed: Sequence[str]) -> list[dict[str, str]]:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; save it as 'CSV UTF-8 (comma separated)'") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
     header = [str(name).strip() for name in reader.fieldnames or []]
     if "path" not in header:
         raise InputError(f"{path}: no column path in its header ({', '.join(header) or 'empty'}); one file a row")

@@ -4,9 +4,7 @@ Nothing here knows a year: which headers a column may have, what may stand in it
 description. Faults are collected, not raised, so that all tables of a set are reported in one error.
 """
 
-import csv
 import difflib
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from melano_tf.csv_rows import read_rows
 from melano_tf.errors import InputError
 from melano_tf.specs import load_spec
 
@@ -64,7 +63,7 @@ def recognise(path: Path | str) -> tuple[str, str]:
     Raises:
         InputError: it cannot be read, or no description has a table with such columns; the nearest is named.
     """
-    header = {name.casefold() for name in _read_rows(Path(path))[0]}
+    header = {name.casefold() for name in read_rows(Path(path))[0]}
     found = []
     for name in SPECS:
         spec = load_spec(name)
@@ -94,7 +93,7 @@ def recognise(path: Path | str) -> tuple[str, str]:
 def read_table(path: Path | str, spec: Mapping[str, Any], table: str) -> Table:
     """Read one table of a data set's description.
 
-    Columns may be separated by commas, semicolons or tabs; whichever stands most often in the header.
+    What separates the columns is found as in every table: `csv_rows.delimiter_of`.
 
     Args:
         path: the file, UTF-8, header in row 1.
@@ -105,7 +104,7 @@ def read_table(path: Path | str, spec: Mapping[str, Any], table: str) -> Table:
         InputError: the file cannot be read as a table at all. Everything else is in `Table.faults`.
     """
     path = Path(path)
-    header, rows = _read_rows(path)
+    header, rows = read_rows(path)
     description = spec["tables"][table]
     columns = _columns(description, spec)
     found, faults = _find_columns(header, columns)
@@ -173,29 +172,6 @@ def _columns(description: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[st
 def _headers(column: Mapping[str, Any], name: str, folded: bool = True) -> list[str]:
     headers = [str(header) for header in column.get("headers", [name])]
     return [header.casefold() for header in headers] if folded else headers
-
-
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and each row that is not blank with its number; all cells stripped."""
-    try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 text (byte {error.start}); give the CSV, or save the sheet as 'CSV UTF-8'"
-        ) from None
-    first = text.partition("\n")[0]
-    separator = max(",;\t", key=first.count)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        rows = [[cell.strip() for cell in row] for row in reader]
-    except csv.Error as error:
-        raise InputError(f"{path}: not a CSV file ({error}); look for a quote that is not closed") from None
-    if not rows or not any(rows[0]):
-        raise InputError(f"{path}: the first row is empty; it must name the columns")
-    return rows[0], [(number, row) for number, row in enumerate(rows[1:], start=2) if any(row)]
 
 
 def _find_columns(header: Sequence[str], columns: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, int], list[str]]:

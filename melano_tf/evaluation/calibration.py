@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.intervals import group_draws
+from melano_tf.evaluation.closed_form import mean_share
 from melano_tf.evaluation.metrics import check_pairs
 from melano_tf.evaluation.multiclass import check_classes, is_right
 
@@ -36,7 +36,7 @@ class Reliability:
         count: samples in each bin.
         predicted: mean probability in each bin.
         observed: share of positives (or of right decisions) in each bin.
-        low, high: ends of the interval of `observed` by group bootstrap; NaN where no groups were given.
+        low, high: ends of the interval of `observed` (`closed_form.mean_share`); NaN where no groups were given.
         level: coverage of that interval, pointwise.
     """
 
@@ -69,8 +69,6 @@ def reliability(
     bins: int = 15,
     by: Literal["width", "mass"] = "width",
     level: float = 0.95,
-    repeats: int = 2000,
-    seed: int = 0,
 ) -> Reliability:
     """Reliability bins of probabilities.
 
@@ -81,7 +79,7 @@ def reliability(
         bins: number of bins.
         by: bins of equal width, or of (nearly) equal count, which a rare class needs: nearly all of its samples
             lie in the first bin of equal width.
-        level, repeats, seed: of the intervals.
+        level: coverage of the intervals.
 
     Raises:
         ValueError: inputs of different lengths, probabilities outside 0..1, no bins.
@@ -97,7 +95,7 @@ def reliability(
     happened, total = (np.bincount(index, weights=values, minlength=len(count))[kept] for values in (labels, scores))
     low, high = np.full((2, int(kept.sum())), np.nan)
     if groups is not None and len(scores):
-        low, high = _bands(labels, index, groups, kept, level, repeats, seed)
+        low, high = _bands(labels, index, groups, kept, level)
     return Reliability(
         low_edge=edges[:-1][kept],
         high_edge=edges[1:][kept],
@@ -123,20 +121,16 @@ def _bands(
     groups: Sequence[str] | NDArray[np.generic],
     kept: NDArray[np.bool_],
     level: float,
-    repeats: int,
-    seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Interval of the observed share of each kept bin; resamples in which a bin is empty are left out of it."""
+    """Interval of the observed share of each kept bin."""
     if len(groups) != len(labels):
         raise ValueError(f"{len(groups)} groups for {len(labels)} samples")
-    group, draws = group_draws(groups, repeats, seed)
-    cells = np.zeros((2, draws.shape[1], len(kept)))
-    np.add.at(cells[0], (group, index), labels)
-    np.add.at(cells[1], (group, index), 1.0)
-    happened, count = draws @ cells[:, :, kept]
-    share = np.divide(happened, count, out=np.full(count.shape, np.nan), where=count > 0)
-    low, high = np.nanquantile(share, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    cells = np.zeros((2, len(kept), len(names)))
+    np.add.at(cells[0], (index, group), labels)
+    np.add.at(cells[1], (index, group), 1.0)
+    found = [mean_share(cells[0, place][None], cells[1, place][None], level) for place in np.flatnonzero(kept)]
+    return np.array([one.low for one in found]), np.array([one.high for one in found])
 
 
 def top_label(y: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

@@ -5,6 +5,7 @@ hyperbola in the PR plane (Davis & Goadrich, 2006): drawing straight lines there
 overstates precision. Average precision is the step sum over the thresholds, without interpolation.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from melano_tf.evaluation import intervals
-from melano_tf.evaluation.intervals import Interval, group_draws, percentile_interval
+from melano_tf.evaluation.closed_form import EDGE, wilson
+from melano_tf.evaluation.intervals import NONE, WILSON, Interval, group_draws, percentile_interval
 from melano_tf.evaluation.metrics import check_pairs
 
 GRID = 201
@@ -231,10 +233,28 @@ def average_precision_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Average precision with its percentile bootstrap interval, resampling whole groups (patients)."""
+    """Average precision with its percentile bootstrap interval, resampling whole groups; see `perfect_precision`."""
     labels, scores, index, draws = _grouped(y, p, groups, repeats, seed)
     sample = resampled_average_precision(labels, scores, index, draws)
-    return percentile_interval(average_precision(labels, scores), sample, level, draws.shape[1])
+    found = percentile_interval(average_precision(labels, scores), sample, level, draws.shape[1])
+    return perfect_precision(labels, index, found)
+
+
+def perfect_precision(labels: NDArray[np.bool_], index: NDArray[np.intp], found: Interval) -> Interval:
+    """A bootstrap's interval of an average precision; where all resamples agree, Wilson's on the positive groups.
+
+    Boyd et al. (2013) take an average precision for a share of as many trials as there are positives; here a group
+    counts as one.
+
+    Args:
+        labels: (n,).
+        index: group of each sample, (n,).
+        found: see `percentile_interval`.
+    """
+    if found.method != NONE or math.isnan(found.value):
+        return found
+    low, high = wilson(found.value, len(np.unique(index[labels])), found.level)
+    return dataclasses.replace(found, low=low, high=high, method=WILSON)
 
 
 @dataclass(frozen=True)
@@ -243,7 +263,7 @@ class Band:
 
     Attributes:
         x: places, (grid,): false positive rates of a ROC band, recalls of a PR band.
-        low, high: ends of the band there; NaN where no resample defines the curve.
+        low, high: ends of the band there; NaN where no resample defines the curve, or all draw the same one.
         undefined: resamples without one of the classes, left out.
         repeats: resamples drawn.
         groups: number of groups (patients) that were resampled.
@@ -315,6 +335,8 @@ def _band(sample: _Grouped, curve: Callable[..., NDArray[np.float64]], grid: int
     low, high = np.full((2, grid), np.nan)
     if len(defined):
         low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    if not (high - low > EDGE).any():
+        low, high = np.full((2, grid), np.nan)
     return Band(x, low, high, len(draws) - len(defined), len(draws), draws.shape[1], level)
 
 

@@ -15,12 +15,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from melano_tf.evaluation.curves import average_precision, resampled_average_precision
-from melano_tf.evaluation.intervals import Interval, group_draws, percentile_interval, resampled_auc
+from melano_tf.evaluation.closed_form import Estimate, area, mean_area, mean_f1, mean_share, mover
+from melano_tf.evaluation.curves import average_precision, perfect_precision, resampled_average_precision
+from melano_tf.evaluation.intervals import (
+    DELONG,
+    WILSON,
+    Interval,
+    closed_interval,
+    group_draws,
+    percentile_interval,
+    resampled_auc,
+    wider_interval,
+)
 from melano_tf.evaluation.metrics import roc_auc
 
 MULTICLASS_METRICS = ("Acc", "BAcc", "mPR", "mF1", "mAUC")
 CLASS_METRICS = ("RE", "PR", "F1", "AUC", "AP")
+CLOSED = ("Acc", "RE", "PR", "AUC")  # intervals in closed form alone
 UNDECIDED = -1
 
 
@@ -133,7 +144,7 @@ def class_metrics(y: ArrayLike, scores: ArrayLike, names: Sequence[str]) -> dict
 
 @dataclass(frozen=True)
 class MulticlassIntervals:
-    """Bootstrap intervals of several classes.
+    """Intervals of several classes.
 
     Attributes:
         overall: by metric of `MULTICLASS_METRICS`. Resamples that lack a class which the sample holds leave the means
@@ -155,7 +166,10 @@ def multiclass_intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> MulticlassIntervals:
-    """Percentile bootstrap intervals of all metrics, resampling whole groups (patients, lesions).
+    """Intervals of all metrics by whole groups (patients, lesions).
+
+    Acc, RE, PR and AUC in closed form; the means and F1 from those of the classes and by percentile bootstrap, the
+    wider at each end; AP by percentile bootstrap (see `perfect_precision` for a perfect one).
 
     Args:
         y: class indices, (n,).
@@ -178,17 +192,71 @@ def multiclass_intervals(
     samples = _resampled(classes, values, index, draws)
     held = np.isin(np.arange(len(names)), classes)
     samples["mAUC"] = _mean(samples["AUC"], held)
+    count = draws.shape[1]
+    closed = class_estimates(counts_by_group(classes, values, index, count)[None], held, level)
+    areas = [area(classes == k, values[:, k], index, count) for k in range(len(names))]
+    closed |= {f"AUC {k}": mean_area([one], level) for k, one in enumerate(areas)}
+    closed["mAUC"] = mover([closed[f"AUC {k}"] for k in np.flatnonzero(held)]) if held.any() else closed["BAcc"]
 
-    def interval(value: float, sample: NDArray[np.float64]) -> Interval:
-        return percentile_interval(value, sample, level, draws.shape[1])
+    def interval(metric: str, value: float, sample: NDArray[np.float64], k: int | None = None) -> Interval:
+        resampled = percentile_interval(value, sample, level, count)
+        if metric == "AP":
+            return perfect_precision(classes == k, index, resampled)
+        found = closed[metric if k is None else f"{metric} {k}"]
+        if metric in CLOSED:
+            return closed_interval(found, level, count, DELONG if metric == "AUC" else WILSON)
+        return wider_interval(found, resampled)
 
     return MulticlassIntervals(
-        overall={metric: interval(overall[metric], samples[metric]) for metric in MULTICLASS_METRICS},
+        overall={metric: interval(metric, overall[metric], samples[metric]) for metric in MULTICLASS_METRICS},
         by_class={
-            name: {metric: interval(by_class[name][metric], samples[metric][:, k]) for metric in CLASS_METRICS}
+            name: {m: interval(m, by_class[name][m], samples[m][:, k], k) for m in CLASS_METRICS}
             for k, name in enumerate(names)
         },
     )
+
+
+def counts_by_group(
+    classes: NDArray[np.intp], values: NDArray[np.float64], index: NDArray[np.intp], groups: int
+) -> NDArray[np.float64]:
+    """The confusion matrix of each group, (groups, K, K + 1)."""
+    count = values.shape[1]
+    result = np.zeros((groups, count, count + 1))
+    if len(classes):
+        np.add.at(result, (index, classes, decide(values)), 1)
+    return result
+
+
+def class_estimates(counts: NDArray[np.float64], held: NDArray[np.bool_], level: float) -> dict[str, Estimate]:
+    """Acc, BAcc, mPR, mF1 and "RE k", "PR k", "F1 k" in closed form, means over splits.
+
+    A class without any call has no precision, and counts 0 in mPR as in `metrics_of_matrix`; what it could have had is
+    then read from the groups that hold it.
+
+    Args:
+        counts: of each split and group, (S, G, K, K + 1).
+        held: the classes that the means are over, (K,).
+        level: coverage.
+    """
+    hits = np.moveaxis(np.diagonal(counts, axis1=2, axis2=3), -1, 0)
+    true, called = np.moveaxis(counts.sum(axis=3), -1, 0), np.moveaxis(counts.sum(axis=2), -1, 0)[:-1]
+    result = {"Acc": mean_share(hits.sum(axis=0), true.sum(axis=0), level)}
+    precisions = []
+    for k in range(len(held)):
+        result[f"RE {k}"] = mean_share(hits[k], true[k], level)
+        result[f"PR {k}"] = mean_share(hits[k], called[k], level)
+        result[f"F1 {k}"] = mean_f1(hits[k], true[k] + called[k] - 2 * hits[k], level)
+        never = called[k].sum(axis=1, keepdims=True) == 0
+        precisions.append(mean_share(hits[k], np.where(never, true[k], called[k]), level))
+    for name, part in (("BAcc", "RE"), ("mF1", "F1")):
+        result[name] = _over([result[f"{part} {k}"] for k in np.flatnonzero(held)], result["Acc"])
+    result["mPR"] = _over([precisions[k] for k in np.flatnonzero(held)], result["Acc"])
+    return result
+
+
+def _over(parts: Sequence[Estimate], empty: Estimate) -> Estimate:
+    """Their mean; without any, what is undefined without samples too."""
+    return mover(parts) if parts else empty
 
 
 def _resampled(
@@ -201,8 +269,7 @@ def _resampled(
         return {
             n: np.full(shape, np.nan) for n, shape in (whole | dict.fromkeys(CLASS_METRICS, (repeats, count))).items()
         }
-    by_group = np.zeros((groups, count, count + 1))
-    np.add.at(by_group, (index, classes, decide(values)), 1)
+    by_group = counts_by_group(classes, values, index, groups)
     matrices = (draws @ by_group.reshape(groups, -1)).reshape(repeats, count, count + 1)
     samples = metrics_of_matrix(matrices, np.isin(np.arange(count), classes))
     against = [(classes == k, values[:, k], index, draws) for k in range(count)]

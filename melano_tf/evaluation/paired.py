@@ -4,15 +4,36 @@ What makes a group of patients easy or hard is the same for every model, so a pa
 separate intervals suggest; overlapping intervals do not mean that there is no difference.
 """
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from melano_tf.evaluation.intervals import Interval, group_draws, percentile_interval, resampled_auc
+from melano_tf.evaluation.closed_form import Estimate, area, mean_area, wilson
+from melano_tf.evaluation.intervals import (
+    DELONG,
+    NONE,
+    WILSON,
+    Interval,
+    balanced,
+    cells_by_group,
+    closed_interval,
+    group_draws,
+    percentile_interval,
+    resampled_auc,
+    wider_interval,
+)
 from melano_tf.evaluation.metrics import Confusion, check_pairs, confusion, metrics_of_counts, roc_auc
-from melano_tf.evaluation.multiclass import check_classes, confusion_matrix, decide, metrics_of_matrix
+from melano_tf.evaluation.multiclass import (
+    check_classes,
+    class_estimates,
+    confusion_matrix,
+    counts_by_group,
+    metrics_of_matrix,
+)
 
 BINARY = ("AUC", "BACC")
 SEVERAL = ("BACC", "ACC")
@@ -53,9 +74,12 @@ def paired_intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[Paired]:
-    """Percentile bootstrap intervals of each model's metrics and of their differences from the first model's.
+    """Intervals of each model's metrics, and of their differences from the first model's.
 
-    All models are judged by the same resamples of whole groups (patients, lesions).
+    The models' own as everywhere (`bootstrap_intervals`, `multiclass_intervals`). The differences are bootstrapped:
+    all models are judged by the same resamples of whole groups (patients, lesions). Where all resamples agree (the
+    models decide alike), no group of those of the rarer class has shown a difference: up to Wilson's upper end of 0 of
+    so many could, in either direction.
 
     Args:
         y: labels, (n,): 0 and 1 (metrics `BINARY`), or class indices where scores are (n, K) (metrics `SEVERAL`).
@@ -76,45 +100,71 @@ def paired_intervals(
     judged = [_several if np.ndim(answer.scores) == 2 else _binary for answer in answers]
     if len(set(judged)) > 1:
         raise ValueError("models of two classes and of several cannot be compared")
-    found = [judge(y, answer, index, draws) for judge, answer in zip(judged, answers, strict=True)]
-    first_values, first_samples = found[0]
+    found = [judge(y, answer, index, draws, level) for judge, answer in zip(judged, answers, strict=True)]
+    first, count = found[0], draws.shape[1]
+    fewest = min(len(np.unique(index[np.asarray(y) == label])) for label in np.unique(np.asarray(y)))
     result = []
-    for place, (values, samples) in enumerate(found):
-        own = {name: percentile_interval(values[name], samples[name], level, draws.shape[1]) for name in values}
-        gaps = {
-            name: percentile_interval(
-                values[name] - first_values[name], samples[name] - first_samples[name], level, draws.shape[1]
-            )
-            for name in values
-        }
+    for place, one in enumerate(found):
+        own, gaps = {}, {}
+        for name, value in one.values.items():
+            resampled = percentile_interval(value, one.samples[name], level, count)
+            closed = closed_interval(one.closed[name], level, count, DELONG if name == "AUC" else WILSON)
+            own[name] = wider_interval(one.closed[name], resampled) if name == "BACC" else closed
+            apart = one.samples[name] - first.samples[name]
+            gap = percentile_interval(value - first.values[name], apart, level, count)
+            gaps[name] = _open(gap, count if name == "ACC" else fewest)
         result.append(Paired(own, gaps if place else None))
     return result
 
 
-Values = tuple[dict[str, float], dict[str, NDArray[np.float64]]]
+def _open(gap: Interval, groups: int) -> Interval:
+    """A difference's interval; where all resamples agree, as far as none of so many groups lets it be."""
+    if gap.method != NONE or math.isnan(gap.value):
+        return gap
+    most = wilson(0.0, groups, gap.level)[1]
+    low, high = max(-1.0, gap.value - most), min(1.0, gap.value + most)
+    return dataclasses.replace(gap, low=low, high=high, method=WILSON)
 
 
-def _binary(y: ArrayLike, answer: Answer, index: NDArray[np.intp], draws: NDArray[np.int64]) -> Values:
-    """Each metric of `BINARY` on the sample, and in each resample (repeats,)."""
+@dataclass(frozen=True)
+class _Found:
+    """Each metric's value, its value in each resample (repeats,), and its interval in closed form."""
+
+    values: dict[str, float]
+    samples: dict[str, NDArray[np.float64]]
+    closed: dict[str, Estimate]
+
+
+def _binary(y: ArrayLike, answer: Answer, index: NDArray[np.intp], draws: NDArray[np.int64], level: float) -> _Found:
+    """Each metric of `BINARY`."""
     labels, scores = check_pairs(y, answer.scores)
     called = np.asarray(answer.called if answer.called is not None else scores >= 0.5).astype(bool)
-    cells = (called & labels, called & ~labels, ~called & ~labels, ~called & labels)
-    counts = Confusion(*(draws @ np.bincount(index, weights=cell, minlength=draws.shape[1]) for cell in cells))
+    cells = cells_by_group(labels, called, index, draws.shape[1])
+    counts = Confusion(*(draws @ counted for counted in cells))
     values = {
         "AUC": roc_auc(labels, scores),
         "BACC": float(metrics_of_counts(confusion(labels, called.astype(float)))["BACC"]),
     }
-    return values, {"AUC": resampled_auc(labels, scores, index, draws), "BACC": metrics_of_counts(counts)["BACC"]}
+    samples = {"AUC": resampled_auc(labels, scores, index, draws), "BACC": metrics_of_counts(counts)["BACC"]}
+    closed = {
+        "AUC": mean_area([area(labels, scores, index, draws.shape[1])], level),
+        "BACC": balanced(cells[:, None], level),
+    }
+    return _Found(values, samples, closed)
 
 
-def _several(y: ArrayLike, answer: Answer, index: NDArray[np.intp], draws: NDArray[np.int64]) -> Values:
-    """Each metric of `SEVERAL` on the sample, and in each resample; NaN where a class of the sample is missing."""
+def _several(y: ArrayLike, answer: Answer, index: NDArray[np.intp], draws: NDArray[np.int64], level: float) -> _Found:
+    """Each metric of `SEVERAL`; NaN in a resample that lacks a class of the sample."""
     classes, scores = check_classes(y, answer.scores)
     width = scores.shape[1]
-    by_group = np.zeros((draws.shape[1], width, width + 1))
-    np.add.at(by_group, (index, classes, decide(scores)), 1)
+    by_group = counts_by_group(classes, scores, index, draws.shape[1])
     matrices = (draws @ by_group.reshape(draws.shape[1], -1)).reshape(len(draws), width, width + 1)
     whole = metrics_of_matrix(confusion_matrix(classes, scores))
-    resampled = metrics_of_matrix(matrices, np.isin(np.arange(width), classes))
+    held = np.isin(np.arange(width), classes)
+    resampled, closed = metrics_of_matrix(matrices, held), class_estimates(by_group[None], held, level)
     names = {"BACC": "BAcc", "ACC": "Acc"}
-    return {own: float(whole[name]) for own, name in names.items()}, {own: resampled[n] for own, n in names.items()}
+    return _Found(
+        {own: float(whole[name]) for own, name in names.items()},
+        {own: resampled[name] for own, name in names.items()},
+        {own: closed[name] for own, name in names.items()},
+    )

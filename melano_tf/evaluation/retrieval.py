@@ -4,13 +4,12 @@ A query's gallery is every other image; where groups (lesions, patients) are giv
 a second picture of the same lesion is found by its background and counts for nothing.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from melano_tf.evaluation.intervals import Interval, group_draws, percentile_interval
+from melano_tf.evaluation.intervals import Interval, group_draws, mean_interval
 
 # Cells of the largest temporary array (queries in a chunk x gallery): 64 MB of float64.
 CHUNK_CELLS = 8_000_000
@@ -90,9 +89,10 @@ def retrieval_intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Means of the metrics over queries, with percentile bootstrap intervals: whole groups of queries are resampled.
+    """Means of the metrics over queries, with intervals by whole groups of queries: Recall@k in closed form.
 
-    The gallery stays as it is: the interval says what other queries would change.
+    mAP@R has the wider, at each end, of that and of a percentile bootstrap. The gallery stays as it is: the interval
+    says what other queries would change.
 
     Args:
         embeddings, labels, recalls: as `retrieve`.
@@ -104,14 +104,4 @@ def retrieval_intervals(
     """
     found = retrieve(embeddings, labels, groups if exclude_groups else None, recalls=recalls)
     index, draws = group_draws(groups, repeats, seed)
-    return {name: _interval(values, index, draws, level) for name, values in found.items()}
-
-
-def _interval(values: NDArray[np.float64], index: NDArray[np.intp], draws: NDArray[np.int64], level: float) -> Interval:
-    defined = ~np.isnan(values)
-    sums = np.bincount(index, weights=np.where(defined, values, 0.0), minlength=draws.shape[1])
-    counts = np.bincount(index, weights=defined, minlength=draws.shape[1])
-    weights = draws @ counts
-    sample = np.divide(draws @ sums, weights, out=np.full(len(draws), np.nan), where=weights > 0)
-    mean = float(values[defined].mean()) if defined.any() else math.nan
-    return percentile_interval(mean, sample, level, draws.shape[1])
+    return {name: mean_interval(values, index, draws, level, share=name != MAP) for name, values in found.items()}

@@ -33,14 +33,12 @@ class ThresholdSettings:
         sensitivity: wanted by the rule of that name, 0..1.
         value: of the rule "fixed", 0..1.
         level: coverage of the intervals on the hold-out.
-        repeats: resamples for them.
     """
 
     rule: Rule = "youden"
     sensitivity: float = 0.9
     value: float = 0.5
     level: float = 0.95
-    repeats: int = 2000
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Threshold:
         rule: how it was found, in words.
         hold_out: on which samples, in words; None where it was fixed beforehand and measured nowhere.
         samples, positives: numbers on the hold-out.
-        sensitivity, specificity: there, with their bootstrap intervals by patient; None without a hold-out.
+        sensitivity, specificity: there, with their intervals by patient; None without a hold-out.
     """
 
     value: float
@@ -72,7 +70,7 @@ class Threshold:
         if self.hold_out is None:
             return self.rule
         reached = ", ".join(
-            f"{name} {format_value(found.value)} ({format_value(found.low)} to {format_value(found.high)})"
+            f"{name} {format_value(found.value)} ({found.ends()})"
             for name, found in (("sensitivity", self.sensitivity), ("specificity", self.specificity))
             if found is not None
         )
@@ -166,7 +164,6 @@ def choose_threshold(
     settings: ThresholdSettings,
     *,
     hold_out: str,
-    seed: int = 0,
 ) -> Threshold:
     """The threshold of a hold-out by the settings' rule, with sensitivity and specificity there.
 
@@ -176,7 +173,6 @@ def choose_threshold(
         groups: the patient of each sample, (n,).
         settings: see there.
         hold_out: which samples these are, in words.
-        seed: of the bootstrap.
 
     Raises:
         InputError: a setting is out of range, or one class is missing and the rule needs both.
@@ -198,9 +194,7 @@ def choose_threshold(
         groups,
         ("SN", "SPC"),
         threshold=value,
-        repeats=settings.repeats,
         level=settings.level,
-        seed=seed,
     )
     return Threshold(
         value=value,
@@ -279,7 +273,6 @@ def fit_decision(
     settings: DecisionSettings,
     *,
     hold_out: str,
-    seed: int = 0,
 ) -> Decision:
     """Calibration and then threshold of a binary classifier, both from one hold-out.
 
@@ -291,12 +284,11 @@ def fit_decision(
         groups: the patient of each sample, (n,).
         settings: see there.
         hold_out: which samples these are, in words; see `evaluation.holdout.HoldOut.words`.
-        seed: of the bootstrap.
 
     Raises:
         InputError, ValueError: see `fit_calibration` and `choose_threshold`.
     """
     calibration = fit_calibration(y, p, groups, hold_out=hold_out) if settings.calibrate else None
     calibrated = Decision(calibration, fixed_threshold()).probability(p)
-    chosen = choose_threshold(y, calibrated, groups, settings.threshold, hold_out=hold_out, seed=seed)
+    chosen = choose_threshold(y, calibrated, groups, settings.threshold, hold_out=hold_out)
     return Decision(calibration, chosen)

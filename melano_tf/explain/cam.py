@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Maps = NDArray[np.float32]
+CHUNK = 8  # tiles whose activations are in memory at once; it changes memory, not the maps
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ActivationMaps:
 
 
 def has_cam(model: keras.Model) -> bool:
-    """Whether `class_activation_map` applies: global average pooling, then (but for dropout) the dense output."""
+    """Whether `class_activation_map` applies: global average pooling, then (but for dropout) the dense layer."""
     return isinstance(_operation_before(_output_layer(model).input), keras.layers.GlobalAveragePooling2D)
 
 
@@ -41,7 +42,7 @@ def class_activation_map(model: keras.Model, x: NDArray[np.generic], class_index
     """Plain CAM: the last feature maps, weighted with the dense layer's weights of one class.
 
     Args:
-        model: flat functional classifier: ... -> GlobalAveragePooling2D -> Dense.
+        model: flat functional classifier: ... -> GlobalAveragePooling2D -> Dense -> its activation, a layer.
         x: tiles as the model takes them, (n, H, W, 3).
         class_index: column of the dense layer.
 
@@ -54,23 +55,23 @@ def class_activation_map(model: keras.Model, x: NDArray[np.generic], class_index
         raise ValueError(
             f"no CAM: {dense.name!r} follows {type(pooling).__name__}, not GlobalAveragePooling2D; use grad_cam"
         )
-    features = _numpy(keras.Model(model.input, pooling.input)(x, training=False))
+    extractor = keras.Model(model.input, pooling.input)
     weights = _numpy(dense.kernel)[:, class_index]
-    return _finished(features @ weights, _size(x))
+    return _finished(_chunked(lambda part: _numpy(extractor(part, training=False)) @ weights, x), _size(x))
 
 
 def grad_cam(model: keras.Model, x: NDArray[np.generic], class_index: int, layer: str = "refined") -> ActivationMaps:
     """Grad-CAM at a convolutional layer, by tf-keras-vis, of the logit (a saturated softmax has no gradient).
 
     Args:
-        model: flat functional classifier that ends in a dense layer.
+        model: flat functional classifier that ends in a linear dense layer and its activation, a layer.
         x: tiles as the model takes them, (n, H, W, 3).
         class_index: output whose evidence is shown.
         layer: name of the layer whose output (n, h, w, C) is weighted.
 
     Raises:
-        ValueError: no such layer, the model does not end in a dense layer, or its input is of an integer dtype (no
-            gradient passes the conversion that Keras makes, and tf-keras-vis starts at the input).
+        ValueError: no such layer, the model does not end so, or its input is of an integer dtype (no gradient passes
+            the conversion that Keras makes, and tf-keras-vis starts at the input).
     """
     from tf_keras_vis.gradcam import Gradcam
 
@@ -110,15 +111,24 @@ def _by_gradient(
         raise ValueError(f"Grad-CAM needs a model whose input is a float tensor, not {model.inputs[0].dtype}")
     model.get_layer(layer)  # an unknown name is refused here, with the names that there are
     explainer = method(_logits(model), model_modifier=None, clone=False)
-    raw = explainer(
-        CategoricalScore([class_index] * len(x)),
-        np.asarray(x, dtype=np.float32),
-        penultimate_layer=layer,
-        seek_penultimate_conv_layer=False,
-        expand_cam=False,
-        normalize_cam=False,
-    )
-    return _finished(_numpy(raw), _size(x))
+
+    def explained(part: NDArray[np.generic]) -> Maps:
+        raw = explainer(
+            CategoricalScore([class_index] * len(part)),
+            np.asarray(part, dtype=np.float32),
+            penultimate_layer=layer,
+            seek_penultimate_conv_layer=False,
+            expand_cam=False,
+            normalize_cam=False,
+        )
+        return _numpy(raw)
+
+    return _finished(_chunked(explained, x), _size(x))
+
+
+def _chunked(raw: Callable[[NDArray[np.generic]], Maps], x: NDArray[np.generic]) -> Maps:
+    """Raw maps of all tiles, a few tiles at a time: a tape over all of them would hold every layer's output of each."""
+    return np.concatenate([raw(x[start : start + CHUNK]) for start in range(0, len(x), CHUNK)])
 
 
 def _size(x: NDArray[np.generic]) -> tuple[int, int]:
@@ -139,9 +149,16 @@ def _numpy(tensor: object) -> Maps:
 
 
 def _output_layer(model: keras.Model) -> keras.layers.Dense:
+    """The linear dense layer before the last activation."""
     layer = model.outputs[0]._keras_history.operation
-    if len(model.outputs) != 1 or not isinstance(layer, keras.layers.Dense):
-        raise ValueError(f"a model that ends in one dense layer is expected, not in {type(layer).__name__}")
+    if isinstance(layer, keras.layers.Activation):
+        layer = layer.input._keras_history.operation
+    linear = isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear
+    if len(model.outputs) != 1 or not linear:
+        raise ValueError(
+            "a model that ends in one dense layer, its activation a layer of its own, is expected, not in "
+            f"{type(layer).__name__} {layer.name!r}"
+        )
     return layer
 
 
@@ -154,9 +171,5 @@ def _operation_before(tensor: keras.KerasTensor) -> object:
 
 
 def _logits(model: keras.Model) -> keras.Model:
-    """The model without its last activation; it shares all layers but the last one, which it copies."""
-    dense = _output_layer(model)
-    linear = keras.layers.Dense(dense.units, use_bias=dense.use_bias, name=f"{dense.name}_logits")
-    result = keras.Model(model.input, linear(dense.input))
-    linear.set_weights(dense.get_weights())
-    return result
+    """The model without its last activation; it shares all other layers."""
+    return keras.Model(model.input, _output_layer(model).output)

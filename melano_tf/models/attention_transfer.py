@@ -2,8 +2,9 @@
 
 The similarity paper follows Zagoruyko and Komodakis (2017): the attention map of a layer is the mean over channels of
 the squared activation, L2-normalised over the map; a layer's loss is the mean squared difference of teacher's and
-student's maps. The student's loss is its cross-entropy plus these, times 1e3; the layers are the ends of ResNet's four
-stages. The paper's equation of knowledge distillation (Hinton et al. 2015) is an option for a teacher with classes.
+student's maps. The student's loss is its cross-entropy plus these, times 1e3 (less on maps smaller than 7x7, see
+`map_weight`); the layers are the ends of ResNet's four stages. The paper's equation of knowledge distillation (Hinton
+et al. 2015) is an option for a teacher with classes.
 """
 
 import re
@@ -17,18 +18,21 @@ from keras import backend, ops
 
 from melano_tf.errors import InputError
 from melano_tf.models.backbones import BackboneReport, build_backbone
+from melano_tf.models.logits import classify, logits_of
 from melano_tf.models.seeding import seeded
 
 STAGES = (1, 2, 3, 4)
+SMALLEST_AREA = 49  # of a map for which the weight of 1e3 is meant: 7x7, the last of ResNet at 224 px
 COMBINATIONS = ((1,), (2,), (3,), (4,), (1, 2), (2, 3), (3, 4), (2, 3, 4), (1, 2, 3, 4))  # Tables 6 to 11
-# Ends of the stages: keras.applications' ResNets (the last block of conv2 to conv5) and the stand-ins.
+# Ends of the stages: the last block of conv2 to conv5 of keras.applications' ResNets, of layer1 to layer4 of
+# torchvision's; and the stand-ins'.
 RESNET_BLOCK = re.compile(r"conv([2-5])_block(\d+)_out")
+TORCHVISION_BLOCK = re.compile(r"layer([1-4])_(\d+)_relu3")
 STANDIN_STAGES = (
     ("block1_conv", "block2_out", "block3_out", "block4_out"),
     ("block1_conv", "block2_pool", "block3_pool", "block4_pool"),
 )
 TINY = 1e-12  # a squared norm below this is taken for a map of zeros
-EPSILON = 1e-7  # probabilities are kept this far from 0 before the logarithm, as in training.losses
 PROBABILITIES = "probabilities"
 
 
@@ -66,26 +70,34 @@ def attention_difference(first: Any, second: Any) -> Any:
     return ops.mean(ops.square(_at_least_float32(first) - _at_least_float32(second)), axis=(1, 2))
 
 
+def map_weight(weight: float, height: int, width: int) -> float:
+    """Weight of a layer's `attention_difference`: weight * min(1, A / 49) for a map of A = height * width places.
+
+    Maps have unit L2 norm, so the sum of squared differences lies in 0..2 whatever the map's size, and their mean is
+    that over A: weight * mean = (weight / A) * sum. 1e3 is the reference implementation's, for maps of 7x7 (ResNet's
+    last at 224 px) and larger, on which it counts the sum at most 1e3 / 49 = 20.4 times. On 4x4 the same 1e3 would
+    count it 62.5 times, more than on any map that it is meant for; times 16 / 49 it counts it 20.4 times, as on 7x7.
+    """
+    return weight * min(1.0, height * width / SMALLEST_AREA)
+
+
 def distillation(student: Any, teacher: Any, temperature: float = 4.0) -> Any:
     """T^2 KL(teacher || student) of distributions softened by a temperature (the paper's knowledge distillation).
 
-    softmax(z / T) needs no logits: it is p^(1/T), rescaled to sum to one.
-
     Args:
-        student, teacher: (B, C) float probabilities; no gradient goes to the teacher.
+        student, teacher: z, (B, C) float logits; softened they are softmax(z / T). No gradient goes to the teacher.
         temperature: T >= 1; 1 leaves the distributions as they are.
 
     Returns:
-        (B,) float in nats.
+        (B,) in nats, float32 (float64 of float64).
     """
     log_student = _softened(student, temperature)
     log_teacher = ops.stop_gradient(_softened(teacher, temperature))
     return temperature**2 * ops.sum(ops.exp(log_teacher) * (log_teacher - log_student), axis=-1)
 
 
-def _softened(probabilities: Any, temperature: float) -> Any:
-    logits = ops.log(ops.maximum(_at_least_float32(probabilities), EPSILON)) / temperature
-    return logits - ops.logsumexp(logits, axis=-1, keepdims=True)
+def _softened(logits: Any, temperature: float) -> Any:
+    return ops.log_softmax(_at_least_float32(logits) / temperature, axis=-1)
 
 
 def _at_least_float32(values: Any) -> Any:
@@ -111,7 +123,7 @@ def build_classifier(
 
     Returns:
         (flat model {"image": (B, px, px, 3) RGB 0..255} -> (B, C) probabilities, report). Layers by name: the
-        backbone's, "features" (B, h, w, F), "pooled" (B, F), "probabilities".
+        backbone's, "features" (B, h, w, F), "pooled" (B, F), "probabilities_logits", "probabilities".
     """
     if classes < 2:
         raise InputError(f"{classes} classes: at least 2 are needed")
@@ -121,7 +133,7 @@ def build_classifier(
         x = keras.layers.GlobalAveragePooling2D(name="pooled")(features)
         if dropout:
             x = keras.layers.Dropout(dropout, name="dropout")(x)
-        x = keras.layers.Dense(classes, activation="softmax", dtype="float32", name=PROBABILITIES)(x)
+        x = classify(x, classes, "softmax", PROBABILITIES)
     return keras.Model({"image": image}, x, name=f"{backbone}_classifier"), report
 
 
@@ -160,20 +172,20 @@ def stage_layers(model: keras.Model) -> tuple[str, str, str, str]:
         InputError: the network has none that are known here.
     """
     names = {layer.name for layer in model.layers}
-    blocks: dict[int, int] = {}
-    for name in names:
-        if found := RESNET_BLOCK.fullmatch(name):
-            stage, block = int(found[1]) - 1, int(found[2])
-            blocks[stage] = max(blocks.get(stage, 0), block)
-    if set(blocks) == set(STAGES):
-        one, two, three, four = (f"conv{stage + 1}_block{blocks[stage]}_out" for stage in STAGES)
-        return one, two, three, four
+    for block, first in ((RESNET_BLOCK, 2), (TORCHVISION_BLOCK, 1)):
+        ends: dict[int, tuple[int, str]] = {}
+        for found in filter(None, map(block.fullmatch, names)):
+            stage = int(found[1]) - first + 1
+            ends[stage] = max(ends.get(stage, (-1, "")), (int(found[2]), found[0]))
+        if set(ends) == set(STAGES):
+            one, two, three, four = (ends[stage][1] for stage in STAGES)
+            return one, two, three, four
     for stages in STANDIN_STAGES:
         if names.issuperset(stages):
             return stages
     raise InputError(
         f"{model.name}: its four stages are not known; attention is transferred between ResNets (resnet50, resnet101, "
-        "resnet152, and V2 of each) or between stand-ins (standin, standin_residual)"
+        "resnet152, V2 of each, torchvision_resnet50) or between stand-ins (standin, standin_residual)"
     )
 
 
@@ -210,7 +222,8 @@ class TransferSettings:
     layers: tuple[int, ...] = STAGES
     """Stages whose attention is transferred (Tables 6 to 11: nine combinations); none is the baseline."""
     weight: float = 1e3
-    """Of the sum of the layers' losses (not in the paper; the reference implementation's beta)."""
+    """Of the sum of the layers' losses (not in the paper; the reference implementation's beta); less on maps smaller
+    than 7x7, see `map_weight`."""
     distillation: float = 0.0
     """Weight of the distillation of a teacher's class probabilities; 0: none (the metric teacher has no classes)."""
     temperature: float = 4.0
@@ -230,16 +243,19 @@ class Transfer:
     """A student in training with its teacher.
 
     Attributes:
-        model: what is trained: its variables are the student's, and no others; outputs as `tapped`.
-        loss_fn: (batch, outputs) -> (B,), for a GradientStep over `model`.
+        model: what is trained: its variables are the student's, and no others; outputs as `tapped`, "output" being
+            the student's logits.
+        loss_fn: (batch, outputs) -> the loss's terms by name, each (B,), for a GradientStep over `model`:
+            "cross_entropy_loss", and what is taken from the teacher, times its weight: "transfer_loss",
+            "distillation_loss".
     """
 
     model: keras.Model
-    loss_fn: Callable[[Mapping[str, Any], Any], Any]
+    loss_fn: Callable[[Mapping[str, Any], Any], dict[str, Any]]
 
 
 def transfer(student: keras.Model, teacher: keras.Model | None, settings: TransferSettings) -> Transfer:
-    """Student and frozen teacher, as one training: L = cross-entropy + weight * sum over layers of the map's loss.
+    """Student and frozen teacher, as one training: L = cross-entropy + weight * sum over layers of the maps' loss.
 
     The teacher runs in inference mode inside the loss, on the very images that the student sees; it is no part of the
     trained model, so that neither a checkpoint nor a saved student holds it, and nothing of it changes. To save the
@@ -248,7 +264,7 @@ def transfer(student: keras.Model, teacher: keras.Model | None, settings: Transf
     Args:
         student: from `build_classifier`.
         teacher: from `build_embedding`, or a classifier; None where nothing is taken from it.
-        settings: which layers, and weights.
+        settings: which layers, and weights; a layer's is `map_weight` of its map.
 
     Raises:
         InputError: a teacher is missing; its size or its maps' sizes are not the student's; it has no classes to
@@ -262,28 +278,33 @@ def transfer(student: keras.Model, teacher: keras.Model | None, settings: Transf
     if teacher is not None and wanted:
         taught = tapped(teacher, settings.layers)
         _check_pair(model, taught, settings)
-    stages = [f"stage{stage}" for stage in settings.layers]
+        taught = logits_of(taught) if settings.distillation else taught
+    stages = {
+        f"stage{stage}": map_weight(settings.weight, *model.output[f"stage{stage}"].shape[1:])
+        for stage in settings.layers
+    }
 
-    def loss_fn(batch: Mapping[str, Any], outputs: Any) -> Any:
-        probabilities = outputs["output"]
-        losses = _cross_entropy(batch["y"], probabilities)
+    def loss_fn(batch: Mapping[str, Any], outputs: Any) -> dict[str, Any]:
+        terms = {"cross_entropy_loss": _cross_entropy(batch["y"], outputs["output"])}
         if taught is None:
-            return losses
+            return terms
         told = {name: ops.stop_gradient(value) for name, value in taught(batch["x"], training=False).items()}
-        for stage in stages:
-            losses = losses + settings.weight * attention_difference(outputs[stage], told[stage])
+        if stages:
+            terms["transfer_loss"] = sum(
+                weight * attention_difference(outputs[stage], told[stage]) for stage, weight in stages.items()
+            )
         if settings.distillation:
-            softened = distillation(probabilities, told["output"], settings.temperature)
-            losses = losses + settings.distillation * softened
-        return losses
+            softened = distillation(outputs["output"], told["output"], settings.temperature)
+            terms["distillation_loss"] = settings.distillation * softened
+        return terms
 
-    return Transfer(model, loss_fn)
+    return Transfer(logits_of(model), loss_fn)
 
 
-def _cross_entropy(labels: Any, probabilities: Any) -> Any:
+def _cross_entropy(labels: Any, logits: Any) -> Any:
     """Cross-entropy of each sample (B,), as `training.losses.categorical_crossentropy` of class indices."""
-    p = ops.clip(_at_least_float32(probabilities), EPSILON, 1.0)
-    return -ops.log(ops.take_along_axis(p, ops.cast(labels, "int32")[:, None], axis=1)[:, 0])
+    log_p = ops.log_softmax(_at_least_float32(logits), axis=-1)
+    return -ops.take_along_axis(log_p, ops.cast(labels, "int32")[:, None], axis=1)[:, 0]
 
 
 def _check_layers(layers: tuple[int, ...]) -> None:

@@ -13,12 +13,17 @@ import keras
 from melano_tf.errors import InputError
 from melano_tf.models.applications import Network, imagenet_file, networks
 from melano_tf.models.layers import Preprocess
+from melano_tf.models.resnext import NETWORKS, residual_features
 from melano_tf.models.seeding import seeded
 from melano_tf.models.standin import MAX_PX, MIN_PX, standin, standin_residual
+from melano_tf.models.torch_weights import assign_state_dict, read_state_dict
 from melano_tf.models.weights import load_weights
 
 Freeze = Literal["none", "first_block"]
 STANDINS: dict[str, Callable[[Any], Any]] = {"standin": standin, "standin_residual": standin_residual}
+# As torchvision builds them, for its files of weights. The stride of a block is in its 3x3 convolution, where
+# keras.applications' ResNets of the same name have it in the first 1x1.
+TORCHVISION = {"torchvision_resnet50": NETWORKS["resnet50"]}
 # Layers of the first convolutional block, by the start of their names (spitzoid, section 5.2: VGG16's first block is
 # frozen, nothing of ResNet's). Of a backbone that is not listed, nothing is frozen.
 FIRST_BLOCK = {"vgg16": "block1_", "vgg19": "block1_", "standin": "block1_"}
@@ -47,7 +52,7 @@ class BackboneReport:
 
 def backbone_names() -> tuple[str, ...]:
     """All names that `build_backbone` knows."""
-    return (*STANDINS, *networks())
+    return (*STANDINS, *TORCHVISION, *networks())
 
 
 def build_backbone(
@@ -61,10 +66,11 @@ def build_backbone(
     """The convolutional part of a network, from tiles to the last feature map F (spitzoid, section 4.1 A).
 
     Args:
-        name: a network of keras.applications in lower case ("vgg16", "resnet50", "inceptionv3", ...), or "standin" or
-            "standin_residual" (see `melano_tf.models.standin`).
+        name: a network of keras.applications in lower case ("vgg16", "resnet50", "inceptionv3", ...), torchvision's
+            ResNet50 ("torchvision_resnet50"), or "standin" or "standin_residual" (see `melano_tf.models.standin`).
         input_px: side of the tiles in pixels.
-        weights: "none", "imagenet", or a file of this network's weights without top (legacy `.h5` or `.weights.h5`).
+        weights: "none", "imagenet", or a file of this network's weights without top (legacy `.h5` or `.weights.h5`; of
+            torchvision's, `.weights.h5` or its state dict, `.npz` or, where PyTorch is installed, `.pth`).
         freeze: "first_block": VGG's block 1 (and the stand-in's) is not trained; other networks have nothing frozen.
         seed: of the initial weights; None: from Python's random state (keras.utils.set_random_seed).
         input_name: of the input, as a dict of inputs calls it.
@@ -83,6 +89,10 @@ def build_backbone(
     with seeded(seed):
         if name in STANDINS:
             model = _build_standin(name, input_px, input_name)
+        elif name in TORCHVISION:
+            tiles = _tiles(input_px, input_name)
+            x = residual_features(Preprocess("torch", name="preprocess")(tiles), TORCHVISION[name])
+            model = keras.Model(tiles, x, name=name)
         elif name in known:
             model = _build_network(known[name], input_px, input_name)
         else:
@@ -159,13 +169,15 @@ def weights_file(name: str, weights: str) -> Path | None:
         InputError: there is no such file, and it cannot be fetched; or the network is unknown.
     """
     known = networks()
-    if name not in STANDINS and name not in known:
+    if name not in backbone_names():
         raise InputError(f"backbone {name!r}: unknown; there are {', '.join(backbone_names())}")
     if weights == "none":
         return None
     if weights == "imagenet":
         if name in STANDINS:
             raise InputError(f"{name}: has no ImageNet weights; choose weights none or a file's path")
+        if name in TORCHVISION:
+            raise InputError(f"{name}: its ImageNet weights are not fetched; give torchvision's state dict as a file")
         return imagenet_file(known[name])
     file = Path(weights).expanduser()
     if not file.is_file():
@@ -175,4 +187,8 @@ def weights_file(name: str, weights: str) -> Path | None:
 
 def _load(model: keras.Model, name: str, weights: str) -> tuple[Path | None, int]:
     file = weights_file(name, weights)
-    return (None, 0) if file is None else (file, load_weights(model, file))
+    if file is None:
+        return None, 0
+    if name in TORCHVISION and file.suffix != ".h5":
+        return file, assign_state_dict(model, read_state_dict(file), str(file), ("fc.",))[0]
+    return file, load_weights(model, file)

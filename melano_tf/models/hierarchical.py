@@ -8,6 +8,7 @@ several layers").
 Importing this module registers every layer that these models are made of, so that `keras.saving.load_model` reads them.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from keras import ops
 from melano_tf.errors import InputError
 from melano_tf.models.backbones import BackboneReport, build_backbone
 from melano_tf.models.cbam import Cbam
+from melano_tf.models.logits import classify
 from melano_tf.models.seeding import seeded
 from melano_tf.models.taxonomy import Taxonomy
 
 __all__ = [
+    "Conditional",
     "DecisionTree",
     "Hierarchy",
     "LeafProbabilities",
@@ -35,17 +38,18 @@ __all__ = [
 Shape = tuple[int | None, ...]
 
 
-@keras.saving.register_keras_serializable("melano_tf")
+# Another name than before 0.2, when it gave probabilities: a model saved then is refused, and not read as scores.
+@keras.saving.register_keras_serializable("melano_tf", name="DecisionScores")
 class DecisionTree(keras.layers.Layer):
-    """Every decision of a tree of classes, each given that its node was reached, by one recurrent network.
+    """Every decision of a tree of classes, scored among those of its node, by one recurrent network.
 
     Each internal node is unrolled along its own path: it starts from the state of the node above and the embedding of
     the decision that led here. On the path to a sample's true class the previous decisions are therefore the true ones,
     which is training with the ground truth fed back ("teacher forcing"); a loss that reads that path alone trains it.
 
-    Input F (B, H, W, C). Output: (probability of each decision given its parent (B, D), channel attention (B, N, C),
-    spatial attention (B, N, H, W)), N internal nodes and D decisions in `Taxonomy`'s order. The softmax is taken in
-    float32.
+    Input F (B, H, W, C). Output: (logit of each decision among its siblings (B, D), channel attention (B, N, C),
+    spatial attention (B, N, H, W)), N internal nodes and D decisions in `Taxonomy`'s order. `Conditional` makes
+    probabilities of the logits.
 
     Args:
         children: `Taxonomy.children`.
@@ -102,7 +106,7 @@ class DecisionTree(keras.layers.Layer):
         one = ops.ones_like(features[:, 0, 0, :1])
         zeros = ops.matmul(one, ops.zeros((1, self.units), one.dtype))
         states: list[list[Any]] = []
-        conditional, channels, spatials = [], [], []
+        scores, channels, spatials = [], [], []
         start = 0
         for node, (above, count) in enumerate(zip(self.parents, self.children, strict=True)):
             state = [zeros, zeros] if above < 0 else states[above]
@@ -114,13 +118,11 @@ class DecisionTree(keras.layers.Layer):
             states.append(list(state))
             dropped = self.drops[2](hidden, training=training)
             places = slice(start, start + count)
-            score = ops.matmul(dropped, self.w[:, places]) + self.b[places]
-            conditional.append(ops.softmax(ops.cast(score, "float32"), axis=-1))
+            scores.append(ops.matmul(dropped, self.w[:, places]) + self.b[places])
             channels.append(channel)
             spatials.append(spatial)
             start += count
-        found = ops.cast(ops.concatenate(conditional, axis=-1), self.compute_dtype)
-        return found, ops.stack(channels, axis=1), ops.stack(spatials, axis=1)
+        return ops.concatenate(scores, axis=-1), ops.stack(channels, axis=1), ops.stack(spatials, axis=1)
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[Shape, Shape, Shape]:
         batch, height, width, channels = input_shape
@@ -131,6 +133,35 @@ class DecisionTree(keras.layers.Layer):
         names = ("units", "embedding", "ratio", "kernel", "dropout")
         tree = {"children": list(self.children), "parents": list(self.parents)}
         return {**super().get_config(), **tree, **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable("melano_tf")
+class Conditional(keras.layers.Layer):
+    """Probability of each decision given its parent: logits (B, D) -> (B, D), the softmax over each node's decisions.
+
+    Args:
+        children: `Taxonomy.children`.
+    """
+
+    def __init__(self, children: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.children = tuple(children)
+
+    def build(self, input_shape: Shape) -> None:
+        if input_shape[-1] != sum(self.children):
+            raise ValueError(f"{input_shape[-1]} logits for nodes of {self.children} decisions")
+        self.built = True
+
+    def call(self, scores: Any) -> Any:
+        ends = list(itertools.accumulate(self.children))
+        parts = [scores[:, end - count : end] for end, count in zip(ends, self.children, strict=True)]
+        return ops.concatenate([ops.softmax(part, axis=-1) for part in parts], axis=-1)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "children": list(self.children)}
 
 
 @keras.saving.register_keras_serializable("melano_tf")
@@ -194,7 +225,7 @@ class Hierarchy:
 
     Attributes:
         taxonomy: its tree.
-        training: {"image": (B, H, W, 3)} -> (B, D), each decision's probability given its parent: what the loss needs.
+        training: {"image": (B, H, W, 3)} -> (B, D), each decision's logit among its siblings: what the loss needs.
         leaves: the same input -> (B, C), each class's probability: what is saved for use.
     """
 
@@ -223,8 +254,8 @@ def build_flat(
         seed: of initial weights and dropout; None: from Python's random state.
 
     Returns:
-        ({"image": (B, H, W, 3) RGB 0..255} -> probabilities (B, classes), layers "features", "cbam", "probabilities";
-        report of the backbone).
+        ({"image": (B, H, W, 3) RGB 0..255} -> probabilities (B, classes), layers "features", "cbam",
+        "probabilities_logits", "probabilities"; report of the backbone).
 
     Raises:
         InputError: as `build_backbone`; fewer than two classes, or a number outside its range.
@@ -238,7 +269,7 @@ def build_flat(
         x = keras.layers.Dropout(dropout, name="drop_map")(attended)
         x = keras.layers.GlobalAveragePooling2D(name="pooled")(x)
         x = keras.layers.Dropout(dropout, name="drop_pooled")(x)
-        x = keras.layers.Dense(classes, activation="softmax", name="probabilities")(x)
+        x = classify(x, classes, "softmax", "probabilities")
     return keras.Model({"image": image}, x, name=f"flat_{report.backbone}"), report
 
 
@@ -273,10 +304,11 @@ def build_hierarchical(
         tree = DecisionTree(
             taxonomy.children, taxonomy.parents, units, embedding, ratio, kernel, dropout, name="decisions"
         )
-        conditional, _, _ = tree(features)
-        leaves = LeafProbabilities(taxonomy.paths, name="probabilities")(conditional)
+        scores, _, _ = tree(features)
+        conditional = Conditional(taxonomy.children, dtype="float32", name="conditional")(scores)
+        leaves = LeafProbabilities(taxonomy.paths, dtype="float32", name="probabilities")(conditional)
     name = f"hierarchical_{report.backbone}"
-    training = keras.Model({"image": image}, conditional, name=f"{name}_training")
+    training = keras.Model({"image": image}, scores, name=f"{name}_training")
     return Hierarchy(taxonomy, training, keras.Model({"image": image}, leaves, name=name)), report
 
 
@@ -307,7 +339,8 @@ def attention_model(model: keras.Model) -> keras.Model:
         raise InputError(f"{model.name}: is no flat or hierarchical model of the weighting paper")
     outputs = {"probabilities": model.get_layer("probabilities").output}
     if "decisions" in names:
-        outputs["conditional"], channel, spatial = model.get_layer("decisions").output
+        outputs["conditional"] = model.get_layer("conditional").output
+        _, channel, spatial = model.get_layer("decisions").output
     else:
         _, channel, spatial = model.get_layer("cbam").output
         channel = keras.layers.Reshape((1, *channel.shape[1:]))(channel)

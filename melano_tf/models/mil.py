@@ -11,6 +11,7 @@ import keras
 from melano_tf.errors import InputError
 from melano_tf.models.attention import BagAggregation, BagAttention, BagMax, BagMean
 from melano_tf.models.layers import AsBag, FixedBatchNormalization
+from melano_tf.models.logits import LOGITS, classify
 from melano_tf.models.seeding import seeded
 
 Aggregation = Literal["bgmp", "bgap", "bgas"]
@@ -34,7 +35,7 @@ def build_target(
 
     Returns:
         Flat functional model: (N, h, w, 3) -> {"probability": (1, 1) of the positive class, "attention": (1, N), which
-        sums to one}. Beyond the source's layers: "bag", "aggregation", "probability".
+        sums to one}. Beyond the source's layers: "bag", "aggregation", "probability_logits", "probability".
 
     Raises:
         InputError: unknown aggregation.
@@ -46,7 +47,7 @@ def build_target(
         copy.set_weights(upto.get_weights())
         embeddings = AsBag(name="bag")(copy.outputs[0])
         bag, attention = make_aggregation(aggregation, attention_units)(embeddings)
-        probability = keras.layers.Dense(1, activation="sigmoid", name="probability")(bag)
+        probability = classify(bag, 1, "sigmoid", "probability")
     outputs = {"probability": probability, "attention": attention}
     return keras.Model(copy.inputs[0], outputs, name=source.name.replace("source", "target", 1) + f"_{aggregation}")
 
@@ -67,23 +68,37 @@ def split_target(model: keras.Model) -> tuple[keras.Model, "BagClassifier"]:
 
     Returns:
         (embedder: tiles (n, h, w, 3) -> (n, C); aggregator: embeddings (B, N, C), mask=(B, N) or None ->
-        {"probability": (B, 1), "attention": (B, N)}).
+        {"logit": (B, 1), "probability": (B, 1), "attention": (B, N)}).
+
+    Raises:
+        InputError: the model has no layer of its own for the logits (an earlier version saved it).
     """
+    last = f"probability{LOGITS}"
+    if last not in {layer.name for layer in model.layers}:
+        raise InputError(f"{model.name}: has no layer {last}; models of versions before 0.2 are to be trained again")
     embedder = keras.Model(model.inputs[0], model.get_layer("embedding").output, name=f"{model.name}_embedder")
-    return embedder, BagClassifier(model.get_layer("aggregation"), model.get_layer("probability"))
+    return embedder, BagClassifier(model.get_layer("aggregation"), model.get_layer(last))
 
 
 @keras.saving.register_keras_serializable("melano_tf")
 class BagClassifier(keras.Model):
-    """Aggregation and the last neuron, on embeddings: (B, N, C) -> {"probability": (B, 1), "attention": (B, N)}.
+    """Aggregation and the last neuron, on embeddings (B, N, C).
+
+    Output: {"logit": (B, 1), "probability": (B, 1), "attention": (B, N)}.
+    A loss takes the logit, whose gradient does not vanish where the probability rounds to 0 or 1.
 
     Args:
         aggregation: a layer (B, N, C) -> ((B, C), (B, N)).
-        classifier: a layer (B, C) -> (B, 1).
+        classifier: a linear dense layer (B, C) -> (B, 1): the logit.
+
+    Raises:
+        ValueError: the classifier has an activation.
     """
 
     def __init__(self, aggregation: keras.layers.Layer, classifier: keras.layers.Layer, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if classifier.activation is not keras.activations.linear:
+            raise ValueError(f"classifier {classifier.name!r} has an activation; its logit is expected")
         self.aggregation = aggregation
         self.classifier = classifier
         self.supports_masking = True
@@ -97,7 +112,8 @@ class BagClassifier(keras.Model):
 
     def call(self, inputs: Any, mask: Any = None, training: bool | None = None) -> dict[str, Any]:
         embedding, attention = self.aggregation(inputs, mask=mask)
-        return {"probability": self.classifier(embedding), "attention": attention}
+        logit = self.classifier(embedding)
+        return {"logit": logit, "probability": keras.ops.sigmoid(logit), "attention": attention}
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         return None

@@ -8,6 +8,7 @@ import keras
 from melano_tf.errors import InputError
 from melano_tf.models.backbones import Freeze, build_backbone
 from melano_tf.models.layers import SqueezeExcite
+from melano_tf.models.logits import classify
 from melano_tf.models.seeding import seeded
 
 Head = Literal["gap", "gmp", "mlp"]
@@ -84,7 +85,7 @@ def build_source(
     Returns:
         Flat functional model: (N, input_px, input_px, 3) float32 or uint8, RGB 0..255 -> (N, classes) probabilities in
         the order (non-tumour, tumour). Layers by name: "tiles", "preprocess", the backbone's, "features" (N, h, w, C),
-        "refined" (N, h, w, C), "embedding" (N, C) (mlp: (N, 128)), "region" (N, classes).
+        "refined" (N, h, w, C), "embedding" (N, C) (mlp: (N, 128)), "region_logits", "region" (N, classes).
 
     Raises:
         InputError: as `build_backbone`; unknown head; dropout outside [0, 1).
@@ -97,7 +98,7 @@ def build_source(
         x: Any = project(refined, head)
         if dropout:
             x = keras.layers.Dropout(dropout, name="dropout")(x)
-        region = keras.layers.Dense(classes, activation="softmax", name="region")(x)
+        region = classify(x, classes, "softmax", "region")
     name = f"source_{'seanet_' if seanet else ''}{report.backbone}_{head}"
     return keras.Model(tiles, region, name=name)
 

@@ -20,6 +20,7 @@ from melano_tf.models.comparators import (
     plain_features,
 )
 from melano_tf.models.layers import Preprocess
+from melano_tf.models.logits import classify
 from melano_tf.models.pooling import adaptive_pool
 from melano_tf.models.resnext import NETWORKS, residual_features
 from melano_tf.models.seeding import seeded
@@ -176,7 +177,7 @@ def build_zoome(
         float32, uint8 is cast, and, with metadata, "metadata" (B, metadata_width) float32; as a list in this order, or
         a dict by these names, in which "metadata" may stay for a model without it. Layers by name: "preprocess", the
         backbone's, "<block>_zoom_se", "features" (B, h, w, N), "metadata_embedding" (B, h, w, N), "embedding" (B, N;
-        AlexNet: its last hidden layer, (B, 4096)), "probability".
+        AlexNet: its last hidden layer, (B, 4096)), "probability_logits", "probability".
 
     Raises:
         InputError: unknown backbone, size or combination that it does not take, weights that do not fit.
@@ -196,7 +197,7 @@ def build_zoome(
             x = keras.layers.Activation("linear", name="embedding")(x)
         else:
             x = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
-        probability = keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
+        probability = classify(x, 1, "sigmoid", "probability")
     name = backbone + ("_zoom_se" if zoom_se else "") + ("_metadata" if metadata else "")
     model = keras.Model(inputs, probability, name=name)
     kind, tensors, not_used = _load(model, backbone, input_px, weights)

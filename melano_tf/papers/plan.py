@@ -14,7 +14,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing
 
 # Settings of every recipe that are no part of a method: what to read, where to write, how many processes.
-ASIDE = ("out", "preset", "seed", "tables", "figures", "steps", "plan", "workers", "threads")
+ASIDE = ("out", "preset", "seed", "tables", "figures", "steps", "plan", "workers", "threads", "mirror")
 
 
 @dataclass(frozen=True)

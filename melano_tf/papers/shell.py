@@ -122,7 +122,7 @@ def reproduce(recipe: Recipe, settings: Any, say: Say) -> Path:
     if settings.plan:
         return show(recipe, settings, steps, outputs, say)
     weights = find_weights(steps)
-    threads = configure(settings.threads)
+    threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, recipe.name, settings, threads, say) as run:
         run.note(differs=recipe.changes(settings))
         work = Work(run, settings, weights)

@@ -1,6 +1,6 @@
 """The steps on slides that recipes share: phantoms drawn, and a cohort cut into tiles, as steps of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from melano_tf.errors import InputError
-from melano_tf.pipelines.store import Grid, StoreSettings, write_cohort
-from melano_tf.workspace import Run, digest, plain
+from melano_tf.pipelines.store import FORMAT, Grid, StoreSettings, write_cohort
+from melano_tf.pipelines.wanted import wanted_too
+from melano_tf.slides.annotations import AnnotationSettings
+from melano_tf.workspace import Run, digest, plain, read_json
 
 Say = Callable[[str], None]
+WORDS = ("slide_id", "reason", "notes", "outlines")  # columns of slides.csv that are text whatever stands in them
 
 
 def draw_phantoms(run: Run, draw: Callable[..., Path], settings: Any, seed: int, workers: int) -> Path:
@@ -29,12 +32,22 @@ def draw_phantoms(run: Run, draw: Callable[..., Path], settings: Any, seed: int,
 
 
 def cut_slides(
-    run: Run, manifest: pd.DataFrame, grid: Grid, store: StoreSettings, workers: int, say: Say
+    run: Run,
+    manifest: pd.DataFrame,
+    grid: Grid,
+    store: StoreSettings,
+    annotation: AnnotationSettings,
+    workers: int,
+    say: Say,
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     """Cut every slide of a manifest into tiles, as the step "tiles" of a run, and say what was left out and why.
 
+    With a column `wanted` (see `pipelines.store`) slides of which nothing is wanted are passed over, and what an
+    earlier session of the run wanted stays.
+
     Returns:
-        (tiles, outcomes) as `pipelines.store.write_cohort` gives them, and the step's key.
+        (tiles, outcomes) as `pipelines.store.write_cohort` gives them, and the key of the slides and of how they are
+        cut, whatever is wanted of them.
 
     Raises:
         InputError: no slide brought any tile.
@@ -46,20 +59,45 @@ def cut_slides(
         sums = run.checksums(files, bar.update)
     # By content, not by place: slides that were moved are not cut again.
     rows = [
-        {**row, "path": sums[row["path"]], "annotation": sums.get(row["annotation"] or "")}
+        {str(name): value for name, value in row.items()}
+        | {"path": sums[row["path"]], "annotation": sums.get(row["annotation"] or "")}
         for row in manifest.to_dict("records")
     ]
 
+    drawn = plain(annotation) if manifest["annotation"].notna().any() else None
+    facts = {"format": FORMAT, "slides": rows, "grid": plain(grid), "store": plain(store), "annotation": drawn}
+    if "wanted" in manifest:
+        rows = _with_earlier(run, facts)
+        manifest = manifest.assign(wanted=[row["wanted"] for row in rows])
+        manifest = manifest[manifest["wanted"].map(bool)].reset_index(drop=True)
+
     def work(_: Path) -> list[Path]:
         with tqdm(total=len(manifest), desc="cutting tiles", unit="slide", leave=False) as bar:
-            write_cohort(manifest, grid, store, folder, workers=workers, progress=_shown_on(bar))
+            write_cohort(manifest, grid, store, folder, workers, _shown_on(bar), annotation)
         return sorted(path for path in folder.iterdir() if path.suffix in (".tfrecord", ".parquet", ".csv"))
 
-    key = run.step("tiles", {"slides": rows, "grid": plain(grid), "store": plain(store)}, work)
+    run.step("tiles", {**facts, "slides": rows}, work)
+    key = run.key("tiles", {**facts, "slides": [_without_choice(row) for row in rows]})
     tiles = pd.read_parquet(folder / "tiles.parquet")
-    outcomes = pd.read_csv(folder / "slides.csv", dtype={"slide_id": str, "reason": str, "notes": str})
+    outcomes = pd.read_csv(folder / "slides.csv", dtype=dict.fromkeys(WORDS, str))
     report_outcomes(outcomes, say)
     return tiles, outcomes, key
+
+
+def _with_earlier(run: Run, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows with what the finished step "tiles" of the same slides, grid and store wanted besides."""
+    state = run.folder / "steps" / "tiles.json"
+    earlier = read_json(state)["inputs"] if state.is_file() else {}
+    known: dict[str, Any] = {}
+    if digest([earlier.get(name) for name in ("grid", "store")]) == digest([facts["grid"], facts["store"]]):
+        known = {digest(_without_choice(row)): row.get("wanted") for row in earlier["slides"]}
+    return [
+        {**row, "wanted": wanted_too(row["wanted"], known.get(digest(_without_choice(row))))} for row in facts["slides"]
+    ]
+
+
+def _without_choice(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "wanted"}
 
 
 def report_outcomes(outcomes: pd.DataFrame, say: Say) -> None:

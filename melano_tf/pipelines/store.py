@@ -5,12 +5,15 @@ JPEG in the record file) and `<slide_id>.json` (what came out, under which key).
 it, or under another key, the other two count as unfinished. `tiles.parquet` and `slides.csv` cover the cohort.
 
 With a `TileGrids` a slide's tiles of several magnifications stand in the same files, from one pass over the slide; the
-tables then have the column magnification too.
+tables then have the column magnification too. A manifest's column `wanted` chooses of them ({magnification: `OUTLINED`
+or `WHOLE`}): the slide's own table then lists every tile, those that are not stored with a length of 0, and what is
+wanted later is cut into the same files while the rest stays as it is.
 """
 
 import errno
 import functools
 import os
+import shutil
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass
@@ -25,18 +28,19 @@ from melano_tf.errors import InputError
 from melano_tf.pipelines.processes import WorkerDied, spread
 from melano_tf.pipelines.records import append_image, slide_files
 from melano_tf.pipelines.records import read_jpegs as read_jpegs  # a store is written and read from here
-from melano_tf.slides.annotations import Annotation, check_annotation, load_annotation
+from melano_tf.pipelines.wanted import OUTLINED, Wanted, wanted_rows, wanted_too
+from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings, slide_outlines
 from melano_tf.slides.magnifications import TileGrids, magnified_table, reading_order
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.tiling import TileGrid, tile_table
-from melano_tf.slides.tissue import tissue_mask
+from melano_tf.slides.tissue import HEADROOM, tissue_mask
 from melano_tf.workspace import atomic, digest, plain, read_json, write_json
 
-FORMAT = 1  # part of every key: change it when the files' content changes
+FORMAT = 2  # part of every key: change it when the files' content changes
 ATTEMPTS = 2
 BLANK_TISSUE = 0.2  # a tile with this much tissue by the mask cannot be of one single colour
 ROW = ("slide_id", "path", "patient_id", "label", "annotation", "mpp")
-FEATURES = ("slide_id", "patient_id", "x", "y", "w0", "h0", "tissue", "tumour")
+FEATURES: tuple[str, ...] = ("slide_id", "patient_id", "x", "y", "w0", "h0", "tissue", "tumour")
 COHORT_TABLES = ("tiles.parquet", "slides.csv")
 TABLE = {
     "slide_id": "str",
@@ -70,8 +74,9 @@ class StoreSettings:
     """JPEG quality of stored tiles, 1 to 100 (not in the paper)."""
     mask_mpp: float = 8.0
     """Resolution of the tissue mask in µm/px (our reading)."""
-    mend_outlines: bool = False
-    """Take an outline that crosses itself as the area that its line encloses, with a note, instead of refusing it."""
+    mask_headroom: float | None = HEADROOM
+    """Otsu's threshold sees M = 255 - G only up to this much above the palest hundredth of the scan, so that pale
+    dermis stays tissue beside much pigment (our reading; the paper says Otsu only). None: plain Otsu."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -81,8 +86,15 @@ class StoreSettings:
             faults.append(f"jpeg_quality must lie between 1 and 100, and is {self.jpeg_quality}")
         if not self.mask_mpp > 0:
             faults.append(f"mask_mpp must be above 0, and is {self.mask_mpp}")
+        if self.mask_headroom is not None and not 0 < self.mask_headroom <= 255:
+            faults.append(f"mask_headroom must lie above 0, to 255 (or be None), and is {self.mask_headroom}")
         if faults:
             raise InputError.of("store:", faults)
+
+    @classmethod
+    def recorded(cls, content: Mapping[str, Any]) -> "StoreSettings":
+        """From a model's sidecar; older ones also recorded how outlines were mended, which no prediction needs."""
+        return cls(**{name: value for name, value in content.items() if name != "mend_outlines"})
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,8 @@ class SlideOutcome:
         tiles: tiles stored.
         bytes: size of the record file.
         seconds: time that the last attempt took.
-        notes: what was passed over in its annotation, else "".
+        notes: what a person should know of it: a doubtful mpp, what was passed over in its annotation; else "".
+        outlines: count and area of the outlines of each class, else "".
     """
 
     slide_id: str
@@ -110,10 +123,15 @@ class SlideOutcome:
     bytes: int = 0
     seconds: float = 0.0
     notes: str = ""
+    outlines: str = ""
 
 
-def slide_key(row: Mapping[str, Any], grid: Grid, store: StoreSettings) -> str:
+def slide_key(
+    row: Mapping[str, Any], grid: Grid, store: StoreSettings, annotation: AnnotationSettings = AS_DRAWN
+) -> str:
     """The key of a slide's stored tiles: the settings, the manifest's row, size and date of the files it names.
+
+    How outlines are read counts where the slide has any.
 
     Raises:
         OSError: a file of the row cannot be looked at.
@@ -121,7 +139,9 @@ def slide_key(row: Mapping[str, Any], grid: Grid, store: StoreSettings) -> str:
     values = _plain_row(row)
     stats = [Path(values[name]).stat() for name in ("path", "annotation") if values[name] is not None]
     dates = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
-    return digest({"format": FORMAT, "grid": plain(grid), "store": plain(store), "row": values, "files": dates})
+    drawn = None if values["annotation"] is None else plain(annotation)
+    facts = {"format": FORMAT, "grid": plain(grid), "store": plain(store), "annotation": drawn}
+    return digest({**facts, "row": values, "files": dates})
 
 
 def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,40 +150,54 @@ def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if pd.isna(value) or value == "" else value for name, value in values.items()}
 
 
-def write_slide(row: Mapping[str, Any], grid: Grid, store: StoreSettings, folder: Path) -> SlideOutcome:
+def write_slide(
+    row: Mapping[str, Any],
+    grid: Grid,
+    store: StoreSettings,
+    folder: Path,
+    annotation: AnnotationSettings = AS_DRAWN,
+) -> SlideOutcome:
     """Cut one slide into stored tiles: a plain function of a manifest row, for any engine to spread.
 
     A slide that fails is tried once more with a new handle; then its outcome is "failed", with the reason, and it has
     no tiles at all. Neither a blank tile nor part of a slide is ever stored in place of what could not be read.
 
     Args:
-        row: slide_id, path, patient_id, label, annotation (path or missing), mpp (µm/px or missing).
+        row: slide_id, path, patient_id, label, annotation (path or missing), mpp (µm/px or missing); with a
+            `TileGrids` also wanted ({magnification: `OUTLINED` or `WHOLE`}; missing: all, inside the outlines).
         grid: the tile grid, or those of several magnifications.
         store: how tiles are stored.
         folder: the store.
+        annotation: how outlines are read.
 
     Raises:
         InputError: the store itself cannot be written (disk full, read-only); no slide could succeed.
     """
     values = _plain_row(row)
     files = slide_files(folder, values["slide_id"])
+    standing = _standing(row, grid, store, folder, annotation)
+    before = None if standing is None or not row.get("wanted") else standing
+    values["wanted"] = wanted_too(row.get("wanted"), before[1] if before else None)
     files[2].unlink(missing_ok=True)
     key, reason, started = "", "", 0.0
     for attempt in range(1, ATTEMPTS + 1):
         started = time.monotonic()
         try:
-            key = slide_key(values, grid, store)
-            table, positions, notes = _write_tiles(values, grid, store, files)
+            key = slide_key(values, grid, store, annotation)
+            listed = before[0] if before else None
+            table, positions, notes, outlines = _write_tiles(values, grid, store, annotation, files, listed)
+            tiles = int((table["length"] > 0).sum())
             outcome = SlideOutcome(
                 slide_id=values["slide_id"],
-                status="done" if len(table) else "empty",
-                reason="" if len(table) else f"no tile with at least {grid.min_tissue:.0%} tissue",
+                status="done" if tiles else "empty",
+                reason="" if tiles else f"no tile with at least {grid.min_tissue:.0%} tissue",
                 attempts=attempt,
                 grid_positions=positions,
-                tiles=len(table),
+                tiles=tiles,
                 bytes=files[0].stat().st_size,
                 seconds=round(time.monotonic() - started, 3),
                 notes=notes,
+                outlines=outlines,
             )
             break
         except Exception as error:
@@ -173,7 +207,7 @@ def write_slide(row: Mapping[str, Any], grid: Grid, store: StoreSettings, folder
         outcome = _failure(values["slide_id"], reason, ATTEMPTS, time.monotonic() - started)
         for path in files[:2]:
             path.unlink(missing_ok=True)
-    _write_outcome(files[2], key, outcome)
+    _write_outcome(files[2], key, outcome, values["wanted"])
     return outcome
 
 
@@ -193,48 +227,75 @@ def _raise_if_store_unwritable(error: Exception, folder: Path) -> None:
         ) from error
 
 
-def _write_outcome(path: Path, key: str, outcome: SlideOutcome) -> None:
+def _write_outcome(path: Path, key: str, outcome: SlideOutcome, wanted: Wanted | None = None) -> None:
     try:
-        write_json(path, {"key": key, **asdict(outcome)})
+        write_json(path, {"key": key, **asdict(outcome), "wanted": wanted})
     except OSError as error:
         _raise_if_store_unwritable(error, path.parent)
         raise
 
 
 def _write_tiles(
-    row: dict[str, Any], grid: Grid, store: StoreSettings, files: tuple[Path, Path, Path]
-) -> tuple[pd.DataFrame, int, str]:
-    """One attempt: open, mask, annotation, grid, tiles. Returns the tiles' table, the count of positions, notes."""
+    row: dict[str, Any],
+    grid: Grid,
+    store: StoreSettings,
+    drawn: AnnotationSettings,
+    files: tuple[Path, Path, Path],
+    before: SlideOutcome | None = None,
+) -> tuple[pd.DataFrame, int, str, str]:
+    """One attempt: open, table, tiles.
+
+    Args:
+        before: what stands of this slide under the same key, to which what is still wanted is added.
+
+    Returns:
+        The tiles' table, the count of positions, notes, and the outlines of each class in words.
+    """
     with Slide(row["path"], slide_id=row["slide_id"], mpp=row["mpp"]) as slide:
-        annotation = None
-        if row["annotation"] is not None:
-            annotation = load_annotation(row["annotation"], mend=store.mend_outlines)
-            check_annotation(annotation.geometry, slide.size, row["annotation"])
-        mask = tissue_mask(slide, store.mask_mpp)
-        geometry = None if annotation is None else annotation.geometry
-        whose = (row["patient_id"], row["label"])
-        missing: list[str] = []
-        if isinstance(grid, TileGrids):
-            table, positions, missing = magnified_table(slide, mask, geometry, grid, *whose)
-            order, features = reading_order(table, grid.names), (*FEATURES, *MAGNIFICATION)
+        if before is None:
+            table, positions, notes, outlines = _listed(slide, row, grid, store, drawn)
         else:
-            table, positions = tile_table(slide, mask, geometry, grid, *whose)
-            order, features = np.arange(len(table)), FEATURES
-        tiles, places = table.to_dict("records"), np.zeros((len(table), 2), np.int64)
-        with atomic(files[0]) as temporary, temporary.open("wb") as file:
-            for index in order:
-                tile = tiles[index]
-                one = grid.at(tile["magnification"]) if isinstance(grid, TileGrids) else grid
-                image = _encoded(_tile(slide, tile, one, store), store.jpeg_quality)
-                places[index] = append_image(file, {name: tile[name] for name in features}, "jpeg", image)
+            table = pd.read_parquet(files[1])
+            positions, notes, outlines = before.grid_positions, before.notes, before.outlines
+        cut = (table["length"] == 0).to_numpy() & wanted_rows(table, row["wanted"])
+        order, features = np.arange(len(table)), FEATURES
+        if isinstance(grid, TileGrids):
+            order, features = reading_order(table, grid.names), (*FEATURES, *MAGNIFICATION)
+        tiles, places = table.to_dict("records"), table[["offset", "length"]].to_numpy(np.int64, copy=True)
+        with atomic(files[0]) as temporary:
+            if before is not None:
+                shutil.copyfile(files[0], temporary)
+            with temporary.open("wb" if before is None else "ab") as file:
+                for index in order[cut[order]]:
+                    tile = tiles[index]
+                    one = grid.at(tile["magnification"]) if isinstance(grid, TileGrids) else grid
+                    image = _encoded(_tile(slide, tile, one, store), store.jpeg_quality)
+                    places[index] = append_image(file, {name: tile[name] for name in features}, "jpeg", image)
     table = table.assign(offset=places[:, 0], length=places[:, 1])
     write_table(files[1], table)
-    return table, positions, "; ".join([*missing, *([] if annotation is None else _notes(annotation))])
+    return table, positions, notes, outlines
 
 
-def _notes(annotation: Annotation) -> list[str]:
-    skipped = [f"{count} {name} passed over" for name, count in sorted(annotation.skipped.items())]
-    return [*annotation.warnings, *skipped]
+def _listed(
+    slide: Slide, row: Mapping[str, Any], grid: Grid, store: StoreSettings, drawn: AnnotationSettings
+) -> tuple[pd.DataFrame, int, str, str]:
+    """The table of a slide's tiles, none of them stored yet; the count of positions; notes; the outlines in words."""
+    annotation = None if row["annotation"] is None else slide_outlines(slide, row["annotation"], drawn)
+    mask = tissue_mask(slide, store.mask_mpp, store.mask_headroom)
+    geometry = None if annotation is None else annotation.geometry
+    whose = (row["patient_id"], row["label"])
+    missing: list[str] = []
+    if isinstance(grid, TileGrids):
+        everywhere = row["wanted"] is not None
+        table, positions, missing = magnified_table(slide, mask, geometry, grid, *whose, everywhere=everywhere)
+    else:
+        table, positions = tile_table(slide, mask, geometry, grid, *whose)
+    places = np.zeros(len(table), np.int64)
+    table = table.assign(offset=places, length=places)
+    notes = [*([slide.mpp_note] if slide.mpp_note else []), *missing]
+    if annotation is None:
+        return table, positions, "; ".join(notes), ""
+    return table, positions, "; ".join(notes + annotation.notes(slide.mpp)), annotation.words(slide.mpp)
 
 
 def _tile(slide: Slide, tile: Mapping[Hashable, Any], grid: TileGrid, store: StoreSettings) -> np.ndarray:
@@ -268,18 +329,36 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_parquet(temporary, index=False)
 
 
-def finished(row: Mapping[str, Any], grid: Grid, store: StoreSettings, folder: Path) -> SlideOutcome | None:
-    """The outcome of a slide that stands finished under the same key, its files whole; else None.
+def finished(
+    row: Mapping[str, Any],
+    grid: Grid,
+    store: StoreSettings,
+    folder: Path,
+    annotation: AnnotationSettings = AS_DRAWN,
+) -> SlideOutcome | None:
+    """The outcome of a slide of which all that is wanted stands under the same key, its files whole; else None.
 
     A failed slide counts as unfinished, so that the next command tries it again.
     """
+    standing = _standing(row, grid, store, folder, annotation)
+    if standing is None:
+        return None
+    outcome, stored = standing
+    return outcome if wanted_too(row.get("wanted"), stored) == stored else None
+
+
+def _standing(
+    row: Mapping[str, Any], grid: Grid, store: StoreSettings, folder: Path, annotation: AnnotationSettings
+) -> tuple[SlideOutcome, Wanted | None] | None:
+    """The outcome of a slide that stands under the same key, its files whole, and what was wanted of it; else None."""
     record, table, state = slide_files(folder, str(row["slide_id"]))
     try:
         content = read_json(state)
-        key = content.pop("key")
+        key, stored = content.pop("key"), content.pop("wanted", None)
         outcome = SlideOutcome(**content)
         whole = table.is_file() and record.stat().st_size == outcome.bytes
-        return outcome if whole and outcome.status != "failed" and key == slide_key(row, grid, store) else None
+        fits = whole and outcome.status != "failed" and (stored is None) == (row.get("wanted") is None)
+        return (outcome, stored) if fits and key == slide_key(row, grid, store, annotation) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -291,6 +370,7 @@ def write_cohort(
     folder: Path,
     workers: int = 2,
     progress: Callable[[int, int], object] | None = None,
+    annotation: AnnotationSettings = AS_DRAWN,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cut a cohort's slides into stored tiles, several slides at a time.
 
@@ -298,17 +378,18 @@ def write_cohort(
     number of workers. Only one process may write a store at a time.
 
     Args:
-        manifest: rows as `slides.cohort.read_manifest` gives them.
+        manifest: rows as `slides.cohort.read_manifest` gives them, with wanted if not all is; see `write_slide`.
         grid: the tile grid, or those of several magnifications.
         store: how tiles are stored.
         folder: the store; made if missing.
         workers: processes; 1 means this one.
         progress: called with (slides done, slides in all), first with what was finished before.
+        annotation: how outlines are read.
 
     Returns:
-        (tiles, outcomes): the tables of all stored tiles (`TABLE`'s columns, and magnification for a `TileGrids`, in
-        the manifest's order) and of all slides (patient, label, then `SlideOutcome`), as written to tiles.parquet and
-        slides.csv.
+        (tiles, outcomes): the tables of all stored tiles (`TABLE`'s columns, with a `TileGrids` also magnification,
+        where the manifest has `wanted` also outlined (bool); in the manifest's order) and of all slides (patient,
+        label, then `SlideOutcome`), as written to tiles.parquet and slides.csv.
 
     Raises:
         InputError: the store cannot be written.
@@ -318,14 +399,15 @@ def write_cohort(
     for leftover in folder.glob(".*.partial*"):  # of a killed process
         leftover.unlink(missing_ok=True)
     rows = [{str(name): value for name, value in row.items()} for row in manifest.to_dict("records")]
-    outcomes = {str(row["slide_id"]): finished(row, grid, store, folder) for row in rows}
+    outcomes = {str(row["slide_id"]): finished(row, grid, store, folder, annotation) for row in rows}
     todo = [row for row in rows if outcomes[row["slide_id"]] is None]
     if todo:  # the cohort's tables do not fit any more
         for name in COHORT_TABLES:
             (folder / name).unlink(missing_ok=True)
     report = progress or (lambda done, total: None)
     report(len(rows) - len(todo), len(rows))
-    for index, result in spread(functools.partial(write_slide, grid=grid, store=store, folder=folder), todo, workers):
+    cut = functools.partial(write_slide, grid=grid, store=store, folder=folder, annotation=annotation)
+    for index, result in spread(cut, todo, workers):
         slide_id = todo[index]["slide_id"]
         if isinstance(result, WorkerDied):
             reason = "the process that read it was killed twice (out of memory, or a crash in the slide library)"
@@ -344,7 +426,9 @@ def _write_tables(
     """tiles.parquet and slides.csv from what the slides left, in the manifest's order."""
     parts = [pd.read_parquet(slide_files(folder, outcome.slide_id)[1]) for outcome in outcomes if outcome.tiles]
     tiles = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(TABLE))
-    columns = TABLE | (MAGNIFICATION if "magnification" in tiles else {})
+    tiles = tiles[tiles["length"] > 0].reset_index(drop=True)
+    more = {**MAGNIFICATION, OUTLINED: "bool"}
+    columns = TABLE | {name: kind for name, kind in more.items() if name in tiles}
     tiles = tiles[list(columns)].astype(columns)
     people = manifest[["slide_id", "patient_id", "label"]]
     slides = people.merge(pd.DataFrame([asdict(outcome) for outcome in outcomes]), on="slide_id", validate="1:1")

@@ -145,9 +145,7 @@ def reliability_figure(panels: Mapping[str, Mapping[str, Reliability]], title: s
     figure.suptitle(title, fontsize=11)
     levels = {f"{b.level:.0%}" for stages in panels.values() for b in stages.values() if not np.isnan(b.low).all()}
     if levels:
-        figure.supxlabel(
-            f"lines: {' and '.join(sorted(levels))} intervals by group bootstrap, each bin's own", fontsize=8
-        )
+        figure.supxlabel(f"lines: {' and '.join(sorted(levels))} Wilson intervals by group, each bin's own", fontsize=8)
     return figure
 
 
@@ -198,7 +196,7 @@ def _colours(names: Mapping[str, object]) -> list[str]:
 
 def _area(value: float, interval: Interval | None) -> str:
     text = format_value(value, 3)
-    if interval is None or math.isnan(interval.low):
+    if interval is None or not interval.high > interval.low:
         return text
     return f"{text} ({format_value(interval.low, 3)} to {format_value(interval.high, 3)})"
 

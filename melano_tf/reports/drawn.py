@@ -42,7 +42,7 @@ def judged_pictures(judgements: Sequence[Judgement], seed: int) -> tuple[list[So
         figures = {
             "ROC": roc_figure({text: _curves(one, seed, rising=True)}, ""),
             "precision and recall": pr_figure({text: _curves(one, seed, rising=False)}, ""),
-            "calibration": _calibration(one, text, seed),
+            "calibration": _calibration(one, text),
         }
         if one.scores.ndim == 2:  # a line of the legend for each class's share says less than it hides
             _without_chance(figures["precision and recall"])
@@ -87,12 +87,11 @@ def _curves(one: Judgement, seed: int, rising: bool) -> dict[str, Drawn]:
     return {name: Drawn(precision_recall(truth, scores), pr_band(truth, scores, groups, **kept), area, place)}
 
 
-def _calibration(one: Judgement, text: str, seed: int) -> Figure:
+def _calibration(one: Judgement, text: str) -> Figure:
     truth, scores = one.frame["target"].to_numpy(), one.scores
     happened, p = top_label(truth, scores) if scores.ndim == 2 else (truth, scores)
     stage = "the most probable class" if scores.ndim == 2 else "as given"
-    kept: dict[str, Any] = {"repeats": _resamples(one), "level": LEVEL, "seed": seed}
-    bins = reliability(happened, np.clip(p, 0, 1), one.frame["group"].tolist(), bins=10, by="mass", **kept)
+    bins = reliability(happened, np.clip(p, 0, 1), one.frame["group"].tolist(), bins=10, by="mass", level=LEVEL)
     return reliability_figure({text: {stage: bins}}, "")
 
 

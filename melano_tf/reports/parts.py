@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from melano_tf.evaluation.metrics import format_mean_std, format_value
+from melano_tf.evaluation.intervals import ends_text
+from melano_tf.evaluation.metrics import format_mean_std
 from melano_tf.reports.predictions import Judgement
 from melano_tf.workspace import digest, flat, read_json
 
@@ -153,7 +154,7 @@ def headlines(folder: Path, facts: Mapping[str, Any]) -> list[Headline]:
                 continue
             around = ""
             if pd.notna(row["low"]):
-                around = f"{row['level']:.0%} interval {format_value(row['low'])} to {format_value(row['high'])}"
+                around = f"{row['level']:.0%} interval {ends_text(row['low'], row['high'])}"
                 around += f", {row['patients']:.0f} {people}"
             printed = "" if pd.isna(row["published"]) else format_mean_std(row["published"], row["published_std"])
             value = format_mean_std(row["ours"], row["ours_std"])

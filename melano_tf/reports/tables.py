@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from melano_tf.evaluation.intervals import Interval
-from melano_tf.evaluation.metrics import METRICS, format_mean_std, format_value, mean_std
+from melano_tf.evaluation.intervals import METHODS, Interval, ends_text
+from melano_tf.evaluation.metrics import METRICS, format_mean_std, mean_std
 from melano_tf.reports.published import Cell, table_of
 from melano_tf.splits import Split
 from melano_tf.workspace import atomic
@@ -20,7 +20,7 @@ from melano_tf.workspace import atomic
 COLUMNS = (
     *("row", "column", "kind", "published_row", "published", "published_std", "flag"),
     *("ours", "ours_std", "defined", "cohorts"),
-    *("low", "high", "level", "patients", "repeats", "undefined"),
+    *("low", "high", "level", "patients", "repeats", "undefined", "method"),
 )
 # For a paper that prints (SN + SPC)/2 under "AUC": our balanced accuracy stands beside it, our ROC AUC alone.
 AUC_IS_BALANCED_ACCURACY: Mapping[str, str | None] = {"BACC": "AUC", "AUC": None}
@@ -104,7 +104,7 @@ def interval_table(
     published_as: Mapping[str, str | None],
     metrics: Sequence[str] = METRICS,
 ) -> pd.DataFrame:
-    """Test results with their bootstrap intervals, beside a published table (Table 5 of the spitzoid paper).
+    """Test results with their intervals, beside a published table (Table 5 of the spitzoid paper).
 
     Args:
         models: {model: intervals by metric} from `evaluation.intervals.bootstrap_intervals`.
@@ -126,7 +126,7 @@ def interval_table(
 def _interval_cells(found: Interval) -> dict[str, Any]:
     return {
         **{"low": found.low, "high": found.high, "level": found.level},
-        **{"patients": found.groups, "repeats": found.repeats, "undefined": found.undefined},
+        **{"patients": found.groups, "repeats": found.repeats, "undefined": found.undefined, "method": found.method},
     }
 
 
@@ -188,7 +188,7 @@ def markdown(
         title: without the leading #.
         notes: sentences on the data (phantoms or not, who tests); those on the table itself are added here.
         models_down: one line a model, with "paper" and "ours" for each metric.
-        unit: what the intervals resampled: "patients" or "lesions".
+        unit: what the intervals count as independent: "patients" or "lesions".
     """
     cells: dict[tuple[str, str], dict[str, Any]] = {
         (str(record["row"]), str(record["column"])): {str(name): value for name, value in record.items()}
@@ -259,7 +259,7 @@ def _our_text(record: Mapping[str, Any]) -> str:
         return f"{record['ours']:,.0f}"
     text = format_mean_std(record["ours"], record["ours_std"])
     if not pd.isna(record["level"]) and not math.isnan(record["ours"]):
-        return f"{text} ({format_value(record['low'])} to {format_value(record['high'])})"
+        return f"{text} ({ends_text(record['low'], record['high'])})"
     partly = 0 < record["defined"] < record["cohorts"]
     return f"{text} ({record['defined']} of {record['cohorts']})" if partly else text
 
@@ -292,26 +292,36 @@ def _how_many(scores: pd.DataFrame, unit: str = "patients") -> list[str]:
         )
         notes.append(f"Ours{of_whom}: {many}.")
     around = validated[validated["level"].notna()]
-    for (patients, level, repeats), _ in around.groupby(["patients", "level", "repeats"], sort=False):
+    for (patients, level), part in around.groupby(["patients", "level"], sort=False):
         notes.append(
-            f"In brackets: {level:.0%} interval of the mean, percentile bootstrap of the {patients} {unit} within "
-            f"their cohorts, {repeats:,} resamples; what other {unit} would change, not another training."
+            f"In brackets: {level:.0%} interval of the mean by the {patients} {unit} within their cohorts; what other "
+            f"{unit} would change, not another training."
         )
+        notes += _methods(part)
     partly = validated[(validated["defined"] < validated["cohorts"]) & (validated["defined"] > 0)]
     if len(partly):
         notes.append("(k of n): undefined in the other cohorts, which are left out of that mean.")
-    for (patients, level, repeats), part in tested.groupby(["patients", "level", "repeats"], sort=False):
-        worst = part.sort_values("undefined").iloc[-1]
-        left_out = ""
-        if worst["undefined"]:
-            left_out = (
-                f"; up to {worst['undefined']} resamples ({worst['row']}) leave a metric undefined and are not counted"
-            )
+    for (patients, level), part in tested.groupby(["patients", "level"], sort=False):
         of_whom = "" if len(set(tested["patients"])) == 1 else f" ({', '.join(dict.fromkeys(part['column']))})"
-        notes.append(
-            f"Ours{of_whom}: value (and {level:.0%} interval, percentile bootstrap of the {patients} test {unit}, "
-            f"{repeats:,} resamples{left_out})."
-        )
+        notes.append(f"Ours{of_whom}: value (and {level:.0%} interval by the {patients} test {unit}).")
+        notes += _methods(part)
+    return notes
+
+
+def _methods(part: pd.DataFrame) -> list[str]:
+    """How the intervals of these cells were made, a sentence a method."""
+    notes = []
+    for method, own in part.dropna(subset=["ours"]).groupby("method", sort=False):
+        worst, most = own.sort_values("undefined").iloc[-1], int(own["repeats"].max())
+        drawn = f"; {most:,} resamples" if most else ""
+        if worst["undefined"]:
+            drawn += f", up to {worst['undefined']} of which ({worst['row']}) leave it undefined and are not counted"
+        rows, columns = (list(dict.fromkeys(own[name])) for name in ("row", "column"))
+        whole = len(own) == len(part)
+        which = "All of them" if whole else ", ".join(LABELS.get(str(row), str(row)) for row in rows)
+        if not whole and len(own) < len(part[part["row"].isin(rows)]):
+            which += f" ({', '.join(map(str, columns))})"
+        notes.append(f"{which}: {METHODS[str(method)]}{drawn}.")
     return notes
 
 

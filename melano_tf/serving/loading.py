@@ -21,10 +21,10 @@ def load_network(path: Path, **options: Any) -> keras.Model:
     """
     try:
         return keras.saving.load_model(path, **options)
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         # Keras says "File not found" of a file that is no zip archive, and puts advice of many lines after the reason.
         line = str(error).split("\n")[0].split(". ")[0]
         raise InputError(
-            f"{path}: cannot be loaded as a Keras model; it is damaged, or copied in part: take the run's file again "
-            f"(Keras: {line})"
+            f"{path}: cannot be loaded as a Keras model; it is damaged, copied in part, or of a version before 0.2: "
+            f"take the run's file again, or train again (Keras: {line})"
         ) from None

@@ -75,9 +75,6 @@ class LocalTilesJudge:
         model: a multimag model's file; its sidecar names the models of the other magnifications beside it.
         sidecar: its sidecar.
 
-    Attributes:
-        images: {magnification: the tiles as its network saw them, uint8 (n, px, px, 3)}, of the slide judged last.
-
     Raises:
         InputError: a model that belongs to this one is missing or has other classes.
     """
@@ -89,7 +86,6 @@ class LocalTilesJudge:
         self._paths = {name: paths[role] for name, role in judged_by(sidecar, others).items()}
         self._networks: dict[Path, keras.Model] = {}
         self.files: Mapping[str, str] = {name: path.name for name, path in self._paths.items()}
-        self.images: dict[str, np.ndarray] = {}
 
     def network(self, magnification: str) -> keras.Model:
         """The model that judges a magnification."""
@@ -100,9 +96,19 @@ class LocalTilesJudge:
         return self._networks[path]
 
     def probabilities(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
-        batches = list(predict_batches(tiles, scratch, self.sidecar.input_px, CHUNK))
-        self.images[magnification] = np.concatenate([batch["x"] for batch in batches])
+        batches = predict_batches(tiles, scratch, self.sidecar.input_px, CHUNK)
         return np.asarray(predict(self.network(magnification), batches))
+
+    def pictures(self, shown: pd.DataFrame, scratch: Path) -> list[np.ndarray]:
+        """A few tiles of a slide as their networks saw them, uint8 (px, px, 3) each, from the folder they were cut to.
+
+        Args:
+            shown: slide_id and tile of tiles of one slide, as `shown_tiles` gives them.
+            scratch: the folder given to `judge_magnifications`, as it left it.
+        """
+        stored = pd.read_parquet(scratch / f"{shown['slide_id'].iloc[0]}.parquet").set_index("tile", drop=False)
+        rows = stored.loc[shown["tile"]].reset_index(drop=True)
+        return [image for batch in predict_batches(rows, scratch, self.sidecar.input_px, CHUNK) for image in batch["x"]]
 
 
 def judged_by(sidecar: Sidecar, others: Mapping[str, Sidecar]) -> dict[str, str]:
@@ -161,7 +167,7 @@ def judge_magnifications(
     names_and_mpp = {"names": tuple(content["names"]), "mpp": tuple(content["mpp"])}
     # A slide with little tissue wants an answer too: its fullest tile, with a note (`left_out`).
     grids = TileGrids(**{**content, **names_and_mpp, "fullest": True})
-    store = StoreSettings(**sidecar.preprocessing["store"])
+    store = StoreSettings.recorded(sidecar.preprocessing["store"])
     row = {"slide_id": slide_id, "path": str(slide), "patient_id": "unknown", "label": "unknown", "mpp": mpp}
     outcome = write_slide(row, grids, store, scratch)
     if outcome.status != "done":
@@ -219,12 +225,11 @@ def decided(probability: np.ndarray, threshold: float) -> int:
 
 def shown_tiles(answer: MagnifiedAnswer, threshold: float) -> pd.DataFrame:
     """The tiles that Figure 2 shows of a slide without label: of each magnification and class the surest tile called
-    it; with `place` (among its magnification's tiles), `called` (class index) and `sure` (its probability)."""
+    it; with `called` (class index) and `sure` (its probability)."""
     values = answer.tiles[answer.columns].to_numpy(float)
     called = np.array([decided(one, threshold) for one in values])
     sure = values[np.arange(len(values)), called]
-    places = answer.tiles.groupby("magnification", sort=False).cumcount()
-    rows = answer.tiles.assign(row=np.arange(len(values)), place=places, called=called, sure=sure)
+    rows = answer.tiles.assign(row=np.arange(len(values)), called=called, sure=sure)
     best = rows.sort_values(["sure", "tile"], ascending=[False, True], kind="stable")
     best = best.groupby(["magnification", "called"], sort=False).head(1)
     return best.sort_values(["row"]).sort_values("called", ascending=False, kind="stable").reset_index(drop=True)

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.intervals import bootstrap_intervals
+from melano_tf.evaluation.intervals import bootstrap_intervals, ends_text
 from melano_tf.evaluation.metrics import format_value
 from melano_tf.workspace import Sidecar
 
-REPEATS = 2000
 NAMES = {"SN": "sensitivity", "SPC": "specificity", "AUC": "roc_auc"}
 
 
 def measured_numbers(model: Path, sidecar: Sidecar) -> dict[str, Any] | None:
-    """Sensitivity and specificity at the threshold, each {value, low, high, level}, and on what; None if not measured.
+    """Sensitivity and specificity at the threshold with intervals, and on what; None if not measured.
 
     Args:
         model: the model's file in its run's `models/`, or a copy elsewhere.
@@ -28,7 +27,7 @@ def measured_numbers(model: Path, sidecar: Sidecar) -> dict[str, Any] | None:
 
     Returns:
         {"on": words, "samples", "positives", "groups", "sensitivity", "specificity", and "roc_auc" where the patients
-        were left out of the training}; undefined numbers are None.
+        were left out of the training}, each {value, low, high, level, method}; undefined numbers are None.
     """
     if len(sidecar.classes) != 2:
         return None
@@ -48,7 +47,7 @@ def measured_numbers(model: Path, sidecar: Sidecar) -> dict[str, Any] | None:
 
 
 def _short(interval: dict[str, Any]) -> dict[str, Any]:
-    return {name: interval[name] for name in ("value", "low", "high", "level")}
+    return {name: interval.get(name) for name in ("value", "low", "high", "level", "method")}
 
 
 def _of_predictions(stem: Path, threshold: float) -> dict[str, Any] | None:
@@ -67,14 +66,13 @@ def _of_predictions(stem: Path, threshold: float) -> dict[str, Any] | None:
     y, groups = table[label].to_numpy(), table[group].to_numpy()
     if not set(np.unique(y)) <= {0, 1}:
         return None
-    intervals = bootstrap_intervals(
-        y, table[probability].to_numpy(), groups, tuple(NAMES), threshold=threshold, repeats=REPEATS
-    )
+    intervals = bootstrap_intervals(y, table[probability].to_numpy(), groups, tuple(NAMES), threshold=threshold)
     numbers = {
         NAMES[name]: {
             key: None if math.isnan(getattr(interval, key)) else getattr(interval, key)
             for key in ("value", "low", "high", "level")
         }
+        | {"method": interval.method}
         for name, interval in intervals.items()
     }
     patients = len(np.unique(groups))
@@ -97,7 +95,7 @@ def measured_words(measured: dict[str, Any] | None) -> str:
         if one["value"] is None:
             parts.append(f"{name} undefined")
         else:
-            ends = f"{format_value(_number(one['low']))} to {format_value(_number(one['high']))}"
+            ends = ends_text(_number(one["low"]), _number(one["high"]))
             parts.append(f"{name} {format_value(one['value'])} ({one['level']:.0%} interval {ends})")
     return f"{', '.join(parts)}; {measured['on']}"
 

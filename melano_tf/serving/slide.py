@@ -33,12 +33,14 @@ class SlideAnswer:
             (bool: in the biopsy's bag), attention (sums to one over the selected; NaN elsewhere).
         fallback: no tile was called tumour, so the most probable ones were taken.
         grid_positions: positions of the tile grid before the tissue filter.
+        notes: what a person should know of the slide, for example a doubtful mpp; "" where nothing.
     """
 
     probability: float
     tiles: pd.DataFrame
     fallback: bool
     grid_positions: int
+    notes: str = ""
 
 
 class SlideJudge(Protocol):
@@ -103,7 +105,7 @@ def predict_slide(
         InputError: the slide cannot be read or holds no tissue.
     """
     grid = TileGrid(**sidecar.preprocessing["grid"])
-    store = StoreSettings(**sidecar.preprocessing["store"])
+    store = StoreSettings.recorded(sidecar.preprocessing["store"])
     row = {"slide_id": slide_id, "path": str(slide), "patient_id": "unknown", "label": "unknown", "mpp": mpp}
     outcome = write_slide(row, grid, store, scratch)
     if outcome.status != "done":
@@ -119,7 +121,7 @@ def predict_slide(
     tiles = tiles[columns].assign(
         selected=tiles["tile"].isin(selected["tile"]).to_numpy(), attention=tiles["tile"].map(attention).to_numpy()
     )
-    return SlideAnswer(probability, tiles, bool(selected["fallback"].iloc[0]), outcome.grid_positions)
+    return SlideAnswer(probability, tiles, bool(selected["fallback"].iloc[0]), outcome.grid_positions, outcome.notes)
 
 
 def answer_record(answer: SlideAnswer, sidecar: Sidecar, model: Path, slide: Path) -> dict[str, Any]:

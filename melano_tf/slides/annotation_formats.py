@@ -9,6 +9,18 @@
   its bounding box); a Region with NegativeROA="1" is a hole in the outlines of its own layer.
 
 Points, lines and unknown shapes are skipped and counted.
+
+What the coordinates count from, on a slide with `openslide.bounds-*` (MIRAX, Leica SCN). Here all count from the upper
+left of the bounds, as `slide.Slide` does:
+- QuPath, from 0.2 on, crops to the bounds and counts from them, unless a slide was opened with `--no-crop` (up to 0.1.2
+  it did not crop): qupath/qupath, `OpenslideImageServer.java` (`readTile` adds boundsX, boundsY) and issues 820, 1278.
+  Taken as it is.
+- ASAP reads with OpenSlide's own dimensions and locations and knows no bounds, so that it counts from the file's
+  origin: computationalpathologygroup/ASAP, `multiresolutionimageinterface/OpenSlideImage.cpp` (`initializeType`,
+  `readDataFromImage`). The bounds' corner is subtracted.
+- ImageScope shows the scanned pixels alone (of Leica-1.scn 38432 x 36832, OpenSlide's bounds: qupath/qupath, issue
+  1278) and does not open MIRAX. Taken as it is, with a warning, because it shows SCN turned by a quarter (the two
+  numbers stand the other way round in the file) and no example says whether its XML is turned too.
 """
 
 import json
@@ -68,8 +80,21 @@ def _file_bytes(path: Path) -> bytes:
     return content
 
 
-def read_outlines(path: Path, skipped: Counter[str], hole_classes: Collection[str] = HOLE_CLASSES) -> Iterator[Outline]:
-    """The outlines of a file in its order, its format told by its content; what is no outline is added to `skipped`.
+def read_outlines(
+    path: Path,
+    skipped: Counter[str],
+    warnings: list[str],
+    origin: tuple[float, float] = (0, 0),
+    hole_classes: Collection[str] = HOLE_CLASSES,
+) -> Iterator[Outline]:
+    """The outlines of a file in its order, its format told by its content.
+
+    Args:
+        path: the file.
+        skipped: what is no outline is counted here.
+        warnings: what a person should look at is added here.
+        origin: (x, y) of the slide's bounds in the file's own level-0 px, see above.
+        hole_classes: see `HOLE_CLASSES`.
 
     Raises:
         Fault: the file cannot be read, is no such format, or is damaged.
@@ -81,8 +106,13 @@ def read_outlines(path: Path, skipped: Counter[str], hole_classes: Collection[st
     if start == b"<":
         root = parse_xml(content)
         if root.tag == "ASAP_Annotations":
-            return _read_asap(root, skipped, hole_classes)
+            return _read_asap(root, skipped, origin, hole_classes)
         if root.tag == "Annotations":
+            if any(origin):
+                warnings.append(
+                    "ImageScope's outlines on a slide with bounds were taken to count from the bounds, not turned; "
+                    "look at them on the slide"
+                )
             return _read_imagescope(root, skipped)
         raise Fault(f"is XML with the root <{root.tag}>, neither ASAP's nor ImageScope's")
     raise Fault("is neither JSON nor XML; export it as QuPath GeoJSON (not zipped), ASAP XML or ImageScope XML")
@@ -191,7 +221,9 @@ def _position(position: Any) -> Point:
     return _number(position[0], "coordinate"), _number(position[1], "coordinate")
 
 
-def _read_asap(root: Element, skipped: Counter[str], hole_classes: Collection[str]) -> Iterator[Outline]:
+def _read_asap(
+    root: Element, skipped: Counter[str], origin: tuple[float, float], hole_classes: Collection[str]
+) -> Iterator[Outline]:
     for number, element in enumerate(root.iter("Annotation"), start=1):
         kind, group = element.get("Type", "no type"), element.get("PartOfGroup", "")
         if kind not in ASAP_AREAS:
@@ -201,7 +233,8 @@ def _read_asap(root: Element, skipped: Counter[str], hole_classes: Collection[st
         if all(corner.get("Order") is not None for corner in corners):
             corners.sort(key=lambda corner: _number(corner.get("Order"), "Order"))
         name = "" if group == "None" else group
-        yield Outline(_vertices(corners, f"annotation {number}"), [], name, name.casefold() in hole_classes)
+        shell = [(x - origin[0], y - origin[1]) for x, y in _vertices(corners, f"annotation {number}")]
+        yield Outline(shell, [], name, name.casefold() in hole_classes)
 
 
 def _read_imagescope(root: Element, skipped: Counter[str]) -> Iterator[Outline]:

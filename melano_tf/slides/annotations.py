@@ -1,7 +1,8 @@
 """Outlines drawn by a pathologist: read from three programs, checked against the slide, measured in tiles.
 
 Coordinates are level-0 pixels from the upper-left corner of the slide's bounds, in every format; `annotation_formats`
-says how each is read. Outlines of all classes together are the tumour.
+says how each is read. `slide_outlines` is the one way from a slide and a file to outlines: tiles, figures and `doctor`
+see the same.
 """
 
 import json
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import shapely
@@ -25,14 +26,41 @@ COLOURS = ((200, 0, 0), (150, 200, 150), (0, 110, 200), (230, 160, 0), (120, 80,
 
 
 @dataclass(frozen=True)
+class AnnotationSettings:
+    """How outlines drawn on slides are read (QuPath, ASAP, ImageScope)."""
+
+    tumour_classes: tuple[str, ...] = ()
+    """Classes (QuPath), groups (ASAP) or layers (ImageScope) whose outlines are tumour, capitals aside; "" stands for
+    outlines without one. Not given: all, with a warning where a file has more than one."""
+    mend: bool = False
+    """Take an outline that crosses itself as the area that its line encloses, with a note, instead of refusing it."""
+
+
+AS_DRAWN = AnnotationSettings()
+
+
+class OutlinedSlide(Protocol):
+    """What outlines ask of a slide: its size, its bounds' corner in the file (level-0 px), its µm/px."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def origin(self) -> tuple[int, int]: ...
+    @property
+    def mpp(self) -> tuple[float, float]: ...
+
+
+@dataclass(frozen=True)
 class Annotation:
     """What an annotation file holds.
 
     Attributes:
-        geometry: the outlined area, holes cut out; MultiPolygon in level-0 px.
-        polygons: count of outlines read, without holes.
+        geometry: the outlined area of the classes that are tumour, holes cut out; MultiPolygon in level-0 px.
+        polygons: count of outlines read, without holes, of all classes.
         holes: count of outlines that were cut out of others (rings inside a GeoJSON polygon are not counted).
-        classes: count of outlines by class, group or layer name ("" where none is given).
+        classes: count of outlines by class, group or layer name ("" where none is given), without holes.
+        areas: area of each of these classes, holes cut out, level-0 px²; classes may lie over each other.
+        tumour: those of these classes that are tumour.
         skipped: count of what is no area or no outline, by its name in the file, for example {"Point": 2}.
         warnings: a line for each mended polygon and each hole that lies outside of every outline.
     """
@@ -41,61 +69,125 @@ class Annotation:
     polygons: int
     holes: int
     classes: Mapping[str, int]
+    areas: Mapping[str, float]
+    tumour: tuple[str, ...]
     skipped: Mapping[str, int]
     warnings: tuple[str, ...]
 
+    def words(self, mpp: tuple[float, float]) -> str:
+        """Each class with its outlines and area, for example "2 tumour (1.250 mm²), 1 Tissue (8.1 mm², not tumour)"."""
+        mm2 = mpp[0] * mpp[1] / 1e6
+        return ", ".join(
+            f"{count} {name or 'without a class'} ({self.areas[name] * mm2:.3g} mm²"
+            + (")" if name in self.tumour else ", not tumour)")
+            for name, count in self.classes.items()
+        )
 
-def read_annotation(
-    path: Path | str, mend: bool = False, hole_classes: Collection[str] = HOLE_CLASSES
-) -> shapely.MultiPolygon:
-    """The outlined area of an annotation file; see `load_annotation`, which also tells what was skipped."""
-    return load_annotation(path, mend, hole_classes).geometry
+    def notes(self, mpp: tuple[float, float]) -> list[str]:
+        """What a person should know of the file: several classes taken as one, warnings, what was passed over."""
+        several = []
+        if len(self.tumour) > 1:
+            several = [
+                f"outlines of {len(self.tumour)} classes count as tumour: {self.words(mpp)}; "
+                "say which do with --annotation.tumour-classes"
+            ]
+        skipped = [f"{count} {name} passed over" for name, count in sorted(self.skipped.items())]
+        return [*several, *self.warnings, *skipped]
 
 
-def load_annotation(path: Path | str, mend: bool = False, hole_classes: Collection[str] = HOLE_CLASSES) -> Annotation:
+def slide_outlines(slide: OutlinedSlide, path: Path | str, settings: AnnotationSettings = AS_DRAWN) -> Annotation:
+    """The outlines of a slide, as everything that uses them takes them: counted from its bounds, and on it.
+
+    Raises:
+        InputError: see `load_annotation` and `check_annotation`.
+    """
+    annotation = load_annotation(path, settings, slide.origin)
+    check_annotation(annotation.geometry, slide.size, path)
+    return annotation
+
+
+def load_annotation(
+    path: Path | str,
+    settings: AnnotationSettings = AS_DRAWN,
+    origin: tuple[float, float] = (0, 0),
+    hole_classes: Collection[str] = HOLE_CLASSES,
+) -> Annotation:
     """Read QuPath GeoJSON, ASAP XML or Aperio ImageScope XML, told apart by content.
 
     Args:
         path: the file.
-        mend: take a polygon that crosses itself as the area that its line encloses, with a warning; else an error.
+        settings: which classes are tumour, and whether to mend.
+        origin: (x, y) of the slide's bounds in the slide file's own level-0 px; some programs count from there.
         hole_classes: names in lower case of classes (QuPath) or groups (ASAP) that are cut out of the other outlines.
 
     Raises:
-        InputError: the file is missing, empty, no such format or damaged, has no polygon, or has polygons that cross
-            themselves, have fewer than three vertices or enclose nothing: all of them at once, each by its number.
+        InputError: the file is missing, empty, no such format or damaged, has no polygon or none of the tumour's
+            classes, or has polygons that cross themselves, have fewer than three vertices or enclose nothing: all of
+            them at once, each by its number.
     """
     path = Path(path)
     skipped: Counter[str] = Counter()
+    warnings: list[str] = []
     try:
-        outlines = list(read_outlines(path, skipped, hole_classes))
+        outlines = list(read_outlines(path, skipped, warnings, origin, hole_classes))
         if not any(not outline.hole for outline in outlines):
             seen = ", ".join(f"{count} {name}" for name, count in sorted(skipped.items())) or "nothing else"
             raise Fault(
                 f"holds no polygon ({seen}); leave the manifest's cell `annotation` empty where nothing is outlined"
             )
+        spelt = _spelt(outlines)
+        tumour = _tumour(list(dict.fromkeys(spelt.values())), settings.tumour_classes)
     except Fault as fault:
         raise InputError(f"{path}: {fault}") from None
-    shapes, faults, warnings = _shapes(outlines, mend)
+    shapes, faults = _shapes(outlines, settings.mend, warnings)
     if faults:
         raise InputError(f"{path}: {faults[0]}") if len(faults) == 1 else InputError.of(f"{path}:", faults)
-    geometry = _combine(outlines, shapes, warnings)
+    pairs = list(zip(outlines, shapes, strict=True))
+    by_class = {
+        name: [pair for pair in pairs if pair[0].hole or spelt[pair[0].name.casefold()] == name]
+        for name in dict.fromkeys(spelt.values())
+    }
+    chosen = [pair for pair in pairs if pair[0].hole or spelt[pair[0].name.casefold()] in tumour]
+    geometry = _combine(chosen, warnings)
     if geometry.is_empty:
         raise InputError(f"{path}: its holes cut away every outline")
     return Annotation(
         geometry=geometry,
         polygons=sum(not outline.hole for outline in outlines),
         holes=sum(outline.hole for outline in outlines),
-        classes=Counter(outline.name for outline in outlines),
+        classes=Counter(spelt[outline.name.casefold()] for outline in outlines if not outline.hole),
+        areas={name: float(_combine(own, []).area) for name, own in by_class.items()},
+        tumour=tumour,
         skipped=dict(skipped),
         warnings=tuple(warnings),
     )
 
 
-def _shapes(outlines: list[Outline], mend: bool) -> tuple[list[BaseGeometry], list[str], list[str]]:
-    """Each outline as a valid geometry, the faults, and the warnings; polygons are numbered from 1 as in the file."""
+def _spelt(outlines: list[Outline]) -> dict[str, str]:
+    """{class in lower case: as the file first spells it} of all outlines that are no holes."""
+    spelt: dict[str, str] = {}
+    for outline in outlines:
+        if not outline.hole:
+            spelt.setdefault(outline.name.casefold(), outline.name)
+    return spelt
+
+
+def _tumour(classes: list[str], wanted: Collection[str]) -> tuple[str, ...]:
+    """Those of the classes that are wanted, all where none is named. Raises Fault where there is none of them."""
+    folded = {name.strip().casefold() for name in wanted}
+    found = tuple(name for name in classes if not folded or name.casefold() in folded)
+    if not found:
+        raise Fault(
+            f"has no outline of the class {' or '.join(map(repr, wanted))}, only of {', '.join(map(repr, classes))}; "
+            "name the right ones with --annotation.tumour-classes, or leave the manifest's cell `annotation` empty"
+        )
+    return found
+
+
+def _shapes(outlines: list[Outline], mend: bool, warnings: list[str]) -> tuple[list[BaseGeometry], list[str]]:
+    """Each outline as a valid geometry, and the faults; polygons are numbered from 1 as in the file."""
     shapes: list[BaseGeometry] = []
     faults: list[str] = []
-    warnings: list[str] = []
     for number, outline in enumerate(outlines, start=1):
         polygon = f"polygon {number}" + (f" ({outline.name})" if outline.name else "")
         short = [len(set(ring)) for ring in [outline.shell, *outline.inner] if len(set(ring)) < 3]
@@ -112,9 +204,9 @@ def _shapes(outlines: list[Outline], mend: bool) -> tuple[list[BaseGeometry], li
                 shape = shapely.make_valid(shape, method="structure")
                 warnings.append(f"{polygon} {wrong}; mended")
             else:
-                faults.append(f"{polygon} {wrong}; redraw it there, or let it be mended (--store.mend-outlines)")
+                faults.append(f"{polygon} {wrong}; redraw it there, or let it be mended (--annotation.mend)")
         shapes.append(shape)
-    return shapes, faults, warnings
+    return shapes, faults
 
 
 def _wrong(shape: BaseGeometry) -> str:
@@ -130,11 +222,11 @@ def _wrong(shape: BaseGeometry) -> str:
     return f"{words.get(reason, reason.lower())} near x={x:.1f}, y={y:.1f}"
 
 
-def _combine(outlines: list[Outline], shapes: list[BaseGeometry], warnings: list[str]) -> shapely.MultiPolygon:
+def _combine(drawn: list[tuple[Outline, BaseGeometry]], warnings: list[str]) -> shapely.MultiPolygon:
     """The union of the outlines without their holes; a hole cuts the outlines of its own layer only."""
     layers = []
-    for layer in sorted({outline.layer for outline in outlines}):
-        pairs = [pair for pair in zip(outlines, shapes, strict=True) if pair[0].layer == layer]
+    for layer in sorted({outline.layer for outline, _ in drawn if not outline.hole}):
+        pairs = [pair for pair in drawn if pair[0].layer == layer]
         solid = shapely.union_all([shape for outline, shape in pairs if not outline.hole])
         holes = [shape for outline, shape in pairs if outline.hole]
         outside = sum(not shapely.intersects(solid, hole) for hole in holes)

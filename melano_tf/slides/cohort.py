@@ -6,9 +6,7 @@ or mapping of the description), `minimum`, `maximum` and `unit`; `labels` (label
 column or label is known to this module.
 """
 
-import csv
 import difflib
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from melano_tf.csv_rows import read_rows
 from melano_tf.errors import InputError
 from melano_tf.workspace import file_sha256
 
@@ -62,7 +61,7 @@ def read_manifest(path: Path | str, spec: Mapping[str, Any]) -> pd.DataFrame:
     """The slides of a cohort, checked.
 
     Args:
-        path: a CSV in UTF-8 (a byte order mark is accepted), separated by commas, its header in row 1.
+        path: a CSV in UTF-8 as `csv_rows.read_rows` reads it, its header in row 1.
         spec: description of the data set.
 
     Returns:
@@ -76,7 +75,7 @@ def read_manifest(path: Path | str, spec: Mapping[str, Any]) -> pd.DataFrame:
     """
     path = Path(path).absolute()
     columns = _columns(spec)
-    header, cells = _read_cells(path)
+    header, cells = read_rows(path)
     faults = _header_faults(header, columns)
     frame, row_faults = _frame(header, cells)
     present = {name: column for name, column in columns.items() if name in frame}
@@ -105,29 +104,6 @@ def _columns(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return columns
 
 
-def _read_cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and each row that is not blank with its number; all cells stripped."""
-    try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError as error:
-        hint = "an Excel file: save it as" if content.startswith(b"PK") else "not UTF-8 text: save it as"
-        raise InputError(f"{path}: {hint} 'CSV UTF-8 (comma separated)' (byte {error.start} cannot be read)") from None
-    try:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, newline=""), strict=True)]
-    except csv.Error as error:
-        raise InputError(f"{path}: not a CSV file ({error}); look for a quote that is not closed") from None
-    header = rows[0] if rows else []
-    if not any(header):
-        raise InputError(f"{path}: the first row is empty; it must name the columns")
-    for mark, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if len(header) == 1 and mark in header[0]:
-            raise InputError(f"{path}: its columns are separated by {name}; save it as a CSV separated by commas")
-    return header, [(number, row) for number, row in enumerate(rows[1:], start=2) if any(row)]
-
-
 def _header_faults(header: list[str], columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
     twice = sorted({name for name in header if name in columns and header.count(name) > 1})
     faults = [f"column {name!r} stands {header.count(name)} times in the header" for name in twice]
@@ -153,7 +129,7 @@ def _frame(header: list[str], cells: list[tuple[int, list[str]]]) -> tuple[pd.Da
             faults.append(
                 (
                     number,
-                    f"row {number}: {len(row)} cells under {width} columns; put a cell that holds a comma in quotes",
+                    f"row {number}: {len(row)} cells under {width} columns; put a cell with a separator in quotes",
                 )
             )
     columns: dict[str, list[str]] = {}

@@ -86,6 +86,7 @@ def magnified_table(
     grids: TileGrids,
     patient_id: str,
     label: str,
+    everywhere: bool = False,
 ) -> tuple[pd.DataFrame, int, list[str]]:
     """The tiles of a slide at every magnification that it is fine enough for.
 
@@ -93,6 +94,7 @@ def magnified_table(
         slide, mask, patient_id, label: as for `tile_table`.
         annotation: outlined tissue in level-0 px, outside of which no tile is kept; None: the whole slide counts.
         grids: the magnifications.
+        everywhere: keep tiles outside the outlines too; the column outlined (bool) then says which are inside.
 
     Returns:
         The table of `tile_table` with the column magnification (text), one magnification after the other, `tile`
@@ -113,7 +115,7 @@ def magnified_table(
         grid = grids.at(name)
         table, count = tile_table(slide, mask, annotation, grid, patient_id, label)
         positions += count
-        table = _outlined(table, annotation, grids.outlined)
+        whole, table = table, _outlined(table, annotation, grids.outlined)
         if not len(table):
             where = "" if annotation is None else " inside the outlines"
             few = f"no tile{where} with at least {grids.min_tissue:.0%} tissue"
@@ -124,9 +126,11 @@ def magnified_table(
                 notes.append(f"at {name}: {few}; the one with most, {table['tissue'].iloc[0]:.0%}, was kept")
             else:
                 empty[name] = few
+        if everywhere:
+            table = whole.assign(outlined=whole.index.isin(table.index))
         parts.append(table.assign(magnification=pd.Series([name] * len(table), index=table.index, dtype="str")))
-    whole = pd.concat(parts, ignore_index=True)
-    return whole.assign(tile=np.arange(len(whole), dtype=np.int64)), positions, _lines(refused) + _lines(empty) + notes
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(tile=np.arange(len(found), dtype=np.int64)), positions, _lines(refused) + _lines(empty) + notes
 
 
 HINT = "scan it finer, or allow enlarging with --allow-upsampling"

@@ -8,7 +8,7 @@ goes into the resampling, so that one place looks the same whichever level it wa
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from melano_tf.errors import InputError
+from melano_tf.slides.slide_properties import bounds, colour, positive, resolution
 
-MPP_RANGE = (0.05, 20.0)
 CACHE_BYTES = 64 << 20
 # Pixels of a level, along one side, that are held at once; what needs much more is read in blocks.
 BLOCK_PX = 2048
@@ -36,6 +36,23 @@ Image = NDArray[np.uint8]
 
 class SlideReadError(Exception):
     """The slide's pixels could not be decoded; the handle was closed and the next read opens a new one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Overview:
+    """A whole slide as one picture, with what of it is no picture.
+
+    Attributes:
+        rgb: uint8 (h, w, 3), all that was not scanned in the background's colour.
+        scanned: share of each pixel that was scanned, float32 (h, w), by the file's alpha and bounds.
+        blank: share of each pixel that has exactly the background's colour, float32 (h, w); not scanned, or by chance.
+        background: (r, g, b).
+    """
+
+    rgb: Image
+    scanned: NDArray[np.float32]
+    blank: NDArray[np.float32]
+    background: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,9 @@ class Slide:
         slide_id: name of the slide.
         path: the file.
         size: (w, h) of the slide's bounds in level-0 pixels. All coordinates count from the bounds' upper left.
+        origin: (x, y) of the bounds' upper left in the level-0 pixels of the file itself.
         mpp: (x, y) µm per level-0 pixel.
+        mpp_note: a line where the given `mpp` contradicts the file's own by more than 15 %, else "".
         levels: the pyramid, finest first.
         objective_power: nominal magnification of the scan, or None where the file does not tell.
         background: (r, g, b) of what was not scanned.
@@ -88,17 +107,17 @@ class Slide:
             handle = self._open()
             properties = dict(handle.properties)
             self.levels = _levels(handle.level_dimensions, handle.level_downsamples)
-            self._origin, self.size = _bounds(properties, handle.dimensions)
+            self.origin, self.size = bounds(properties, handle.dimensions)
         except (openslide.OpenSlideError, OSError) as error:
             self.close()
             raise InputError(
                 f"slide {self.slide_id}: {self.path}: not a slide that OpenSlide can read ({error}); "
                 "the file may be damaged, cut short or of another format"
             ) from None
-        self.objective_power = _positive(properties.get("openslide.objective-power"))
-        self.background = _colour(properties.get("openslide.background-color"))
+        self.objective_power = positive(properties.get("openslide.objective-power"))
+        self.background = colour(properties.get("openslide.background-color"))
         try:
-            self.mpp = _resolution(f"slide {self.slide_id} ({self.path})", properties, mpp)
+            self.mpp, self.mpp_note = resolution(f"slide {self.slide_id} ({self.path})", properties, mpp)
         except InputError:
             self.close()
             raise
@@ -161,17 +180,9 @@ class Slide:
         width, height = (size, size) if isinstance(size, int | np.integer) else (int(size[0]), int(size[1]))
         if not (width > 0 and height > 0 and mpp > 0 and math.isfinite(x + y + mpp)):
             raise ValueError(f"slide {self.slide_id}: cannot read {width}x{height} px at {mpp} µm/px from ({x}, {y})")
-        level = self.best_level(mpp)
-        step_x, step_y = (mpp / (m * s) for m, s in zip(self.mpp, level.scale, strict=True))
-        # Rounded to a millionth of a pixel: 3.9999999999 must not draw in one more row of JPEG tiles.
-        left = round((self._origin[0] + x) / level.scale[0], 6)
-        top = round((self._origin[1] + y) / level.scale[1], 6)
         image = np.empty((height, width, 3), np.uint8)
-        for rows in _blocks(height, step_y):
-            for columns in _blocks(width, step_x):
-                across = _Axis(left + columns.start * step_x, step_x, columns.stop - columns.start)
-                down = _Axis(top + rows.start * step_y, step_y, rows.stop - rows.start)
-                image[rows, columns] = self._read_block(level, across, down)
+        for rows, columns, patch, _, axes in self._patches(x, y, (width, height), mpp):
+            image[rows, columns] = _resample(patch, *axes)
         return image
 
     def thumbnail(self, mpp: float) -> Image:
@@ -180,23 +191,70 @@ class Slide:
         Raises:
             SlideReadError: a decode error.
         """
+        return self.read(0, 0, self._whole(mpp), mpp)
+
+    def overview(self, mpp: float) -> Overview:
+        """The whole slide as by `thumbnail`, and of each pixel how much was not scanned or looks so.
+
+        Raises:
+            SlideReadError: a decode error.
+        """
+        width, height = self._whole(mpp)
+        rgb, shares = np.empty((height, width, 3), np.uint8), np.empty((height, width, 3), np.uint8)
+        for rows, columns, patch, scanned, axes in self._patches(0, 0, (width, height), mpp):
+            patch[~scanned] = self.background
+            blank = (patch == self.background).all(axis=2)
+            flags = np.stack([scanned, blank, blank], axis=2).astype(np.uint8) * 255
+            rgb[rows, columns], shares[rows, columns] = _resample(patch, *axes), _resample(flags, *axes)
+        scanned_share, blank_share, _ = np.moveaxis(np.asarray(shares / np.float32(255), np.float32), 2, 0)
+        return Overview(rgb, scanned_share, blank_share, self.background)
+
+    def _whole(self, mpp: float) -> tuple[int, int]:
+        """(w, h) of the whole slide's picture at `mpp` µm/px."""
         width, height = (
             max(1, math.ceil(round(length * own / mpp, 6))) for length, own in zip(self.size, self.mpp, strict=True)
         )
-        return self.read(0, 0, (width, height), mpp)
+        return width, height
 
-    def _read_block(self, level: Level, across: "_Axis", down: "_Axis") -> Image:
-        grids = [axis.grid(level.reported) for axis in (across, down)]
-        outside = [_outside(grid, level.scale[i], self._origin[i], self.size[i]) for i, grid in enumerate(grids)]
+    def _patches(
+        self, x: float, y: float, size: tuple[int, int], mpp: float
+    ) -> Iterator[tuple[slice, slice, Image, NDArray[np.bool_], tuple["_Axis", "_Axis"]]]:
+        """The level's pixels behind a region, block by block.
+
+        Yields:
+            (rows, columns) of the region, the level's pixels RGB uint8 (h, w, 3), which of them were scanned, bool
+            (h, w), and the output's axes across and down in these pixels.
+        """
+        level = self.best_level(mpp)
+        step_x, step_y = (mpp / (m * s) for m, s in zip(self.mpp, level.scale, strict=True))
+        # Rounded to a millionth of a pixel: 3.9999999999 must not draw in one more row of JPEG tiles.
+        left = round((self.origin[0] + x) / level.scale[0], 6)
+        top = round((self.origin[1] + y) / level.scale[1], 6)
+        for rows in _blocks(size[1], step_y):
+            for columns in _blocks(size[0], step_x):
+                across = _Axis(left + columns.start * step_x, step_x, columns.stop - columns.start)
+                down = _Axis(top + rows.start * step_y, step_y, rows.stop - rows.start)
+                grids = [axis.grid(level.reported) for axis in (across, down)]
+                patch, scanned = self._patch(level, grids[0], grids[1])
+                yield rows, columns, patch, scanned, (across.moved(grids[0].first), down.moved(grids[1].first))
+
+    def _patch(self, level: Level, across: "_Grid", down: "_Grid") -> tuple[Image, NDArray[np.bool_]]:
+        """The pixels of two grids of a level, and which of them were scanned; outside the slide: background."""
+        grids = (across, down)
+        outside = [_outside(grid, level.scale[i], self.origin[i], self.size[i]) for i, grid in enumerate(grids)]
         if outside[0].all() or outside[1].all():
-            return np.full((down.count, across.count, 3), self.background, np.uint8)
-        patch = self._read_level(level, (grids[0].location, grids[1].location), (grids[0].count, grids[1].count))
-        patch[:, outside[0]] = self.background
-        patch[outside[1]] = self.background
-        return _resample(patch, across.moved(grids[0].first), down.moved(grids[1].first))
+            shape = (down.count, across.count)
+            return np.full((*shape, 3), self.background, np.uint8), np.zeros(shape, bool)
+        patch, scanned = self._read_level(level, (across.location, down.location), (across.count, down.count))
+        for pixels, value in ((patch, self.background), (scanned, False)):
+            pixels[:, outside[0]] = value
+            pixels[outside[1]] = value
+        return patch, scanned
 
-    def _read_level(self, level: Level, location: tuple[int, int], size: tuple[int, int]) -> Image:
-        """RGB uint8 pixels of one level, what was not scanned laid over the background's colour."""
+    def _read_level(
+        self, level: Level, location: tuple[int, int], size: tuple[int, int]
+    ) -> tuple[Image, NDArray[np.bool_]]:
+        """RGB uint8 pixels of one level, the transparent laid over the background's colour; which are not so."""
         try:
             rgba = np.asarray(self._open().read_region(location, level.index, size))
         except (openslide.OpenSlideError, OSError) as error:
@@ -211,7 +269,7 @@ class Slide:
         if thin.any():
             alpha = rgba[thin][:, 3:].astype(np.float32) / 255
             rgb[thin] = np.rint(rgb[thin] * alpha + np.array(self.background, np.float32) * (1 - alpha))
-        return rgb
+        return rgb, ~thin
 
 
 @dataclass(frozen=True)
@@ -325,46 +383,3 @@ def _scale(full: tuple[int, int], level: tuple[int, int], reported: float) -> tu
     if all(a // whole == b for a, b in zip(full, level, strict=True)):
         return float(whole), float(whole)
     return ratios
-
-
-def _bounds(properties: Mapping[str, str], full: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """((x, y), (w, h)) of the scanned part in level-0 pixels; the whole file where it does not tell."""
-    names = [f"openslide.bounds-{name}" for name in ("x", "y", "width", "height")]
-    if any(name not in properties for name in names):
-        return (0, 0), (int(full[0]), int(full[1]))
-    x, y, width, height = (int(properties[name]) for name in names)
-    return (x, y), (min(width, full[0] - x), min(height, full[1] - y))
-
-
-def _positive(text: str | None) -> float | None:
-    """A number above zero, or None where there is none."""
-    with contextlib.suppress(TypeError, ValueError):
-        value = float(text)  # type: ignore[arg-type]
-        if math.isfinite(value) and value > 0:
-            return value
-    return None
-
-
-def _colour(text: str | None) -> tuple[int, int, int]:
-    """The colour of "RRGGBB", white without one."""
-    number = int(text.lstrip("#"), 16) if text else 0xFFFFFF
-    return number >> 16 & 255, number >> 8 & 255, number & 255
-
-
-def _resolution(name: str, properties: Mapping[str, str], given: float | None) -> tuple[float, float]:
-    """(x, y) µm per level-0 pixel: the given value, else the file's; checked against MPP_RANGE."""
-    advice = "put µm per pixel at full resolution (for example 0.25) into the manifest's `mpp` column, or --mpp"
-    if given is not None and not math.isnan(given):
-        mpp, origin = (float(given), float(given)), "the `mpp` that was given"
-    else:
-        x, y = (_positive(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
-        if x is None and y is None:
-            raise InputError(f"{name}: the file does not tell its resolution; {advice}")
-        mpp, origin = (x or y or 0.0, y or x or 0.0), "the file's metadata"
-    if not all(MPP_RANGE[0] <= value <= MPP_RANGE[1] for value in mpp):
-        stated = f"{mpp[0]:g}" if mpp[0] == mpp[1] else f"{mpp[0]:g} x {mpp[1]:g}"
-        raise InputError(
-            f"{name}: {stated} µm/px in {origin} cannot be right "
-            f"(allowed: {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}); {advice}"
-        )
-    return mpp

@@ -1,23 +1,33 @@
-"""Where the tissue is: Otsu on the magenta channel, once a slide, after pen ink and glass were taken out.
+"""Where the tissue is: Otsu on the magenta channel, once a slide, without pen ink and what was not scanned.
 
 Magenta is M = 255 - G of RGB (the paper names the channel only). Haematoxylin, eosin and melanin all absorb green, so
 that dark melanin is tissue here; it is never dropped for being dark.
+
+Not scanned is what the file calls transparent or outside its bounds, and every square of `FLAT_UM` that has exactly the
+background's colour, because some files fill up with it without saying so (a camera gives no such square of glass, but
+for one clipped to white; without it the threshold is found from the rest). It takes no part in the threshold, in any
+smoothing or in any neighbourhood, and is never tissue.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from melano_tf.slides.slide import Slide
+from melano_tf.slides.slide import Overview
 
 Mask = NDArray[np.bool_]
 
 SMOOTHING_UM = 10.0
-# Otsu sees M only up to this much above the palest glass, or a large pigmented part would make pale dermis background.
-HEADROOM = 60
+HEADROOM = 60.0
+"""Otsu sees M only up to this much above the palest hundredth of what was scanned. That differs from plain Otsu, which
+takes pale dermis for background where a large part is pigmented."""
+FLAT_UM = 200.0
+# Of a pixel at the edge of the scan: least share that was scanned. Its colour is told from the rest, to 2 of 255.
+SEEN_SHARE = 0.25
 # Smallest difference of the two classes' mean M that counts as tissue on glass and not as noise or uneven light.
 MIN_CONTRAST = 15.0
 # A lower class that lacks more green than this, against red and blue, is stained: the slide shows no glass at all.
@@ -38,6 +48,12 @@ NEUTRAL_BLUE = (0.70, 1.10)
 # The densest pigment has no hue left. A neutral part with this much of its rim in stained tissue is taken for pigment.
 STAINED_M = 40
 ENCLOSED_SHARE = 0.8
+
+
+class Overviewed(Protocol):
+    """What the mask asks of a slide: all of it as one picture at so many µm/px."""
+
+    def overview(self, mpp: float) -> Overview: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,23 +113,25 @@ class TissueMask:
         return np.asarray(upper * (1 - v) + lower * v)
 
 
-def ink_mask(rgb: NDArray[np.uint8]) -> Mask:
+def ink_mask(rgb: NDArray[np.uint8], seen: Mask | None = None) -> Mask:
     """Pen strokes on the glass: saturated blue and green by hue, and neutral black.
 
     Brown and near-black melanin absorbs blue > green > red and is not ink; haematoxylin's hue lies beyond blue ink's.
 
     Args:
         rgb: RGB uint8 (h, w, 3), best near 8 µm/px, where a stroke is many pixels wide.
+        seen: what was scanned, bool (h, w); None: all.
 
     Returns:
         bool (h, w).
     """
-    smooth = cv2.GaussianBlur(rgb, (0, 0), 1.0)
+    seen = np.ones(rgb.shape[:2], bool) if seen is None else seen
+    smooth = _smooth_picture(rgb, seen, 1.0)
     hue, saturation, value = cv2.split(cv2.cvtColor(smooth, cv2.COLOR_RGB2HSV))
     vivid = (saturation >= MIN_INK_SATURATION) & (255 - smooth.min(axis=2) >= MIN_INK_M)
-    pens = vivid & (hue >= GREEN_HUE[0]) & (hue <= BLUE_HUE[1])
-    neutral = _neutral(smooth)
-    black = _without_enclosed(neutral & (value <= BLACK_INK_MAX), _stained(smooth, neutral | pens))
+    pens = seen & vivid & (hue >= GREEN_HUE[0]) & (hue <= BLUE_HUE[1])
+    neutral = seen & _neutral(smooth)
+    black = _without_enclosed(neutral & (value <= BLACK_INK_MAX), _stained(smooth, neutral | pens), seen)
     return _without_small(pens | black, SMALLEST_STROKE_PX)
 
 
@@ -130,8 +148,8 @@ def _stained(rgb: NDArray[np.uint8], other: Mask) -> Mask:
     return np.asarray((255 - rgb[:, :, 1] >= STAINED_M) & ~other)
 
 
-def _without_enclosed(mask: Mask, stained: Mask) -> Mask:
-    """The mask without those connected parts whose rim, two to three pixels off, lies in stained tissue."""
+def _without_enclosed(mask: Mask, stained: Mask, seen: Mask) -> Mask:
+    """The mask without those connected parts whose rim, two to three pixels off and seen, lies in stained tissue."""
     result = mask.copy()
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     for label in range(1, count):
@@ -139,55 +157,102 @@ def _without_enclosed(mask: Mask, stained: Mask) -> Mask:
         window = (slice(max(top - 3, 0), top + height + 3), slice(max(left - 3, 0), left + width + 3))
         part = (labels[window] == label).astype(np.uint8)
         far, near = (cv2.dilate(part, np.ones((size, size), np.uint8)) for size in (7, 3))
-        rim = (far > 0) & (near == 0)
+        rim = (far > 0) & (near == 0) & seen[window]
         if rim.any() and stained[window][rim].mean() >= ENCLOSED_SHARE:
             result[window][part > 0] = False
     return result
 
 
-def tissue_mask(slide: Slide, mpp: float = 8.0) -> TissueMask:
+def tissue_mask(slide: Overviewed, mpp: float = 8.0, headroom: float | None = HEADROOM) -> TissueMask:
     """The slide's tissue, with one threshold for the whole slide.
 
     Args:
         slide: an open slide.
         mpp: µm per pixel of the mask.
+        headroom: see `HEADROOM`; None: plain Otsu.
 
     Returns:
-        The mask; empty (threshold None) where the slide holds glass, dust and ink only.
+        The mask; empty (threshold None) where the slide holds glass, dust and ink only, or nothing was scanned.
 
     Raises:
         SlideReadError: a decode error.
     """
-    mask, threshold = tissue_of(slide.thumbnail(mpp), mpp)
+    overview = slide.overview(mpp)
+    covered = covered_share(overview, mpp)
+    part = covered[..., None]
+    # At the edge of the scan a pixel's colour is mixed with the background's; taken out again, it is that of the scan.
+    rgb = (overview.rgb - (1 - part) * np.array(overview.background, np.float32)) / np.maximum(part, SEEN_SHARE)
+    mask, threshold = tissue_of(np.clip(np.rint(rgb), 0, 255).astype(np.uint8), mpp, covered, headroom)
     return TissueMask(mask, (mpp, mpp), threshold)
 
 
-def tissue_of(rgb: NDArray[np.uint8], mpp: float) -> tuple[Mask, float | None]:
+def covered_share(overview: Overview, mpp: float) -> NDArray[np.float32]:
+    """Share of each pixel that was scanned, float32 (h, w): by the file's word, and by what is flat background."""
+    side = max(1, round(FLAT_UM / mpp))
+    # Beyond the picture nothing was scanned: a strip at its edge may be of any width.
+    blank = np.pad(overview.blank, side, constant_values=1.0)
+    square = np.ones((side, side), np.uint8)
+    flat = cv2.morphologyEx((blank == 1).astype(np.uint8), cv2.MORPH_OPEN, square)
+    near = cv2.dilate(flat, np.ones((3, 3), np.uint8)) > 0
+    inner = (slice(side, -side), slice(side, -side))
+    return np.asarray(np.where(near[inner], np.minimum(overview.scanned, 1 - overview.blank), overview.scanned))
+
+
+def tissue_of(
+    rgb: NDArray[np.uint8],
+    mpp: float,
+    covered: NDArray[np.float32] | None = None,
+    headroom: float | None = HEADROOM,
+) -> tuple[Mask, float | None]:
     """The tissue of a picture of a whole slide: (mask bool (h, w), threshold on smoothed M or None).
+
+    What was not scanned changes nothing in the rest: whatever stands there, and however much of it there is.
 
     Args:
         rgb: RGB uint8 (h, w, 3).
         mpp: µm per pixel.
+        covered: share of each pixel that was scanned, (h, w); None: all of it.
+        headroom: see `HEADROOM`; None: plain Otsu.
     """
-    nothing = np.zeros(rgb.shape[:2], bool)
-    ink = cv2.dilate(ink_mask(rgb).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
-    if ink.all():
-        return nothing, None
-    magenta = _smooth(255.0 - rgb[:, :, 1], ~ink, SMOOTHING_UM / mpp)
-    seen = magenta[~ink]
-    capped = np.minimum(seen, np.percentile(seen, 1) + HEADROOM)
+    mask = np.zeros(rgb.shape[:2], bool)
+    covered = np.ones(mask.shape, np.float32) if covered is None else covered
+    seen = covered >= SEEN_SHARE
+    if not seen.any():
+        return mask, None
+    rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+    # Without its margins, because smoothing treats the edge of a picture in its own way.
+    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    mask[box], threshold = _tissue_of_seen(rgb[box], mpp, covered[box], headroom)
+    return mask, threshold
+
+
+def _tissue_of_seen(
+    rgb: NDArray[np.uint8], mpp: float, covered: NDArray[np.float32], headroom: float | None
+) -> tuple[Mask, float | None]:
+    """`tissue_of` for a picture whose margins were scanned, at least in part."""
+    seen = covered >= SEEN_SHARE
+    ink = cv2.dilate(ink_mask(rgb, seen).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    clear = seen & ~ink
+    whole = clear & (covered >= 1)
+    counted = whole if whole.any() else clear
+    if not counted.any():
+        return np.zeros_like(seen), None
+    magenta = _smooth(255.0 - rgb[:, :, 1], clear, SMOOTHING_UM / mpp)
+    capped = magenta[counted]
+    if headroom is not None:
+        capped = np.minimum(capped, np.percentile(capped, 1) + headroom)
     threshold = otsu(capped)
     above = capped > threshold
-    glass = np.median(rgb[~ink][~above], axis=0)
+    glass = np.median(rgb[counted][~above], axis=0)
     if (glass[0] + glass[2]) / 2 - glass[1] > MAX_GLASS_TINT:
         # No glass in sight: the palest that is seen is stained too. What is paler than that would be a hole.
         threshold = float(255 - glass.max())
     elif not above.any() or capped[above].mean() - capped[~above].mean() < MIN_CONTRAST:
-        return nothing, None
-    smooth = cv2.GaussianBlur(rgb, (0, 0), max(SMOOTHING_UM / mpp, 0.5))
-    tissue = (magenta > threshold) & ~ink
+        return np.zeros_like(seen), None
+    smooth = _smooth_picture(rgb, seen, max(SMOOTHING_UM / mpp, 0.5))
+    tissue = (magenta > threshold) & clear
     neutral = tissue & _neutral(smooth)
-    tissue &= ~_without_enclosed(neutral, _stained(smooth, neutral | ink))
+    tissue &= ~_without_enclosed(neutral, _stained(smooth, neutral | ink), seen)
     return _without_small(tissue, SMALLEST_TISSUE_UM2 / mpp**2), threshold
 
 
@@ -204,13 +269,21 @@ def otsu(values: NDArray[np.floating]) -> float:
     return float(best[0] + best[-1]) / 2 + 0.5
 
 
-def _smooth(channel: NDArray[np.floating], seen: Mask, sigma: float) -> NDArray[np.float32]:
+def _smooth(channel: NDArray[Any], seen: Mask, sigma: float) -> NDArray[np.float32]:
     """Gaussian mean of the seen pixels only, so that ink does not bleed into its surroundings."""
     if sigma < 0.3:
         return channel.astype(np.float32)
     weight = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), sigma)
     total = cv2.GaussianBlur(np.where(seen, channel, 0).astype(np.float32), (0, 0), sigma)
     return np.asarray(total / np.maximum(weight, 1e-6), dtype=np.float32)
+
+
+def _smooth_picture(rgb: NDArray[np.uint8], seen: Mask, sigma: float) -> NDArray[np.uint8]:
+    """Gaussian mean of the seen pixels only, RGB uint8; what is not seen has no meaning in it."""
+    if seen.all():
+        return np.asarray(cv2.GaussianBlur(rgb, (0, 0), sigma))
+    channels = [_smooth(rgb[:, :, k], seen, sigma) for k in range(3)]
+    return np.clip(np.rint(np.stack(channels, axis=2)), 0, 255).astype(np.uint8)
 
 
 def _without_small(mask: Mask, smallest: float) -> Mask:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import keras
 import pandas as pd
 
 from melano_tf.training.checkpoint import weights_sha256
-from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, train
+from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, Watch, train
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
 from melano_tf.training.steps import LossFn, Step
@@ -25,21 +25,16 @@ class Network:
     """A network that is ready to be trained.
 
     Attributes:
-        model: what is trained.
+        trained: what the step is done with; a classifier's logits.
         optimizer: on its trainable variables.
-        saved: what is saved and judged, where that is another model on the same layers; None: `model`.
+        saved: what is judged and saved, on the same layers: what gives probabilities.
         said: a line for the person at the terminal, for example which weights were loaded; "" for none.
     """
 
-    model: keras.Model
+    trained: keras.Model
     optimizer: keras.optimizers.Optimizer
-    saved: keras.Model | None = None
+    saved: keras.Model
     said: str = ""
-
-    @property
-    def result(self) -> keras.Model:
-        """What is saved and judged."""
-        return self.model if self.saved is None else self.saved
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,7 @@ class Training:
         step: (network, devices) -> what is done with a batch.
         judge: (the trained model) -> tables of predictions, by file name.
         sidecar: (the trained model) -> its sidecar; provenance is added here.
+        prior: loss of a network that answers with the class shares, by which a training that stands still is known.
         ending: (network) -> an object that ends the training early and gives the model its best weights back, or None.
     """
 
@@ -66,13 +62,17 @@ class Training:
     step: Callable[[Network, Any], Step]
     judge: Callable[[keras.Model], Frames]
     sidecar: Callable[[keras.Model], Sidecar]
+    prior: float | None = None
     ending: Callable[[Network], Any] | None = None
-    loop: Mapping[str, Any] = field(default_factory=dict)
 
 
 def by_gradient(loss: LossFn, **options: Any) -> Callable[[Network, Any], Step]:
     """A `Training.step` that follows the gradient of a loss."""
-    return lambda network, devices: GradientStep(network.model, network.optimizer, loss, strategy=devices, **options)
+
+    def step(network: Network, devices: Any) -> Step:
+        return GradientStep(network.trained, network.optimizer, loss, strategy=devices, **options)
+
+    return step
 
 
 def fit(run: Run, training: Training, scratch: Path) -> list[Path]:
@@ -87,7 +87,7 @@ def fit(run: Run, training: Training, scratch: Path) -> list[Path]:
         The files written: model, sidecar, predictions, history.
     """
     network, history = optimise(run, training, scratch)
-    stem, model = training.stem, network.result
+    stem, model = training.stem, network.saved
     files = [history.write(run.path("history", f"{stem}.csv"))]
     run.keep_logs(scratch, stem)
     for name, frame in training.judge(model).items():
@@ -101,26 +101,25 @@ def fit(run: Run, training: Training, scratch: Path) -> list[Path]:
 def optimise(run: Run, training: Training, scratch: Path) -> tuple[Network, History]:
     """Build a network and train it, from the checkpoint in `scratch` where there is one."""
     keras.utils.set_random_seed(training.seed)
-    devices = strategy()
+    devices = strategy(bool(run.settings.get("mirror")))
     with devices.scope() if devices else contextlib.nullcontext():
         network = training.build()
     if network.said:
         run.say(f"{training.stem}: {network.said}")
     early = training.ending(network) if training.ending is not None else None
-    loop: dict[str, Any] = dict(training.loop)
-    if early is not None:
-        loop |= {"epoch_end": early, "extra_variables": early.variables}
+    hooks = {} if early is None else {"epoch_end": early, "extra_variables": early.variables}
+    watch = None if training.prior is None else Watch(training.stem, training.prior, run.say)
     step = training.step(network, devices)
     with bar_over_epochs(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
         history = train(
             step,
             training.batches,
-            LoopSettings(epochs=training.epochs),
+            LoopSettings(epochs=training.epochs, watch=watch),
             scratch,
-            network.model,
+            network.trained,
             network.optimizer,
             progress=progress,
-            **loop,
+            **hooks,
         )
     if early is not None:
         early.finish(history)

@@ -26,6 +26,7 @@ from melano_tf.training.steps import (
     TrainingError,
     reduce_batch_norm,
 )
+from melano_tf.training.watch import Watch
 from melano_tf.workspace import atomic
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Progress",
     "Step",
     "TrainingError",
+    "Watch",
     "reduce_batch_norm",
     "train",
 ]
@@ -66,11 +68,13 @@ class LoopSettings:
         epochs: number of epochs; the model is judged at the last one.
         checkpoint_seconds: time between checkpoints in seconds; what a kill costs at most. 0: after every step.
         log_every: global steps between two points in TensorBoard.
+        watch: says when a training stands still above the class prior's loss; None: nothing is said.
     """
 
     epochs: int
     checkpoint_seconds: float = 30.0
     log_every: int = 50
+    watch: Watch | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.log_every < 1 or self.checkpoint_seconds < 0:
@@ -283,6 +287,8 @@ class _Session:
         self.history.append(record)
         self.seconds = 0.0
         self._point("epoch", {name: value for name, value in record.items() if name != "epoch"}, epoch + 1)
+        if self.settings.watch is not None:
+            self.settings.watch.look([each["loss"] for each in self.history])
         if epoch_end is not None:
             self.stopped = bool(epoch_end(epoch, dict(record)))
 

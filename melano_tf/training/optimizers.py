@@ -17,6 +17,7 @@ def make_optimizer(
     momentum: float = 0.0,
     nesterov: bool = False,
     clipnorm: float | None = None,
+    epsilon: float = 1e-7,
 ) -> keras.optimizers.Optimizer:
     """An optimiser by name.
 
@@ -28,6 +29,7 @@ def make_optimizer(
         momentum: of SGD, 0 <= momentum < 1.
         nesterov: Nesterov's momentum; of SGD.
         clipnorm: largest L2 norm of each variable's gradient, or None.
+        epsilon: of Adam, above 0: Keras has 1e-7, PyTorch 1e-8. SGD has none and takes no notice.
 
     Raises:
         InputError: the name is unknown, or a value does not belong to this optimiser.
@@ -40,12 +42,14 @@ def make_optimizer(
         raise InputError("nesterov: needs a momentum above 0")
     if clipnorm is not None and clipnorm <= 0:
         raise InputError(f"clipnorm: {clipnorm} is not a positive number")
+    if not (epsilon > 0 and math.isfinite(epsilon)):
+        raise InputError(f"epsilon: {epsilon} is not a positive number")
     if name == "sgd":
         return keras.optimizers.SGD(learning_rate, momentum=momentum, nesterov=nesterov, clipnorm=clipnorm)
     if name == "adam":
         if momentum:
             raise InputError("momentum: belongs to sgd; adam has its own (beta 0.9)")
-        return keras.optimizers.Adam(learning_rate, clipnorm=clipnorm)
+        return keras.optimizers.Adam(learning_rate, epsilon=epsilon, clipnorm=clipnorm)
     raise InputError(f"optimizer: {name!r} is unknown; choose sgd or adam")
 
 

@@ -8,13 +8,14 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import InputError, RunError
 
 Batch = Mapping[str, Any]
-LossFn = Callable[[Batch, Any], Any]
+LossFn = Callable[[Batch, Any], Any]  # (batch, outputs) -> (B,), or {term: (B,)} whose sum is the loss
 
 
 class TrainingError(RunError):
@@ -65,19 +66,23 @@ class GradientStep:
     (`model.losses`) are added to the mean.
 
     Args:
-        model: a built Keras model; it gets batch["x"], a tensor or a dict of tensors (images and metadata).
+        model: a built Keras model; it gets batch["x"], a tensor or a dict of tensors (images and metadata). A
+            classifier gives logits (`melano_tf.models.logits.logits_of`).
         optimizer: a Keras optimizer; built here if it is not yet.
         loss_fn: (batch, outputs) -> (B,) losses. Losses between samples (metric learning) and teachers
-            (distillation) fit in here: it sees the whole batch of its device.
+            (distillation) fit in here: it sees the whole batch of its device. A loss of several terms may be given as
+            {name: (B,)}: the loss is their sum, and each term's weighted mean is returned under its name, too.
         weights_fn: (losses (B,), batch, progress) -> (B,) weights that depend on the samples' losses: self-paced
             learning, online hard example mining. It sees the global batch and all its losses, whatever the devices.
         strategy: a `tf.distribute` strategy under whose scope model and optimizer were made, or None. The global
             batch is cut into equal parts, one a replica; where it does not divide, the last sample is repeated
-            with weight 0 (BatchNorm and losses between samples see those copies). Replicas draw the same
-            dropout masks for their own samples. Losses and gradients are summed over replicas before clipping.
+            with weight 0 (BatchNorm and losses between samples see those copies). BatchNorm's statistics are those of
+            the global batch. Replicas draw the same dropout masks for their own samples. Losses and gradients are
+            summed over replicas before clipping.
 
     Raises:
-        InputError: nothing is trainable, or model or optimizer were made outside the strategy's scope.
+        InputError: nothing is trainable, the model ends in probabilities, or model or optimizer were made outside the
+            strategy's scope.
     """
 
     def __init__(
@@ -96,36 +101,42 @@ class GradientStep:
         self._trainable = list(model.trainable_variables)
         if not self._trainable:
             raise InputError(f"{model.name}: has no trainable variable; unfreeze a layer")
+        _check_ends_in_logits(model)
         for variable in (*self._trainable, *optimizer.variables):
             if not self.strategy.extended.variable_created_in_scope(variable.value):
                 raise InputError(f"{variable.path}: was made outside the scope of {type(self.strategy).__name__}")
         if not optimizer.built:
             with self.strategy.scope():
                 optimizer.build(self._trainable)
+        if self.strategy.num_replicas_in_sync > 1:
+            synchronise_batch_norm(model)
         self._function: Callable[..., dict[str, Any]] | None = None
 
     def __call__(self, batch: Batch, progress: Progress) -> Mapping[str, Any]:
-        """Update the model; returns loss and gradient_norm (float32 scalars) and loss_per_sample (B,) float32."""
+        """Update the model; returns loss, its terms, gradient_norm (float32 scalars), loss_per_sample (B,) float32."""
         if self._function is None:
             self._function = traced(self._global_step, [batch_signature(batch), batch_signature(progress)])
         return self._function(dict(batch), progress)
 
     def _global_step(self, batch: dict[str, Any], progress: Progress) -> dict[str, Any]:
         if self.strategy.num_replicas_in_sync == 1:
-            losses, loss, gradients = self._replica(batch, batch, progress)
+            losses, scalars, gradients = self._replica(batch, batch, progress)
         else:
-            losses, loss, gradients = self._distribute(batch, progress)
+            losses, scalars, gradients = self._distribute(batch, progress)
         self.optimizer.apply(gradients, self._trainable)
-        return {"loss": loss, "loss_per_sample": losses, "gradient_norm": tf.linalg.global_norm(gradients)}
+        return {**scalars, "loss_per_sample": losses, "gradient_norm": tf.linalg.global_norm(gradients)}
 
-    def _distribute(self, batch: dict[str, Any], progress: Progress) -> tuple[Any, Any, list[Any]]:
-        def on_replica() -> tuple[Any, Any, list[Any]]:
+    def _distribute(self, batch: dict[str, Any], progress: Progress) -> tuple[Any, dict[str, Any], list[Any]]:
+        def on_replica() -> tuple[Any, dict[str, Any], list[Any]]:
             return self._replica(self._part(batch), batch, progress)
 
-        losses, loss, gradients = self.strategy.run(on_replica)
+        losses, scalars, gradients = self.strategy.run(on_replica)
         losses = tf.concat(self.strategy.experimental_local_results(losses), axis=0)[: batch_size(batch)]
-        reduced = [self.strategy.reduce(tf.distribute.ReduceOp.SUM, g, axis=None) for g in gradients]
-        return losses, self.strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None), reduced
+
+        def total(value: Any) -> Any:
+            return self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+
+        return losses, {name: total(value) for name, value in scalars.items()}, [total(value) for value in gradients]
 
     def _part(self, batch: dict[str, Any]) -> dict[str, Any]:
         """This replica's samples of the global batch; all replicas get equally many."""
@@ -136,20 +147,27 @@ class GradientStep:
         with tf.device("CPU:0"):  # the whole batch does not have to visit every device; strings cannot
             return tf.nest.map_structure(lambda values: tf.gather(values, places), batch)
 
-    def _replica(self, part: dict[str, Any], batch: dict[str, Any], progress: Progress) -> tuple[Any, Any, list[Any]]:
-        """Losses (b,) of this replica's samples, its share of the global loss, and that share's gradients."""
+    def _replica(
+        self, part: dict[str, Any], batch: dict[str, Any], progress: Progress
+    ) -> tuple[Any, dict[str, Any], list[Any]]:
+        """Losses (b,) of this replica's samples, its shares of the global loss and its terms, the loss's gradients."""
         trainable = [variable.value for variable in self._trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trainable)
             outputs = self.model(part["x"], training=True)
-            losses = tf.cast(self.loss_fn(part, outputs), tf.float32)
+            found = self.loss_fn(part, outputs)
+            terms = dict(found) if isinstance(found, Mapping) else {}
+            terms = {name: tf.cast(term, tf.float32) for name, term in terms.items()}
+            losses = tf.add_n(list(terms.values())) if terms else tf.cast(found, tf.float32)
             losses.shape.assert_has_rank(1)
             weights = tf.stop_gradient(self._weights(losses, batch, progress))
-            loss = tf.reduce_sum(weights * losses) / tf.cast(batch_size(batch), tf.float32)
+            count = tf.cast(batch_size(batch), tf.float32)
+            loss = tf.reduce_sum(weights * losses) / count
             if self.model.losses:
                 loss += tf.add_n(self.model.losses) / self.strategy.num_replicas_in_sync
         gradients = tape.gradient(loss, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return losses, loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
+        shares = {name: tf.reduce_sum(weights * term) / count for name, term in terms.items()}
+        return losses, {"loss": loss, **shares}, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
     def _weights(self, losses: Any, batch: dict[str, Any], progress: Progress) -> Any:
         """The weights (b,) of this replica's samples, computed from the global batch."""
@@ -171,6 +189,15 @@ class GradientStep:
     @staticmethod
     def _replica_id() -> Any:
         return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
+
+
+def _check_ends_in_logits(model: Any) -> None:
+    """A loss of logits that is given probabilities would train, and wrongly."""
+    for output in getattr(model, "outputs", None) or ():
+        layer = output._keras_history.operation
+        ends = (keras.activations.softmax, keras.activations.sigmoid)
+        if getattr(layer, "activation", None) in ends or isinstance(layer, keras.layers.Softmax):
+            raise InputError(f"{model.name}: ends in probabilities ({layer.name}); the losses take logits")
 
 
 def batch_size(batch: Batch) -> Any:
@@ -197,6 +224,13 @@ def traced(function: Callable[..., Any], signature: list[Any] | None = None) -> 
     """`function` as a TensorFlow graph, for the given signature or (None) for the shapes that it meets."""
     # A partial, because TensorFlow counts traces by code and would warn of the same code traced for several models.
     return tf.function(functools.partial(function), input_signature=signature, reduce_retracing=signature is None)
+
+
+def synchronise_batch_norm(model: Any) -> None:
+    """Let batch normalisation take its statistics over all replicas' samples: the batch that the paper speaks of."""
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
 
 
 def reduce_batch_norm(model: Any) -> int:

@@ -23,11 +23,12 @@ from keras import ops
 
 from melano_tf.errors import InputError
 from melano_tf.training.loop import Batches
-from melano_tf.training.losses import categorical_focal
+from melano_tf.training.losses import categorical_focal, prior_loss
 from melano_tf.training.steps import Batch, Progress, Step
 from melano_tf.workspace import atomic
 
 ClassWeights = Literal["none", "cb", "es"]
+Scale = Literal["cui", "as_printed", "mean_one"]
 Curriculum = Literal["none", "spl", "ohem", "ohem_per_class"]
 STRATEGY = "strategy"
 
@@ -49,7 +50,10 @@ def class_balanced(counts: Any) -> Any:
 
 
 def effective_number(counts: Any) -> Any:
-    """ES weights, w_c = (1 - beta) / (1 - beta^N_c) with beta = (N - 1) / N (equation 8), as printed: not rescaled.
+    """ES weights, w_c = (1 - beta) / (1 - beta^N_c) with beta = (N - 1) / N (equation 8), as printed.
+
+    Their mean over a training set's samples is of the order of C / N (80 % of ISIC 2018: 9.4e-4), with which SGD at the
+    paper's learning rate hardly moves a weight: see `sum_to_classes`.
 
     Args:
         counts: (C,) images of each class in the whole training set, any numeric dtype.
@@ -61,6 +65,11 @@ def effective_number(counts: Any) -> Any:
     total = ops.sum(counts)
     # 1 - beta^n = -expm1(n log(1 - 1/N)): float32 would lose 1 - beta to rounding at thousands of images.
     return (1.0 / total) / -ops.expm1(counts * ops.log1p(-1.0 / total))
+
+
+def sum_to_classes(weights: Any) -> Any:
+    """Class weights (C,) rescaled so that they sum to C, as Cui et al. (2019, the paper's reference 9) do with (8)."""
+    return weights * ops.cast(ops.shape(weights)[0], weights.dtype) / ops.sum(weights)
 
 
 def mean_one(weights: Any, counts: Any) -> Any:
@@ -163,7 +172,9 @@ class Strategy:
         curriculum: "none", "spl", "ohem" (9), "ohem_per_class".
         gamma: of the focal loss (6); 0 is cross-entropy (5).
         full_from: share of the epochs from which on every sample takes part (section 3.3: the second half).
-        rescale: class weights rescaled to mean 1 over the training set's samples (not in the paper).
+        scale: of the class weights. "cui": ES sums to the number of classes, as in Cui et al., whom the paper follows,
+            and CB is as printed; "as_printed": both as equations 7 and 8 stand; "mean_one": both rescaled to mean 1
+            over the training set's samples (not in the paper).
 
     Raises:
         InputError: a value outside its range.
@@ -173,7 +184,7 @@ class Strategy:
     curriculum: Curriculum = "none"
     gamma: float = 0.0
     full_from: float = 0.5
-    rescale: bool = False
+    scale: Scale = "cui"
 
     def __post_init__(self) -> None:
         faults = []
@@ -181,6 +192,8 @@ class Strategy:
             faults.append(f"class_weights is {self.class_weights!r}; known: {', '.join(get_args(ClassWeights))}")
         if self.curriculum not in get_args(Curriculum):
             faults.append(f"curriculum is {self.curriculum!r}; known: {', '.join(get_args(Curriculum))}")
+        if self.scale not in get_args(Scale):
+            faults.append(f"scale is {self.scale!r}; known: {', '.join(get_args(Scale))}")
         if not (math.isfinite(self.gamma) and self.gamma >= 0):
             faults.append(f"gamma is {self.gamma}, and must be 0 (cross-entropy) or more")
         if not 0 < self.full_from <= 1:
@@ -193,7 +206,7 @@ class Strategy:
         """A name for tables and folders, for example "fl1-cb-ohem"; two different strategies never share one."""
         parts = ["cel" if self.gamma == 0 else f"fl{self.gamma:g}"]
         parts += [part for part in (self.class_weights, self.curriculum) if part != "none"]
-        parts += ["rescaled"] if self.rescale else []
+        parts += [self.scale] if self.scale != "cui" else []
         parts += [f"from{self.full_from:g}"] if self.full_from != 0.5 else []
         return "-".join(parts)
 
@@ -217,7 +230,28 @@ class Strategy:
                 "leave the class out, or split the data so that every class is in the training set"
             )
         weights = (class_balanced if self.class_weights == "cb" else effective_number)(counts)
-        return np.asarray(ops.convert_to_numpy(mean_one(weights, counts) if self.rescale else weights))
+        if self.scale == "mean_one":
+            weights = mean_one(weights, counts)
+        elif self.scale == "cui" and self.class_weights == "es":
+            weights = sum_to_classes(weights)
+        return np.asarray(ops.convert_to_numpy(weights))
+
+    def mean_weight(self, counts: Any, epochs: int, batch: int) -> float:
+        """Mean sample weight over the training: by it the gradient, and so the step of SGD, is smaller or larger.
+
+        The class weights' mean over the training set times the share of a batch that takes part (equation 9, before
+        rounding), averaged over epochs; with class weights and a curriculum the two are taken for independent.
+
+        Args:
+            counts: (C,) images of each class in the training set.
+            epochs: of the training.
+            batch: M, images a batch.
+        """
+        counts = np.asarray(counts, np.float64)
+        mean = float(counts @ self.weights_of_classes(counts) / counts.sum())
+        if self.curriculum == "none":
+            return mean
+        return mean * float(ops.mean(pace(np.arange(epochs), epochs, batch, self.full_from)))
 
     def tensors(self, classes: Any) -> dict[str, Any]:
         """The strategy as (B,) tensors for a batch whose samples have these classes (B,)."""
@@ -245,8 +279,22 @@ def curriculum(losses: Any, batch: Batch, progress: Progress) -> Any:
 
 
 def focal_loss(batch: Batch, outputs: Any) -> Any:
-    """Equation 6 with the strategy's gamma: the `loss_fn` of a `GradientStep` for a model with one softmax (B, C)."""
+    """Equation 6 with the strategy's gamma: the `loss_fn` of a `GradientStep` for a model that gives logits (B, C)."""
     return categorical_focal(batch["y"], outputs, batch[STRATEGY]["gamma"])
+
+
+def strategy_prior(strategy: Strategy, counts: Any) -> float:
+    """The loss of answering with the class shares under a strategy's class weights, whatever the image.
+
+    A curriculum's own weights do not enter. Of a hierarchy it is the loss of the leaf, exact for cross-entropy.
+
+    Args:
+        strategy: whose class weights and gamma.
+        counts: (C,) images of each class in the training set.
+    """
+    return prior_loss(
+        counts, strategy.weights_of_classes(counts), lambda y, logits: categorical_focal(y, logits, strategy.gamma)
+    )
 
 
 def _indices(batch: Batch) -> Any:

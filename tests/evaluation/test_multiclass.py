@@ -136,7 +136,7 @@ def test_undefined() -> None:
     one = multiclass_metrics([1, 1], [[0.2, 0.8], [0.7, 0.3]])
     assert (one["Acc"], one["BAcc"], one["mPR"]) == (0.5, 0.5, 1.0) and math.isnan(one["mAUC"])
     found = multiclass_intervals(np.empty(0, int), np.empty((0, 2)), [], ["a", "b"], repeats=5)
-    assert found.overall["Acc"].undefined == 5 and found.by_class["a"]["AP"].undefined == 5
+    assert found.overall["Acc"].method == "none" and found.by_class["a"]["AP"].undefined == 5
 
 
 def test_intervals_as_naive_loops() -> None:
@@ -154,23 +154,40 @@ def test_intervals_as_naive_loops() -> None:
     for metric in MULTICLASS_METRICS:
         values = np.array([one[metric] for one in overall])
         interval = found.overall[metric]
-        assert (interval.low, interval.high) == pytest.approx(np.nanquantile(values, [0.05, 0.95]))
-        assert (interval.undefined, interval.groups) == (np.isnan(values).sum(), 8)
+        low, high = np.nanquantile(values, [0.05, 0.95])
+        if metric == "Acc":
+            assert interval.method == "Wilson" and interval.low < interval.value < interval.high
+        else:
+            assert low - 0.2 < interval.low <= low + 1e-12 and high - 1e-12 <= interval.high < high + 0.2
+            assert interval.undefined == np.isnan(values).sum()
+        assert interval.groups == 8
         assert interval.value == pytest.approx(multiclass_metrics(y, p)[metric])
     for name in "abc":
         for metric in CLASS_METRICS:
             values = np.array([one[name][metric] for one in by_class])
             interval = found.by_class[name][metric]
-            assert (interval.low, interval.high) == pytest.approx(np.nanquantile(values, [0.05, 0.95]))
+            low, high = np.nanquantile(values, [0.05, 0.95])
+            if metric == "AP":
+                assert (interval.low, interval.high) == pytest.approx((low, high))
+            elif metric == "F1":
+                assert interval.low <= low + 1e-12 and high - 1e-12 <= interval.high
+            else:
+                assert interval.low < by_value(y, p, name, metric) < interval.high
+                assert interval.method == ("DeLong" if metric == "AUC" else "Wilson")
+
+
+def by_value(y: np.ndarray, p: np.ndarray, name: str, metric: str) -> float:
+    return class_metrics(y, p, list("abc"))[name][metric]
 
 
 def test_resamples_without_a_class_are_counted() -> None:
     # Class 2 is one patient's of four: (3/4)^4 of the resamples lack it.
     y, p = [0, 0, 1, 2], np.eye(3)[[0, 0, 1, 2]]
     found = multiclass_intervals(y, p, list("abcd"), list("xyz"), repeats=4000)
-    assert found.by_class["z"]["RE"].undefined / 4000 == pytest.approx((3 / 4) ** 4, abs=0.03)
-    assert found.overall["BAcc"].undefined > found.by_class["z"]["RE"].undefined
-    assert found.overall["Acc"].undefined == 0 and found.overall["BAcc"].low == 1.0
+    assert found.by_class["z"]["AP"].undefined / 4000 == pytest.approx((3 / 4) ** 4, abs=0.03)
+    assert found.overall["BAcc"].undefined > found.by_class["z"]["AP"].undefined
+    every = [*found.overall.values(), *(one for own in found.by_class.values() for one in own.values())]
+    assert all(one.value == 1 == one.high and 0 <= one.low < 0.7 for one in every), "all perfect, of four patients"
 
 
 def test_bad_input_is_refused() -> None:

@@ -77,31 +77,32 @@ def test_a_threshold_bears_the_last_digits() -> None:
 
 def test_choice_with_its_record() -> None:
     groups = ["a", "a", "b", "b", "c", "c", "d"]
-    found = choose_threshold(Y, P, groups, ThresholdSettings(repeats=300), hold_out="4 patients", seed=2)
-    expected = bootstrap_intervals(Y, P, groups, ["SN", "SPC"], threshold=found.value, repeats=300, seed=2)
+    found = choose_threshold(Y, P, groups, ThresholdSettings(), hold_out="4 patients")
+    expected = bootstrap_intervals(Y, P, groups, ["SN", "SPC"], threshold=found.value)
     assert (found.sensitivity, found.specificity) == (expected["SN"], expected["SPC"])
     assert (found.samples, found.positives, found.hold_out) == (7, 3, "4 patients")
     assert found.apply(P).tolist() == [False] * 3 + [True] * 4
     words = found.words()
-    assert words.startswith("Youden's index; chosen on 4 patients: sensitivity 1.0000 (1.0000 to 1.0000), specificity")
-    wanted = ThresholdSettings(rule="sensitivity", sensitivity=0.5, repeats=50)
+    assert words.startswith("Youden's index; chosen on 4 patients: sensitivity 1.0000 (0.3")
+    assert found.sensitivity.high == 1 and 0 < found.sensitivity.low < 0.4, "three patients"
+    wanted = ThresholdSettings(rule="sensitivity", sensitivity=0.5)
     assert (
         choose_threshold(Y, P, groups, wanted, hold_out="x").words().startswith("sensitivity of at least 0.5; chosen")
     )
-    fixed = choose_threshold(Y, P, groups, ThresholdSettings(rule="fixed", value=0.5, repeats=50), hold_out="x")
+    fixed = choose_threshold(Y, P, groups, ThresholdSettings(rule="fixed", value=0.5), hold_out="x")
     assert fixed.value == 0.5 and fixed.words().startswith("fixed at 0.5; measured on x")
     assert fixed_threshold().words() == "fixed beforehand"
 
 
 def test_record_to_json_and_back() -> None:
-    found = choose_threshold(Y, P, list("abcdefg"), ThresholdSettings(repeats=50), hold_out="x")
+    found = choose_threshold(Y, P, list("abcdefg"), ThresholdSettings(), hold_out="x")
     assert Threshold.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
     assert Threshold.from_json(fixed_threshold(0.3).to_json()) == fixed_threshold(0.3)
     # an undefined interval stays undefined
     undefined = choose_threshold([0, 0], [0.1, 0.2], ["a", "b"], ThresholdSettings(rule="fixed"), hold_out="x")
     back = Threshold.from_json(json.loads(json.dumps(undefined.to_json(), allow_nan=False)))
     assert back.sensitivity is not None and math.isnan(back.sensitivity.value)
-    assert "sensitivity n/a (n/a to n/a)" in back.words()
+    assert "sensitivity n/a (not estimable)" in back.words()
     for damaged in ({"value": 2.0, "rule": "x"}, {"rule": "x"}, {"value": "x", "rule": "x"}, {"value": 1, "colour": 2}):
         with pytest.raises(InputError, match="threshold"):
             Threshold.from_json(damaged)
@@ -127,7 +128,7 @@ def fitted(calibrate: bool = True) -> tuple[Decision, np.ndarray, np.ndarray]:
     true = rng.normal(-1.5, 2, 400)
     y = (rng.random(400) < expit(true)).astype(int)
     p = expit(3 * true)
-    settings = DecisionSettings(calibrate, ThresholdSettings(repeats=50))
+    settings = DecisionSettings(calibrate, ThresholdSettings())
     return fit_decision(y, p, np.arange(400) // 4, settings, hold_out="100 patients"), y, p
 
 

@@ -4,7 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-from melano_tf.explain.cam import class_activation_map, grad_cam, has_cam
+from melano_tf.explain import cam
+from melano_tf.explain.cam import METHODS, class_activation_map, grad_cam, has_cam
+
+
+def classified(scores: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.layers.Activation("softmax", name="region")(scores)
 
 
 def tiny(pooling: type[keras.layers.Layer], hidden: bool = False) -> keras.Model:
@@ -14,7 +19,7 @@ def tiny(pooling: type[keras.layers.Layer], hidden: bool = False) -> keras.Model
     refined = keras.layers.Activation("linear", name="refined")(features)
     embedding = pooling(name="embedding")(refined)
     embedding = keras.layers.Dense(4, activation="relu")(embedding) if hidden else keras.layers.Dropout(0.5)(embedding)
-    return keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="region")(embedding))
+    return keras.Model(inputs, classified(keras.layers.Dense(2, name="region_logits")(embedding)))
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def test_cam_is_the_weighted_sum_of_the_last_maps(tiles: np.ndarray) -> None:
     model = tiny(keras.layers.GlobalAveragePooling2D)
     found = class_activation_map(model, tiles, 1)
     features = np.asarray(keras.Model(model.input, model.get_layer("refined").output)(tiles))
-    kernel, bias = (np.asarray(weight) for weight in model.get_layer("region").get_weights())
+    kernel, bias = (np.asarray(weight) for weight in model.get_layer("region_logits").get_weights())
     for n in range(3):
         for i in range(4):
             for j in range(6):
@@ -54,7 +59,7 @@ def test_grad_cam_of_maximum_pooling_written_out(tiles: np.ndarray) -> None:
     weights_before = [weight.copy() for weight in model.get_weights()]
     found = grad_cam(model, tiles, 1)
     features = np.asarray(keras.Model(model.input, model.get_layer("refined").output)(tiles))
-    kernel = model.get_layer("region").get_weights()[0]
+    kernel = model.get_layer("region_logits").get_weights()[0]
     # each channel's gradient is its weight, at one of 24 positions
     expected = np.maximum((features * kernel[:, 1] / 24).sum(axis=-1), 0)
     live = (features.max(axis=(1, 2)) > 0).all(axis=-1)
@@ -67,22 +72,41 @@ def test_grad_cam_of_maximum_pooling_written_out(tiles: np.ndarray) -> None:
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_many_tiles_are_explained_a_few_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same maps as of all tiles at once, and no pass of the network over more than eight of them."""
+    model = tiny(keras.layers.GlobalAveragePooling2D)
+    many = np.random.default_rng(1).random((19, 16, 24, 3)).astype(np.float32)
+    seen: list[int] = []
+    layer = model.get_layer("features")
+    call = layer.call
+    monkeypatch.setattr(layer, "call", lambda x, *a, **k: (seen.append(x.shape[0]), call(x, *a, **k))[1])
+    found = METHODS[name](model, many, 1)
+    # Tracing a new graph calls the layer without a number of tiles.
+    assert [count for count in seen if count is not None] == [8, 8, 3]
+    monkeypatch.setattr(cam, "CHUNK", 19)
+    whole = METHODS[name](model, many, 1)
+    np.testing.assert_allclose(found.raw, whole.raw, atol=1e-6)
+    np.testing.assert_allclose(found.maps, whole.maps, atol=1e-6)
+    assert found.maps.shape == (19, 16, 24) and found.empty.shape == (19,)
+
+
 def test_a_saturated_softmax_still_has_a_map(tiles: np.ndarray) -> None:
     model = tiny(keras.layers.GlobalMaxPooling2D)
-    kernel, _ = model.get_layer("region").get_weights()
-    model.get_layer("region").set_weights([np.abs(kernel), np.array([-500.0, 500.0])])
+    kernel, _ = model.get_layer("region_logits").get_weights()
+    model.get_layer("region_logits").set_weights([np.abs(kernel), np.array([-500.0, 500.0])])
     assert np.asarray(model(tiles))[:, 1].min() == 1.0
     assert not grad_cam(model, tiles, 1).empty.any()
 
 
 def test_a_map_without_evidence_is_reported(tiles: np.ndarray) -> None:
     model = tiny(keras.layers.GlobalAveragePooling2D)
-    kernel, bias = model.get_layer("region").get_weights()
-    model.get_layer("region").set_weights([-np.abs(kernel), bias])
+    kernel, bias = model.get_layer("region_logits").get_weights()
+    model.get_layer("region_logits").set_weights([-np.abs(kernel), bias])
     for found in (class_activation_map(model, tiles, 0), grad_cam(model, tiles, 0)):
         assert found.empty.all()
         assert (found.maps == 0).all()
-    model.get_layer("region").set_weights([np.abs(kernel), bias])
+    model.get_layer("region_logits").set_weights([np.abs(kernel), bias])
     assert not class_activation_map(model, tiles, 0).empty.any()
 
 
@@ -90,7 +114,7 @@ def test_the_peak_lies_where_the_feature_is() -> None:
     inputs = keras.Input((32, 32, 3))
     features = keras.layers.AveragePooling2D(8, name="refined")(inputs)
     pooled = keras.layers.GlobalAveragePooling2D()(features)
-    model = keras.Model(inputs, keras.layers.Dense(2, kernel_initializer="ones", activation="softmax")(pooled))
+    model = keras.Model(inputs, classified(keras.layers.Dense(2, kernel_initializer="ones")(pooled)))
     tile = np.zeros((1, 32, 32, 3), np.float32)
     tile[0, 8:16, 16:24] = 1
     found = class_activation_map(model, tile, 1).maps[0]
@@ -110,5 +134,8 @@ def test_only_average_pooling_has_a_cam(tiles: np.ndarray) -> None:
     converted = tiny(keras.layers.GlobalMaxPooling2D)(keras.layers.Rescaling(1 / 255)(whole_numbers))
     with pytest.raises(ValueError, match="not uint8"):
         grad_cam(keras.Model(whole_numbers, converted), tiles, 0)
-    with pytest.raises(ValueError, match="ends in one dense layer"):
-        has_cam(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)]))
+    joined = keras.layers.Dense(2, activation="softmax")  # as models were before 0.2: its map is of no logit
+    pooled = keras.layers.GlobalAveragePooling2D()
+    for last in ([keras.layers.Conv2D(2, 3)], [pooled, joined]):
+        with pytest.raises(ValueError, match="ends in one dense layer"):
+            has_cam(keras.Sequential([keras.Input((8, 8, 3)), *last]))

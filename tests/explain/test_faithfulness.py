@@ -90,11 +90,11 @@ def lesion_network() -> keras.Model:
     x = keras.layers.Conv2D(2, 4, strides=4, activation="relu", name="conv", bias_initializer="zeros")(x)
     x = keras.layers.Activation("linear", name="refined")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
+    model = keras.Model(inputs, keras.layers.Activation("softmax")(keras.layers.Dense(2)(x)))
     dark = np.full((4, 4, 3), 1 / 48)
     kernel = np.stack([dark, 1 / 48 - dark], axis=-1)
     model.get_layer("conv").set_weights([kernel, np.array([-0.3, 0.3])])
-    model.layers[-1].set_weights([np.array([[-120.0, 120.0], [1.0, -1.0]]), np.array([1.5, -1.5])])
+    model.layers[-2].set_weights([np.array([[-120.0, 120.0], [1.0, -1.0]]), np.array([1.5, -1.5])])
     return model
 
 

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ from melano_tf.models.attention_transfer import (
     build_classifier,
     build_embedding,
     distillation,
+    map_weight,
     pooled,
     stage_layers,
     tapped,
     transfer,
 )
+from melano_tf.models.layers import Preprocess
+from melano_tf.models.logits import classify, logits_of
+from melano_tf.models.zoome import build_features
 from melano_tf.training.checkpoint import training_variables, weights_sha256
 from melano_tf.training.losses import categorical_crossentropy
 from melano_tf.training.steps import GradientStep, Progress
@@ -104,16 +109,38 @@ def test_the_layer(tmp_path: Path) -> None:
 def test_distillation_by_hand() -> None:
     student = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
     teacher = np.array([[0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
-    found = np.asarray(distillation(student, teacher, 3.0))
+    found = np.asarray(distillation(np.log(student) + 5.0, np.log(teacher) - 2.0, 3.0))  # any logits that give them
 
     def softened(p: np.ndarray) -> np.ndarray:
-        logits = np.log(p) + 5.0  # any logits that give p
-        return np.exp(logits / 3) / np.exp(logits / 3).sum(axis=1, keepdims=True)
+        return p ** (1 / 3) / (p ** (1 / 3)).sum(axis=1, keepdims=True)
 
     q, t = softened(student), softened(teacher)
     np.testing.assert_allclose(found, 9 * (t * np.log(t / q)).sum(axis=1), rtol=1e-6, atol=1e-12)
     assert found[0] > 0 and abs(found[1]) < 1e-12
-    assert np.isfinite(distillation(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))).all()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5, 4.0])
+def test_distillation_is_the_naive_loop_however_sure_they_are(temperature: float) -> None:
+    """Up to 60 logits apart, in half precision too; the gradient is T (softened student - softened teacher)."""
+    draw = np.random.default_rng(3)
+    z, told = (np.round(draw.uniform(-30, 30, (20, 4)) * 4) / 4 for _ in range(2))  # exact in half precision
+
+    def softened(row: np.ndarray) -> list[float]:
+        powers = [math.exp((value - row.max()) / temperature) for value in row]
+        return [power / sum(powers) for power in powers]
+
+    pairs = [(softened(mine), softened(theirs)) for mine, theirs in zip(z, told, strict=True)]
+    expected = [temperature**2 * sum(t * math.log(t / q) for q, t in zip(*pair, strict=True)) for pair in pairs]
+    for dtype in (tf.float16, tf.float32):
+        x = tf.constant(z, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            found = distillation(x, tf.constant(told, dtype), temperature)
+        assert found.dtype == tf.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        slope = temperature * np.array([np.subtract(*pair) for pair in pairs])
+        gradient = np.asarray(tf.cast(tape.gradient(found, x), tf.float32))
+        np.testing.assert_allclose(gradient, slope, atol=1e-5 if dtype == tf.float32 else 4e-3)
 
 
 def test_the_networks(student: keras.Model, teacher: keras.Model, tmp_path: Path) -> None:
@@ -149,12 +176,45 @@ def test_resnet50s_stages() -> None:
     assert set(tapped(vgg, ()).output) == {"output"}
 
 
+def test_torchvisions_resnet50(tmp_path: Path) -> None:
+    """Another network than keras.applications' of that name, with torchvision's weights, as student and as teacher."""
+    plain = build_features("resnet50", 64)  # as torchvision names it
+    rng = np.random.default_rng(0)
+    for variable in plain.variables:
+        variable.assign(rng.uniform(0.01, 0.05, variable.shape))
+    state = {}
+    for layer in plain.layers:
+        name = layer.name.replace("_", ".")
+        if isinstance(layer, keras.layers.BatchNormalization):
+            parts = zip(("weight", "bias", "running_mean", "running_var"), layer.weights, strict=True)
+            state |= {f"{name}.{part}": np.asarray(value) for part, value in parts}
+        elif layer.weights:
+            state[f"{name}.weight"] = np.asarray(layer.kernel).transpose(3, 2, 0, 1)
+    np.savez(tmp_path / "resnet50.npz", **state, **{"fc.weight": np.zeros((1000, 2048)), "fc.bias": np.zeros(1000)})
+    student, report = build_classifier("torchvision_resnet50", 64, 3, tmp_path / "resnet50.npz", seed=1)
+    assert report.tensors_loaded == len(plain.weights) == 265 and report.parameters == plain.count_params()
+    image = rng.integers(0, 256, (1, 64, 64, 3)).astype("float32")
+    inner = keras.Model(student.inputs, student.get_layer("features").output)
+    seen = Preprocess("torch")(image)
+    np.testing.assert_allclose(inner({"image": image}), plain(seen), rtol=1e-4)
+    assert stage_layers(student) == ("layer1_2_relu3", "layer2_3_relu3", "layer3_5_relu3", "layer4_2_relu3")
+    teacher, _ = build_embedding("torchvision_resnet50", 64, 8, seed=2)
+    shapes = {name: tuple(output.shape[1:]) for name, output in tapped(teacher).output.items()}
+    assert shapes == {"output": (8,), "stage1": (16, 16), "stage2": (8, 8), "stage3": (4, 4), "stage4": (2, 2)}
+    assert transfer(student, teacher, TransferSettings()).model.output["stage4"].shape == (None, 2, 2)
+    with pytest.raises(InputError, match="torchvision's state dict as a file"):
+        build_classifier("torchvision_resnet50", 64, 3, "imagenet")
+
+
 @pytest.mark.parametrize("layers", [*COMBINATIONS, ()])
 def test_the_loss_of_every_combination(student: keras.Model, teacher: keras.Model, layers: tuple[int, ...]) -> None:
     batch = _batch()
     found = transfer(student, teacher, TransferSettings(layers=layers, weight=50.0))
-    losses = found.loss_fn(batch, found.model(batch["x"], training=True))
-    expected = np.asarray(categorical_crossentropy(batch["y"], student(batch["x"])))
+    terms = found.loss_fn(batch, found.model(batch["x"], training=True))
+    assert list(terms) == (["cross_entropy_loss", "transfer_loss"] if layers else ["cross_entropy_loss"])
+    expected = np.asarray(categorical_crossentropy(batch["y"], logits_of(student)(batch["x"])))
+    np.testing.assert_allclose(terms["cross_entropy_loss"], expected, rtol=1e-4)
+    transferred = np.zeros(5)
     for stage in layers:
         maps = []
         for model in (student, teacher):
@@ -162,9 +222,25 @@ def test_the_loss_of_every_combination(student: keras.Model, teacher: keras.Mode
             maps.append(keras.Model(model.inputs, layer.output)(batch["x"]))
         difference = attention_difference(attention_map(maps[0]), attention_map(maps[1]))
         assert float(np.max(difference)) > 0
-        expected = expected + 50 * np.asarray(difference)
-    assert losses.shape == (5,)
-    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+        side = {1: 16, 2: 8, 3: 4, 4: 2}[stage]
+        transferred += 50 * min(1, side**2 / 49) * np.asarray(difference)
+    if layers:
+        np.testing.assert_allclose(terms["transfer_loss"], transferred, rtol=1e-4)
+
+
+def test_a_small_map_weighs_as_one_of_7x7() -> None:
+    """The same two looks, on maps of any size: weight x mean is a share of their sum of squares, 20.4 at the most."""
+
+    def share(side: int) -> float:
+        first, second = np.zeros((2, 1, side, side, 3))
+        first[0, 0, 0], second[0, -1, -1] = 2.0, 5.0  # all energy in one corner, or in the other
+        difference = attention_difference(attention_map(first), attention_map(second))
+        return map_weight(1e3, side, side) * float(difference[0]) / 2  # 2: the sum of squares of these unit maps
+
+    for side in (2, 4, 6, 7):
+        assert share(side) == pytest.approx(1000 / 49, rel=1e-6), side
+    assert share(14) == pytest.approx(1000 / 14**2, rel=1e-6)  # as the reference implementation has it
+    assert map_weight(1e3, 3, 8) == pytest.approx(1e3 * 24 / 49) and map_weight(1e3, 56, 56) == 1e3
 
 
 def test_a_step_trains_the_student_and_nothing_of_the_teacher(
@@ -176,8 +252,12 @@ def test_a_step_trains_the_student_and_nothing_of_the_teacher(
     optimizer = keras.optimizers.Adam(1e-3)
     step = GradientStep(found.model, optimizer, found.loss_fn)
     before = (weights_sha256(student), weights_sha256(teacher))
-    losses = [float(step(batch, NOW)["loss"]) for _ in range(8)]
+    results = [step(batch, NOW) for _ in range(8)]
+    losses = [float(result["loss"]) for result in results]
     assert losses[-1] < losses[0]
+    for result in results:  # what is recorded apart adds up
+        apart = float(result["cross_entropy_loss"]) + float(result["transfer_loss"])
+        assert float(result["transfer_loss"]) > 0 and apart == pytest.approx(float(result["loss"]), rel=1e-5)
     assert weights_sha256(student) != before[0] and weights_sha256(teacher) == before[1]
     held = {id(variable) for variable in training_variables(found.model, optimizer)}
     assert not held & {id(variable) for variable in teacher.variables}
@@ -185,7 +265,7 @@ def test_a_step_trains_the_student_and_nothing_of_the_teacher(
     student.save(tmp_path / "s.keras")
     loaded = keras.saving.load_model(tmp_path / "s.keras")
     assert loaded.count_params() == student.count_params()
-    np.testing.assert_allclose(loaded(batch["x"]), found.model(batch["x"])["output"], atol=1e-6)
+    np.testing.assert_allclose(loaded(batch["x"]), tf.nn.softmax(found.model(batch["x"])["output"]), atol=1e-6)
 
 
 def test_the_student_learns_where_the_teacher_looks(teacher: keras.Model) -> None:
@@ -216,7 +296,7 @@ def test_a_teacher_stays_in_inference_mode() -> None:
             x = keras.layers.Conv2D(4, 3, padding="same", name=f"{layer}_c")(x)
             x = keras.layers.BatchNormalization(name=layer)(x)
         x = keras.layers.Dropout(0.5)(keras.layers.GlobalAveragePooling2D()(x))
-        return keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="probabilities")(x), name=name)
+        return keras.Model(inputs, classify(x, 3, "softmax", "probabilities"), name=name)
 
     keras.utils.set_random_seed(0)
     student, teacher = network("student"), network("teacher")
@@ -226,8 +306,10 @@ def test_a_teacher_stays_in_inference_mode() -> None:
     statistics = np.array(student.get_layer("block1_conv").moving_mean)
     batch = _batch(px=8)
     outputs = found.model(batch["x"], training=False)
-    first, second = (np.asarray(found.loss_fn(batch, outputs)) for _ in range(2))
-    np.testing.assert_array_equal(first, second)  # no dropout
+    first, second = (found.loss_fn(batch, outputs) for _ in range(2))
+    assert set(first) == {"cross_entropy_loss", "transfer_loss", "distillation_loss"}
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])  # no dropout
     step(batch, NOW)
     for old, variable in zip(before, teacher.variables, strict=True):
         np.testing.assert_array_equal(old, variable)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.models.frozen import split_at
+from melano_tf.models.logits import classify, logits_of
 from melano_tf.training.losses import categorical_crossentropy
 from melano_tf.training.steps import GradientStep, Progress
 
@@ -23,7 +24,7 @@ def network(shortcut: bool = False) -> keras.Model:
     y = keras.layers.BatchNormalization(name="second_bn")(y)
     y = keras.layers.Add(name="add")([x, y]) if shortcut else y
     y = keras.layers.GlobalAveragePooling2D()(y)
-    return keras.Model(picture, keras.layers.Dense(3, activation="softmax", name="classes")(y), name="net")
+    return keras.Model(picture, classify(y, 3, "softmax", "classes"), name="net")
 
 
 def test_the_halves_one_after_the_other_are_the_whole() -> None:
@@ -42,7 +43,7 @@ def test_training_the_rest_trains_the_whole_and_leaves_the_trunk_as_it_was() -> 
     rest = [w.numpy() for w in halves.rest.weights]
     features = halves.trunk(PICTURES, training=False)
     step = GradientStep(
-        halves.rest, keras.optimizers.SGD(1.0), lambda batch, p: categorical_crossentropy(batch["y"], p)
+        logits_of(halves.rest), keras.optimizers.SGD(1.0), lambda batch, z: categorical_crossentropy(batch["y"], z)
     )
     batch = {"x": features, "y": tf.constant([0, 1, 2, 0]), "id": tf.constant(["a", "b", "c", "d"])}
     step(batch, Progress(*(tf.constant(n, tf.int64) for n in (0, 0, 1, 1))))

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.models.hierarchical import (
+    Conditional,
     DecisionTree,
     Hierarchy,
     LeafProbabilities,
@@ -19,6 +20,7 @@ from melano_tf.models.hierarchical import (
     build_flat,
     build_hierarchical,
 )
+from melano_tf.models.logits import logits_of
 from melano_tf.specs import load_spec
 from melano_tf.training.hierarchy import path_focal_loss
 from melano_tf.training.steps import GradientStep, Progress
@@ -86,7 +88,7 @@ def test_equals_loops_that_feed_the_true_decisions_back(name: str) -> None:
     tree, model = TREES[name], built(name)
     scattered(model.training)
     features = np.asarray(keras.Model(model.leaves.input, model.leaves.get_layer("features").output)({"image": IMAGES}))
-    conditional = np.asarray(model.training({"image": IMAGES}))
+    conditional = np.asarray(Conditional(tree.children)(model.training({"image": IMAGES})))
     leaves = np.asarray(model.leaves({"image": IMAGES}))
     assert conditional.shape == (4, len(tree.decisions)) and leaves.shape == (4, len(tree.classes))
     layer = model.training.get_layer("decisions")
@@ -174,7 +176,7 @@ PROGRESS = Progress(*(tf.constant(number, tf.int64) for number in (0, 0, 100, 10
 def test_training_reaches_every_weight_and_learns(name: str) -> None:
     tree, model = TREES[name], built(name, dropout=0.2)
     y = np.arange(4) % len(tree.classes) if name == "isic" else np.array([0, 1, 2, 4])
-    loss = path_focal_loss(tree.path_matrix())
+    loss = path_focal_loss(tree.path_matrix(), tree.children)
     before = [np.array(w) for w in model.training.trainable_variables]
     traces = []
 
@@ -200,7 +202,7 @@ def test_only_the_nodes_on_the_path_are_trained() -> None:
     tree, model = TREES["isic"], built("isic")
     weights = model.training.get_layer("decisions")
     melanoma = np.zeros(4, np.int64)
-    loss = path_focal_loss(tree.path_matrix())
+    loss = path_focal_loss(tree.path_matrix(), tree.children)
     with tf.GradientTape() as tape:
         losses = loss(batch_of(melanoma, Strategy()), model.training({"image": IMAGES}))
     gradients = tape.gradient(losses, [weights.w.value, weights.previous.value])
@@ -245,7 +247,7 @@ def test_flat_model_learns() -> None:
     assert report.backbone == "standin" and model.output_shape == (None, 3)
     y = np.array([0, 1, 2, 1])
     before = [np.array(w) for w in model.trainable_variables]
-    step = GradientStep(model, keras.optimizers.Adam(3e-3), focal_loss, weights_fn=curriculum)
+    step = GradientStep(logits_of(model), keras.optimizers.Adam(3e-3), focal_loss, weights_fn=curriculum)
     first = step(batch_of(y, Strategy(gamma=1.0)), PROGRESS)
     for weight, old in zip(model.trainable_variables, before, strict=True):
         assert np.any(np.asarray(weight) != old), weight.path

@@ -45,7 +45,7 @@ def test_target_model(source: keras.Model, aggregation: str) -> None:
         z = (powers / powers.sum()) @ h
     else:
         z = h.mean(axis=0) if aggregation == "bgap" else h.max(axis=0)
-    kernel, bias = target.get_layer("probability").get_weights()
+    kernel, bias = target.get_layer("probability_logits").get_weights()
     assert float(outputs["probability"][0, 0]) == pytest.approx(1 / (1 + np.exp(-(z @ kernel + bias)[0])), rel=1e-4)
 
 

@@ -200,7 +200,7 @@ def test_zoome_takes_the_state_dict_from_a_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(model.get_layer("bn1").moving_variance, state["bn1.running_var"])
     # Zoom-SE and metadata embedding are as without a file.
     fresh, _ = build_zoome("resnext_standin", 48, seed=1)
-    for name in ("layer1_0_zoom_se", "metadata_embedding", "probability"):
+    for name in ("layer1_0_zoom_se", "metadata_embedding", "probability_logits"):
         for ours, theirs in zip(model.get_layer(name).get_weights(), fresh.get_layer(name).get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
 

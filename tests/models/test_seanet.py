@@ -96,7 +96,7 @@ def test_source_model(seanet: bool, head: str, units: int, extra: int) -> None:
     if head != "mlp":
         pooled = maps.mean(axis=(1, 2)) if head == "gap" else maps.max(axis=(1, 2))
         np.testing.assert_allclose(embedding, pooled, rtol=1e-5)
-    logits = embedding @ model.get_layer("region").get_weights()[0]
+    logits = embedding @ model.get_layer("region_logits").get_weights()[0]
     np.testing.assert_allclose(probabilities, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), rtol=1e-4)
 
 

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from melano_tf.errors import InputError
+from melano_tf.models.logits import logits_of
 from melano_tf.models.pooling import adaptive_bins
 from melano_tf.models.zoome import BACKBONES, MetadataEmbedding, ZoomSqueezeExcite, build_features, build_zoome
 from melano_tf.training.losses import binary_crossentropy
@@ -154,7 +155,7 @@ def test_the_papers_network() -> None:
         assert not any(tensor is zoom.input for tensor in model.get_layer(f"{following}_add").input)
     assert model.get_layer("features").output.shape == (None, 7, 7, 2048)
     assert model.get_layer("embedding").output.shape == (None, 2048)
-    assert names[-3:] == ["metadata_embedding", "embedding", "probability"]
+    assert names[-4:] == ["metadata_embedding", "embedding", "probability_logits", "probability"]
     # 25,028,904 less the 1000-class top, plus W1 and W2 of each block, the embedding of 12 numbers and the last neuron.
     zoom_se = sum(depth * 2 * c * (c // 16) for depth, c in ((3, 256), (4, 512), (6, 1024), (3, 2048)))
     head = (12 * 64 + 64) + (64 * 2048 + 2048) + 2049
@@ -180,7 +181,9 @@ def test_networks_train_and_travel(backbone: str, metadata: bool, tmp_path: Path
     assert report.backbone == backbone
     x = batch(64)
     y = tf.constant([0, 1] * 4)
-    step = GradientStep(model, keras.optimizers.Adam(1e-3), lambda b, p: binary_crossentropy(b["y"], p[:, 0]))
+    step = GradientStep(
+        logits_of(model), keras.optimizers.Adam(1e-3), lambda b, p: binary_crossentropy(b["y"], p[:, 0])
+    )
     before = model.get_weights()
     for number in range(2):
         now = Progress(*(tf.constant(value, tf.int64) for value in (number, 0, 2, 1)))
@@ -208,7 +211,9 @@ def test_learns_what_only_metadata_tell(metadata: bool) -> None:
     x["metadata"][:] = labels[:, None] * (np.arange(12) == 2)
     samples = {"x": x, "y": tf.constant(labels), "id": tf.constant(list("abcdefghijklmnop"))}
     model, _ = build_zoome("resnext_standin", 32, metadata=metadata, seed=1)
-    step = GradientStep(model, keras.optimizers.Adam(3e-3), lambda b, p: binary_crossentropy(b["y"], p[:, 0]))
+    step = GradientStep(
+        logits_of(model), keras.optimizers.Adam(3e-3), lambda b, p: binary_crossentropy(b["y"], p[:, 0])
+    )
     for number in range(40):
         now = Progress(*(tf.constant(value, tf.int64) for value in (number, 0, 40, 1)))
         loss = float(step(samples, now)["loss"])

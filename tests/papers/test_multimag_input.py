@@ -93,6 +93,8 @@ def test_doctor_knows_the_four_diagnoses_and_the_magnifications(slides, tmp_path
     command = ("doctor", "--paper", "multimag", "--out", str(tmp_path), "--slides")
     good = inside(*command, str(slides / "all.csv"))
     assert "13 slides of 13 patients" in good.shown
+    unnamed = inside("doctor", "--out", str(tmp_path), "--slides", str(slides / "all.csv"))
+    assert "13 slides of 13 patients, as multimag wants them" in unnamed.shown, unnamed.shown
     assert good.shown.count("not at 40x: its 0.5 µm/px would be enlarged 1.82 times") == 13
     manifest.assign(mpp=[12.0] + [None] * 12).to_csv(tmp_path / "one.csv", index=False)
     done = inside(*command, str(tmp_path / "one.csv"))

@@ -8,10 +8,17 @@ import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.papers.multimag.figures import chosen_tiles, sampled
-from melano_tf.papers.multimag.models import Trained, balanced_loss
+from melano_tf.papers.multimag.models import STOPPING, Trained, balanced_loss
 from melano_tf.papers.multimag.settings import STEPS, changes, preset
-from melano_tf.papers.multimag.tables import judged
-from melano_tf.papers.multimag.tasks import fair_shares, missing_classes, task_tiles, tasks_of
+from melano_tf.papers.multimag.tables import fused_slides, judged
+from melano_tf.papers.multimag.tasks import (
+    fair_shares,
+    judged_tiles,
+    missing_classes,
+    task_tiles,
+    tasks_of,
+    wanted_magnifications,
+)
 from melano_tf.reports.published import load_published, table_of
 
 PAPER = preset("paper")
@@ -161,7 +168,8 @@ def trained(number: int, rows: pd.DataFrame) -> Trained:
 
 def predictions(p1: list[float], target: list[int], slides: list[str]) -> pd.DataFrame:
     frame = pd.DataFrame({"slide_id": slides, "target": target, "p0": 1 - np.array(p1), "p1": p1})
-    return frame.assign(patient_id=frame["slide_id"], label="MM", part="test", magnification="40x", tile=range(len(p1)))
+    frame = frame.assign(patient_id=frame["slide_id"], label="MM", part="test", magnification="40x", quota=True)
+    return frame.assign(tile=range(len(p1)))
 
 
 def test_figure_2_shows_the_surest_right_and_wrong_tiles_one_a_slide():
@@ -189,6 +197,59 @@ def test_slides_are_judged_by_the_chosen_aggregation():
     assert len(judged(one, PAPER, "tiles")[""]) == 6
 
 
+def test_tiles_are_judged_by_quota_and_slides_by_all_their_tiles_each_magnification_alike():
+    rows = predictions([0.9, 0.3, 0.5, 0.2, 0.1, 0.6], [1, 1, 1, 0, 0, 0], list("aaabbb"))
+    rows = rows.assign(quota=[True, False, False, True, True, False], magnification=["40x", "40x", "4x", *["40x"] * 3])
+    rows.loc[len(rows)] = {**rows.iloc[0], "part": "validation", "p1": 0.0}
+    one = trained(2, rows)
+    assert judged(one, PAPER, "tiles")[""]["score"].tolist() == [0.9, 0.2, 0.1]
+    slides = judged(one, PAPER, "slides")[""]
+    assert slides["patient_id"].tolist() == ["a", "b"]
+    assert slides["score"].tolist() == pytest.approx([(0.6 + 0.5) / 2, 0.3])  # not 1.7 / 3
+    assert fused_slides([one], PAPER)[""].tolist() == pytest.approx([0.55, 0.3])
+
+
+def test_every_tile_of_a_judged_slide_counts_and_the_quota_is_marked():
+    [*_, task] = tasks_of(1, capped(separate=(9, 9, 9, 24)), EVEN)
+    thinned = task_tiles(task, EVEN, 3)
+    rows = judged_tiles(task, EVEN[EVEN["part"] != "training"], thinned)
+    assert set(rows["part"]) == {"validation", "test"} and set(rows["magnification"]) == {"40x"}
+    assert len(rows) == 4 * 40 // 2
+    assert rows["quota"].sum() == (thinned["part"] != "training").sum() == 12
+    assert (
+        rows.loc[rows["label"] == "MM", "target"].eq(1).all() and rows.loc[rows["label"] == "IN", "target"].eq(0).all()
+    )
+
+
+@pytest.mark.parametrize(
+    "tables, figures, wanted",
+    [
+        ("4", "none", {"MM": set(), "IN": {"40x"}, "CN": {"40x"}, "JN": {"40x"}}),
+        ("3,4", "none", {label: {"40x"} for label in ("MM", "IN", "CN", "JN")}),
+        ("2", "none", {label: set(PAPER.grid.names) for label in ("MM", "IN", "CN", "JN")}),
+        ("4", "1", {label: set(PAPER.grid.names) for label in ("MM", "IN", "CN", "JN")}),
+        ("4", "2", {label: set(PAPER.grid.names) for label in ("MM", "IN", "CN", "JN")}),
+        ("none", "none", {label: set(PAPER.grid.names) for label in ("MM", "IN", "CN", "JN")}),
+    ],
+)
+def test_only_what_is_asked_for_is_cut(tables, figures, wanted):
+    assert wanted_magnifications(dataclasses.replace(PAPER, tables=tables, figures=figures)) == wanted
+
+
+def test_what_the_paper_leaves_open_about_balance_is_a_named_setting():
+    assert (PAPER.model.epoch_tiles, PAPER.model.stopping_loss) == ("balanced", "balanced")
+    other = dataclasses.replace(PAPER.model, epoch_tiles="all", stopping_loss="plain")
+    assert {name for name, *_ in changes(dataclasses.replace(PAPER, model=other))} == {
+        "model.epoch_tiles",
+        "model.stopping_loss",
+    }
+    probability = np.array([[0.9, 0.1]] * 99 + [[0.5, 0.5]])
+    target = np.array([0] * 99 + [1])
+    logits = np.log(probability) + 7.0  # what is added to all classes' logits does not count
+    assert STOPPING["plain"](target, logits) == pytest.approx(-(99 * np.log(0.9) + np.log(0.5)) / 100)
+    assert STOPPING["balanced"](target, logits) == pytest.approx(balanced_loss(target, logits))
+
+
 def test_three_classes_are_judged_each_against_the_rest():
     rows = predictions([0.3, 0.5], [0, 2], ["a", "b"]).assign(p0=[0.6, 0.1], p2=[0.1, 0.4])
     found = judged(trained(4, rows), PAPER, "tiles")
@@ -208,7 +269,7 @@ def test_samples_come_from_several_slides_and_of_each_from_inside_the_outline():
 
 def test_the_validation_loss_counts_each_class_alike():
     probability = np.array([[0.9, 0.1]] * 99 + [[0.5, 0.5]])
-    loss = balanced_loss(np.array([0] * 99 + [1]), probability)
+    loss = balanced_loss(np.array([0] * 99 + [1]), np.log(probability) - 3.0)
     assert loss == pytest.approx((-np.log(0.9) - np.log(0.5)) / 2)
 
 

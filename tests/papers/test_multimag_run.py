@@ -1,6 +1,7 @@
 """The multimag recipe from end to end on phantom slides: one tiny run, looked at from all sides."""
 
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -12,6 +13,10 @@ import pandas as pd
 import pytest
 
 from melano_tf.evaluation.aggregation import fuse
+from melano_tf.papers.multimag.models import Trained
+from melano_tf.papers.multimag.settings import EvaluationSettings
+from melano_tf.papers.multimag.tables import judged_slides
+from melano_tf.papers.multimag.tasks import Task
 from melano_tf.slides.slide import Slide
 from melano_tf.workspace import Sidecar, file_sha256, read_json
 from tests.papers.tiny import CHECKOUT, TinyRun, command
@@ -84,7 +89,9 @@ def test_no_patient_stands_in_two_parts(multimag_run):
 def test_quotas_hold_over_all_parts(multimag_run):
     predictions = multimag_run.folder / "predictions"
     for name, most in zip(NAMES, (40, 60, 80, 120), strict=True):
-        assert 0 < len(pd.read_parquet(predictions / f"melanoma-{name}-standin.parquet")) <= most
+        rows = pd.read_parquet(predictions / f"melanoma-{name}-standin.parquet")
+        assert 0 < rows["quota"].sum() <= most
+        assert rows["quota"].sum() < len(rows) or name == "4x", "beyond the quota every tile is predicted too"
     mixed = pd.read_parquet(predictions / "melanoma-mixed-standin.parquet")
     assert set(mixed["magnification"]) >= {"10x", "20x", "40x"}
     nevi = pd.read_parquet(predictions / "nevi-standin.parquet")
@@ -159,6 +166,43 @@ def test_another_aggregation_trains_nothing_and_another_cap_only_its_own(copy, i
     assert {name for name in after if after[name] != before[name]} == {f"melanoma-40x-{b}.keras" for b in BACKBONES}
 
 
+def test_another_choice_of_tables_cuts_what_is_missing_and_retrains_nothing(copy, inside, tmp_path):
+    fresh = tmp_path / "fresh"
+    manifest = next((copy / "phantoms").rglob("manifest.csv"))
+    command = (
+        "multimag",
+        "--out",
+        str(fresh),
+        *TINY,
+        "--preset",
+        "demo",
+        "--slides",
+        str(manifest),
+        "--figures",
+        "none",
+    )
+    done = inside(*command, "--tables", "4", "--steps", "tiles")
+    assert done.code == 0, done.errors
+    counts = next(line for line in done.shown.splitlines() if line.startswith("tiles "))
+    assert counts.endswith("0 at 4x, 0 at 10x, 0 at 20x, " + counts.split(", ")[-1])
+    slides = pd.read_csv(manifest).set_index("slide_id")
+    tiles = pd.read_parquet(fresh / "tiles" / "tiles.parquet")
+    parts = {patient: part for part, patients in read_json(fresh / "run.json")["parts"].items() for patient in patients}
+    assert set(slides.loc[tiles["slide_id"].unique(), "label"]) == {"IN", "CN", "JN"}
+    inside_outlines = tiles.groupby(tiles["patient_id"].map(parts))["outlined"].mean()
+    assert inside_outlines["training"] == 1 and inside_outlines[["validation", "test"]].max() < 1
+    assert parts == {
+        patient: part for part, patients in read_json(copy / "run.json")["parts"].items() for patient in patients
+    }
+    records = {path.name: path.read_bytes() for path in (fresh / "tiles").glob("*.tfrecord")}
+    assert inside(*command, "--tables", "1", "--steps", "tiles").code == 0
+    for name, content in records.items():
+        later = (fresh / "tiles" / name).read_bytes()
+        assert later.startswith(content) and len(later) > len(content)
+    again = inside(*command, "--tables", "4", "--steps", "tiles")
+    assert "did 0 steps" in again.shown
+
+
 @pytest.mark.parametrize("notebook", sorted(path.name for path in (CHECKOUT / "experiments").glob("multimag_*.py")))
 def test_notebooks_run_as_scripts_and_train_nothing_again(multimag_run, copy, notebook, inside, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [notebook, "--run", str(copy)])
@@ -189,6 +233,36 @@ def test_predict_judges_every_magnification_and_draws_a_map_of_each(multimag_run
     outlines = json.loads((tmp_path / "tiles.geojson").read_text())
     assert len(outlines["features"]) == len(tiles)
     assert (tmp_path / "figure2.png").is_file()
+
+
+@pytest.mark.parametrize("model", ["melanoma-40x-standin", "melanoma-mixed-standin_residual", "nevi-standin"])
+def test_the_slide_tables_judge_a_slide_as_predict_does(multimag_run, tmp_path, inside, model):
+    """By all its tiles, although the quota left a few of them and its outlines hold a part of its tissue."""
+    rows = pd.read_parquet(multimag_run.folder / "predictions" / f"{model}.parquet")
+    rows = rows[rows["part"] == "test"]
+    slide_id = rows["slide_id"].iloc[-1]
+    own = rows[rows["slide_id"] == slide_id]
+    columns = [name for name in rows if re.fullmatch(r"p\d", name)]
+    [slide] = (multimag_run.folder / "phantoms").rglob(f"{slide_id}.tiff")
+    path = multimag_run.folder / "models" / f"{model}.keras"
+    done = inside("predict", "--model", str(path), "--input", str(slide), "--out", str(tmp_path))
+    assert done.code == 0, done.errors
+    answer = json.loads((tmp_path / "prediction.json").read_text())
+    found = answer["evidence"]["magnifications"]
+    by_name = own.groupby("magnification")
+    classes = tuple((name, (name,)) for name in answer["probabilities"])
+    one = Trained(Task("", 0, "", classes, (), {}), "", "", path, rows)
+    table = judged_slides(one, EvaluationSettings()).set_index("slide_id").loc[slide_id]
+    for name, tiles in by_name:
+        assert len(tiles) == found[name]["tiles"] > tiles["quota"].sum() or name == "4x"
+        shown = list(found[name]["probabilities"].values())
+        np.testing.assert_allclose(tiles[columns].mean().to_numpy(), shown, atol=1e-6)
+    if set(found) == set(by_name.groups):
+        shown = list(answer["probabilities"].values())
+    else:  # a model of one magnification: predict asks its siblings too
+        shown = list(found[own["magnification"].iloc[0]]["probabilities"].values())
+    names = columns if len(columns) > 2 else ["p1"]
+    np.testing.assert_allclose(table[names].to_numpy(float), shown[-len(names) :], atol=1e-6)
 
 
 def test_predict_gives_the_runs_own_numbers_for_the_same_tiles(multimag_run, tmp_path, inside):

@@ -185,8 +185,32 @@ def test_doctor_finds_what_is_wrong_with_a_manifest(slides, tmp_path, inside):
     assert "text.svs" in done.shown
     assert "1 fault" in done.shown
     good = inside("doctor", "--slides", str(manifest(slides, tmp_path)), "--out", str(tmp_path))
-    assert "2 slides of 2 patients" in good.shown
+    assert "2 slides of 2 patients, as spitzoid wants them" in good.shown
+    assert good.shown.count("outlines: ") == 2 and " tumour (" in good.shown
     assert "Traceback" not in good.errors + done.errors
+
+
+def test_doctor_reads_outlines_as_a_run_would(slides, tmp_path, inside):
+    box = [[0, 0], [900, 0], [0, 900], [900, 900], [0, 0]]  # crosses itself
+    names = {"Tumor": box, "Tissue": [[0, 0], [900, 0], [900, 900], [0, 0]]}
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"classification": {"name": name}},
+            "geometry": {"type": "Polygon", "coordinates": [line]},
+        }
+        for name, line in names.items()
+    ]
+    (tmp_path / "two.geojson").write_text(json.dumps(features))
+    path = manifest(slides, tmp_path, lambda frame: frame.assign(annotation=str(tmp_path / "two.geojson"), mpp=0.4))
+    command = ("doctor", "--slides", str(path), "--out", str(tmp_path))
+    refused(inside(*command), "polygon 1 (Tumor) crosses itself", "--annotation.mend")
+    mended = inside(*command, "--annotation.mend")
+    assert mended.shown.count("2 classes count as tumour: 1 Tumor (0.0648 mm²), 1 Tissue (0.0648 mm²)") == 2
+    assert mended.shown.count("the given 0.4 µm/px contradicts the file's own 0.25 µm/px") == 2
+    named = inside(*command, "--annotation.mend", "--annotation.tumour-classes", "TUMOR")
+    assert "count as tumour" not in named.shown
+    assert named.shown.count("1 Tissue (0.0648 mm², not tumour)") == 2
 
 
 def test_importing_recipes_does_no_work():

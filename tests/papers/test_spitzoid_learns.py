@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from melano_tf.evaluation.metrics import roc_auc
+from melano_tf.models.logits import logits_of
 from melano_tf.models.mil import build_target, split_target
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.spitzoid.source import region_loss
@@ -65,7 +66,7 @@ def source(store, tmp_path_factory) -> keras.Model:
         tiles, store, INPUT_PX, batch=32, seed=0, labels=region, instance_dropout="balance", augment=AUGMENT
     )
     train(
-        GradientStep(model, optimizer, region_loss),
+        GradientStep(logits_of(model), optimizer, region_loss),
         batches,
         LoopSettings(SOURCE_EPOCHS),
         tmp_path_factory.mktemp("source"),

@@ -1,16 +1,22 @@
 """The parts of the spitzoid recipe that need no training: settings, what is needed for which table, choosing rules."""
 
 import dataclasses
+import json
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from melano_tf.errors import InputError
 from melano_tf.papers.notebook import restored
+from melano_tf.papers.spitzoid import figures
 from melano_tf.papers.spitzoid.figures import chosen_tiles, shown_slides
 from melano_tf.papers.spitzoid.recipe import wanted_sources
 from melano_tf.papers.spitzoid.settings import STEPS, SpitzoidSettings, changes, preset
-from melano_tf.papers.spitzoid.source import SourceModel
+from melano_tf.papers.spitzoid.source import SourceModel, chosen
+from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.workspace import plain
 
 PAPER = preset("paper")
@@ -97,3 +103,45 @@ def test_settings_come_back_from_a_runs_record():
         preset("demo"), source=dataclasses.replace(preset("demo").source, extra_backbones=("mobilenetv2",))
     )
     assert restored(SpitzoidSettings(), plain(settings)) == settings
+
+
+def test_figure_8_reads_outlines_as_the_tiles_were_cut(tmp_path, monkeypatch):
+    """With mending on, an outline that crosses itself is drawn, and only the tumour's classes are."""
+    tifffile.imwrite(
+        tmp_path / "s.tiff",
+        np.full((512, 512, 3), 240, np.uint8),
+        tile=(256, 256),
+        photometric="rgb",
+        resolution=(1e4, 1e4),
+        resolutionunit="CENTIMETER",
+        metadata=None,
+    )
+    lines = {
+        "Tumor": [(0, 0), (200, 200), (200, 0), (0, 200), (0, 0)],
+        "Tissue": [(0, 0), (500, 0), (500, 500), (0, 0)],
+    }
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"classification": {"name": name}},
+            "geometry": {"type": "Polygon", "coordinates": [line]},
+        }
+        for name, line in lines.items()
+    ]
+    (tmp_path / "s.geojson").write_text(json.dumps(features))
+    tile = {"slide_id": ["s"], "tile": [0]}
+    (tmp_path / "predictions").mkdir()
+    pd.DataFrame({**tile, "attention": [1.0]}).to_parquet(tmp_path / "predictions" / "target-attention.parquet")
+    row = {"slide_id": "s", "label": "benign", "malignant": 0, "mpp": np.nan, "path": str(tmp_path / "s.tiff")}
+    rows = pd.DataFrame([{**row, "annotation": str(tmp_path / "s.geojson"), "patient_id": "p"}])
+    cohort = SimpleNamespace(
+        tiles=pd.DataFrame(tile), manifest=rows, rows=lambda frame, _: frame, split=SimpleNamespace(test=("p",))
+    )
+    settings = dataclasses.replace(PAPER, annotation=AnnotationSettings(("tumor",), mend=True))
+    sources = {(chosen(settings), None): SimpleNamespace(predictions=pd.DataFrame({**tile, "probability": [0.4]}))}
+    biopsies = SimpleNamespace(predictions=pd.DataFrame({"slide_id": ["s"], "probability": [0.3]}))
+    drawn = []
+    monkeypatch.setattr(figures, "write_slide_maps", lambda *given: drawn.append(given[3]) or [])
+    run = SimpleNamespace(folder=tmp_path)
+    figures.draw_maps(run, settings, cohort, sources, {(settings.target.aggregation, None): biopsies}, (8,))
+    assert drawn[0].area == pytest.approx(200 * 200 / 2)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import runpy
 import shutil
 import signal
@@ -63,7 +64,9 @@ def test_each_table_stands_beside_the_published_one(tiny_weighting, number):
     assert (ours["low"] <= ours["ours"] + 1e-9).mean() > 0.9
     text = (folder / f"table{number}.md").read_text()
     assert text in tiny_weighting.first.shown
-    assert "PHANTOM" in text and "bootstrap of the" in text and "lesions within" in text and "patients" not in text
+    assert "PHANTOM" in text and "lesions within" in text and "patients" not in text
+    assert "percentile bootstrap or Wilson's" in text
+    assert re.search(r"CEL 1, CEL-CB 7, CEL-ES\+OHEM 0\.\d+\. ES weights sum to the number of classes", text)
     for name in ("recall", "precision", "f1"):
         by_class = pd.read_csv(folder / f"table{number}-{name}.csv")
         assert sorted(set(by_class["row"])) == sorted(CLASSES) and set(by_class["column"]) == set(ROWS)
@@ -120,9 +123,10 @@ def test_the_logged_weights_are_those_of_the_equations(tiny_weighting):
         assert pd.concat(map(pd.read_csv, sorted(plain.glob("*.csv"))))["weight"].eq(1).all()
         mined = sorted((folder / f"{network}-adam-fl-es-ohem-split-1").glob("step_*.csv"))
         beta = (len(epoch) - 1) / len(epoch)
+        printed = (1 - beta) / (1 - beta**counts)
         for place, path in enumerate(mined):
             batch = pd.read_csv(path)
-            own = (1 - beta) / (1 - beta ** counts[batch["class"]].to_numpy())
+            own = 7 * printed[batch["class"]].to_numpy() / printed.sum()
             np.testing.assert_allclose(batch["weight"], own, rtol=1e-4)
             kept = int(batch["curriculum"].sum())
             # Two epochs: half of the batch (halves up) in the first, all of it in the second.
@@ -147,7 +151,7 @@ def test_models_stand_with_their_sidecars(tiny_weighting):
     assert flat.preprocessing["store"]["colour"]["method"] == "shades_of_gray"
     assert flat.run["strategy"] == {
         **{"class_weights": "cb", "curriculum": "none", "gamma": 1.0},
-        **{"full_from": 0.5, "rescale": False},
+        **{"full_from": 0.5, "scale": "cui"},
     }
     assert flat.taxonomy is None and tree.taxonomy["non-melanocytic"]["malignant"] == {"BCC": "BCC", "AKIEC": "AKIEC"}
 

@@ -64,7 +64,7 @@ def test_one_line_a_model_with_intervals(cells) -> None:
     assert "0.8459 ± 0.0294 † |" in line and "0.7500 ± 0.0500" in line
     header = next(line for line in text.splitlines() if line.startswith("|  "))
     assert "ROC AUC, paper" in header and 'SPC (printed as "Specialty"), ours' in header
-    assert "95% interval of the mean, percentile bootstrap of the 42 patients within their cohorts" in text
+    assert "95% interval of the mean by the 42 patients within their cohorts" in text
     assert "mean ± standard deviation over 2 validation cohorts" in text
     assert "an accuracy lies between sensitivity and specificity, 0.8463 to 0.8595" in text
     assert len([line for line in text.splitlines() if line.startswith("| ")]) == 2 + 6

@@ -10,7 +10,7 @@ from tests.papers.tiny import Finished, TinyRun, command
 ZOOME = (
     *("--phantom.patients", "40", "--phantom.height-px", "64", "--store.stored-px", "40", "--network.input-px", "32"),
     *("--folds.count", "2", "--training.epochs", "1", "--evaluation.repeats", "100", "--evaluation.permutations", "2"),
-    *("--decision.threshold.repeats", "100", "--workers", "1"),
+    *("--workers", "1"),
 )
 ALL_OF_ZOOME = ("--tables", "1,2", "--comparators")
 

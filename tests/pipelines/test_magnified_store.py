@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from small_slides import MPP, write_slide_file
+from small_slides import MPP, write_annotation, write_slide_file
 
 from melano_tf.pipelines.store import StoreSettings, finished, read_jpegs, write_cohort, write_slide
 from melano_tf.slides.magnifications import TileGrids
@@ -62,6 +62,42 @@ def test_a_cohort_keeps_its_magnifications_and_repeats_nothing(slides, tmp_path)
     assert tiles["magnification"].isin(GRIDS.names).all()
     assert finished(manifest.iloc[0].to_dict(), GRIDS, STORE, tmp_path) is not None
     assert finished(manifest.iloc[0].to_dict(), TileGrids(tile_px=64), STORE, tmp_path) is None
+
+
+def test_what_is_wanted_later_is_added_and_the_rest_stays(slides, tmp_path, monkeypatch) -> None:
+    outline = write_annotation(tmp_path / "a.geojson", [(300, 200), (600, 200), (600, 500), (300, 500)])
+    reads: list[float] = []
+    read = Slide.read
+
+    def noted(self: Slide, x: float, y: float, size: object, mpp: float) -> np.ndarray:
+        reads.extend([mpp] if size == 64 else [])  # a tile, not the overview for the mask
+        return read(self, x, y, size, mpp)
+
+    monkeypatch.setattr(Slide, "read", noted)
+
+    def cut(wanted: dict[str, str] | None, folder: str) -> pd.DataFrame:
+        reads.clear()
+        rows = pd.DataFrame([{**row(slides[0]), "annotation": str(outline)}])
+        rows = rows if wanted is None else rows.assign(wanted=[wanted])
+        return write_cohort(rows, GRIDS, STORE, tmp_path / folder, workers=1)[0]
+
+    everything = cut({"fine": "whole", "middle": "whole", "coarse": "whole"}, "at once")
+    plain = cut(None, "outlined")
+    first = cut({"middle": "outlined"}, "bit by bit")
+    assert reads == [1.0] * len(first) and first["outlined"].all()
+    assert first["x"].tolist() == plain.loc[plain["magnification"] == "middle", "x"].tolist()
+    second = cut({"coarse": "whole"}, "bit by bit")
+    assert reads == [2.0] * (len(second) - len(first)) and not second["outlined"].all()
+    assert cut({"middle": "outlined", "coarse": "outlined"}, "bit by bit").equals(second) and not reads
+    cut({"middle": "whole"}, "bit by bit")
+    assert reads and set(reads) == {1.0}
+    last = cut({"fine": "whole"}, "bit by bit")
+    assert set(reads) == {0.5} and len(reads) == (last["magnification"] == "fine").sum()
+    # The same tiles under the same numbers as from one pass, and the same pixels.
+    places = ["offset", "length"]
+    pd.testing.assert_frame_equal(last.drop(columns=places), everything.drop(columns=places))
+    pictures = [stored(tmp_path / name, "a", table) for name, table in (("bit by bit", last), ("at once", everything))]
+    assert all(np.array_equal(*pair) for pair in zip(*pictures, strict=True))
 
 
 def test_too_coarse_for_every_magnification(slides, tmp_path) -> None:

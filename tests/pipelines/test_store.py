@@ -1,7 +1,9 @@
 """The tile store: what it holds, what it refuses, and what a kill leaves behind."""
 
+import dataclasses
 import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from small_slides import MPP, SIZE, write_annotation, write_slide_file
 from melano_tf.errors import InputError
 from melano_tf.pipelines import store
 from melano_tf.pipelines.store import StoreSettings, finished, read_jpegs, write_cohort, write_slide
+from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.tiling import TileGrid
 
@@ -191,6 +194,49 @@ def test_a_changed_slide_or_annotation_is_cut_again(slides: Path, tmp_path: Path
     assert finished({**values, "mpp": 0.6}, GRID, STORE, folder) is None
     os.utime(annotation, ns=(1, 1))
     assert finished(values, GRID, STORE, folder) is None
+
+
+def test_classes_of_outlines_and_a_doubtful_mpp_stand_in_slides_csv(slides: Path, tmp_path: Path) -> None:
+    annotation = tmp_path / "classes.geojson"
+    boxes = {"Tumor": (0, 0, 512, 768), "Epidermis": (512, 0, 1024, 384)}
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"classification": {"name": name}},
+            "geometry": {"type": "Polygon", "coordinates": [[[x, y], [u, y], [u, v], [x, v], [x, y]]]},
+        }
+        for name, (x, y, u, v) in boxes.items()
+    ]
+    annotation.write_text(json.dumps(features))
+    rows = manifest(slides, "a", "b").assign(annotation=[str(annotation), None], mpp=[np.nan, 0.4])
+    folder = tmp_path / "store"
+    every, outcomes = write_cohort(rows, GRID, STORE, folder, workers=1)
+    assert outcomes["outlines"].tolist() == ["1 Tumor (0.0983 mm²), 1 Epidermis (0.0492 mm²)", ""]
+    assert "2 classes count as tumour: 1 Tumor (0.0983 mm²), 1 Epidermis" in outcomes["notes"][0]
+    assert outcomes["notes"][1] == "the given 0.4 µm/px contradicts the file's own 0.5 µm/px; the given one was taken"
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "slides.csv", keep_default_na=False), outcomes)
+    upper_right = (every["slide_id"] == "a") & (every["x"] >= 512) & (every["y"] < 384)
+    assert (every.loc[upper_right, "tumour"] == 1).all() and upper_right.any()
+
+    named = AnnotationSettings(tumour_classes=("tumor",))
+    kept = (folder / "b.tfrecord").stat().st_mtime_ns
+    tumour, outcomes = write_cohort(rows, GRID, STORE, folder, workers=1, annotation=named)
+    assert (tumour.loc[upper_right, "tumour"] == 0).all()
+    assert outcomes["notes"][0] == "" and "Epidermis (0.0492 mm², not tumour)" in outcomes["outlines"][0]
+    assert (folder / "b.tfrecord").stat().st_mtime_ns == kept, "a slide without outlines is not cut again"
+
+
+def test_the_cap_on_otsu_is_part_of_the_key(slides: Path, tmp_path: Path) -> None:
+    values = row(slides, "b")
+    write_slide(values, GRID, STORE, tmp_path)
+    assert finished(values, GRID, STORE, tmp_path) is not None
+    assert finished(values, GRID, dataclasses.replace(STORE, mask_headroom=None), tmp_path) is None
+    with pytest.raises(InputError, match="mask_headroom"):
+        StoreSettings(mask_headroom=0)
+
+
+def test_settings_of_older_models_are_read() -> None:
+    assert StoreSettings.recorded({"stored_px": 96, "mend_outlines": True}) == StoreSettings(stored_px=96)
 
 
 def test_a_read_error_is_tried_once_more(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

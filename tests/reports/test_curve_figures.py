@@ -68,7 +68,7 @@ def test_nine_panels_and_an_absent_class(tmp_path: Path) -> None:
 
 
 def test_reliability(tmp_path: Path) -> None:
-    before, after = reliability(Y, P, GROUPS, bins=10, repeats=50), reliability(Y, P**2, bins=10)
+    before, after = reliability(Y, P, GROUPS, bins=10), reliability(Y, P**2, bins=10)
     figure = reliability_figure({"ZooME": {"before": before, "after": after}}, "reliability")
     upper, lower = figure.axes
     np.testing.assert_array_equal(upper.lines[1].get_xydata(), np.c_[before.predicted, before.observed])

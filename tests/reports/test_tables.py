@@ -101,7 +101,11 @@ def test_cohort_counts_that_differ_name_their_models(published: pd.DataFrame) ->
 def test_interval_table(published: pd.DataFrame) -> None:
     found = dict.fromkeys(METRICS, Interval(0.75, 0.5, 0.9, 0, 2000, 12, 0.95))
     found |= {"PPV": Interval(math.nan, math.nan, math.nan, 2000, 2000, 12, 0.95)}
-    found |= {"AUC": Interval(0.8, 0.6, 0.95, 7, 2000, 12, 0.95)}
+    found |= {
+        "AUC": Interval(0.8, 0.6, 0.95, 0, 0, 12, 0.95, "DeLong"),
+        "SPC": Interval(1, 0.7, 1, 0, 0, 12, 0.95, "Wilson"),
+    }
+    found |= {"ACC": Interval(1, 1, 1, 0, 2000, 12, 0.95), "BACC": Interval(0.7, 0.5, 0.9, 7, 2000, 12, 0.95, "wider")}
     frame = interval_table({"TM": found}, published, 5, published_as=AUC_IS_BALANCED_ACCURACY)
     text = markdown(frame, "Table 5")
     cells = grid(text)
@@ -114,10 +118,13 @@ def test_interval_table(published: pd.DataFrame) -> None:
         "TM, paper": "–",
         "TM, ours": "0.8000 (0.6000 to 0.9500)",
     }
-    assert "95% interval, percentile bootstrap of the 12 test patients, 2,000 resamples" in text
-    assert "up to 2000 resamples (PPV) leave a metric undefined" in text
+    assert "value (and 95% interval by the 12 test patients)" in text
+    assert cells["ACC"]["TM, ours"] == "1.0000 (not estimable)", "of no width in an old record"
+    assert "SPC: Wilson's score interval with continuity correction" in text
+    assert "ROC AUC: DeLong's with clusters (Obuchowski 1997)" in text
+    assert "2,000 resamples, up to 7 of which (BACC) leave it undefined and are not counted" in text
     row = frame[(frame["row"] == "AUC") & (frame["column"] == "TM")].iloc[0]
-    assert (row["low"], row["high"], row["patients"], row["undefined"]) == (0.6, 0.95, 12, 7)
+    assert (row["low"], row["high"], row["patients"], row["undefined"], row["method"]) == (0.6, 0.95, 12, 0, "DeLong")
 
 
 def test_count_table(published: pd.DataFrame) -> None:

@@ -222,6 +222,13 @@ def test_measured_numbers_come_from_the_run_or_from_nowhere(models: Models, tmp_
     assert (found["samples"], found["positives"], found["groups"]) == (6, 3, 5)
     assert found["sensitivity"]["low"] < 2 / 3 < found["sensitivity"]["high"]
     assert "6 biopsies of 5 patients" in measured_words(found)
+    table.write_text("patient_id,malignant,probability\nA,1,0.9\nB,1,0.8\nC,0,0.1\n")
+    perfect = measured_numbers(tmp_path / "models" / "target.keras", sidecar)
+    words = measured_words(perfect)
+    assert perfect["sensitivity"]["method"] == "Wilson" and "sensitivity 1.0000 (95% interval 0." in words
+    assert "1.0000 to 1.0000" not in words
+    old = {**perfect, "sensitivity": {"value": 1.0, "low": 1.0, "high": 1.0, "level": 0.95}}
+    assert "sensitivity 1.0000 (95% interval not estimable)" in measured_words(old)
 
 
 def test_grouped_convolutions_are_portable_only_where_asked(models: Models) -> None:

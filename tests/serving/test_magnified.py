@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,17 @@ import pandas as pd
 import pytest
 
 from melano_tf.errors import InputError
+from melano_tf.pipelines.tiles import predict_batches
+from melano_tf.serving import magnifications
 from melano_tf.serving.export import Exported, export_model, read_card
-from melano_tf.serving.magnifications import OWN, judged_by, tile_signatures
+from melano_tf.serving.magnifications import (
+    OWN,
+    LocalTilesJudge,
+    judge_magnifications,
+    judged_by,
+    shown_tiles,
+    tile_signatures,
+)
 from melano_tf.serving.remote import ServedTilesJudge
 from melano_tf.workspace import Sidecar
 from tests.papers.tiny import Finished
@@ -91,6 +101,32 @@ def test_slides_get_the_same_answers_by_every_way(
     for folder in (mine / "one", far / "one"):
         assert sorted(path.name for path in folder.iterdir()) == sorted(answer(folder)["files"])
     assert (tmp_path / "folder" / "figure2.png").read_bytes() == b"old"
+
+
+def test_a_slide_streams_and_the_shown_tiles_are_those_that_were_judged(
+    files: dict[str, Path], slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures: list[weakref.ref[np.ndarray]] = []
+    living: list[int] = []
+
+    def watched(*arguments: Any) -> Iterator[dict[str, Any]]:
+        for batch in predict_batches(*arguments):
+            living.append(sum(one() is not None for one in pictures))
+            pictures.append(weakref.ref(batch["x"]))
+            yield batch
+
+    monkeypatch.setattr(magnifications, "predict_batches", watched)
+    monkeypatch.setattr(magnifications, "CHUNK", 4)
+    sidecar = Sidecar.read(files["10x"])
+    judge = LocalTilesJudge(files["10x"], sidecar)
+    answer = judge_magnifications(judge, sidecar, slides / "s1.tif", "one", None, tmp_path)
+    assert len(pictures) > 6, "the slide must need several chunks"
+    assert max(living) <= 2, "the one at work and the one before it"
+    shown = shown_tiles(answer, 0.5)
+    assert 1 < len(shown) < len(answer.tiles)
+    for row, image in zip(shown.to_dict("records"), judge.pictures(shown, tmp_path), strict=True):
+        found = np.asarray(judge.network(row["magnification"])(image[None].astype(np.float32)))[0]
+        np.testing.assert_allclose(found, [row["p0"], row["p1"]], atol=1e-5)
 
 
 def test_the_card_says_which_signature_judges_what(exported: Exported) -> None:

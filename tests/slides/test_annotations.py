@@ -1,6 +1,8 @@
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +11,15 @@ import shapely
 from melano_tf.errors import InputError
 from melano_tf.slides.annotation_formats import parse_xml
 from melano_tf.slides.annotations import (
+    AnnotationSettings,
     check_annotation,
     load_annotation,
-    read_annotation,
+    slide_outlines,
     tumour_shares,
     write_tiles_geojson,
 )
+
+MEND = AnnotationSettings(mend=True)
 
 SHELL = [(100, 100), (500, 100), (500, 400), (300, 450), (100, 400)]
 HOLE = [(200, 200), (300, 200), (300, 300), (200, 300)]
@@ -22,6 +27,10 @@ BOXES = np.array([[100, 100, 100, 100], [200, 200, 100, 100], [150, 150, 100, 10
 # Shoelace: the shell is a rectangle of 400 x 300 and a triangle of 400 x 50 / 2; the hole takes 100 x 100.
 SHARES = [1.0, 0.0, 0.75, 0.0, (120_000 + 10_000 - 10_000) / 360_000]
 BOW_TIE = [(0, 0), (20, 20), (20, 0), (0, 20)]
+
+
+def read_annotation(path: Path, *options: Any, **named: Any) -> Any:
+    return load_annotation(path, *options, **named).geometry
 
 
 def ring(points: list[tuple[float, float]]) -> list[list[float]]:
@@ -112,6 +121,74 @@ def test_asap_hole_groups_are_a_setting(tmp_path: Path) -> None:
     assert load_annotation(path).classes == {"_0": 1, "_2": 1}
 
 
+@dataclass(frozen=True)
+class Scan:
+    """A slide as far as outlines ask of one; 0.5 x 1 µm/px."""
+
+    origin: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = (1000, 800)
+    mpp: tuple[float, float] = (0.5, 1.0)
+
+
+CORNER = (3300, 7100)
+MOVED = [(x + CORNER[0], y + CORNER[1]) for x, y in SHELL]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "warned"),
+    [
+        ("qupath.geojson", [feature("Polygon", [ring(SHELL)])], 0),
+        ("scope.xml", imagescope([("0", "0", SHELL)]), 1),
+        ("asap.xml", asap(("Polygon", "Tumor", MOVED)), 0),
+    ],
+)
+def test_every_program_on_a_slide_with_bounds(tmp_path: Path, name: str, content: object, warned: int) -> None:
+    """QuPath and ImageScope count from the bounds, ASAP from the file's own corner; here all count from the bounds."""
+    path = written(tmp_path, content, name)
+    found = slide_outlines(Scan(CORNER), path)
+    assert found.geometry.equals(shapely.MultiPolygon([shapely.Polygon(SHELL)]))
+    assert len(found.warnings) == warned
+    assert slide_outlines(Scan(size=(9000, 9000)), path).warnings == ()
+    np.testing.assert_allclose(tumour_shares(found.geometry, BOXES)[[0, 3]], [1, 0])
+
+
+CLASSES = [
+    feature("Polygon", [ring(SHELL), ring(HOLE)], classification={"name": "Tumor"}),
+    feature("Polygon", [ring([(600, 600), (700, 600), (700, 700), (600, 700)])], classification={"name": "tumor"}),
+    feature("Polygon", [ring([(0, 0), (900, 0), (900, 750), (0, 750)])], classification={"name": "Tissue"}),
+    feature("Polygon", [ring([(650, 600), (700, 600), (700, 700), (650, 700)])], classification={"name": "Ignore*"}),
+]
+
+
+def test_only_the_named_classes_are_tumour(tmp_path: Path) -> None:
+    path = written(tmp_path, CLASSES)
+    every = slide_outlines(Scan(), path)
+    assert every.geometry.area == 900 * 750 - 5000, "the outline of all tissue makes everything tumour"
+    assert every.classes == {"Tumor": 2, "Tissue": 1}
+    assert every.areas == {"Tumor": 120_000 + 5_000, "Tissue": 675_000 - 5_000}
+    (note,) = every.notes((0.5, 1.0))
+    assert "2 classes count as tumour: 2 Tumor (0.0625 mm²), 1 Tissue (0.335 mm²)" in note
+    assert "--annotation.tumour-classes" in note
+    chosen = slide_outlines(Scan(), path, AnnotationSettings(tumour_classes=("TUMOR", "melanoma")))
+    assert chosen.geometry.area == 125_000 and chosen.tumour == ("Tumor",)
+    assert chosen.notes((0.5, 1.0)) == []
+    assert chosen.words((0.5, 1.0)) == "2 Tumor (0.0625 mm²), 1 Tissue (0.335 mm², not tumour)"
+    with pytest.raises(InputError, match="no outline of the class 'nevus', only of 'Tumor', 'Tissue'") as caught:
+        slide_outlines(Scan(), path, AnnotationSettings(tumour_classes=("nevus",)))
+    assert "\n" not in str(caught.value)
+
+
+def test_groups_layers_and_outlines_without_a_class_can_be_chosen(tmp_path: Path) -> None:
+    other = [(600, 600), (700, 600), (700, 700), (600, 700)]
+    groups = written(tmp_path, asap(("Polygon", "Tumor", SHELL), ("Polygon", "None", other)), "a.xml")
+    assert read_annotation(groups, AnnotationSettings(("tumor",))).area == 130_000
+    assert read_annotation(groups, AnnotationSettings(("",))).area == 10_000
+    layers = written(tmp_path, imagescope([("0", "0", SHELL), ("0", "1", HOLE)], [("0", "0", other)]), "b.xml")
+    second = load_annotation(layers, AnnotationSettings(("layer 2",)))
+    assert (second.geometry.area, second.warnings) == (10_000, ())
+    assert second.areas == {"layer 1": 120_000, "layer 2": 10_000}
+
+
 def test_imagescope_hole_cuts_its_own_layer_only(tmp_path: Path) -> None:
     other = [(200, 200), (260, 200), (260, 260), (200, 260)]
     path = written(tmp_path, imagescope([("0", "0", SHELL), ("0", "1", HOLE)], [("0", "0", other)]), "a.xml")
@@ -174,7 +251,7 @@ def test_self_crossing_polygon_is_named_or_mended(tmp_path: Path) -> None:
     ) as caught:
         read_annotation(path)
     assert "\n" not in str(caught.value)
-    annotation = load_annotation(path, mend=True)
+    annotation = load_annotation(path, MEND)
     assert annotation.geometry.is_valid
     assert annotation.geometry.area == 130_000 + 200  # both lobes, each 20 x 10 / 2
     assert annotation.warnings == ("polygon 2 crosses itself near x=10.0, y=10.0; mended",)
@@ -183,7 +260,7 @@ def test_self_crossing_polygon_is_named_or_mended(tmp_path: Path) -> None:
 def test_mending_fills_what_a_line_goes_around_twice(tmp_path: Path) -> None:
     # An outline whose end runs 10 px over its start: a frame drawn with overlap, the overlap is not a hole.
     line = [(0, 0), (40, 0), (40, 40), (-10, 40), (-10, 30), (30, 30), (30, 10), (10, 10), (10, 50), (0, 50)]
-    assert read_annotation(written(tmp_path, [feature("Polygon", [ring(line)])]), mend=True).area == 1400
+    assert read_annotation(written(tmp_path, [feature("Polygon", [ring(line)])]), MEND).area == 1400
 
 
 def test_a_hole_outside_of_every_outline_is_told(tmp_path: Path) -> None:

@@ -121,8 +121,6 @@ def test_header_faults_stand_beside_cell_faults(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ((HEADER.replace(",", ";"), "S1;a.svs;P;benign;;"), "separated by semicolons"),
-        ((HEADER.replace(",", "\t"), "S1"), "separated by tabs"),
         ((HEADER,), "no slides"),
         (("",), "first row is empty"),
         ((HEADER, 'S1,"a.svs,P,benign,,'), "not a CSV file"),
@@ -130,6 +128,16 @@ def test_header_faults_stand_beside_cell_faults(folder: Path) -> None:
 )
 def test_files_that_are_no_such_csv(folder: Path, rows: tuple[str, ...], words: str) -> None:
     assert words in message(written(folder, *rows))
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_any_separator_is_found(folder: Path, mark: str) -> None:
+    plain = [HEADER, "S1,a.svs,001,benign,a.geojson,0.25"]
+    wanted = read_manifest(written(folder, *plain), SPEC)
+    found = read_manifest(written(folder, *(line.replace(",", mark) for line in plain)), SPEC)
+    pd.testing.assert_frame_equal(found, wanted)
+    faulty = written(folder, plain[0].replace(",", mark), mark.join(["S1", "a.svs", "P", "benign", "", '"0,25"']))
+    assert "row 2: mpp '0,25' is not a number (write 0.25, with a point)" in message(faulty)
 
 
 def test_encodings_and_missing_file(folder: Path) -> None:

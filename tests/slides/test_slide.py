@@ -156,6 +156,32 @@ def test_mpp_of_the_manifest_wins_and_nan_does_not(exact: Path) -> None:
     assert Slide(exact, mpp=float("nan")).mpp == pytest.approx((0.25, 0.25), rel=1e-6)
 
 
+@pytest.mark.parametrize(("given", "contradicts"), [(0.29, True), (0.28, False), (0.22, False), (0.21, True)])
+def test_a_given_mpp_that_contradicts_the_file_is_noted(exact: Path, given: float, contradicts: bool) -> None:
+    slide = Slide(exact, mpp=given)
+    assert slide.mpp == (given, given)
+    assert bool(slide.mpp_note) == contradicts
+    if contradicts:
+        assert f"the given {given} µm/px contradicts the file's own 0.25" in slide.mpp_note
+    assert Slide(exact).mpp_note == ""
+
+
+@pytest.mark.parametrize(("power", "mpp"), [("40", "0.25"), ("20", "0.5"), ("63", "0.159")])
+def test_an_objective_without_mpp_suggests_one(
+    tmp_path: Path, patched: Callable[[dict[str, str]], None], power: str, mpp: str
+) -> None:
+    path = write_pyramid(tmp_path / "power.tiff", box_levels(320, 240, (1,)), mpp=None)
+    with pytest.raises(InputError) as caught:
+        Slide(path)
+    assert "its objective" not in str(caught.value)
+    patched({"openslide.objective-power": power})
+    with pytest.raises(
+        InputError, match=f"its objective of {power}x suggests about {mpp} µm/px: .*`mpp` column, or --mpp"
+    ):
+        Slide(path)
+    assert Slide(path, mpp=0.5).mpp_note == "", "an objective alone contradicts nothing"
+
+
 def test_background_and_power_are_read(exact: Path, patched: Callable[[dict[str, str]], None]) -> None:
     patched({"openslide.background-color": "F0E1D2", "openslide.objective-power": "40"})
     with Slide(exact) as slide:

@@ -4,11 +4,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import openslide
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
-from melano_tf.slides.slide import Slide
+from melano_tf.slides.slide import Overview, Slide
 from melano_tf.slides.tissue import TissueMask, ink_mask, otsu, tissue_mask, tissue_of
 
 MPP = 8.0
@@ -213,26 +217,175 @@ def test_shares_of_known_boxes() -> None:
         mask.share(0, 0, 0, 8)
 
 
-def test_mask_of_a_slide_lies_in_place(tmp_path: Path) -> None:
-    image, wanted = section()
-    path = tmp_path / "slide.tiff"
-    level_0 = cv2.resize(with_noise(image), None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)
+def write_slide(path: Path, level_0: NDArray[np.uint8], mpp: float = 1.0) -> Path:
     tifffile.imwrite(
         path,
         level_0,
         tile=(256, 256),
         photometric="rgb",
         compression="zlib",
-        resolution=(1e4, 1e4),
+        resolution=(1e4 / mpp, 1e4 / mpp),
         resolutionunit="CENTIMETER",
         metadata=None,
     )
-    with Slide(path) as slide:
+    return path
+
+
+def test_mask_of_a_slide_lies_in_place(tmp_path: Path) -> None:
+    image, wanted = section()
+    level_0 = cv2.resize(with_noise(image), None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)
+    with Slide(write_slide(tmp_path / "slide.tiff", level_0)) as slide:
         found = tissue_mask(slide)
     assert found.mask.shape == (200, 260) and found.mpp == (8.0, 8.0)
     assert overlap(found.mask, wanted) > 0.97
     assert found.share(600, 600, 400, 400) == 1
     assert found.share(1600, 400, 400, 400) == 0
+
+
+# ------------------------------------------------------------------------------------------------------- not scanned
+
+
+class Scan:
+    """A slide of which only `overview` is asked: a picture at the mask's resolution, framed by what was not scanned."""
+
+    def __init__(
+        self,
+        rgb: NDArray[np.uint8],
+        frame: tuple[int, int, int, int] = (0, 0, 0, 0),
+        colour: tuple[int, int, int] = (255, 255, 255),
+        transparent: bool = False,
+        known: NDArray[np.bool_] | None = None,
+    ) -> None:
+        top, bottom, left, right = frame
+        self.inner = (slice(top, top + rgb.shape[0]), slice(left, left + rgb.shape[1]))
+        whole = np.empty((rgb.shape[0] + top + bottom, rgb.shape[1] + left + right, 3), np.uint8)
+        whole[:] = colour
+        whole[self.inner] = rgb
+        scanned = np.full(whole.shape[:2], not transparent)
+        scanned[self.inner] = True if known is None else known
+        whole[~scanned] = colour
+        self.whole, self.scanned, self.colour = whole, scanned, colour
+
+    def overview(self, mpp: float) -> Overview:
+        blank = (self.whole == self.colour).all(axis=2)
+        return Overview(self.whole, self.scanned.astype(np.float32), blank.astype(np.float32), self.colour)
+
+    def found(self) -> tuple[NDArray[np.bool_], float | None, NDArray[np.bool_]]:
+        """Mask of the picture inside, threshold, mask of the frame."""
+        tissue = tissue_mask(self, MPP)
+        frame = np.ones(tissue.mask.shape, bool)
+        frame[self.inner] = False
+        return tissue.mask[self.inner], tissue.threshold, tissue.mask & frame
+
+
+def drawn(seed: int) -> NDArray[np.uint8]:
+    """Glass with pink, pale and pigmented parts, some of them cut off by the edge, and now and then a pen."""
+    random = np.random.default_rng(seed)
+    image = np.full((90, 120, 3), np.array(GLASS) - random.integers(0, 30), np.float64)
+    for _ in range(5):
+        place = disc(image.shape, random.integers(0, 120), random.integers(0, 90), random.integers(6, 26))
+        image[place] = stain(random.uniform(0, 0.6), random.uniform(0.1, 0.4), random.choice([0.0, 0.0, 0.8, 1.6]))
+    picture = image.astype(np.uint8)
+    if seed % 2:
+        cv2.line(picture, (100, 0), (119, 89), PENS[random.choice(list(PENS))], 6)
+    return with_noise(picture, 3, seed)
+
+
+SIDES = st.integers(0, 70)
+BYTE = st.integers(0, 255)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.integers(0, 30),
+    st.tuples(SIDES, SIDES, SIDES, SIDES),
+    st.one_of(st.just((255, 255, 255)), st.just((0, 0, 0)), st.just(GLASS), st.tuples(BYTE, BYTE, BYTE)),
+    st.booleans(),
+    st.booleans(),
+)
+def test_what_was_not_scanned_changes_nothing_inside(
+    seed: int, frame: tuple[int, int, int, int], colour: tuple[int, int, int], transparent: bool, gap: bool
+) -> None:
+    picture, known = drawn(seed), np.ones((90, 120), bool)
+    if gap:  # between two scanned parts
+        known[:, 70:85] = False
+        known[40:60, :30] = False
+    mask, threshold, _ = Scan(picture, colour=colour, known=known).found()
+    framed, as_framed, outside = Scan(picture, frame, colour, transparent, known).found()
+    assert as_framed == threshold
+    np.testing.assert_array_equal(framed, mask)
+    assert not outside.any() and not mask[~known].any()
+    if not gap:
+        plain, plain_threshold = tissue_of(picture, MPP)
+        # A pixel of the picture's edge that by chance has the background's colour is the only exception.
+        assert (plain != mask).sum() <= 2 and (plain_threshold is None) == (threshold is None)
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+def test_a_third_of_the_picture_unscanned(transparent: bool) -> None:
+    """White that was never scanned beside glass of M = 27: it must not become the glass of the threshold."""
+    image, wanted = glass() - 13, disc((200, 260), 100, 100, 35)
+    image[wanted] = stain(0.08, 0.28)
+    scan = Scan(with_noise(image), (0, 90, 0, 0), transparent=transparent)
+    blind, mistaken = tissue_of(scan.whole, MPP)
+    assert blind[:200].mean() > 0.7 and mistaken is not None and mistaken < 27, "the fault that this is about"
+    mask, threshold, _ = scan.found()
+    assert overlap(mask, wanted) > 0.94
+    assert threshold is not None and 40 < threshold < 75
+
+
+def test_nothing_scanned_is_no_tissue() -> None:
+    assert Scan(np.full((40, 50, 3), 255, np.uint8)).found()[1] is None
+    tissue = Scan(with_noise(section()[0]), known=np.zeros((200, 260), bool)).found()
+    assert tissue[1] is None and not tissue[0].any()
+
+
+def test_a_few_pixels_of_the_background_are_glass() -> None:
+    image, wanted = section()
+    picture = with_noise(image)
+    picture[2:20, 200:218] = 255  # 144 µm
+    covered = Scan(picture)
+    mask, threshold, _ = covered.found()
+    assert tissue_of(picture, MPP)[1] == threshold
+    assert overlap(mask, wanted) > 0.97
+
+
+def test_the_edge_of_the_scan_may_lie_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transparent pixels that end within pixels of the mask: tissue goes on to the edge, glass stays glass."""
+    image, _ = section()
+    image[:, 150:] = stain(0.1, 0.3)
+    level_0 = cv2.resize(with_noise(image), None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)
+    path = write_slide(tmp_path / "slide.tiff", level_0)
+    with Slide(path) as slide:
+        whole = tissue_mask(slide)
+    read = openslide.OpenSlide.read_region
+    left, top = 243, 61  # 30 pixels and 3/8, 7 and 5/8
+
+    def masked(self: object, location: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
+        rgba = np.array(read(self, location, level, size))
+        across, down = location[0] + np.arange(size[0]), location[1] + np.arange(size[1])
+        rgba[:, across < left] = (0, 0, 0, 0)
+        rgba[down < top] = (0, 0, 0, 0)
+        rgba[-1, 0] = (90, 0, 0, 128)
+        return Image.fromarray(rgba)
+
+    monkeypatch.setattr(openslide.OpenSlide, "read_region", masked)
+    with Slide(path) as slide:
+        part = tissue_mask(slide)
+    assert part.threshold == pytest.approx(whole.threshold, abs=1.5)
+    assert not part.mask[:, :30].any() and not part.mask[:7].any()
+    inside = (slice(8, None), slice(31, None))
+    assert (part.mask[inside] != whole.mask[inside]).mean() < 0.002
+    assert part.mask[7, 155:255].all(), "3/8 of these pixels were scanned, all of it tissue"
+
+
+def test_headroom_differs_from_plain_otsu_and_can_be_put_off() -> None:
+    image = glass()
+    image[20:180, 20:60], image[20:180, 60:120] = stain(0.02, 0.14), stain(0.2, 0.2, 0.9)
+    picture = with_noise(image)
+    with_cap, plain = (tissue_of(picture, MPP, headroom=headroom)[0] for headroom in (60, None))
+    assert with_cap[30:170, 25:115].all()
+    assert plain[30:170, 65:115].all() and not plain[30:170, 25:50].any(), "pale dermis is background to plain Otsu"
 
 
 def test_real_slide(real_data: Path) -> None:

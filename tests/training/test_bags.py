@@ -16,7 +16,7 @@ NOW = Progress(*(tf.constant(number, tf.int64) for number in (0, 0, 10, 2)))
 
 @keras.saving.register_keras_serializable("training_tests")
 class Attention(keras.layers.Layer):
-    """Attention pooling over instances: (B, N, C) -> {"probability": (B, 1), "attention": (B, N)}."""
+    """Attention pooling over instances: (B, N, C) -> {"logit", "probability": (B, 1), "attention": (B, N)}."""
 
     def build(self, shape: Any) -> None:
         self.v = self.add_weight(shape=(shape[-1], 5), name="v")
@@ -27,7 +27,8 @@ class Attention(keras.layers.Layer):
         scores = keras.ops.matmul(keras.ops.tanh(keras.ops.matmul(h, self.v)), self.w)[..., 0]
         attention = keras.ops.softmax(scores, axis=-1)
         bag = keras.ops.sum(attention[..., None] * h, axis=1)
-        return {"probability": keras.ops.sigmoid(keras.ops.matmul(bag, self.out)), "attention": attention}
+        logit = keras.ops.matmul(bag, self.out)
+        return {"logit": logit, "probability": keras.ops.sigmoid(logit), "attention": attention}
 
 
 def _parts(dropout: float = 0.5, norm: str = "none", freeze: bool = False) -> tuple[keras.Model, keras.Model]:
@@ -57,7 +58,7 @@ def _bag(count: int, weight: float = 0.7) -> dict[str, Any]:
 
 
 def _loss(batch: Any, outputs: Any) -> Any:
-    return binary_crossentropy(batch["y"], outputs["probability"][:, 0])
+    return binary_crossentropy(batch["y"], outputs["logit"][:, 0])
 
 
 def _step(parts: tuple[Any, Any], chunk: int) -> BagStep:

@@ -18,13 +18,17 @@ def answer(start_script: Callable) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["plain", "mined", "clipped"])
+@pytest.mark.parametrize("kind", ["plain", "mined", "clipped", "normalised"])
 def test_one_and_two_devices_give_the_same_losses(answer: dict[str, Any], kind: str) -> None:
     one, two = answer[kind]
     assert len(one["losses"]) == 9
     np.testing.assert_allclose(one["losses"], two["losses"], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(one["epochs"], two["epochs"], rtol=1e-4)
     np.testing.assert_allclose(one["norm"], two["norm"], rtol=1e-5)
+    assert len(one["terms"]) == (3 if kind == "mined" else 0)
+    np.testing.assert_allclose(one["terms"], two["terms"], rtol=1e-4)
+    if one["terms"]:
+        np.testing.assert_allclose(np.sum(two["terms"], axis=1), two["epochs"], rtol=1e-5)
 
 
 def test_mining_and_clipping_change_the_training(answer: dict[str, Any]) -> None:

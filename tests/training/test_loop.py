@@ -49,6 +49,31 @@ def _points(folder: Path) -> list[tuple[str, int, float]]:
     return points
 
 
+def test_terms_of_a_loss_are_recorded_apart(toy: ModuleType, tmp_path: Path) -> None:
+    """In the history's columns and in TensorBoard; the training is that of their sum."""
+
+    def terms(batch: Any, outputs: Any) -> dict[str, Any]:
+        loss = toy.toy_loss(batch, outputs)
+        return {"cross_entropy_loss": loss, "transfer_loss": 2 * loss}
+
+    ends = []
+    for name, loss_fn in (("terms", terms), ("sum", lambda batch, outputs: 3 * toy.toy_loss(batch, outputs))):
+        keras.utils.set_random_seed(11)
+        model, optimizer = toy.toy_model(), toy.toy_optimizer()
+        step = GradientStep(model, optimizer, loss_fn)
+        history = train(step, toy.ToyBatches(), LoopSettings(2, log_every=5), tmp_path / name, model, optimizer)
+        ends.append(np.concatenate([weight.ravel() for weight in model.get_weights()]))
+        if name == "terms":
+            header = history.write(tmp_path / "history.csv").read_text().splitlines()[0].split(",")
+            assert {"loss", "cross_entropy_loss", "transfer_loss"} <= set(header)
+            for record in history:
+                assert record["transfer_loss"] == pytest.approx(2 * record["cross_entropy_loss"], rel=1e-5)
+                assert record["loss"] == pytest.approx(3 * record["cross_entropy_loss"], rel=1e-5)
+    tags = {tag for tag, _, _ in _points(tmp_path / "terms")}
+    assert {f"{when}/{name}" for when in ("batch", "epoch") for name in ("cross_entropy_loss", "transfer_loss")} <= tags
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-4, atol=1e-6)
+
+
 def test_order_history_and_hooks(toy: ModuleType, tmp_path: Path) -> None:
     calls: list[Any] = []
     step, history = _scripted(
@@ -269,7 +294,7 @@ def test_frozen_layers_stay_and_added_losses_count(toy: ModuleType) -> None:
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, name="first")(inputs)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    outputs = keras.layers.Dense(2, activation="softmax", kernel_regularizer=keras.regularizers.L2(0.5))(x)
+    outputs = keras.layers.Dense(2, kernel_regularizer=keras.regularizers.L2(0.5))(x)
     model = keras.Model(inputs, outputs)
     model.get_layer("first").trainable = False
     before = model.get_weights()

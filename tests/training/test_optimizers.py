@@ -42,6 +42,20 @@ def test_momentum_and_clipping_reach_the_optimizer() -> None:
     np.testing.assert_allclose(variable.numpy(), [-1.5, -2.0], rtol=1e-6)
 
 
+def test_adams_epsilon_is_a_setting() -> None:
+    """Of a gradient of 1e-8 it takes nearly all of the step; PyTorch's leaves several times as much as Keras's."""
+    moved = {}
+    for epsilon in (1e-7, 1e-8):
+        variable = keras.Variable(np.zeros(1, np.float32))
+        optimizer = make_optimizer("adam", 1.0, epsilon=epsilon)
+        optimizer.apply([np.array([1e-8], np.float32)], [variable])
+        # Keras's step without bias correction of the root: lr sqrt(1 - b2) / (1 - b1) m / (sqrt(v) + epsilon)
+        root = np.sqrt(1e-3) * 1e-8
+        assert float(np.asarray(variable)[0]) == pytest.approx(-np.sqrt(1e-3) * 1e-8 / (root + epsilon), rel=1e-3)
+        moved[epsilon] = float(np.asarray(variable)[0])
+    assert moved[1e-8] < 5 * moved[1e-7] < 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -52,6 +66,7 @@ def test_momentum_and_clipping_reach_the_optimizer() -> None:
         (("sgd", 0.1, 0.0, True), "nesterov"),
         (("adam", 0.1, 0.9), "belongs to sgd"),
         (("adam", 0.1, 0.0, False, -1.0), "clipnorm"),
+        (("adam", 0.1, 0.0, False, None, 0.0), "epsilon"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments: tuple, words: str) -> None:

@@ -28,6 +28,7 @@ from melano_tf.training.weights import (
     ohem_per_class,
     pace,
     spl,
+    sum_to_classes,
     taking_part,
 )
 
@@ -88,6 +89,41 @@ def test_mean_one() -> None:
     weights = ops.convert_to_numpy(mean_one(class_balanced([6, 3, 1]), [6, 3, 1]))
     np.testing.assert_allclose(weights, [10 / 18, 10 / 9, 10 / 3], rtol=1e-6)
     np.testing.assert_allclose(np.dot(weights, [6, 3, 1]) / 10, 1, rtol=1e-6)
+
+
+def test_sum_to_classes() -> None:
+    # By hand: as printed 1 and 16/37, together 53/37, brought to 2.
+    np.testing.assert_allclose(sum_to_classes(effective_number([1, 3])), [74 / 53, 32 / 53], rtol=1e-6)
+    np.testing.assert_allclose(np.sum(sum_to_classes(effective_number(np.array(ISIC_2018)))), 7, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scale", "cb", "es"),
+    [("cui", [4, 4 / 3], [74 / 53, 32 / 53]), ("as_printed", [4, 4 / 3], [1, 16 / 37]), ("mean_one", None, None)],
+)
+def test_the_scale_of_class_weights(scale: Any, cb: list[float] | None, es: list[float] | None) -> None:
+    """As printed ES hardly counts a sample; Cui et al. rescale it, and CB stays what equation 7 says."""
+    counts = np.array([1, 3])
+    for name, expected in (("cb", cb), ("es", es)):
+        strategy = Strategy(name, scale=scale)  # type: ignore[arg-type]
+        found = strategy.weights_of_classes(counts)
+        if expected is None:
+            np.testing.assert_allclose(found @ counts / 4, 1, rtol=1e-6)
+        else:
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+        np.testing.assert_allclose(strategy.mean_weight(counts, 10, 5), found @ counts / 4, rtol=1e-6)
+    np.testing.assert_array_equal(Strategy(scale=scale).weights_of_classes(counts), [1, 1])
+
+
+def test_mean_weights_of_the_papers_rows() -> None:
+    """On 80 % of ISIC 2018 an ES sample counts 9.4e-4 as printed, 7,400 times less than a CB sample."""
+    counts = np.array(ISIC_2018) * 0.8
+    assert Strategy("cb").mean_weight(counts, 150, 20) == pytest.approx(7.0, rel=1e-5)
+    assert Strategy("es", scale="as_printed").mean_weight(counts, 150, 20) == pytest.approx(9.4e-4, rel=0.01)
+    assert Strategy("es").mean_weight(counts, 150, 20) == pytest.approx(0.229, abs=0.001)
+    share = np.mean(ops.convert_to_numpy(pace(np.arange(150), 150, 20)))
+    assert Strategy(curriculum="ohem").mean_weight(counts, 150, 20) == pytest.approx(share, rel=1e-6)
+    assert Strategy("cb", "spl").mean_weight(counts, 150, 20) == pytest.approx(7 * share, rel=1e-5)
 
 
 # === Pace and curricula ===
@@ -160,6 +196,8 @@ def test_a_strategy_is_checked_all_at_once() -> None:
         Strategy(class_weights="sb", curriculum="hard", gamma=-1.0, full_from=0.0)  # type: ignore[arg-type]
     message = str(caught.value)
     assert "class_weights is 'sb'; known: none, cb, es" in message and "gamma is -1.0" in message
+    with pytest.raises(InputError, match="scale is 'none'; known: cui, as_printed, mean_one"):
+        Strategy(scale="none")  # type: ignore[arg-type]
     assert "curriculum is 'hard'" in message and "full_from is 0.0" in message
     with pytest.raises(InputError, match="gamma is nan"):
         Strategy(gamma=math.nan)
@@ -175,7 +213,8 @@ def test_a_class_without_an_image_is_named() -> None:
 
 def test_names_differ() -> None:
     assert Strategy().name == "cel"
-    assert Strategy("cb", "ohem_per_class", 1.0, 0.25, True).name == "fl1-cb-ohem_per_class-rescaled-from0.25"
+    named = Strategy("cb", "ohem_per_class", 1.0, 0.25, "mean_one")
+    assert named.name == "fl1-cb-ohem_per_class-mean_one-from0.25"
     every = [Strategy(c, k, g) for c in ("none", "cb", "es") for k in ("none", "spl", "ohem") for g in (0.0, 0.5)]
     assert len({strategy.name for strategy in every}) == len(every)
 
@@ -205,7 +244,7 @@ def test_batches_take_one_hot_and_other_classes(toy: ModuleType) -> None:
     plain = toy.ToyBatches().batch(0)["y"].numpy()
     batch = next(iter(StrategyBatches(OneHot(), Strategy("es"), [3, 1]).from_step(0)))
     np.testing.assert_array_equal(batch[STRATEGY]["class"], plain)
-    np.testing.assert_allclose(batch["weight"], np.where(plain == 0, 16 / 37, 1), rtol=1e-6)
+    np.testing.assert_allclose(batch["weight"], np.where(plain == 0, 32 / 53, 74 / 53), rtol=1e-6)
     leaves = StrategyBatches(OneHot(), Strategy(), [3, 1], classes=lambda batch: batch["leaf"])
     np.testing.assert_array_equal(next(iter(leaves.from_step(0)))[STRATEGY]["class"], 1 - plain)
 
@@ -306,10 +345,11 @@ def test_the_weights_of_a_real_run(toy: ModuleType, tmp_path: Path, strategy: St
         assert [row["id"] for row in rows] == [name.decode() for name in batch["id"].numpy()]
         assert [int(row["class"]) for row in rows] == classes
         total, beta = sum(COUNTS), (sum(COUNTS) - 1) / sum(COUNTS)
+        printed = [(1 - beta) / (1 - beta**count) for count in COUNTS]
         of_class = {
             "none": [1.0, 1.0],
             "cb": [total / count for count in COUNTS],
-            "es": [(1 - beta) / (1 - beta**count) for count in COUNTS],
+            "es": [2 * one / sum(printed) for one in printed],
         }[strategy.class_weights]
         weights = [of_class[c] * w for c, w in zip(classes, given, strict=True)]
         np.testing.assert_allclose([float(row["weight"]) for row in rows], weights, rtol=1e-5)

@@ -42,16 +42,24 @@ def hardest(losses: Any, batch: Any, progress: Any) -> Any:
     return tf.cast(tf.argsort(tf.argsort(-losses)) < keep, tf.float32)
 
 
+def in_terms(batch: Any, outputs: Any) -> dict[str, Any]:
+    """The toy's loss as a sum of two terms, of other shares for each sample."""
+    loss = toy.toy_loss(batch, outputs)
+    share = tf.cast(batch["y"], tf.float32) / 2 + 0.25
+    return {"first_loss": share * loss, "second_loss": (1 - share) * loss}
+
+
 def losses_of(strategy: Any, weights_fn: Any, batch_norm: bool, folder: Path, clipnorm: float | None) -> dict[str, Any]:
+    """With batch normalisation: batches of 6 and 4, which divide by two, because a repeated sample counts in it."""
     with strategy.scope():
         keras.utils.set_random_seed(5)
         model = toy.toy_model(dropout=0.0, batch_norm=batch_norm)
         optimizer = keras.optimizers.SGD(0.3, momentum=0.9, clipnorm=clipnorm)
-    step = GradientStep(model, optimizer, toy.toy_loss, weights_fn, strategy)
+    step = GradientStep(model, optimizer, in_terms if weights_fn else toy.toy_loss, weights_fn, strategy)
     losses: list[float] = []
     history = train(
         step,
-        OddBatches(steps_per_epoch=3),
+        toy.ToyBatches(steps_per_epoch=3) if batch_norm else OddBatches(steps_per_epoch=3),
         LoopSettings(3, checkpoint_seconds=0.0, log_every=1),
         folder,
         model,
@@ -59,7 +67,8 @@ def losses_of(strategy: Any, weights_fn: Any, batch_norm: bool, folder: Path, cl
         progress=lambda done, loss: losses.append(loss),
     )
     norm = float(np.sqrt(sum((weight**2).sum() for weight in model.get_weights())))
-    return {"losses": losses, "epochs": [record["loss"] for record in history], "norm": norm}
+    terms = [[record[name] for name in ("first_loss", "second_loss")] for record in history if "first_loss" in record]
+    return {"losses": losses, "epochs": [record["loss"] for record in history], "norm": norm, "terms": terms}
 
 
 def batch_norm_facts(strategy: Any, folder: Path) -> dict[str, Any]:
@@ -67,6 +76,8 @@ def batch_norm_facts(strategy: Any, folder: Path) -> dict[str, Any]:
     with strategy.scope():
         model, optimizer = toy.toy_model(), toy.toy_optimizer()
     step = GradientStep(model, optimizer, toy.toy_loss, strategy=strategy)
+    for layer in model.layers:  # replicas that have drifted apart, which synchronised ones do not
+        layer.synchronized = False
 
     class Stop(Exception):
         pass
@@ -124,9 +135,10 @@ def main() -> None:
     answer: dict[str, Any] = {"replicas": mirrored.num_replicas_in_sync}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for key, weights_fn, clipnorm in (("plain", None, None), ("mined", hardest, None), ("clipped", None, 0.05)):
+        kinds = (("plain", None, None), ("mined", hardest, None), ("clipped", None, 0.05), ("normalised", None, None))
+        for key, weights_fn, clipnorm in kinds:
             answer[key] = [
-                losses_of(strategy, weights_fn, False, folder / f"{key}{index}", clipnorm)
+                losses_of(strategy, weights_fn, key == "normalised", folder / f"{key}{index}", clipnorm)
                 for index, strategy in enumerate((default, mirrored))
             ]
         answer["batch_norm"] = batch_norm_facts(mirrored, folder / "norm")

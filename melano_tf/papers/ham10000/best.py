@@ -10,6 +10,7 @@ import numpy as np
 
 from melano_tf.evaluation.holdout import inner_holdout
 from melano_tf.evaluation.multiclass import multiclass_metrics
+from melano_tf.models.logits import logits_of
 from melano_tf.models.squares import answering, prior_factors, shifted
 from melano_tf.papers.ham10000.cohort import Cohort, write_predictions
 from melano_tf.papers.ham10000.settings import AUGMENT, CLASSES, COLOUR, STRATEGIES, Settings
@@ -19,10 +20,10 @@ from melano_tf.pipelines.features import FLIPS, dihedral
 from melano_tf.pipelines.image_batches import ColouredBatches, ImageBatches, predict_image_batches
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.inference import predict
-from melano_tf.training.loop import GradientStep, LoopSettings, train
+from melano_tf.training.loop import GradientStep, LoopSettings, Watch, train
 from melano_tf.training.optimizers import cosine_schedule, make_optimizer
 from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.weights import StrategyBatches, focal_loss
+from melano_tf.training.weights import StrategyBatches, focal_loss, strategy_prior
 from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
 
 POWERS = tuple(round(0.1 * step, 1) for step in range(11))
@@ -74,8 +75,9 @@ def fit(run: Run, settings: Settings, cohort: Cohort, part: Part, scratch: Path)
     )
     rate = cosine_schedule(settings.deep_learning_rate, settings.deep_epochs * batches.steps_per_epoch)
     optimizer = make_optimizer("adam", rate)
-    step = GradientStep(model, optimizer, focal_loss)
-    loop = LoopSettings(epochs=settings.deep_epochs, checkpoint_seconds=60)
+    step = GradientStep(logits_of(model), optimizer, focal_loss)
+    prior = strategy_prior(STRATEGIES["CEL"], cohort.counts(part.training))
+    loop = LoopSettings(settings.deep_epochs, checkpoint_seconds=60, watch=Watch(part.stem, prior, say))
 
     def show(epoch: int, record: Mapping[str, float]) -> None:
         say(f"  epoch {epoch + 1}: loss {record['loss']:.4f}, {record['seconds']:.0f} s")

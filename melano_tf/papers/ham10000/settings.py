@@ -11,8 +11,8 @@ CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")  # the order of ISI
 METRICS = ("Acc", "BAcc", "mPR", "mF1", "mAUC")
 STRATEGIES = {
     "CEL": Strategy(),  # equations 4 to 9 of the paper; CB and ES with mean 1, so that one learning rate suits all
-    "CB": Strategy(class_weights="cb", rescale=True),
-    "ES": Strategy(class_weights="es", rescale=True),
+    "CB": Strategy(class_weights="cb", scale="mean_one"),
+    "ES": Strategy(class_weights="es", scale="mean_one"),
     "SPL": Strategy(curriculum="spl"),
     "OHEM": Strategy(curriculum="ohem"),
     "OHEM per class": Strategy(curriculum="ohem_per_class"),
@@ -58,5 +58,5 @@ class Settings:
 
     @property
     def store(self) -> ImageCacheSettings:
-        """How images are decoded: the centre square."""
+        """How images are decoded: the centre square, without colour constancy, which the paper's section 4.2 has."""
         return ImageCacheSettings(stored_px=self.stored_px, crop="centre")

@@ -11,16 +11,17 @@ from tqdm import tqdm
 from melano_tf.evaluation.multiclass import multiclass_metrics
 from melano_tf.models.backbones import build_backbone
 from melano_tf.models.frozen import Halves, split_at
+from melano_tf.models.logits import classify, logits_of
 from melano_tf.papers.ham10000.cohort import Cohort, scores, write_predictions
 from melano_tf.papers.ham10000.settings import CLASSES, METRICS, STRATEGIES, Settings
 from melano_tf.papers.notebook import say
 from melano_tf.pipelines.features import FLIPS, FeatureBatches, FeatureCache, cache_features, predict_features
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.inference import predict
-from melano_tf.training.loop import GradientStep, LoopSettings, train
+from melano_tf.training.loop import GradientStep, LoopSettings, Watch, train
 from melano_tf.training.optimizers import make_optimizer, step_schedule
 from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.weights import StrategyBatches, curriculum, focal_loss
+from melano_tf.training.weights import StrategyBatches, curriculum, focal_loss, strategy_prior
 from melano_tf.workspace import Run, seed_for
 
 
@@ -32,7 +33,7 @@ def build(settings: Settings, cut: str, seed: int) -> Halves:
     keras.utils.set_random_seed(seed)
     x = keras.layers.GlobalAveragePooling2D(name="mean")(features)
     x = keras.layers.Dropout(settings.dropout, name="dropout")(x)
-    x = keras.layers.Dense(len(CLASSES), activation="softmax", name="classes")(x)
+    x = classify(x, len(CLASSES), "softmax", "classes")
     if report.tensors_loaded:
         say(f"  {report.tensors_loaded} tensors from {Path(report.weights).name}")
     return split_at(keras.Model({"image": picture}, x, name=settings.backbone), cut)
@@ -65,8 +66,9 @@ def train_strategy(run: Run, settings: Settings, cohort: Cohort, cache: FeatureC
         weighted = StrategyBatches(batches, STRATEGIES[name], cohort.counts(rows), CLASSES)
         rate = step_schedule(settings.learning_rate, settings.epochs * batches.steps_per_epoch)
         optimizer = make_optimizer("adam", rate)
-        step = GradientStep(rest, optimizer, focal_loss, weights_fn=curriculum)
-        loop = LoopSettings(epochs=settings.epochs)
+        step = GradientStep(logits_of(rest), optimizer, focal_loss, weights_fn=curriculum)
+        prior = strategy_prior(STRATEGIES[name], cohort.counts(rows))
+        loop = LoopSettings(settings.epochs, watch=Watch(stem, prior, say))
         with bar_over_epochs(stem, settings.epochs, batches.steps_per_epoch) as progress:
             history = train(step, weighted, loop, scratch, rest, optimizer, progress=progress)
         history.write(run.path("history", f"{stem}.csv"))

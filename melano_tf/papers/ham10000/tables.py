@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.intervals import group_draws
+from melano_tf.evaluation.intervals import ends_text, group_draws, percentile_interval
 from melano_tf.evaluation.multiclass import class_metrics, decide, multiclass_intervals
 from melano_tf.models.squares import shifted
 from melano_tf.papers.ham10000.cohort import scores
@@ -14,6 +14,7 @@ from melano_tf.papers.ham10000.settings import CLASSES, METRICS, STRATEGIES, Set
 from melano_tf.workspace import Run, Sidecar, atomic
 
 BASE = "CEL"
+NO_COLOUR = "Colours are as photographed: no colour constancy, which the paper's section 4.2 has."
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ def write_tables(run: Run, settings: Settings) -> str:
         found = multiclass_intervals(
             targets, row.probabilities, groups, CLASSES, repeats=settings.repeats, seed=settings.seed
         ).overall
-        shown = [f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in (found[name] for name in METRICS)]
+        shown = [f"{one.value:.3f} ({one.ends(3)})" for one in (found[name] for name in METRICS)]
         text.append(f"| {row.name} | {row.split} | " + " | ".join(shown) + " |")
         for metric, one in found.items():
             numbers = {"value": one.value, "low": one.low, "high": one.high, "lesions": one.groups}
             cells.append({"strategy": row.name, "split": row.split, "metric": metric, **numbers})
         by_class = class_metrics(targets, row.probabilities, CLASSES)
         recalls.append({"strategy": row.name, "split": row.split} | {k: by_class[k]["RE"] for k in CLASSES})
-    markdown = "\n".join(text) + "\n"
+    markdown = "\n".join(text) + f"\n\n{NO_COLOUR}\n"
     compared = differences(rows, settings.repeats, settings.seed)
     markdown += "\n" + difference_lines(compared)
     files = {
@@ -96,8 +97,8 @@ def differences(rows: Sequence[Row], repeats: int, seed: int) -> pd.DataFrame:
         found = [_resampled(row, repeats, seed) - _resampled(first, repeats, seed) for first, row in pairs]
         samples = np.mean(found, axis=0)  # (2, 1 + repeats), the first of them undrawn
         for metric, sample in zip(("Acc", "BAcc"), samples, strict=True):
-            low, high = np.nanquantile(sample[1:], [0.025, 0.975])
-            numbers = {"metric": metric, "value": sample[0], "low": low, "high": high}
+            found_gap = percentile_interval(sample[0], sample[1:], 0.95, 0)
+            numbers = {"metric": metric, "value": sample[0], "low": found_gap.low, "high": found_gap.high}
             lines.append({"strategy": name, "splits": len(pairs), **numbers})
     return pd.DataFrame(lines, columns=["strategy", "splits", "metric", "value", "low", "high"])
 
@@ -123,6 +124,10 @@ def difference_lines(table: pd.DataFrame) -> str:
     text = [f"| minus {BASE}, mean over splits | Acc | BAcc |", "|---|---|---|"]
     for name in dict.fromkeys(table["strategy"]):
         part = table[table["strategy"] == name].to_dict("records")
-        cells = [f"{one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})" for one in part]
+        cells = [f"{one['value']:+.3f} ({_signed_ends(one['low'], one['high'])})" for one in part]
         text.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(text) + "\n"
+
+
+def _signed_ends(low: float, high: float) -> str:
+    return f"{low:+.3f} to {high:+.3f}" if high > low else ends_text(low, high)

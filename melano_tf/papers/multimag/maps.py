@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.intervals import Interval, group_draws, percentile_interval
+from melano_tf.evaluation.intervals import Interval, group_draws
+from melano_tf.evaluation.intervals import mean_interval as interval_of_mean
 from melano_tf.explain.cam import METHODS
 from melano_tf.explain.faithfulness import (
     Curve,
@@ -181,13 +182,7 @@ def mean_interval(values: np.ndarray, patients: Sequence[str], settings: Multima
     """The mean over tiles where it is defined, with its interval by patient."""
     evaluation = settings.evaluation
     index, draws = group_draws(patients, evaluation.repeats, seed_for(settings.seed, "intervals"))
-    known = np.isfinite(values)
-    sums = np.bincount(index, weights=np.where(known, values, 0), minlength=draws.shape[1])
-    counts = np.bincount(index, weights=known, minlength=draws.shape[1])
-    total, number = draws @ sums, draws @ counts
-    sample = np.divide(total, number, out=np.full(len(total), np.nan), where=number > 0)
-    value = float(values[known].mean()) if known.any() else float("nan")
-    return percentile_interval(value, sample, evaluation.level, draws.shape[1])
+    return interval_of_mean(values, index, draws, evaluation.level, share=False)
 
 
 def reading_notes(measured: Measured, settings: MultimagSettings) -> list[str]:

@@ -10,31 +10,34 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+from scipy.special import log_softmax
 
+from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.multimag.cohort import Cohort
 from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
-from melano_tf.papers.multimag.tasks import Task, task_tiles
+from melano_tf.papers.multimag.tasks import Task, judged_tiles, task_tiles
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.early import EarlyStopping
 from melano_tf.training.inference import predict
-from melano_tf.training.loop import GradientStep, History, LoopSettings, train
-from melano_tf.training.losses import categorical_crossentropy
+from melano_tf.training.loop import GradientStep, History, LoopSettings, Watch, train
+from melano_tf.training.losses import categorical_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
-from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
+from melano_tf.workspace import Run, Sidecar, atomic, digest, plain, seed_for
 
-KEYS = ["slide_id", "patient_id", "label", "part", "magnification", "tile", "target"]
+KEYS = ["slide_id", "patient_id", "label", "part", "magnification", "tile", "target", "quota"]
 
 
 @dataclass(frozen=True)
 class Trained:
     """A finished model: its task, the key of its step, its file, and its predictions.
 
-    Predictions have one row a tile of the validation and the test part: slide_id, patient_id, label, part,
-    magnification, tile, target (class index), and p0, p1, … (probability of each class).
+    Predictions have one row for every tile of the validation and the test slides: slide_id, patient_id, label, part,
+    magnification, tile, target (class index), quota (bool: among the tiles that the task's quota left), and p0, p1, …
+    (probability of each class).
     """
 
     task: Task
@@ -44,7 +47,12 @@ class Trained:
     predictions: pd.DataFrame
 
     def tested(self) -> pd.DataFrame:
-        """Predictions of the test part's tiles."""
+        """Predictions of the test part's tiles, as many as the task's quota left."""
+        rows = self.tested_whole()
+        return rows[rows["quota"]].reset_index(drop=True)
+
+    def tested_whole(self) -> pd.DataFrame:
+        """Predictions of all tiles of the test part's slides, as `predict` judges them."""
         return self.predictions[self.predictions["part"] == "test"].reset_index(drop=True)
 
 
@@ -64,7 +72,7 @@ def train_task(
     stem = model_name(task, backbone)
     model_path, table = run.path("models", f"{stem}.keras"), run.path("predictions", f"{stem}.parquet")
     tiles = task_tiles(task, cohort.tiles, settings.seed)
-    judged = tiles[tiles["part"] != "training"].reset_index(drop=True)
+    judged = judged_tiles(task, cohort.whole, tiles)
     # Only what this model uses, so that another list of backbones re-trains nothing.
     weights = settings.model.weights
     if backbone != settings.model.backbones[0] and weights not in ("imagenet", "none"):
@@ -75,7 +83,8 @@ def train_task(
     def work(scratch: Path) -> list[Path]:
         seed = seed_for(settings.seed, stem)
         model = fit(run, settings, cohort, used, task, tiles, seed, scratch, stem)
-        probability = predict(model, predict_batches(judged, cohort.folder, used.input_px, used.batch, cohort.images))
+        # From the store, not from memory: a slide of 40x has many thousands of tiles.
+        probability = predict(model, predict_batches(judged, cohort.folder, used.input_px, used.batch))
         found = judged[KEYS].assign(**{f"p{k}": probability[:, k] for k in range(len(task.classes))})
         with atomic(table) as temporary:
             found.to_parquet(temporary)
@@ -86,6 +95,7 @@ def train_task(
 
     inputs = {
         "cohort": cohort.key,
+        "tiles": [table_digest(rows) for rows in (tiles, judged)],
         "task": {"classes": task.classes, "magnifications": task.magnifications},
         "quota": {"/".join(cell): most for cell, most in task.quota.items()},
         "model": used,
@@ -96,6 +106,12 @@ def train_task(
     }
     key = run.step(f"train/{stem}", {name: plain(value) for name, value in inputs.items()}, work)
     return Trained(task, backbone, key, model_path, pd.read_parquet(table))
+
+
+def table_digest(tiles: pd.DataFrame) -> str:
+    """A key of which tiles stand in a table, in which order and for what; where they are stored does not matter."""
+    columns = [name for name in ("slide_id", "magnification", "x", "y", "part", "target", "quota") if name in tiles]
+    return digest(pd.util.hash_pandas_object(tiles[columns], index=False).astype(str).tolist())
 
 
 def fit(
@@ -111,15 +127,14 @@ def fit(
 ) -> keras.Model:
     """Build and train one classifier; a killed training goes on from its checkpoint in `scratch`.
 
-    Each epoch draws as many tiles of every class as the smallest one has (section 4.2; our reading). The training ends
-    when the validation loss, each class counting alike, has not improved for `patience` epochs; the best epoch counts.
+    The training ends when the validation loss has not improved for `patience` epochs; the best epoch counts.
     """
     [backbone] = used.backbones
     keras.utils.set_random_seed(seed)
-    devices = strategy()
+    devices = strategy(settings.mirror)
     with devices.scope() if devices else contextlib.nullcontext():
         model = build_classifier(used, backbone, len(task.classes), seed)
-        optimizer = make_optimizer(used.optimizer, used.learning_rate)
+        optimizer = make_optimizer(used.optimizer, used.learning_rate, epsilon=used.adam_epsilon)
     training = tiles[tiles["part"] == "training"].reset_index(drop=True)
     validation = tiles[tiles["part"] == "validation"].reset_index(drop=True)
     batches = TileBatches(
@@ -129,26 +144,27 @@ def fit(
         batch=used.batch,
         seed=seed,
         labels=training["target"].to_numpy(),
-        instance_dropout="classes",
+        instance_dropout="classes" if used.epoch_tiles == "balanced" else 0.0,
         augment=settings.augment,
         images=cohort.images,
     )
 
+    scores = logits_of(model)
+
     def validate() -> float:
-        probability = predict(
-            model, predict_batches(validation, cohort.folder, used.input_px, used.batch, cohort.images)
-        )
-        return balanced_loss(validation["target"].to_numpy(), probability)
+        logits = predict(scores, predict_batches(validation, cohort.folder, used.input_px, used.batch, cohort.images))
+        return STOPPING[used.stopping_loss](validation["target"].to_numpy(), logits)
 
     stretch = max(1, math.ceil(used.least_steps / (used.epochs * batches.steps_per_epoch)))
     epochs = used.epochs * stretch
     early = EarlyStopping(model, validate, epochs, used.patience * stretch)
-    step = GradientStep(model, optimizer, tile_loss, strategy=devices)
+    step = GradientStep(scores, optimizer, tile_loss, strategy=devices)
+    shown = np.bincount(training["target"].to_numpy()[batches.order(0)], minlength=len(task.classes))
     with bar_over_epochs(stem, epochs, batches.steps_per_epoch) as progress:
         history = train(
             step,
             batches,
-            LoopSettings(epochs=epochs),
+            LoopSettings(epochs=epochs, watch=Watch(stem, prior_loss(shown), run.say)),
             scratch,
             model,
             optimizer,
@@ -190,10 +206,19 @@ def tile_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
     return categorical_crossentropy(batch["y"], outputs)
 
 
-def balanced_loss(target: np.ndarray, probability: np.ndarray) -> float:
+def balanced_loss(target: np.ndarray, logits: np.ndarray) -> float:
     """Mean over classes of their tiles' mean cross-entropy, so that a frequent class does not rule the early stop."""
-    losses = -np.log(np.clip(probability[np.arange(len(target)), target], 1e-7, 1.0))
+    losses = -log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(target)), target]
     return float(np.mean([losses[target == label].mean() for label in np.unique(target)]))
+
+
+def plain_loss(target: np.ndarray, logits: np.ndarray) -> float:
+    """Mean cross-entropy of all tiles, of which a frequent class has more."""
+    classes = [target == label for label in np.unique(target)]
+    return float(sum(rows.mean() * balanced_loss(target[rows], logits[rows]) for rows in classes))
+
+
+STOPPING = {"balanced": balanced_loss, "plain": plain_loss}
 
 
 def sidecar(

@@ -36,7 +36,7 @@ def reproduce(settings: MultimagSettings, say: Say) -> Path:
     settings.check()
     drawn = "slides" if settings.slides is None else None
     announce(ABOUT, drawn, settings, changes(settings), say)
-    threads = configure(settings.threads)
+    threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, "multimag", settings, threads, say) as run:
         run.note(differs=changes(settings))
         manifest = prepare_slides(run, settings, say)
@@ -46,7 +46,7 @@ def reproduce(settings: MultimagSettings, say: Say) -> Path:
         explains = ("figures" in steps and 2 in figures) or "faithfulness" in steps
         results, left_out = {}, {}
         if set(steps) & {"train", "tables", "faithfulness", "figures"}:
-            for number in sorted({*tables} | ({1} if explains and 1 not in tables and 2 in figures else set())):
+            for number in settings.trained_tables():
                 results[number], left_out[number] = train_table(run, settings, cohort, number, say)
         written: list[Path] = []
         if "tables" in steps:

@@ -14,6 +14,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing, names, numbers
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.store import StoreSettings
+from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.phantom_diagnoses import DiagnosisPhantomSettings
 
@@ -67,6 +68,12 @@ class ModelSettings:
     patience: int = 5
     """Epochs without a better validation loss after which a training ends; the best epoch's weights are kept (not
     given; our reading: 5)."""
+    epoch_tiles: Literal["balanced", "all"] = "balanced"
+    """Tiles of an epoch: "balanced", of every class as many as the smallest one has, drawn anew each epoch; or "all"
+    tiles of the training part (not given; our reading: balanced)."""
+    stopping_loss: Literal["balanced", "plain"] = "balanced"
+    """Validation loss that ends a training: "balanced", the mean over classes of their tiles' mean cross-entropy; or
+    "plain", the mean over tiles (not given; our reading: balanced)."""
     least_steps: int = 0
     """Steps of the longest training at least: where an epoch has few, epochs and patience are multiplied (demo)."""
     batch: int = 64
@@ -75,6 +82,8 @@ class ModelSettings:
     """Optimiser (not given; our reading: Adam)."""
     learning_rate: float = 0.0001
     """Learning rate (not given; our reading: 1e-4)."""
+    adam_epsilon: float = 1e-7
+    """epsilon of Adam (the paper names no framework; our reading: Keras's 1e-7, PyTorch has 1e-8)."""
     dropout: float = 0.0
     """Dropout before the dense layer (none in the paper)."""
 
@@ -140,12 +149,17 @@ class MultimagSettings:
     """Processes that draw and tile slides; 0: one a core."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
+    mirror: bool = False
+    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
+    training runs on one device."""
     cache_mib: int = 2048
     """Memory for decoded tiles, MiB; where they do not all fit, each is decoded at every use."""
     grid: TileGrids = field(default_factory=TileGrids)
     """How slides are cut into tiles (section 2, Figure 3)."""
     store: StoreSettings = field(default_factory=lambda: StoreSettings(stored_px=256))
     """How tiles are kept on disk."""
+    annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
+    """How outlines drawn on slides are read."""
     split: PartSettings = field(default_factory=PartSettings)
     """How patients are divided."""
     caps: CapSettings = field(default_factory=CapSettings)
@@ -176,6 +190,11 @@ class MultimagSettings:
     def chosen_steps(self) -> tuple[str, ...]:
         """The steps asked for, in the recipe's order. Raises InputError for an unknown one."""
         return names("--steps", self.steps, STEPS, "step")
+
+    def trained_tables(self) -> tuple[int, ...]:
+        """The tables whose models are wanted: those asked for, and Table 1 where its models are to be explained."""
+        explains = bool({"figures", "faithfulness"} & set(self.chosen_steps())) and 2 in self.chosen_figures()
+        return tuple(sorted({*self.chosen_tables()} | ({1} if explains else set())))
 
     def check(self) -> None:
         """Raises InputError, all faults at once, where settings do not go together."""
@@ -238,5 +257,17 @@ def changes(settings: MultimagSettings) -> list[tuple[str, object, object]]:
     What says where to read, write or how many processes to use is no part of the method; the phantoms and the choice
     of what is shown are no part of the paper.
     """
-    aside = ("slides", "out", "preset", "seed", "tables", "figures", "steps", "workers", "threads", "cache_mib")
+    aside = (
+        "slides",
+        "out",
+        "preset",
+        "seed",
+        "tables",
+        "figures",
+        "steps",
+        "workers",
+        "threads",
+        "mirror",
+        "cache_mib",
+    )
     return differing(settings, MultimagSettings(), aside, ("phantom", "show"))

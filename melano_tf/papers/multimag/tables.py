@@ -28,6 +28,12 @@ TITLES = {
     4: "Table 4: the three nevi at 40x, each against the other two",
 }
 OF = {"tiles": "tiles of the test part", "slides": "slides of the test part"}
+JUDGED = {
+    "tiles": "Tiles: those that the experiment's quota left of the test part, inside the slides' outlines.",
+    "slides": "A slide is judged as predict does it, by all its tiles with enough tissue, also those beyond the quota "
+    "and outside its outlines; of several magnifications each counts alike. One without such a tile at a magnification "
+    "is not in that column (predict takes its fullest one).",
+}
 WORDS = {"mean": "mean probability", "majority": "majority of tiles", "top": "mean of the top tiles"}
 FUSED = {"mean": "mean of probabilities", "log-odds": "mean of log-odds"}
 Intervals = dict[str, Interval]
@@ -57,16 +63,21 @@ def make_tables(
     for number, trained in results.items():
         for unit, words in OF.items():
             frame = paper_table(number, trained, settings, unit)
-            notes = [*notes_on(number, settings, cohort), *left_out[number]]
+            notes = [*notes_on(number, settings, cohort), JUDGED[unit], *left_out[number]]
             write(f"table{number}{'' if unit == 'tiles' else '-slides'}", f"{TITLES[number]} ({words})", frame, notes)
     compared = [one for number in (1, 2) for one in results.get(number, ())]
     if compared:
-        notes = [*notes_on(0, settings, cohort), f"Top tiles: the {settings.evaluation.top} most probable of a slide."]
+        notes = [
+            *notes_on(0, settings, cohort),
+            JUDGED["slides"],
+            f"Top tiles: the {settings.evaluation.top} most probable of a slide.",
+        ]
         title = "Slide aggregation: three ways from a slide's tiles to its probability of melanoma"
         write("aggregation", title, aggregation_table(compared, settings), notes)
     if len(results.get(1, ())) > len(settings.model.backbones):
         notes = [
             *notes_on(0, settings, cohort),
+            JUDGED["slides"],
             "A slide without tiles at a magnification is judged by the others; the columns of single magnifications "
             "judge only the slides that they have.",
         ]
@@ -136,9 +147,7 @@ def judged(one: Trained, settings: MultimagSettings, unit: str) -> dict[str, pd.
     """
     evaluation = settings.evaluation
     columns = score_columns(one)
-    rows = one.tested()
-    if unit == "slides":
-        rows = slide_scores(rows, columns, evaluation.aggregation, evaluation.top, evaluation.threshold)
+    rows = one.tested() if unit == "tiles" else judged_slides(one, evaluation)
     if one.task.binary:
         score = rows["p1"].to_numpy()
         # The share of tiles that a majority counts has its own threshold, a half.
@@ -149,6 +158,18 @@ def judged(one: Trained, settings: MultimagSettings, unit: str) -> dict[str, pd.
         name: _frame(rows, rows["target"] == k, rows[f"p{k}"].to_numpy(), decided == k)
         for k, name in enumerate(one.task.class_names)
     }
+
+
+def judged_slides(one: Trained, evaluation: EvaluationSettings) -> pd.DataFrame:
+    """One row a test slide, its scores from all its tiles: the mean over magnifications, as `predict` fuses them."""
+    columns = score_columns(one)
+    parts = [
+        slide_scores(rows, columns, evaluation.aggregation, evaluation.top, evaluation.threshold)
+        for _, rows in one.tested_whole().groupby("magnification", sort=False)
+    ]
+    groups = pd.concat(parts, ignore_index=True).groupby("slide_id", sort=False)
+    slides = groups.first().reset_index()
+    return slides.assign(**{name: slides["slide_id"].map(groups[name].mean()) for name in columns})
 
 
 def score_columns(one: Trained) -> list[str]:
@@ -214,11 +235,6 @@ def fusion_table(trained: Sequence[Trained], settings: MultimagSettings) -> pd.D
 
 def fused_slides(trained: Sequence[Trained], settings: MultimagSettings) -> pd.DataFrame:
     """One row a test slide: slide_id, patient_id, target, and its probability at each magnification (NaN: no tiles)."""
-    evaluation = settings.evaluation
-    parts = []
-    for one in trained:
-        rows = slide_scores(one.tested(), ["p1"], evaluation.aggregation, evaluation.top, evaluation.threshold)
-        parts.append(rows.assign(title=one.task.title))
-    whole = pd.concat(parts)
+    whole = pd.concat([judged_slides(one, settings.evaluation).assign(title=one.task.title) for one in trained])
     scores = whole.pivot_table(index=["slide_id", "patient_id", "target"], columns="title", values="p1")
     return scores.reindex(columns=[one.task.title for one in trained]).reset_index()

@@ -90,6 +90,23 @@ def tasks_of(number: int, settings: MultimagSettings, tiles: pd.DataFrame) -> li
     return [Task("nevi", 4, "", classes, (FINEST,), {(label, FINEST): caps.nevi for label in NEVI})]
 
 
+def wanted_magnifications(settings: MultimagSettings) -> dict[str, set[str]]:
+    """{diagnosis: magnifications} whose tiles a table or figure that is asked for can use; all where none is asked for.
+
+    Figure 1 shows tiles of every diagnosis at every magnification.
+    """
+    names, numbers = settings.grid.names, settings.trained_tables()
+    samples = "figures" in settings.chosen_steps() and 1 in settings.chosen_figures()
+    if samples or not numbers:
+        return {label: set(names) for label in (MELANOMA, *NEVI)}
+    nothing = pd.DataFrame({"label": [], "magnification": []})
+    tasks = [task for number in numbers for task in tasks_of(number, settings, nothing)]
+    return {
+        label: {name for task in tasks if label in task.targets() for name in task.magnifications if name in names}
+        for label in (MELANOMA, *NEVI)
+    }
+
+
 def _halves(count: Mapping[tuple[str, str], int], name: str, most: int) -> dict[tuple[str, str], int]:
     """Half melanoma and half nevi, of each nevus as many as of the others; what one side lacks goes to the other."""
     nevi = [count.get((label, name), 0) for label in NEVI]
@@ -135,6 +152,20 @@ def task_tiles(task: Task, tiles: pd.DataFrame, seed: int) -> pd.DataFrame:
     result = pd.concat(parts) if parts else chosen
     result = result.sort_index()
     return result.assign(target=result["label"].map(targets).astype("int64"))
+
+
+def judged_tiles(task: Task, tiles: pd.DataFrame, thinned: pd.DataFrame) -> pd.DataFrame:
+    """All tiles of a task's slides that are judged, with `target` and `quota` (bool: among the task's thinned tiles).
+
+    Args:
+        tiles: every tile of the validation and test slides, also outside their outlines.
+        thinned: the task's tiles from `task_tiles`.
+    """
+    targets = task.targets()
+    chosen = tiles[tiles["label"].isin(targets) & tiles["magnification"].isin(task.magnifications)]
+    keys = ["slide_id", "tile"]
+    quota = pd.MultiIndex.from_frame(chosen[keys]).isin(pd.MultiIndex.from_frame(thinned[keys]))
+    return chosen.assign(target=chosen["label"].map(targets).astype("int64"), quota=quota).reset_index(drop=True)
 
 
 def missing_classes(task: Task, tiles: pd.DataFrame) -> str:

@@ -117,7 +117,7 @@ def train_teacher(
                 LoopSettings(epochs=chosen.epochs),
                 scratch,
                 progress=progress,
-                strategy=strategy(),
+                strategy=strategy(settings.mirror),
             )
         done.history.write(history_path)
         run.keep_logs(scratch, name)
@@ -148,10 +148,10 @@ def make_teacher(settings: SimilaritySettings, seed: int) -> tuple[keras.Model, 
     """The embedding network and its optimiser, on all devices."""
     network, chosen = settings.network, settings.cluster
     keras.utils.set_random_seed(seed)
-    devices = strategy()
+    devices = strategy(settings.mirror)
     with devices.scope() if devices else contextlib.nullcontext():
         model, _ = build_embedding(network.teacher, network.input_px, chosen.embedding, network.weights, seed)
-        return model, make_optimizer("adam", chosen.learning_rate)
+        return model, make_optimizer("adam", chosen.learning_rate, epsilon=chosen.adam_epsilon)
 
 
 def inference(

@@ -41,7 +41,7 @@ def reproduce(settings: SimilaritySettings, say: Say) -> Path:
     settings.chosen_figures(), settings.chosen_combinations(), settings.chosen_splits()
     drawn = "images" if not settings.table else None
     announce(ABOUT, drawn, settings, changes(settings), say)
-    threads = configure(settings.threads)
+    threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, "similarity", settings, threads, say) as run:
         run.note(differs=changes(settings))
         written: list[Path] = []

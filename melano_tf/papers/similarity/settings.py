@@ -41,6 +41,8 @@ class ClusterSettings:
     """Metric loss in the place of DeepCluster's cross-entropy (equation 3: multi-similarity)."""
     learning_rate: float = 1e-4
     """Learning rate of Adam (not given; our reading: 1e-4)."""
+    adam_epsilon: float = 1e-8
+    """epsilon of Adam (the paper used PyTorch, which has 1e-8; Keras has 1e-7)."""
     per_batch: int = 16
     """P: clusters in a batch (not given; our reading: 16 x 4 = 64 images)."""
     per_cluster: int = 4
@@ -104,13 +106,16 @@ class TransferSettings:
     combinations: str = "all"
     """Layers transferred: of 1, 2, 3, 4, 1+2, 2+3, 3+4, 2+3+4, 1+2+3+4, separated by commas; or all."""
     weight: float = 1e3
-    """Weight of each layer's attention loss beside the cross-entropy (not given; our reading: 1e3)."""
+    """Weight of each layer's attention loss beside the cross-entropy (not given; our reading: the 1e3 of the reference
+    implementation, for maps of 7x7 and larger; on smaller ones it is multiplied by their area / 49)."""
     epochs: int = 100
     """Epochs of each student; the last one is judged (results: 100)."""
     batch: int = 64
     """Images a batch (not given; our reading: 64)."""
     learning_rate: float = 1e-4
     """Learning rate of Adam (not given; our reading: 1e-4)."""
+    adam_epsilon: float = 1e-8
+    """epsilon of Adam (the paper used PyTorch, which has 1e-8; Keras has 1e-7)."""
     distillation: float = 0.0
     """Weight of an additional distillation (the paper's KD equation) from the trained baseline; 0: none."""
     temperature: float = 4.0
@@ -159,10 +164,14 @@ class SimilaritySettings:
     """Threads and processes that decode and draw images; 0: one a core."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
+    mirror: bool = False
+    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
+    training runs on one device."""
     store: ImageCacheSettings = field(default_factory=lambda: ImageCacheSettings(stored_px=224))
     """How images are kept decoded: the paper's first step (section "Pre-processing": 224 x 224)."""
-    augment: ImageAugmentSettings = field(default_factory=ImageAugmentSettings)
-    """Augmentation of training images (not given; our reading: that of the ZooME paper)."""
+    augment: ImageAugmentSettings = field(default_factory=lambda: ImageAugmentSettings(fill="reflect"))
+    """Augmentation of training images (not given; our reading: that of the ZooME paper, but filled by reflection: black
+    edges are what the third step removes)."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     """The networks."""
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
@@ -278,5 +287,18 @@ def changes(settings: SimilaritySettings) -> list[tuple[str, object, object]]:
     What says where to read, write or how many processes to use is no part of the method; the phantoms are no part of
     the paper.
     """
-    aside = ("table", "images", "out", "preset", "seed", "tables", "figures", "steps", "cache", "workers", "threads")
+    aside = (
+        "table",
+        "images",
+        "out",
+        "preset",
+        "seed",
+        "tables",
+        "figures",
+        "steps",
+        "cache",
+        "workers",
+        "threads",
+        "mirror",
+    )
     return differing(settings, SimilaritySettings(), aside, ("phantom",))

@@ -19,6 +19,7 @@ from melano_tf.models.attention_transfer import (
     distillation,
     transfer,
 )
+from melano_tf.models.logits import logits_of
 from melano_tf.papers.similarity.clusters import inference, preprocessing
 from melano_tf.papers.similarity.cohort import Cohort
 from melano_tf.papers.similarity.edges import Edges
@@ -27,7 +28,8 @@ from melano_tf.papers.similarity.settings import BASELINE, SimilaritySettings
 from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.inference import predict
-from melano_tf.training.loop import GradientStep, LoopSettings, train
+from melano_tf.training.loop import GradientStep, LoopSettings, Watch, train
+from melano_tf.training.losses import prior_loss
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
@@ -35,7 +37,7 @@ from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
 
 KIND = "similarity"
 UNDECIDED = 0.5  # a sidecar has a threshold; the most probable of eight classes needs none
-LossFn = Callable[[Mapping[str, Any], Any], Any]
+LossFn = Callable[[Mapping[str, Any], Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,14 @@ def train_student(
     chosen = settings.transfer
     taught = {"teacher": teacher[0], "weight": chosen.weight} if which.layers else {}
     if which.layers and chosen.distillation and baseline is not None:
-        taught |= {"baseline": baseline.key, "distillation": [chosen.distillation, chosen.temperature]}
+        taught |= {"baseline": baseline.key, "distillation_loss": [chosen.distillation, chosen.temperature]}
     inputs = {
         "cohort": cohort.key,
         "edges": edges.key,
         "partition": parts.key,
         "network": [settings.network.student, settings.network.input_px, settings.network.weights],
         "student": [which.layers, which.split, taught],
-        "training": [chosen.epochs, chosen.batch, chosen.learning_rate],
+        "training": [chosen.epochs, chosen.batch, chosen.learning_rate, chosen.adam_epsilon],
         "augment": settings.augment,
         "seed": settings.seed,
     }
@@ -169,7 +171,7 @@ def fit(
     network, chosen = settings.network, settings.transfer
     seed = seed_for(settings.seed, "student", which.split)
     keras.utils.set_random_seed(seed)
-    devices = strategy()
+    devices = strategy(settings.mirror)
     with devices.scope() if devices else contextlib.nullcontext():
         student, report = build_classifier(
             network.student, network.input_px, len(cohort.classes), network.weights, seed=seed
@@ -178,8 +180,9 @@ def fit(
         taught = transfer(student, frozen, TransferSettings(layers=which.layers, weight=chosen.weight))
         loss_fn = taught.loss_fn
         if which.layers and chosen.distillation and baseline is not None:
-            loss_fn = also_distilled(loss_fn, load_frozen(baseline.model), chosen.distillation, chosen.temperature)
-        optimizer = make_optimizer("adam", chosen.learning_rate)
+            told = logits_of(load_frozen(baseline.model))
+            loss_fn = also_distilled(loss_fn, told, chosen.distillation, chosen.temperature)
+        optimizer = make_optimizer("adam", chosen.learning_rate, epsilon=chosen.adam_epsilon)
     if report.tensors_loaded:
         run.say(f"{which.stem}: {report.tensors_loaded} tensors from {report.weights}")
     rows = parts.rows(which.split, "training")
@@ -193,9 +196,12 @@ def fit(
         augment=settings.augment,
     )
     step = GradientStep(taught.model, optimizer, loss_fn, strategy=devices)
+    # A student's loss is more than its cross-entropy, so that the prior's says nothing of it.
+    shown = np.bincount(parts.records["target"].to_numpy()[rows])
+    watch = None if which.layers else Watch(which.stem, prior_loss(shown), run.say)
     with bar_over_epochs(which.stem, chosen.epochs, batches.steps_per_epoch) as progress:
         history = train(
-            step, batches, LoopSettings(epochs=chosen.epochs), scratch, taught.model, optimizer, progress=progress
+            step, batches, LoopSettings(chosen.epochs, watch=watch), scratch, taught.model, optimizer, progress=progress
         )
     history.write(run.path("history", f"{which.stem}.csv"))
     run.keep_logs(scratch, which.stem)
@@ -217,11 +223,12 @@ def load_frozen(path: Path) -> keras.Model:
 
 
 def also_distilled(loss_fn: LossFn, baseline: keras.Model, weight: float, temperature: float) -> LossFn:
-    """A loss plus the distillation of a frozen classifier's softened probabilities."""
+    """A loss plus the distillation of a frozen classifier, given by its logits."""
 
-    def both(batch: Mapping[str, Any], outputs: Any) -> Any:
+    def both(batch: Mapping[str, Any], outputs: Any) -> dict[str, Any]:
         told = baseline(batch["x"], training=False)
-        return loss_fn(batch, outputs) + weight * distillation(outputs["output"], told, temperature)
+        softened = weight * distillation(outputs["output"], told, temperature)
+        return {**loss_fn(batch, outputs), "distillation_loss": softened}
 
     return both
 

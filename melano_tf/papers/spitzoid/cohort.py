@@ -76,7 +76,9 @@ def prepare_slides(run: Run, settings: SpitzoidSettings, say: Say) -> pd.DataFra
 
 def cut_tiles(run: Run, settings: SpitzoidSettings, manifest: pd.DataFrame, say: Say) -> Cohort:
     """Cut every slide into tiles (section 3) and divide the patients of those that brought any (section 5.1)."""
-    tiles, outcomes, key = cut_slides(run, manifest, settings.grid, settings.store, workers(settings), say)
+    tiles, outcomes, key = cut_slides(
+        run, manifest, settings.grid, settings.store, settings.annotation, workers(settings), say
+    )
     return divide(run, settings, manifest, tiles, outcomes, key, say)
 
 

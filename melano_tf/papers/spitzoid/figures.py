@@ -14,7 +14,7 @@ from melano_tf.papers.spitzoid.source import SourceModel, Trained, chosen, judge
 from melano_tf.pipelines.tiles import predict_batches
 from melano_tf.reports.figures import CamRow, cam_sheet, save_figure
 from melano_tf.reports.slide_maps import write_slide_maps
-from melano_tf.slides.annotations import read_annotation
+from melano_tf.slides.annotations import slide_outlines
 from melano_tf.slides.slide import Slide
 from melano_tf.workspace import Run
 
@@ -41,7 +41,8 @@ def draw_maps(
         title += " (PHANTOM)" if settings.slides is None else ""
         mpp = None if pd.isna(row["mpp"]) else row["mpp"]
         with Slide(row["path"], slide_id=row["slide_id"], mpp=mpp) as slide:
-            outline = read_annotation(row["annotation"]) if row["annotation"] else None
+            path = row["annotation"]
+            outline = slide_outlines(slide, path, settings.annotation).geometry if path else None
             these = tiles[tiles["slide_id"] == row["slide_id"]]
             if 9 not in figures:
                 these = these.drop(columns="attention")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from melano_tf.evaluation.intervals import ends_text
 from melano_tf.evaluation.metrics import format_value
 from melano_tf.models.backbones import weights_file
 from melano_tf.papers.spitzoid.cohort import Cohort, cut_tiles, prepare_slides
@@ -60,7 +61,7 @@ def reproduce(settings: SpitzoidSettings, say: Callable[[str], None]) -> Path:
     needed = wanted_sources(settings, tables, figures)
     for which in needed:  # a file that cannot be had is better known now than after the tiling
         weights_file(which.backbone, initial_weights(settings, which))
-    threads = configure(settings.threads)
+    threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, "spitzoid", settings, threads, say) as run:
         run.note(differs=changes(settings))
         manifest = prepare_slides(run, settings, say)
@@ -133,7 +134,7 @@ def found(table: pd.DataFrame) -> list[str]:
     lines = []
     for column, what in (("SM", "tumour tiles (source model)"), ("TM", "malignant biopsies (target model)")):
         [row] = table[(table["row"] == "AUC") & (table["column"] == column)].to_dict("records")
-        interval = f"{row['level']:.0%} interval {format_value(row['low'])} to {format_value(row['high'])}"
+        interval = f"{row['level']:.0%} interval {ends_text(row['low'], row['high'])}"
         lines.append(
             f"test      {what}: ROC AUC {format_value(row['ours'])}, {interval}, {row['patients']:.0f} patients"
         )

@@ -13,6 +13,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing, numbers
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.store import StoreSettings
+from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.phantom import PhantomSettings
 from melano_tf.slides.tiling import TileGrid
 
@@ -57,6 +58,8 @@ class SourceSettings:
     """Optimiser (section 5.2 A: SGD; our reading: without momentum)."""
     learning_rate: float = 0.001
     """Learning rate (section 5.2 A: 0.001)."""
+    adam_epsilon: float = 1e-7
+    """epsilon of Adam (the paper names no framework; our reading: Keras's 1e-7, PyTorch has 1e-8)."""
     momentum: float = 0.0
     """Momentum of SGD (not given; our reading: none)."""
     instance_dropout: Literal["balance"] | float = "balance"
@@ -80,6 +83,8 @@ class TargetSettings:
     """Optimiser (section 5.3 A: SGD; our reading: without momentum)."""
     learning_rate: float = 0.001
     """Learning rate (section 5.3 A: 0.001)."""
+    adam_epsilon: float = 1e-7
+    """epsilon of Adam (the paper names no framework; our reading: Keras's 1e-7, PyTorch has 1e-8)."""
     momentum: float = 0.0
     """Momentum of SGD (not given; our reading: none)."""
     max_tiles: int = 300
@@ -141,12 +146,17 @@ class SpitzoidSettings:
     """Processes that draw and tile slides; 0: one a core."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
+    mirror: bool = False
+    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
+    training runs on one device."""
     cache_mib: int = 2048
     """Memory for decoded tiles, MiB; where they do not all fit, each is decoded at every use."""
     grid: TileGrid = field(default_factory=TileGrid)
     """How slides are cut into tiles (section 3)."""
     store: StoreSettings = field(default_factory=StoreSettings)
     """How tiles are kept on disk."""
+    annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
+    """How outlines drawn on slides are read."""
     split: SplitSettings = field(default_factory=SplitSettings)
     """How patients are divided."""
     augment: AugmentSettings = field(default_factory=AugmentSettings)
@@ -241,5 +251,17 @@ def changes(settings: SpitzoidSettings) -> list[tuple[str, object, object]]:
     What says where to read, write or how many processes to use is no part of the method; the phantoms are no part of
     the paper.
     """
-    aside = ("slides", "out", "preset", "seed", "tables", "figures", "steps", "workers", "threads", "cache_mib")
+    aside = (
+        "slides",
+        "out",
+        "preset",
+        "seed",
+        "tables",
+        "figures",
+        "steps",
+        "workers",
+        "threads",
+        "mirror",
+        "cache_mib",
+    )
     return differing(settings, SpitzoidSettings(), aside, ("phantom", "maps"))

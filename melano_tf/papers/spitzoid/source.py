@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pandas as pd
 
+from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.spitzoid.cohort import Cohort
 from melano_tf.papers.spitzoid.settings import Head, SourceSettings, SpitzoidSettings
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.inference import predict
-from melano_tf.training.loop import GradientStep, LoopSettings, train
-from melano_tf.training.losses import categorical_crossentropy
+from melano_tf.training.loop import GradientStep, LoopSettings, Watch, train
+from melano_tf.training.losses import categorical_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
@@ -143,7 +145,7 @@ def fit_source(
 ) -> keras.Model:
     """Build and train one source model; a killed training goes on from its checkpoint in `scratch`."""
     keras.utils.set_random_seed(seed)
-    devices = strategy()
+    devices = strategy(settings.mirror)
     with devices.scope() if devices else contextlib.nullcontext():
         model = build_source(
             used.backbone,
@@ -155,7 +157,7 @@ def fit_source(
             dropout=used.dropout,
             seed=seed,
         )
-        optimizer = make_optimizer(used.optimizer, used.learning_rate, momentum=used.momentum)
+        optimizer = make_optimizer(used.optimizer, used.learning_rate, used.momentum, epsilon=used.adam_epsilon)
     batches = TileBatches(
         training,
         cohort.folder,
@@ -167,16 +169,18 @@ def fit_source(
         augment=settings.augment,
         images=cohort.images,
     )
-    step = GradientStep(model, optimizer, region_loss, strategy=devices)
+    step = GradientStep(logits_of(model), optimizer, region_loss, strategy=devices)
+    shown = np.bincount(training["region"].to_numpy()[batches.order(0)], minlength=len(REGIONS))
+    loop = LoopSettings(epochs=used.epochs, watch=Watch(stem, prior_loss(shown), run.say))
     with bar_over_epochs(stem, used.epochs, batches.steps_per_epoch) as progress:
-        history = train(step, batches, LoopSettings(epochs=used.epochs), scratch, model, optimizer, progress=progress)
+        history = train(step, batches, loop, scratch, model, optimizer, progress=progress)
     history.write(run.path("history", f"{stem}.csv"))
     run.keep_logs(scratch, stem)
     return model
 
 
 def region_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
-    """Cross-entropy of (non-tumour, tumour) for each tile: the BCE of section 5.2 on a softmax of two."""
+    """Cross-entropy of (non-tumour, tumour) for each tile: the BCE of section 5.2 on two classes' logits."""
     return categorical_crossentropy(batch["y"], outputs)
 
 

@@ -17,8 +17,8 @@ from melano_tf.pipelines.bags import Bag, BagBatches, bag_chunks
 from melano_tf.pipelines.selection import select_tumour_tiles
 from melano_tf.training.bags import BagPredictor, BagStep
 from melano_tf.training.checkpoint import weights_sha256
-from melano_tf.training.loop import LoopSettings, train
-from melano_tf.training.losses import binary_crossentropy
+from melano_tf.training.loop import LoopSettings, Watch, train
+from melano_tf.training.losses import binary_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
@@ -99,7 +99,7 @@ def fit_target(
     model = build_target(
         keras.saving.load_model(source.model), used.aggregation, attention_units=used.attention_units, seed=seed
     )
-    optimizer = make_optimizer(used.optimizer, used.learning_rate, momentum=used.momentum)
+    optimizer = make_optimizer(used.optimizer, used.learning_rate, used.momentum, epsilon=used.adam_epsilon)
     batches = BagBatches(
         bags,
         cohort.folder,
@@ -110,8 +110,10 @@ def fit_target(
         images=cohort.images,
     )
     step = BagStep(*split_target(model), optimizer, diagnosis_loss, chunk=used.chunk)
+    prior = prior_loss(np.bincount([bag.label for bag in bags], minlength=len(DIAGNOSES)))
+    loop = LoopSettings(epochs=used.epochs, watch=Watch(stem, prior, run.say))
     with bar_over_epochs(stem, used.epochs, batches.steps_per_epoch) as progress:
-        history = train(step, batches, LoopSettings(epochs=used.epochs), scratch, model, optimizer, progress=progress)
+        history = train(step, batches, loop, scratch, model, optimizer, progress=progress)
     history.write(run.path("history", f"{stem}.csv"))
     run.keep_logs(scratch, stem)
     return model
@@ -119,7 +121,7 @@ def fit_target(
 
 def diagnosis_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
     """Binary cross-entropy of each biopsy (section 5.3)."""
-    return binary_crossentropy(batch["y"], outputs["probability"][:, 0])
+    return binary_crossentropy(batch["y"], outputs["logit"][:, 0])
 
 
 def judge_bags(

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from melano_tf.models.hierarchical import build_flat, build_hierarchical
+from melano_tf.models.logits import logits_of
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.weighting.settings import WeightingSettings, weighting_parts
 from melano_tf.training.checkpoint import training_variables
@@ -77,7 +78,7 @@ class Cell:
             curriculum=curriculum_name or "none",  # type: ignore[arg-type]
             gamma=gamma if self.loss == "fl" else 0.0,
             full_from=settings.rules.full_from,
-            rescale=settings.rules.rescale,
+            scale=settings.rules.scale,
         )
 
 
@@ -99,8 +100,8 @@ class Trainer:
     A strategy is data of the batch and the learning rate a variable, so the step is traced once, whatever it trains.
 
     Attributes:
-        training: the model that the step trains.
-        leaves: {"image"} -> (B, C) class probabilities, which is saved; of the flat network the same model.
+        training: the model that the step trains: {"image"} -> logits of classes (B, C), or of decisions (B, D).
+        leaves: {"image"} -> (B, C) class probabilities, which is saved; it shares all that is trained.
         optimizer: its optimiser.
         step: its step.
     """
@@ -111,7 +112,7 @@ class Trainer:
         chosen, training = settings.network, settings.training
         seed = seed_for(settings.seed, "network", network)
         keras.utils.set_random_seed(seed)
-        devices = strategy()
+        devices = strategy(settings.mirror)
         with devices.scope() if devices else contextlib.nullcontext():
             layers: dict[str, Any] = {
                 "backbone": chosen.backbone,
@@ -123,18 +124,20 @@ class Trainer:
                 "seed": seed,
             }
             if network == "flat":
-                self.training, self.report = build_flat(classes=len(taxonomy.classes), **layers)
-                self.leaves = self.training
+                self.leaves, self.report = build_flat(classes=len(taxonomy.classes), **layers)
+                self.training = logits_of(self.leaves)
                 loss: LossFn = focal_loss
             else:
                 tree, self.report = build_hierarchical(
                     taxonomy, units=chosen.lstm_units, embedding=chosen.embedding, **layers
                 )
                 self.training, self.leaves = tree.training, tree.leaves
-                loss = path_focal_loss(taxonomy.path_matrix())
+                loss = path_focal_loss(taxonomy.path_matrix(), taxonomy.children)
             rate = training.adam_rate if optimizer == "adam" else training.sgd_rate
             momentum = training.momentum if optimizer == "sgd" else 0.0
-            self.optimizer = make_optimizer(optimizer, rate, momentum, nesterov=momentum > 0)
+            self.optimizer = make_optimizer(
+                optimizer, rate, momentum, nesterov=momentum > 0, epsilon=training.adam_epsilon
+            )
         self.gradient_step = GradientStep(self.training, self.optimizer, loss, weights_fn=curriculum, strategy=devices)
         self.step: Step = ScheduledStep(self.gradient_step, self.optimizer, rate, training.decay_at, training.decay)
         self.forward = traced(functools.partial(self.leaves, training=False))

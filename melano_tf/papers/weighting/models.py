@@ -18,9 +18,9 @@ from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.image_batches import ImageBatches, predict_image_batches
 from melano_tf.pipelines.image_crops import CroppedBatches
 from melano_tf.training.checkpoint import weights_sha256
-from melano_tf.training.loop import History, LoopSettings, train
+from melano_tf.training.loop import History, LoopSettings, Watch, train
 from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.weights import Strategy, StrategyBatches, WeightLog
+from melano_tf.training.weights import Strategy, StrategyBatches, WeightLog, strategy_prior
 from melano_tf.workspace import Run, Sidecar, atomic, plain, read_json, seed_for, write_json
 
 KIND = "weighting"
@@ -78,6 +78,7 @@ def inputs_of(settings: WeightingSettings, cohort: Cohort, cell: Cell, gamma: fl
         "taxonomy": None if cell.network == "flat" else cohort.taxonomy.decisions,
         "optimizer": [cell.optimizer, training.adam_rate if cell.optimizer == "adam" else training.sgd_rate],
         "momentum": training.momentum if cell.optimizer == "sgd" else None,
+        "epsilon": training.adam_epsilon if cell.optimizer == "adam" else None,
         "schedule": [epochs_of(settings, cell), training.batch, list(training.decay_at), training.decay],
         "strategy": plain(cell.strategy(settings, gamma)),
         "warm": [training.warm_epochs, training.warm_rate] if training.warm_epochs else None,
@@ -108,7 +109,9 @@ def train_cell(
         start = warm_start(run, settings, cohort, trainers, cell, division.train)
         trainer = trainers.of(cell.network, cell.optimizer)
         chosen = cell.strategy(settings, gamma)
-        history = fit(settings, cohort, trainer, cell, chosen, division.train, scratch, start, settings.log_weights)
+        history = fit(
+            settings, cohort, trainer, cell, chosen, division.train, scratch, start, settings.log_weights, run.say
+        )
         history.write(history_path)
         run.keep_logs(scratch, cell.name)
         logged = weight_log(run.folder, cell.name)
@@ -137,6 +140,7 @@ def fit(
     scratch: Path,
     start: Sequence[np.ndarray] | None,
     log_every: int = 0,
+    say: Callable[[str], None] | None = None,
 ) -> History:
     """Train from the start, or from the checkpoint in `scratch`; every strategy sees the same images in one order.
 
@@ -146,15 +150,23 @@ def fit(
         scratch: of the checkpoint.
         start: weights of a warm start, or None for the network's initial ones.
         log_every: batches between two logs of sample weights; 0: none.
+        say: told when the training stands still.
     """
     trainer.reset(start)
     batches = training_batches(settings, cohort, cell.split, places)
     weighted = StrategyBatches(batches, strategy, cohort.counts(places), cohort.classes)
     step = WeightLog(trainer.step, scratch / "weights", log_every) if log_every else trainer.step
     epochs = epochs_of(settings, cell)
+    watch = Watch(cell.name, strategy_prior(strategy, cohort.counts(places)), say) if say else None
     with bar_over_epochs(cell.name, epochs, batches.steps_per_epoch) as progress:
         return train(
-            step, weighted, LoopSettings(epochs), scratch, trainer.training, trainer.optimizer, progress=progress
+            step,
+            weighted,
+            LoopSettings(epochs, watch=watch),
+            scratch,
+            trainer.training,
+            trainer.optimizer,
+            progress=progress,
         )
 
 
@@ -193,9 +205,17 @@ def warm_start(
         batches = training_batches(settings, cohort, cell.split, places)
         weighted = StrategyBatches(batches, Strategy(), cohort.counts(places), cohort.classes)
         epochs = training.warm_epochs
+        watch = Watch(f"warm-{name}", strategy_prior(Strategy(), cohort.counts(places)), run.say)
         with bar_over_epochs(f"warm-{name}", epochs, batches.steps_per_epoch) as progress:
             history = train(
-                *(trainer.gradient_step, weighted, LoopSettings(epochs), scratch, trainer.training, trainer.optimizer),
+                *(
+                    trainer.gradient_step,
+                    weighted,
+                    LoopSettings(epochs, watch=watch),
+                    scratch,
+                    trainer.training,
+                    trainer.optimizer,
+                ),
                 progress=progress,
             )
         history.write(run.path("history", f"warm-{name}.csv"))
@@ -204,7 +224,7 @@ def warm_start(
         return [path]
 
     inputs = inputs_of(settings, cohort, plain_cell, 1.0)
-    used = {key: inputs[key] for key in ("network", "taxonomy", "augment", "seed", "warm")}
+    used = {key: inputs[key] for key in ("network", "taxonomy", "augment", "seed", "warm", "epsilon")}
     run.step(f"warm/{name}", used | {"train": cohort.facts(places), "batch": training.batch}, work)
     with np.load(path) as file:
         return [file[key] for key in file.files]
@@ -265,7 +285,17 @@ def choose_gamma(run: Run, settings: WeightingSettings, cohort: Cohort, trainers
         scores = {}
         for gamma in GAMMAS:
             strategy = plain_cell.strategy(settings, gamma)
-            fit(settings, cohort, trainer, plain_cell, strategy, places[~held], scratch / f"{gamma:g}", start)
+            fit(
+                settings,
+                cohort,
+                trainer,
+                plain_cell,
+                strategy,
+                places[~held],
+                scratch / f"{gamma:g}",
+                start,
+                say=run.say,
+            )
             found = judge(settings, cohort, trainer, places[held])
             metrics = multiclass_metrics(found["target"].to_numpy(), probability_columns(found))
             scores[f"{gamma:g}"] = metrics["BAcc"]

@@ -37,7 +37,7 @@ def reproduce(settings: WeightingSettings, say: Say) -> Path:
     picked = check(settings, tables)
     drawn = "images" if not settings.table else None
     announce(ABOUT, drawn, settings, changes(settings), say)
-    threads = configure(settings.threads)
+    threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, "weighting", settings, threads, say) as run:
         run.note(differs=changes(settings))
         cohort = prepare_cohort(run, settings, say)
@@ -150,8 +150,8 @@ def told(
         number, row, found = best
         lines.append(
             f"best      {TABLES[number][0]}, {OPTIMIZERS[TABLES[number][1]]}, {row} (Table {number}): BAcc "
-            f"{format_value(found.value)}, {found.level:.0%} interval {format_value(found.low)} to "
-            f"{format_value(found.high)}, {found.groups} lesions; the highest of "
+            f"{format_value(found.value)}, {found.level:.0%} interval {found.ends()}, "
+            f"{found.groups} lesions; the highest of "
             f"{len({(c.network, c.optimizer, c.row) for c in results})} cells, so too good for a new set"
         )
     models = f"predict takes any, for example {next(iter(results.values())).model.name}" if results else ""

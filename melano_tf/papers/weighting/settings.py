@@ -32,7 +32,8 @@ class ImageStoreSettings:
     max_pixels: int = 50_000_000
     """Files of more pixels than this are refused before decoding."""
     colour: Literal["shades_of_gray", "grey_world", "max_rgb", "none"] = "shades_of_gray"
-    """Colour normalisation, before anything else (section 4.2: that of reference 1; our reading: Shades of Gray)."""
+    """Colour normalisation, of the resized pixels and before any augmentation (section 4.2: that of reference 1, before
+    or after resizing not given; our reading: Shades of Gray, after)."""
     minkowski: float = 6.0
     """p of Shades of Gray (not given; our reading: 6)."""
     mask_saturated: bool = False
@@ -109,6 +110,8 @@ class TrainingSettings:
     """Epochs of the hierarchical network; the last one is judged (section 4.3: 250)."""
     adam_rate: float = 1e-5
     """Initial learning rate of Adam (section 4.3: 1e-5)."""
+    adam_epsilon: float = 1e-7
+    """epsilon of Adam (the paper names no framework; our reading: Keras's 1e-7, PyTorch has 1e-8)."""
     sgd_rate: float = 1e-4
     """Initial learning rate of SGD (section 4.3: 1e-4)."""
     momentum: float = 0.9
@@ -126,8 +129,13 @@ class TrainingSettings:
         faults = []
         if min(self.flat_epochs, self.hierarchical_epochs, self.batch) < 1:
             faults.append("batch and epochs must be at least 1")
-        if not min(self.adam_rate, self.sgd_rate, self.decay, self.warm_rate) > 0 or self.warm_epochs < 0:
-            faults.append("adam_rate, sgd_rate, decay and warm_rate must be above 0, warm_epochs 0 or more")
+        if (
+            not min(self.adam_rate, self.adam_epsilon, self.sgd_rate, self.decay, self.warm_rate) > 0
+            or self.warm_epochs < 0
+        ):
+            faults.append(
+                "adam_rate, adam_epsilon, sgd_rate, decay and warm_rate must be above 0, warm_epochs 0 or more"
+            )
         if not 0 <= self.momentum < 1:
             faults.append(f"momentum is {self.momentum:g}, and must be at least 0 and below 1")
         if list(self.decay_at) != sorted(set(self.decay_at)) or not all(0 < share < 1 for share in self.decay_at):
@@ -142,8 +150,10 @@ class WeightingRules:
 
     full_from: float = 0.5
     """Share of the epochs from which on SPL and OHEM use every sample (section 3.3: the second half)."""
-    rescale: bool = False
-    """Rescale CB and ES weights to a mean of 1 over the training images (not in the paper)."""
+    scale: Literal["cui", "as_printed", "mean_one"] = "cui"
+    """Scale of CB and ES weights. cui: ES sums to the number of classes as in Cui et al., whom section 3.2 follows (as
+    printed, SGD hardly trains), and CB is as printed; as_printed: equations 7 and 8 as they stand; mean_one: both
+    rescaled to mean 1 over the training images."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +218,9 @@ class WeightingSettings:
     """Threads and processes that decode and draw images; 0: one a core."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
+    mirror: bool = False
+    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
+    training runs on one device."""
     store: ImageStoreSettings = field(default_factory=ImageStoreSettings)
     """How images are brought to one size and colour."""
     splits: SplitSettings = field(default_factory=SplitSettings)
@@ -357,4 +370,6 @@ def changes(settings: WeightingSettings) -> list[tuple[str, object, object]]:
     the paper.
     """
     aside = ("table", "images", "out", "preset", "seed", "tables", "cells", "figures", "steps", "log_weights")
-    return differing(settings, WeightingSettings(), (*aside, "cache", "workers", "threads"), ("phantom", "show"))
+    return differing(
+        settings, WeightingSettings(), (*aside, "cache", "workers", "threads", "mirror"), ("phantom", "show")
+    )

@@ -11,7 +11,7 @@ from melano_tf.evaluation.split_intervals import BY_CLASS, OVERALL, JudgedSplit,
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.weighting.cohort import Cohort
 from melano_tf.papers.weighting.grid import LOSSES, TABLES, Cell
-from melano_tf.papers.weighting.models import Trained
+from melano_tf.papers.weighting.models import Trained, epochs_of
 from melano_tf.papers.weighting.settings import WeightingSettings, changes
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import count_table, markdown, metric_table, write_table
@@ -31,6 +31,11 @@ PRINTED_CLASSES = {
     "VASC": "Vascular",
 }
 CLASS_TABLES = {"RE": "recall", "PR": "precision", "F1": "f1"}
+SCALES = {
+    "cui": "ES weights sum to the number of classes (Cui et al.), CB as printed",
+    "as_printed": "ES and CB weights as printed",
+    "mean_one": "ES and CB weights rescaled to mean 1",
+}
 NO_CELLS = 0  # number of a table that the paper does not have
 
 
@@ -185,6 +190,7 @@ def notes_on(
         "The paper prints percent; here they are shares. A class that is never called counts 0 in mPR. Judged at the "
         "last epoch.",
     ]
+    notes.append(weights_note(number, settings, cohort))
     gammas = sorted({one.gamma for trained in rows.values() for one in trained if one.cell.loss == "fl"})
     if gammas:
         how = "chosen on inner hold-outs" if settings.chosen_gamma() is None else "fixed beforehand"
@@ -199,6 +205,24 @@ def notes_on(
     if differing := len(changes(settings)):
         notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
     return notes
+
+
+def weights_note(number: int, settings: WeightingSettings, cohort: Cohort) -> str:
+    """The mean sample weight of each row, over the splits' training parts: by it SGD's steps are smaller or larger."""
+    means = []
+    for weights in settings.chosen_strategies():
+        cells = [Cell(*TABLES[number], "cel", weights, split) for split in range(1, settings.splits.count + 1)]
+        found = [
+            cell.strategy(settings, 0.0).mean_weight(
+                cohort.counts(division.train), epochs_of(settings, cell), settings.training.batch
+            )
+            for cell, division in zip(cells, cohort.divisions, strict=True)
+        ]
+        means.append(f"{cells[0].row} {np.mean(found):.3g}")
+    return (
+        f"Mean sample weight over the training, the same with FL: {', '.join(means)}. "
+        f"{SCALES[settings.rules.scale]} (--rules.scale)."
+    )
 
 
 def best_row(

@@ -96,8 +96,6 @@ def calibration_figure(folds: Sequence[Trained], settings: ZoomeSettings) -> Fig
             bins=settings.evaluation.bins,
             by="mass",
             level=settings.evaluation.level,
-            repeats=settings.evaluation.repeats,
-            seed=seed_for(settings.seed, "reliability"),
         )
         for stage, column in stages.items()
     }

@@ -19,7 +19,7 @@ from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.training.fit import Network as Built
 from melano_tf.training.fit import Training, by_gradient, fit
-from melano_tf.training.losses import binary_focal
+from melano_tf.training.losses import binary_focal, prior_loss
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.workspace import Sidecar, plain, seed_for
 
@@ -152,8 +152,7 @@ def train_network(work: Work, which: Network, fold: int | None) -> list[Path]:
     decided: list[Decision] = []
 
     def judged(model: keras.Model) -> dict[str, pd.DataFrame]:
-        deciding = seed_for(settings.seed, name, "decide")
-        decided.append(decide(settings, cohort, model, which, rows[held], hold_out, deciding))
+        decided.append(decide(settings, cohort, model, which, rows[held], hold_out))
         places = cohort.places("judge", fold)
         found = judge(settings, cohort, model, which, places, decided[0], seed_for(settings.seed, "permute"))
         return dict(zip((f"{stem}.parquet", f"{stem}-values.csv"), found, strict=True))
@@ -165,6 +164,7 @@ def train_network(work: Work, which: Network, fold: int | None) -> list[Path]:
         build=lambda: build(settings, which, seed),
         batches=training_batches(settings, cohort, which, rows[~held], seed),
         step=by_gradient(focal_loss(settings.training.alpha, settings.training.gamma)),
+        prior=focal_prior(settings, cohort.records["target"].to_numpy()[rows[~held]]),
         judge=judged,
         sidecar=lambda model: network_sidecar(settings, cohort, which, fold, decided[0]),
     )
@@ -181,7 +181,7 @@ def draw_holdout(settings: ZoomeSettings, cohort: Cohort, rows: np.ndarray, name
 
 def build(settings: ZoomeSettings, which: Network, seed: int) -> Built:
     """One network with its initial weights, and its optimiser."""
-    chosen = settings.network
+    chosen, training = settings.network, settings.training
     model, report = build_zoome(
         which.backbone,
         chosen.input_px,
@@ -196,7 +196,8 @@ def build(settings: ZoomeSettings, which: Network, seed: int) -> Built:
         seed=seed,
     )
     loaded = f"{report.tensors_loaded} tensors from {report.weights} ({report.kind})" if report.tensors_loaded else ""
-    return Built(model, make_optimizer(settings.training.optimizer, settings.training.learning_rate), said=loaded)
+    optimizer = make_optimizer(training.optimizer, training.learning_rate, epsilon=training.adam_epsilon)
+    return Built(logits_of(model), optimizer, model, loaded)
 
 
 def training_batches(
@@ -215,6 +216,13 @@ def training_batches(
     )
 
 
+def focal_prior(settings: ZoomeSettings, targets: np.ndarray) -> float:
+    """Equation 5's mean for a network that answers with the class shares, whatever it is shown."""
+    alpha, gamma = settings.training.alpha, settings.training.gamma
+    shares = np.bincount(targets, minlength=2)
+    return prior_loss(shares, loss=lambda y, z: binary_focal(y, z[:, 1] - z[:, 0], alpha=alpha, gamma=gamma))
+
+
 def focal_loss(alpha: float, gamma: float) -> Callable[[Mapping[str, Any], Any], Any]:
     """Equation 5 for each image."""
 
@@ -231,7 +239,6 @@ def decide(
     which: Network,
     rows: np.ndarray,
     hold_out: HoldOut,
-    seed: int,
 ) -> Decision:
     """Calibration and threshold from the inner hold-out."""
     records = cohort.records.iloc[rows]
@@ -239,7 +246,7 @@ def decide(
     found = ask(settings, cohort, model, rows, metadata)[GIVEN]
     words = hold_out.words(f"{cohort.unit}s")
     return fit_decision(
-        records["target"].to_numpy(), found, records["group"].tolist(), settings.decision, hold_out=words, seed=seed
+        records["target"].to_numpy(), found, records["group"].tolist(), settings.decision, hold_out=words
     )
 
 

@@ -79,6 +79,8 @@ class TrainingSettings:
     """Optimiser (section IV-B: Adam)."""
     learning_rate: float = 1e-4
     """Learning rate (section IV-B: 1e-4)."""
+    adam_epsilon: float = 1e-8
+    """epsilon of Adam (the paper used PyTorch, which has 1e-8; Keras has 1e-7)."""
     alpha: float = 0.25
     """alpha of equation 5, the weight of melanomas; benign images weigh 1 - alpha (section III-D: 0.25)."""
     gamma: float = 2.0
@@ -135,6 +137,9 @@ class ZoomeSettings:
     """Threads and processes that decode, hash and draw images; 0: one a core."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
+    mirror: bool = False
+    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
+    training runs on one device."""
     store: ImageCacheSettings = field(default_factory=ImageCacheSettings)
     """How images are kept decoded."""
     folds: FoldSettings = field(default_factory=FoldSettings)
