@@ -97,6 +97,8 @@ SETTINGS = '''
         """Threads."""
         threads: int = 0
         """Threads."""
+        mirror: bool = False
+        """Mirrored."""
         times: int = 2
         """The method's one number."""
         fails: str = ""

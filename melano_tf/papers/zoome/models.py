@@ -11,6 +11,7 @@ import pandas as pd
 
 from melano_tf.evaluation.holdout import HoldOut, inner_holdout
 from melano_tf.evaluation.thresholds import Decision, fit_decision
+from melano_tf.models.logits import logits_of
 from melano_tf.models.zoome import build_zoome
 from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.cohort import CODE, Cohort
