@@ -63,6 +63,7 @@ import argparse
 import time
 from pathlib import Path
 
+from melano_tf.papers.checks import check_folders, check_weights, given_weights
 from melano_tf.papers.ham10000.best import train_best
 from melano_tf.papers.ham10000.cohort import read_cohort
 from melano_tf.papers.ham10000.settings import Settings
@@ -89,8 +90,11 @@ threads = configure(given.threads)
 # The images, five folds in which no lesion is divided, and then part by part; what is finished is not done again.
 
 # %%
+check_folders(given)
+check_weights([(settings.backbone, settings.weights)])
 with Run(given.out, "weighting-ham10000", settings, threads, say) as run:
     cohort = read_cohort(run, settings)
+    run.stands_on(cohort.key, *given_weights(settings))
     for part in given.parts.split(","):
         began = time.monotonic()
         if part == "best":  # the best cell on the first split

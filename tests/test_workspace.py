@@ -11,6 +11,8 @@ import pytest
 from melano_tf.errors import InputError
 from melano_tf.workspace import Run, Sidecar, atomic, digest, file_sha256, flat, plain, seed_for
 
+CHECKOUT = Path(__file__).parents[1]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -87,7 +89,8 @@ def test_scratch_survives_a_kill_but_not_a_changed_key(tmp_path):
 
     def work(scratch: Path):
         seen.append((scratch / "checkpoint").exists())
-        (scratch / "checkpoint").write_text("state")
+        with atomic(scratch / "checkpoint") as temporary:
+            temporary.write_text("state")
         raise RuntimeError("killed")
 
     for inputs in ({"epochs": 1}, {"epochs": 1}, {"epochs": 2}):
@@ -129,11 +132,18 @@ def test_out_that_is_a_file_is_one_clear_line(tmp_path):
 def test_half_written_files_are_swept(tmp_path):
     with open_run(tmp_path):
         pass
-    leftover = tmp_path / "models" / ".target.77.partial.keras"
-    leftover.parent.mkdir()
-    leftover.write_text("half")
+    foreign = tmp_path / "models" / ".target.77.partial.keras"
+    foreign.parent.mkdir()
+    foreign.write_text("of somebody else")
+    killed = (
+        "import os, sys, pathlib\nfrom melano_tf.workspace import atomic\n"
+        "with atomic(pathlib.Path(sys.argv[1])) as temporary:\n    temporary.write_text('half'), os._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(foreign.parent / "target.keras")], cwd=CHECKOUT)
+    [leftover] = set(foreign.parent.iterdir()) - {foreign}
     with open_run(tmp_path):
         assert not leftover.exists()
+        assert foreign.read_text() == "of somebody else"
 
 
 def test_the_record_says_what_was_asked_and_on_what(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from melano_tf import journal
 from melano_tf.dermoscopy.duplicates import DuplicateSettings
 from melano_tf.dermoscopy.inspect import Inspection, InspectSettings, inspect_records
 from melano_tf.dermoscopy.isic import read_isic
@@ -47,6 +48,8 @@ def check(settings: CheckSettings, say: Callable[[str], None]) -> int:
     """
     if not settings.table:
         raise InputError("--table: give the ground truth CSV of ISIC 2018, 2019 or 2020")
+    if settings.out is not None:
+        journal.refuse_mixing(settings.out, {"--table": settings.table, "--images": settings.images})
     judged = ImageSettings(max_pixels=settings.max_pixels, threads=settings.near.threads)
     records, findings = read_isic(settings.table, settings.images or None, judged)
     inspection = inspect_records(
@@ -128,6 +131,7 @@ def fold_lines(records: pd.DataFrame, inspection: Inspection, folds: int) -> lis
 
 def write_findings(folder: Path, records: pd.DataFrame, inspection: Inspection) -> list[Path]:
     """Write records.csv, copies.csv and check.json; returns their paths."""
+    journal.open_folder(folder)
     paths = [folder / "records.csv", folder / "copies.csv", folder / "check.json"]
     for path, frame in zip(paths, (records, inspection.duplicates), strict=False):
         with atomic(path) as temporary:

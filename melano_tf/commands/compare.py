@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import pandas as pd
 import tyro
 
+from melano_tf import journal
 from melano_tf.errors import InputError
 from melano_tf.evaluation.intervals import DELONG, METHODS, WIDER, WILSON, ends_text
 from melano_tf.evaluation.metrics import format_value
@@ -89,7 +90,10 @@ def read_runs(folders: Sequence[Path]) -> list[OneRun]:
         record = read_record(Path(folder))
         models = {one.name: one for one in read_judgements(Path(folder), record)}
         if not models:
-            raise InputError(f"{folder}: holds no test predictions; let the run finish (steps train and tables)")
+            raise InputError(
+                f"{folder}: holds no test predictions of its present settings; let the run finish (steps train and "
+                "tables)"
+            )
         settings = {"recipe": record["recipe"], **flat(record["settings"])}
         runs.append(OneRun(name, settings, models, checksums(Path(folder))))
     return runs
@@ -259,6 +263,7 @@ def notes(settings: CompareSettings) -> str:
 
 def write(folder: Path, frame: pd.DataFrame, text: str) -> list[Path]:
     """Write comparison.csv and comparison.md; returns their paths."""
+    journal.open_folder(folder)
     paths = [folder / "comparison.csv", folder / "comparison.md"]
     with atomic(paths[0]) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from melano_tf import journal
 from melano_tf.errors import InputError
 
 
@@ -48,6 +49,8 @@ def export(settings: ExportSettings, say: Callable[[str], None]) -> Path:
     limits = Limits(pixels, settings.max_bytes, settings.max_images)
     if settings.out.is_file():
         raise InputError(f"--out {settings.out}: is a file, not a folder")
+    journal.refuse_mixing(settings.out, {"--model": settings.model})
+    journal.open_folder(settings.out)
     found = export_model(
         settings.model, settings.out, settings.name, settings.version, limits, portable=settings.portable
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from melano_tf import journal
 from melano_tf.commands.class_images import predict_several_classes
 from melano_tf.commands.magnified_slide import predict_magnified
 from melano_tf.commands.served import (
@@ -75,6 +76,8 @@ def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
     """
     if not settings.input.exists():
         raise InputError(f"{settings.input}: no such file or folder")
+    read = {"--input": settings.input, "--metadata": settings.metadata}
+    journal.refuse_mixing(settings.out, read | ({} if settings.server else {"--model": settings.model}))
     from melano_tf.training.runtime import configure
 
     # Before a graph is loaded, which starts TensorFlow.
@@ -103,7 +106,7 @@ def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
         raise InputError(f"{settings.input}: a model of kind {sidecar.kind!r} judges one slide, not images")
     if not judges_slides and settings.input.is_file() and settings.input.suffix.lower() in SLIDE_SUFFIXES:
         raise InputError(f"{settings.input}: a model of kind {sidecar.kind!r} judges images (JPEG or PNG), not slides")
-    settings.out.mkdir(parents=True, exist_ok=True)
+    journal.open_folder(settings.out)
     if judges_slides and settings.input.suffix.lower() == TABLE:
         return predict_slides(settings, opened, answer, say)
     return answer(settings, opened, say)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from melano_tf import journal
 from melano_tf.errors import InputError
 from melano_tf.serving.record import caveat
 from melano_tf.workspace import Sidecar, atomic
@@ -48,6 +49,8 @@ def similar(settings: SimilarSettings, say: Callable[[str], None]) -> Path:
         raise InputError(f"{settings.input}: no such image file")
     if not settings.gallery.is_dir():
         raise InputError(f"{settings.gallery}: no such folder of images")
+    read = {"--input": settings.input, "--gallery": settings.gallery, "--model": settings.model}
+    journal.refuse_mixing(settings.out, read)
     from melano_tf.serving.image import find_inputs
     from melano_tf.training.runtime import configure
 
@@ -84,7 +87,7 @@ def answer(settings: SimilarSettings, sidecar: Sidecar, found: list[Path], say: 
         ),
         *({"image": str(path), "unreadable": why} for path, why in gallery.reasons.items()),
     ]
-    settings.out.mkdir(parents=True, exist_ok=True)
+    journal.open_folder(settings.out)
     table = settings.out / "similar.csv"
     with atomic(table) as temporary:
         frame = pd.DataFrame(rows, columns=["rank", "image", "distance", "unreadable"]).astype({"rank": "Int64"})

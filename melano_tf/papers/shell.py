@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from melano_tf import journal
 from melano_tf.errors import InputError, RunError
-from melano_tf.models.backbones import weights_file
+from melano_tf.papers.checks import check_folders, given_weights, weights_key
 from melano_tf.papers.plan import Output, Plan, Recipe, Step, chosen_groups
 from melano_tf.reports.html import write_report
 from melano_tf.training.runtime import configure
-from melano_tf.workspace import Run, atomic, digest, file_sha256, flat, plain, read_json
+from melano_tf.workspace import Run, atomic, digest, flat, plain, read_json
 
 Say = Callable[[str], None]
 Made = TypeVar("Made")
@@ -42,7 +43,7 @@ class Work:
     Attributes:
         run: the open run.
         settings: of the recipe.
-        weights: file of each network's initial weights, by (backbone, weights).
+        weights: SHA-256 of each network's initial weights, by (backbone, weights); None without a file.
         scratch: a folder for the unfinished work of the step at hand, which survives a kill.
         written: files of the outputs made so far.
         values: what the `always` steps gave, by name.
@@ -50,7 +51,7 @@ class Work:
         failed: {step that failed: why}.
     """
 
-    def __init__(self, run: Run, settings: Any, weights: Mapping[tuple[str, str], Path | None]) -> None:
+    def __init__(self, run: Run, settings: Any, weights: Mapping[tuple[str, str], str | None]) -> None:
         self.run, self.settings, self.weights = run, settings, weights
         self.scratch = run.folder
         self.written: list[Path] = []
@@ -59,7 +60,6 @@ class Work:
         self.failed: dict[str, str] = {}
         self._identities: dict[str, str] = {}
         self._held: dict[str, Any] = {}
-        self._sums: dict[Path, str] = {}
 
     @property
     def say(self) -> Say:
@@ -74,12 +74,6 @@ class Work:
     def path(self, *parts: str) -> Path:
         """A path inside the run's folder, its parent made."""
         return self.run.path(*parts)
-
-    def checksum(self, file: Path) -> str:
-        """SHA-256 of a user's file, read once."""
-        if file not in self._sums:
-            self._sums[file] = file_sha256(file)
-        return self._sums[file]
 
     def value(self, step: str) -> Any:
         """What an `always` step gave."""
@@ -117,11 +111,12 @@ def reproduce(recipe: Recipe, settings: Any, say: Say) -> Path:
         InputError: a setting or an input file is wrong.
         RunError: a tolerant step failed; all others are done, and the outputs are made of them.
     """
+    check_folders(settings)
     plan, steps, outputs = planned(recipe, settings)
     announce(recipe, settings, say)
     if settings.plan:
         return show(recipe, settings, steps, outputs, say)
-    weights = find_weights(steps)
+    weights = weights_of(steps)
     threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, recipe.name, settings, threads, say) as run:
         run.note(differs=recipe.changes(settings))
@@ -164,27 +159,13 @@ def announce(recipe: Recipe, settings: Any, say: Say) -> None:
         say(f"  {name:<28} {here}  (paper: {paper})")
 
 
-def find_weights(steps: Iterable[Step]) -> dict[tuple[str, str], Path | None]:
-    """The file of initial weights of every network that a step builds, fetched now, before the first step begins.
+def weights_of(steps: Iterable[Step]) -> dict[tuple[str, str], str | None]:
+    """The content of the initial weights of every network that a step builds, found now, before the first step begins.
 
     Raises:
-        InputError: one cannot be had.
+        InputError: a file cannot be had.
     """
-    return {pair: initial_file(*pair) for step in steps for pair in step.weights}
-
-
-def initial_file(backbone: str, weights: str) -> Path | None:
-    """The file of a network's initial weights: "imagenet", "none", or a path.
-
-    Raises:
-        InputError: there is no such file, or it cannot be fetched.
-    """
-    if weights in ("none", "imagenet"):
-        return weights_file(backbone, weights) if weights == "imagenet" else None
-    file = Path(weights).expanduser()
-    if not file.is_file():
-        raise InputError(f"{file}: no such weights file")
-    return file
+    return {pair: weights_key(*pair) for step in steps for pair in step.weights}
 
 
 def inputs_of(work: Work, step: Step) -> dict[str, Any]:
@@ -192,8 +173,8 @@ def inputs_of(work: Work, step: Step) -> dict[str, Any]:
     inputs: dict[str, Any] = plain(step.depends)
     if step.needs:
         inputs["needs"] = {name: work.identity(name) for name in step.needs}
-    if files := [path for pair in step.weights if (path := work.weights.get(pair))]:
-        inputs["weights"] = [work.checksum(path) for path in files]
+    if step.weights:
+        inputs["weights"] = [work.weights.get(pair) for pair in step.weights]
     return inputs
 
 
@@ -221,7 +202,7 @@ def do(work: Work, step: Step) -> None:
             raise
         note_failure(work, step, error)
     else:
-        (work.run.folder / "failed" / f"{step.name}.txt").unlink(missing_ok=True)
+        journal.remove(work.run.folder / "failed" / f"{step.name}.txt")
 
 
 def keep(work: Work, step: Step) -> str:
@@ -249,6 +230,8 @@ def look(work: Work, step: Step) -> None:
     work.values[step.name] = found.value
     work.finish(step.name, identity)
     work.run.note(looked_at={**work.run.record().get("looked_at", {}), step.name: identity})
+    looked_at = [f"{name}: {work.identity(name)}" for name in work.values]
+    work.run.stands_on(*looked_at, *given_weights(work.settings))
 
 
 def note_failure(work: Work, step: Step, error: Exception) -> None:
@@ -274,6 +257,7 @@ def make(work: Work, output: Output) -> None:
 def finish(work: Work, plan: Plan) -> Path:
     """Say what was done, what was kept from before, what was found, and where it lies; write the report."""
     run, say = work.run, work.say
+    run.made(work.written)
     run.note(durations=run.durations())
     kept = len(set(run.kept) - set(run.repeated))  # what is made once and asked for again was not kept from before
     say("")
@@ -307,10 +291,10 @@ def show(recipe: Recipe, settings: Any, steps: Iterable[Step], outputs: Iterable
     return folder
 
 
-def local_weights(steps: Iterable[Step]) -> dict[tuple[str, str], Path | None]:
-    """As `find_weights`, with nothing fetched: what is not here yet is None."""
-    named = {pair for step in steps for pair in step.weights}
-    return {(name, file): Path(file) if Path(file).is_file() else None for name, file in named}
+def local_weights(steps: Iterable[Step]) -> dict[tuple[str, str], str | None]:
+    """As `weights_of`, with nothing fetched: of what is not given as a file, None."""
+    named = {pair for step in steps for pair in step.weights if Path(pair[1]).expanduser().is_file()}
+    return {pair: weights_key(*pair) for pair in named}
 
 
 def state_of(work: Work, step: Step, recorded: Mapping[str, str]) -> str:

@@ -44,6 +44,7 @@ def finish(run: Run, say: Say, written: Sequence[Path], found: Iterable[str] = (
     Returns:
         The run's folder.
     """
+    run.made(written)
     run.note(durations=run.durations())
     kept = len(set(run.kept) - set(run.repeated))  # what is made once and asked for again was not kept from before
     say("")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from melano_tf import journal
 from melano_tf.dermoscopy.colour import normalise
 from melano_tf.dermoscopy.isic_images import UnreadableImageError, read_header, read_image
 from melano_tf.errors import InputError
@@ -198,8 +199,8 @@ def _write_shard(path: Path, files: Mapping[str, Path | str], settings: ImageCac
 
 
 def prune_cache(folder: Path, keep: ImageCache) -> None:
-    """Remove the shards of a run's own cache that `keep` does not use (of other settings, or of changed files)."""
+    """Remove the shards that a run made in its own cache and `keep` does not use (of other settings, or files)."""
     used = {path.stem for path in keep._shards}
-    for path in Path(folder).iterdir():
-        if path.suffix in (".npy", ".json") and path.stem not in used:
-            path.unlink()
+    for path in journal.recorded(folder):
+        if path.parent == Path(folder).resolve() and path.stem not in used:
+            journal.remove(path)

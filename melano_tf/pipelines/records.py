@@ -137,7 +137,7 @@ def append_image(file: BinaryIO, features: Mapping[str, Feature], name: str, ima
 def slide_files(folder: Path, slide_id: str) -> tuple[Path, Path, Path]:
     """A slide's record file, table and outcome in a store."""
     folder = Path(folder)
-    return folder / f"{slide_id}.tfrecord", folder / f"{slide_id}.parquet", folder / f"{slide_id}.json"
+    return folder / f"{slide_id}.tfrecord", folder / f"{slide_id}.tiles.parquet", folder / f"{slide_id}.json"
 
 
 def read_jpegs(folder: Path, slide_id: str, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:

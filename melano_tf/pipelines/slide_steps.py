@@ -8,7 +8,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from melano_tf.errors import InputError
-from melano_tf.pipelines.store import FORMAT, Grid, StoreSettings, write_cohort
+from melano_tf.pipelines.records import slide_files
+from melano_tf.pipelines.store import COHORT_TABLES, FORMAT, Grid, StoreSettings, write_cohort
 from melano_tf.pipelines.wanted import wanted_too
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.workspace import Run, digest, plain, read_json
@@ -74,7 +75,8 @@ def cut_slides(
     def work(_: Path) -> list[Path]:
         with tqdm(total=len(manifest), desc="cutting tiles", unit="slide", leave=False) as bar:
             write_cohort(manifest, grid, store, folder, workers, _shown_on(bar), annotation)
-        return sorted(path for path in folder.iterdir() if path.suffix in (".tfrecord", ".parquet", ".csv"))
+        files = [path for slide_id in manifest["slide_id"] for path in slide_files(folder, slide_id)[:2]]
+        return [path for path in (*files, *(folder / name for name in COHORT_TABLES)) if path.is_file()]
 
     run.step("tiles", {**facts, "slides": rows}, work)
     key = run.key("tiles", {**facts, "slides": [_without_choice(row) for row in rows]})

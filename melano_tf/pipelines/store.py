@@ -1,8 +1,9 @@
 """The tile store: each slide's tiles as one TFRecord file of JPEGs, with a table that finds each of them.
 
-For each slide the folder holds `<slide_id>.tfrecord`, `<slide_id>.parquet` (the tile table with the place of every
-JPEG in the record file) and `<slide_id>.json` (what came out, under which key). The JSON file is written last: without
-it, or under another key, the other two count as unfinished. `tiles.parquet` and `slides.csv` cover the cohort.
+For each slide the folder holds `<slide_id>.tfrecord`, `<slide_id>.tiles.parquet` (the tile table with the place of
+every JPEG in the record file) and `<slide_id>.json` (what came out, under which key). The JSON file is written last:
+without it, or under another key, the other two count as unfinished. `tiles.parquet` and `slides.csv` cover the cohort;
+no slide's file can have their names.
 
 With a `TileGrids` a slide's tiles of several magnifications stand in the same files, from one pass over the slide; the
 tables then have the column magnification too. A manifest's column `wanted` chooses of them ({magnification: `OUTLINED`
@@ -24,6 +25,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from melano_tf import journal
 from melano_tf.errors import InputError
 from melano_tf.pipelines.processes import WorkerDied, spread
 from melano_tf.pipelines.records import append_image, slide_files
@@ -178,7 +180,8 @@ def write_slide(
     standing = _standing(row, grid, store, folder, annotation)
     before = None if standing is None or not row.get("wanted") else standing
     values["wanted"] = wanted_too(row.get("wanted"), before[1] if before else None)
-    files[2].unlink(missing_ok=True)
+    if files[2].exists():  # what is not whole any more must not be read as finished
+        _write_outcome(files[2], "", _failure(values["slide_id"], "not finished", 0, 0.0))
     key, reason, started = "", "", 0.0
     for attempt in range(1, ATTEMPTS + 1):
         started = time.monotonic()
@@ -206,7 +209,7 @@ def write_slide(
     else:
         outcome = _failure(values["slide_id"], reason, ATTEMPTS, time.monotonic() - started)
         for path in files[:2]:
-            path.unlink(missing_ok=True)
+            journal.remove(path)
     _write_outcome(files[2], key, outcome, values["wanted"])
     return outcome
 
@@ -396,14 +399,13 @@ def write_cohort(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*.partial*"):  # of a killed process
-        leftover.unlink(missing_ok=True)
+    journal.sweep(folder)
     rows = [{str(name): value for name, value in row.items()} for row in manifest.to_dict("records")]
     outcomes = {str(row["slide_id"]): finished(row, grid, store, folder, annotation) for row in rows}
     todo = [row for row in rows if outcomes[row["slide_id"]] is None]
     if todo:  # the cohort's tables do not fit any more
         for name in COHORT_TABLES:
-            (folder / name).unlink(missing_ok=True)
+            journal.remove(folder / name)
     report = progress or (lambda done, total: None)
     report(len(rows) - len(todo), len(rows))
     cut = functools.partial(write_slide, grid=grid, store=store, folder=folder, annotation=annotation)
@@ -413,7 +415,7 @@ def write_cohort(
             reason = "the process that read it was killed twice (out of memory, or a crash in the slide library)"
             result = _failure(slide_id, reason, ATTEMPTS, 0.0)
             for path in slide_files(folder, slide_id)[:2]:
-                path.unlink(missing_ok=True)
+                journal.remove(path)
             _write_outcome(slide_files(folder, slide_id)[2], "", result)
         outcomes[slide_id] = result
         report(sum(outcome is not None for outcome in outcomes.values()), len(rows))

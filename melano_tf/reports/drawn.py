@@ -95,10 +95,10 @@ def _calibration(one: Judgement, text: str) -> Figure:
     return reliability_figure({text: {stage: bins}}, "")
 
 
-def training_pictures(folder: Path) -> list[Source]:
-    """Losses by epoch of every training, one picture for the folds or cohorts of one network."""
+def training_pictures(files: Sequence[Path]) -> list[Source]:
+    """Losses by epoch of every training's history, one picture for the folds or cohorts of one network."""
     trainings: dict[str, dict[str, pd.DataFrame]] = {}
-    for path in sorted(folder.glob("*.csv")):
+    for path in files:
         try:
             frame = pd.read_csv(path)
         except (OSError, ValueError):

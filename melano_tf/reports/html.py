@@ -26,6 +26,7 @@ from melano_tf.reports.parts import (
 )
 from melano_tf.reports.pictures import Album, Picture, Source, album
 from melano_tf.reports.predictions import Judgement, read_judgements, read_record, recipe_facts
+from melano_tf.standing import Standing
 from melano_tf.workspace import atomic, flat
 
 NAME = "report.html"
@@ -45,12 +46,13 @@ def write_report(folder: Path, say: Callable[[str], None] = lambda line: None) -
     folder = Path(folder)
     record = read_record(folder)
     facts = recipe_facts(record["recipe"])
+    standing = Standing(folder, record)
     judgements, faults = _judgements(folder, record)
     sources = {
-        "curves": _files(folder / "figures", facts, {"roc", "pr", "reliability"}, inside=True),
-        "training": training_pictures(folder / "history"),
-        "figures": _files(folder / "figures", facts, {"roc", "pr", "reliability"}, inside=False),
-        "maps": _files(folder / "maps", facts, set(), inside=False, key="maps"),
+        "curves": _files(standing, "figures", facts, {"roc", "pr", "reliability"}, inside=True),
+        "training": training_pictures(standing.of(sorted((folder / "history").glob("*.csv")))),
+        "figures": _files(standing, "figures", facts, {"roc", "pr", "reliability"}, inside=False),
+        "maps": _files(standing, "maps", facts, set(), inside=False),
     }
     undrawn: list[tuple[str, str]] = []
     if not sources["curves"]:  # where the recipe draws none
@@ -61,10 +63,10 @@ def write_report(folder: Path, say: Callable[[str], None] = lambda line: None) -
     text = render(
         record=record,
         facts={**UNKNOWN, "title": record["recipe"], **facts},
-        **_data(folder, record, facts, judgements),
-        **_doing(folder, record),
-        headlines=headlines(folder / "tables", facts),
-        tables=read_tables(folder / "tables", facts),
+        **_data(standing, record, facts, judgements),
+        **_doing(standing, record),
+        headlines=headlines(standing, facts),
+        tables=read_tables(standing, facts),
         sections={name: _shown(part, pictures) for name, part in sources.items()},
         album=pictures,
         faults=faults,
@@ -96,13 +98,11 @@ def _judgements(folder: Path, record: Mapping[str, Any]) -> tuple[list[Judgement
         return [], [str(error)]
 
 
-def _files(
-    folder: Path, facts: Mapping[str, Any], names: set[str], *, inside: bool, key: str = "figures"
-) -> list[Source]:
+def _files(standing: Standing, key: str, facts: Mapping[str, Any], names: set[str], *, inside: bool) -> list[Source]:
     """The pictures of a folder whose names begin with one of `names` (or with none of them), in the recipe's order."""
     rules = facts.get(key, [])
     found = []
-    for path in sorted(folder.glob("*.png")):
+    for path in standing.of(sorted((standing.folder / key).glob("*.png"))):
         if (path.stem.partition("-")[0] in names) == inside:
             place, words = words_for(path.stem, rules)
             # Maps of one slide stay together.
@@ -116,23 +116,23 @@ def _shown(sources: Sequence[Source], pictures: Album) -> list[Picture]:
 
 
 def _data(
-    folder: Path, record: Mapping[str, Any], facts: Mapping[str, Any], judgements: Sequence[Judgement]
+    standing: Standing, record: Mapping[str, Any], facts: Mapping[str, Any], judgements: Sequence[Judgement]
 ) -> dict[str, Any]:
     left_out = exclusions(record)
     leaks = leaks_of(record.get("leaks") or {})
     return {
         "phantom": is_phantom(record, facts),
         "own_data": str(record["settings"].get(facts.get("data", ""), "")),
-        "counts": counts(folder, record, facts, judgements),
+        "counts": counts(standing, record, facts, judgements),
         "excluded": left_out[:MOST_ROWS],
         "excluded_total": len(left_out),
         "leaks": leaks,
     }
 
 
-def _doing(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+def _doing(standing: Standing, record: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked and done: settings, commands, machine, durations, models."""
-    grouped, steps = durations(record, folder)
+    grouped, steps = durations(record, standing.folder)
     sessions = list(record.get("sessions") or [])
     return {
         "settings": flat(record["settings"]),
@@ -147,7 +147,9 @@ def _doing(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "grouped": grouped,
         "steps": steps,
-        "models": models(folder),
+        "models": models(standing),
+        "older": (older := standing.older())[:MOST_ROWS],
+        "older_total": len(older),
     }
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from melano_tf.evaluation.intervals import ends_text
 from melano_tf.evaluation.metrics import format_mean_std
 from melano_tf.reports.predictions import Judgement
+from melano_tf.standing import Standing
 from melano_tf.workspace import digest, flat, read_json
 
 GROUPS = "patients or lesions"
@@ -58,11 +59,11 @@ def words_for(name: str, rules: Sequence[Mapping[str, str]]) -> tuple[int, str]:
     return len(rules), ""
 
 
-def read_tables(folder: Path, facts: Mapping[str, Any]) -> list[Table]:
+def read_tables(standing: Standing, facts: Mapping[str, Any]) -> list[Table]:
     """The tables of a run in the recipe's order: those written to be read, and the numbers that only a CSV holds."""
-    rules = facts.get("tables", [])
-    files = {path.stem: path for path in sorted(folder.glob("*.csv"))}
-    files |= {path.stem: path for path in sorted(folder.glob("*.md"))}
+    rules, folder = facts.get("tables", []), standing.folder / "tables"
+    files = {path.stem: path for path in standing.of(sorted(folder.glob("*.csv")))}
+    files |= {path.stem: path for path in standing.of(sorted(folder.glob("*.md")))}
     found = []
     for name in sorted(files, key=lambda stem: (words_for(stem, rules)[0], _natural(stem))):
         words, path = words_for(name, rules)[1], files[name]
@@ -137,12 +138,14 @@ class Headline:
     paper: str
 
 
-def headlines(folder: Path, facts: Mapping[str, Any]) -> list[Headline]:
+def headlines(standing: Standing, facts: Mapping[str, Any]) -> list[Headline]:
     """The numbers that a reader looks for first, as far as the run has them."""
     people = facts.get("groups", GROUPS)
     found = []
     for rule in facts.get("headline", []):
-        path = folder / f"{rule['table']}.csv"
+        path = standing.folder / "tables" / f"{rule['table']}.csv"
+        if not standing.holds(path):
+            continue
         try:
             frame = pd.read_csv(path)
             frame = frame[(frame["row"] == rule["row"]) & frame["ours"].notna()]
@@ -204,10 +207,11 @@ def is_phantom(record: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
 
 
 def counts(
-    folder: Path, record: Mapping[str, Any], facts: Mapping[str, Any], judgements: Sequence[Judgement]
+    standing: Standing, record: Mapping[str, Any], facts: Mapping[str, Any], judgements: Sequence[Judgement]
 ) -> list[tuple[str, str]]:
     """(what, how many) of the data: input files, slides or images, who is where, what was judged."""
     found: list[tuple[str, str]] = []
+    folder = standing.folder
     inputs = folder / "inputs.json"
     if inputs.is_file():
         files = read_json(inputs)
@@ -216,7 +220,8 @@ def counts(
         found.append(
             ("input files", f"{len(files):,}, {size:,.1f} MB (checksums in inputs.json; of all of them {sums})")
         )
-    found += _counted(folder / "tiles" / "slides.csv", "slides") + _counted(folder / "images.csv", "images")
+    for path, what in ((folder / "tiles" / "slides.csv", "slides"), (folder / "images.csv", "images")):
+        found += _counted(path, what) if standing.holds(path) else []
     if isinstance(split := record.get("split"), Mapping) and "test" in split:
         folds = " + ".join(str(len(fold)) for fold in split.get("folds", []))
         found.append(("patients", f"{len(split['test'])} for the test, {folds} in validation cohorts"))
@@ -298,10 +303,11 @@ def _fitted(calibration: Mapping[str, Any]) -> str:
     )
 
 
-def models(folder: Path) -> list[dict[str, str]]:
+def models(standing: Standing) -> list[dict[str, str]]:
     """What stands in each model's sidecar, to be read."""
     found = []
-    for path in sorted((folder / "models").glob("*.json"), key=lambda file: _natural(file.stem)):
+    files = sorted((standing.folder / "models").glob("*.json"), key=lambda file: _natural(file.stem))
+    for path in standing.of(files):
         try:
             card = dict(read_json(path))
             calibration = card.get("calibration")

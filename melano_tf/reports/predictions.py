@@ -12,6 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
+from melano_tf.standing import Standing
 from melano_tf.workspace import flat, read_json
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
@@ -69,23 +70,30 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def read_judgements(folder: Path, record: Mapping[str, Any]) -> list[Judgement]:
-    """The test predictions that a run holds, in the recipe's order.
+    """The test predictions that a run holds of its present plan, in the recipe's order.
+
+    Those of other settings or another split are passed over, whoever the test patients are now: their models may have
+    been trained on them.
 
     Raises:
         InputError: a file of predictions is damaged, or lacks a column.
     """
     found: list[Judgement] = []
+    standing = Standing(folder, record)
     settings = _dotted(record["settings"])
     for rule in recipe_facts(record["recipe"]).get("predictions", []):
         pattern = str(rule["files"]).format_map(_Names(settings))
         for star, files in _matching(folder / "predictions", pattern, settings.get(rule.get("pooled"))):
+            if len(standing.of(files)) < len(files):
+                continue
             name = str(rule["name"]).replace("*", star)
             if name in (one.name for one in found):
                 continue  # two parts of the paper that one network fills
             stems = [file.stem for file in files]
-            parts = [_read(file, rule, record, _sidecar(folder, file.stem)) for file in files]
+            cards = [_sidecar(standing, stem) for stem in stems]
+            parts = [_read(file, rule, record, card) for file, card in zip(files, cards, strict=True)]
             whole = pd.concat(parts, ignore_index=True).sort_values("case", kind="stable")
-            classes = tuple(map(str, _sidecar(folder, stems[0]).get("classes", ())))
+            classes = tuple(map(str, cards[0].get("classes", ())))
             same = {key: settings[key] for key in settings for part in rule.get("same", ()) if _under(key, part)}
             for part, rows in ((str(name), rows) for name, rows in whole.groupby("by", sort=False)):
                 if rows["case"].duplicated().any():
@@ -134,8 +142,10 @@ def _regex(pattern: str) -> str:
     return ".+".join(re.escape(part) for part in pattern.split("*", 1))
 
 
-def _sidecar(folder: Path, stem: str) -> dict[str, Any]:
-    path = folder / "models" / f"{stem}.json"
+def _sidecar(standing: Standing, stem: str) -> dict[str, Any]:
+    path = standing.folder / "models" / f"{stem}.json"
+    if not standing.holds(path):
+        return {}
     try:
         content = read_json(path)
     except (OSError, ValueError):

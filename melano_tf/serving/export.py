@@ -9,6 +9,7 @@ import json
 import pkgutil
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,14 +19,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from melano_tf import __version__, models
+from melano_tf import __version__, journal, models
 from melano_tf.errors import InputError
 from melano_tf.models.grouped import GroupedConv2D, make_portable
 from melano_tf.serving import loading
 from melano_tf.serving.graph import ImageNetwork, Limits
 from melano_tf.serving.magnifications import judged_by, tile_signatures
 from melano_tf.serving.measured import measured_numbers
-from melano_tf.serving.serving_files import TILES, write_model_files, write_server_files
+from melano_tf.serving.serving_files import TILES, server_files, write_model_files, write_server_files
 from melano_tf.serving.tile_graph import BagNetwork, MagnifiedNetwork, TileNetwork
 from melano_tf.serving.warmup import write_warmup
 from melano_tf.workspace import Sidecar, plain
@@ -82,10 +83,13 @@ def export_model(
         raise InputError(f"--name {name!r}: letters, digits, '_', '-' and '.' only, at most 100")
     folder = out / name / str(_version(out / name, version))
     limits = limits or Limits(max_pixels=int(sidecar.preprocessing["store"].get("max_pixels", Limits.max_pixels)))
+    for file in server_files(out, name):  # before the graph is made
+        journal.check_replaceable(file)
     graph, networks, others = make_graph(model, sidecar, limits, portable)
     card = make_card(model, sidecar, others, folder, limits)
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent))
+    temporary.chmod(0o755)
     try:
         endpoints = graph.endpoints() | {"card": card_endpoint(card)}
         write_archive(temporary, networks, endpoints)

@@ -9,6 +9,7 @@ from typing import Any
 from melano_tf.serving import templates
 from melano_tf.serving.graph import EMBEDDING
 from melano_tf.serving.measured import measured_words
+from melano_tf.standing import Standing
 from melano_tf.workspace import atomic, read_json, write_json
 
 MOST_TABLES = 6
@@ -31,6 +32,11 @@ def write_model_files(folder: Path, card: dict[str, Any], run: Path) -> list[Pat
     return files
 
 
+def server_files(out: Path, name: str) -> list[Path]:
+    """What stands beside the models: configuration of all of them, and the calls of one."""
+    return [out / file for file in ("models.config", "batching.config", "docker-compose.yml", f"CALLS-{name}.md")]
+
+
 def write_server_files(out: Path, name: str, card: dict[str, Any]) -> list[Path]:
     """`models.config` of every model that lies in `out`, batching.config, docker-compose.yml and CALLS.md."""
     names = sorted(path.parent.parent.parent.name for path in out.glob("*/*/assets.extra/card.json"))
@@ -38,7 +44,7 @@ def write_server_files(out: Path, name: str, card: dict[str, Any]) -> list[Path]
         f'  config {{ name: "{one}" base_path: "/models/{one}" model_platform: "tensorflow" }}\n'
         for one in dict.fromkeys(names)
     ]
-    files = [out / file for file in ("models.config", "batching.config", "docker-compose.yml", f"CALLS-{name}.md")]
+    files = server_files(out, name)
     _write(files[0], "model_config_list {\n" + "".join(configs) + "}\n")
     _write(files[1], Template(templates.BATCHING).substitute(cores=os.cpu_count() or 1))
     _write(files[2], Template(templates.COMPOSE).substitute())
@@ -117,8 +123,12 @@ def _what(sidecar: dict[str, Any], signatures: dict[str, str]) -> str:
 
 
 def _tables(folder: Path) -> str:
-    """The run's first tables as they stand in its folder; nothing where the run is not at hand."""
-    files = sorted(folder.glob("tables/table*.md"))[:MOST_TABLES]
+    """The run's first tables of its present plan; nothing where the run is not at hand."""
+    try:
+        standing = Standing(folder, read_json(folder / "run.json"))
+    except (OSError, ValueError):
+        return ""
+    files = standing.of(sorted(folder.glob("tables/table*.md")))[:MOST_TABLES]
     texts = [file.read_text(encoding="utf-8").strip() for file in files]
     # Below the card's own headings.
     return "".join("\n" + re.sub(r"^#+ ", "### ", text, flags=re.MULTILINE) + "\n" for text in texts)

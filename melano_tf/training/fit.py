@@ -48,8 +48,8 @@ class Training:
         build: () -> the network; called under the devices' scope, after Keras was seeded.
         batches: the training batches by global step.
         step: (network, devices) -> what is done with a batch.
-        judge: (the trained model) -> tables of predictions, by file name.
-        sidecar: (the trained model) -> its sidecar; provenance is added here.
+        judge: (the trained model) -> tables of predictions by file name, and its sidecar, to which provenance is added;
+            None: another step judges it (`write_judgement`).
         prior: loss of a network that answers with the class shares, by which a training that stands still is known.
         ending: (network) -> an object that ends the training early and gives the model its best weights back, or None.
     """
@@ -60,8 +60,7 @@ class Training:
     build: Callable[[], Network]
     batches: Batches
     step: Callable[[Network, Any], Step]
-    judge: Callable[[keras.Model], Frames]
-    sidecar: Callable[[keras.Model], Sidecar]
+    judge: Callable[[keras.Model], tuple[Frames, Sidecar]] | None = None
     prior: float | None = None
     ending: Callable[[Network], Any] | None = None
 
@@ -84,18 +83,23 @@ def fit(run: Run, training: Training, scratch: Path) -> list[Path]:
         scratch: folder of the checkpoint, which survives a kill.
 
     Returns:
-        The files written: model, sidecar, predictions, history.
+        The files written: model and history, and where it is judged sidecar and predictions.
     """
     network, history = optimise(run, training, scratch)
     stem, model = training.stem, network.saved
-    files = [history.write(run.path("history", f"{stem}.csv"))]
+    files = [run.path("models", f"{stem}.keras"), history.write(run.path("history", f"{stem}.csv"))]
     run.keep_logs(scratch, stem)
-    for name, frame in training.judge(model).items():
-        files.append(write_frame(run.path("predictions", name), frame))
-    path = run.path("models", f"{stem}.keras")
-    with atomic(path) as temporary:
+    judged = training.judge(model) if training.judge is not None else None
+    with atomic(files[0]) as temporary:
         model.save(temporary)
-    return [path, with_provenance(run, training.sidecar(model), model).write(path), *files]
+    return files if judged is None else [*files, *write_judgement(run, stem, model, *judged)]
+
+
+def write_judgement(run: Run, stem: str, model: keras.Model, frames: Frames, sidecar: Sidecar) -> list[Path]:
+    """Write what a model said of the cases it was asked about, and its sidecar with provenance; returns the files."""
+    written = [write_frame(run.path("predictions", name), frame) for name, frame in frames.items()]
+    path = run.path("models", f"{stem}.keras")
+    return [with_provenance(run, sidecar, model).write(path), *written]
 
 
 def optimise(run: Run, training: Training, scratch: Path) -> tuple[Network, History]:

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import InputError
+from melano_tf.journal import watched
 from melano_tf.training.checkpoint import load_checkpoint, save_checkpoint, training_variables
 from melano_tf.training.steps import (
     Batch,
@@ -220,7 +221,9 @@ class _Session:
     ) -> None:
         """Train from the present step to the last."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.writer = tf.summary.create_file_writer(str(self.folder / "logs"))
+        with watched(self.folder / "logs"):  # TensorBoard names its files itself
+            self.writer = tf.summary.create_file_writer(str(self.folder / "logs"))
+            self.writer.flush()
         saved = time.monotonic()
         iterator: Iterator[Batch] | None = None
         try:

@@ -13,7 +13,7 @@ from melano_tf.commands.compare import CompareSettings, compare, shared_groups
 from melano_tf.errors import InputError
 from melano_tf.evaluation.intervals import group_draws
 from melano_tf.evaluation.paired import Answer, paired_intervals
-from tests.reports.made_run import MODEL, bare_run, made_run, predictions, write_json
+from tests.reports.made_run import MODEL, bare_run, made_run, of_its_plan, predictions, write_json
 
 CASES = [f"ISIC_{number:03}" for number in range(40)]
 
@@ -175,6 +175,7 @@ def test_what_cannot_be_compared_is_one_line(
         rows = {"slide_id": ["S1"], "patient_id": ["P1"], "malignant": [1], "probability": [0.7]}
         pd.DataFrame(rows).to_csv(other / "predictions" / "target.csv", index=False)
         write_json(other / "run.json", {"recipe": "spitzoid", "settings": {}, "split": {"test": ["P1"]}})
+        of_its_plan(other)
     if change == "empty":
         other = bare_run(tmp_path / "c")
     if change == "nothing":

@@ -52,7 +52,7 @@ def test_zoome_and_a_comparison(tiny_zoome: TinyRun, inside: Callable[..., Finis
     [first, *_] = judged = read_judgements(tiny_zoome.folder, read_record(tiny_zoome.folder))
     assert [one.name for one in judged][:3] == ["ZooME", "w/o Zoom-SE", "w/o metadata"]
     assert len(first.frame) == sum(map(len, read_record(tiny_zoome.folder)["folds"].values()))
-    for name in ("run.json", "inputs.json", "predictions", "models"):
+    for name in ("run.json", "made.json", "inputs.json", "predictions", "models"):
         copy = shutil.copytree if (tiny_zoome.folder / name).is_dir() else shutil.copy
         (tmp_path / "other").mkdir(exist_ok=True)
         copy(tiny_zoome.folder / name, tmp_path / "other" / name)

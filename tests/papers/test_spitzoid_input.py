@@ -132,7 +132,26 @@ def test_no_annotation_at_all(slides, tmp_path, run):
         return many.assign(patient_id=many["slide_id"]).drop(columns="annotation")
 
     # Copies of a slide under many names would be a leak; but what comes first is that nothing is annotated.
-    refused(run(manifest(slides, tmp_path, change), tmp_path / "out"))
+    refused(run(manifest(slides, tmp_path, change), tmp_path / "out"), "no slide has an annotation")
+    assert not (tmp_path / "out").exists()  # known before the first tile
+
+
+def test_tiles_alone_need_no_annotation(slides, tmp_path, run):
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(annotation="")
+
+    done = run(manifest(slides, tmp_path, change), tmp_path / "out", "--steps", "slides")
+    assert done.code == 0, done.errors
+
+
+def test_a_folder_of_the_users_own_is_refused(slides, tmp_path, run):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "a.json").write_text("mine")
+    refused(run(manifest(slides, tmp_path), mine), "is not empty and holds no run", "choose another --out")
+    assert [path.name for path in mine.iterdir()] == ["a.json"]
+    refused(run(manifest(slides, tmp_path), tmp_path), "is the folder of --slides")
+    refused(run(manifest(slides, tmp_path), slides), "the slides' folder")
 
 
 def test_an_out_that_is_a_file(slides, tmp_path, run):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import runpy
 import shutil
 import signal
@@ -16,12 +17,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from melano_tf.reports.predictions import read_judgements, read_record
 from melano_tf.workspace import Sidecar, read_json
 from tests.papers.tiny import CHECKOUT, TinyRun, command
 from tests.papers.zoome_run import ALL_OF_ZOOME, ZOOME
 
 NETWORKS, FOLDS = 8, 2
-STEPS = 2 + NETWORKS * FOLDS + 1  # images, copies; the trainings; the final one
+STEPS = 2 + 2 * (NETWORKS * FOLDS + 1)  # images, copies; each training and what it says, the final one too
 PUBLISHED_CELLS = {1: 24, 2: 12}
 
 
@@ -70,7 +72,7 @@ def test_one_training_fills_both_tables(tiny_zoome):
         [maron] = first[(first["row"] == metric) & (first["column"] == "Maron et al.")]["ours"]
         [plain] = second[(second["row"] == metric) & (second["column"] == "ResNet50")]["ours"]
         assert maron == plain
-    assert len(weights(tiny_zoome.folder)) == STEPS - 2
+    assert len(weights(tiny_zoome.folder)) == NETWORKS * FOLDS + 1
 
 
 def test_each_image_is_judged_once_by_a_network_that_saw_no_image_of_its_patient(tiny_zoome):
@@ -153,7 +155,36 @@ def test_a_changed_setting_repeats_what_depends_on_it_and_nothing_else(copy, ins
     kept = ("--tables", "2", "--figures", "none", "--steps", "train", "--network.metadata-units", "8")
     changed = inside("zoome", "--out", str(copy), *ZOOME, *kept)
     assert changed.code == 0, changed.errors
-    assert f"did {FOLDS} steps" in changed.shown  # AlexNet with metadata, and none of the three without
+    assert f"did {2 * FOLDS} steps" in changed.shown  # AlexNet with metadata, and none of the three without
+
+
+def test_how_it_is_judged_trains_nothing_again(copy, inside):
+    before = {path.name: path.stat().st_mtime_ns for path in (copy / "models").glob("*.keras")}
+    judged = ("--evaluation.permutations", "1", "--evaluation.repeats", "50", "--decision.threshold.repeats", "60")
+    changed = inside("zoome", "--out", str(copy), *ZOOME, *ALL_OF_ZOOME, *judged)
+    assert changed.code == 0, changed.errors
+    assert f"did {NETWORKS * FOLDS + 1} steps" in changed.shown  # what each network says, and no training
+    assert {path.name: path.stat().st_mtime_ns for path in (copy / "models").glob("*.keras")} == before
+
+
+def test_another_seed_shows_nothing_of_the_first_and_finds_it_again(copy, inside):
+    first = (copy / "report.html").read_text(encoding="utf-8")
+    assert "Older files" not in first and read_judgements(copy, read_record(copy))
+    numbers = set(re.findall(r"0\.\d{4}", (copy / "tables" / "table1.md").read_text(encoding="utf-8")))
+    other = inside("zoome", "--out", str(copy), *ZOOME, "--seed", "1", "--steps", "images")
+    assert other.code == 0, other.errors
+    page = (copy / "report.html").read_text(encoding="utf-8")
+    older = page[page.index("Older files") :]
+    assert "tables/table1.md" in older and "figures/roc.png" in older and "predictions/" in older
+    assert "<article>" not in page and "Loss by epoch" not in page and "<h2>Models</h2>" not in page
+    assert not [number for number in numbers if number in page.partition("<h2>The data</h2>")[0]]
+    # Its models were trained on patients that the present folds judge.
+    assert read_judgements(copy, read_record(copy)) == []
+    assert inside("compare", str(copy), str(copy.parent / "none")).code == 2
+    again = inside("zoome", "--out", str(copy), *ZOOME, *ALL_OF_ZOOME, "--steps", "images")
+    assert again.code == 0, again.errors
+    page = (copy / "report.html").read_text(encoding="utf-8")
+    assert "Older files" not in page and page.count("<article>") == first.count("<article>") > 0
 
 
 def test_removed_images_are_decoded_again(copy, inside):

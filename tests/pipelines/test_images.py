@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from melano_tf import journal
 from melano_tf.dermoscopy.isic_images import UnreadableImageError, read_image
 from melano_tf.errors import InputError
 from melano_tf.pipelines import images as module
@@ -138,6 +139,10 @@ def test_what_is_cached_is_not_decoded_again_and_a_changed_setting_or_file_is(
         return decode_image(path, settings)
 
     monkeypatch.setattr(module, "decode_image", counting)
+    (tmp_path / "cache").mkdir()
+    foreign = tmp_path / "cache" / "mine.npy"
+    foreign.write_bytes(b"of somebody else")
+    journal.begin(tmp_path / "cache")
     first = cached(files, tmp_path / "cache")
     assert len(decoded) == COUNT
     decoded.clear()
@@ -156,7 +161,8 @@ def test_what_is_cached_is_not_decoded_again_and_a_changed_setting_or_file_is(
     sorted((tmp_path / "cache").glob("*.json"))[0].unlink()
     prune_cache(tmp_path / "cache", cached(files, tmp_path / "cache"))
     assert len(decoded) <= 4
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
+    assert len(set((tmp_path / "cache").glob("*.npy")) - {foreign}) == 3
+    assert foreign.read_bytes() == b"of somebody else"
 
 
 def batches(cache: ImageCache, augment: ImageAugmentSettings | None, batch: int = 4, **more) -> ImageBatches:

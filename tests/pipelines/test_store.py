@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from small_slides import MPP, SIZE, write_annotation, write_slide_file
 
+from melano_tf import journal
 from melano_tf.errors import InputError
 from melano_tf.pipelines import store
 from melano_tf.pipelines.store import StoreSettings, finished, read_jpegs, write_cohort, write_slide
@@ -78,7 +79,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def test_a_slide_becomes_tiles(slides: Path, tmp_path: Path) -> None:
     outcome = write_slide(row(slides, "a"), GRID, STORE, tmp_path)
-    table = pd.read_parquet(tmp_path / "a.parquet")
+    table = pd.read_parquet(tmp_path / "a.tiles.parquet")
     assert (outcome.status, outcome.attempts, outcome.reason) == ("done", 1, "")
     assert outcome.notes == "1 Point passed over"
     assert outcome.grid_positions == 8 * 6 and outcome.tiles == len(table) > 20
@@ -100,7 +101,7 @@ def test_tensorflow_reads_the_records(slides: Path, tmp_path: Path) -> None:
     import tensorflow as tf
 
     write_slide(row(slides, "a"), GRID, STORE, tmp_path)
-    table = pd.read_parquet(tmp_path / "a.parquet")
+    table = pd.read_parquet(tmp_path / "a.tiles.parquet")
     numbers = {"x": tf.int64, "y": tf.int64} | dict.fromkeys(("w0", "h0", "tissue", "tumour"), tf.float32)
     schema = {
         name: tf.io.FixedLenFeature([], kind)
@@ -310,13 +311,15 @@ def test_a_kill_leaves_nothing_that_is_read_as_whole(slides: Path, tmp_path: Pat
     write_cohort(rows, GRID, STORE, whole, workers=1)
     places = pd.read_parquet(whole / "tiles.parquet")["slide_id"].tolist()
     kill_at = places.index("b") + 10  # in the middle of the second slide
+    folder.mkdir()
+    journal.begin(folder)
     arguments = [sys.executable, "-c", KILLED, str(tmp_path / "rows.parquet"), str(folder), str(HERE), str(kill_at)]
     done = subprocess.run(arguments, cwd=HERE.parents[1], timeout=60, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == [
         "a.json",
-        "a.parquet",
         "a.tfrecord",
+        "a.tiles.parquet",
     ]
     assert len([path for path in folder.iterdir() if ".partial" in path.name]) == 1
     stamp = (folder / "a.tfrecord").stat().st_mtime_ns

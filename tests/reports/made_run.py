@@ -11,10 +11,12 @@ from melano_tf.evaluation.intervals import Interval
 from melano_tf.reports.figures import blank_figure, save_figure
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import interval_table, write_table
+from melano_tf.workspace import plan_key
 
 HOSTILE = "<script>document.title='run'</script>"
 PICTURE = '"><img src=x onerror="document.title=1">'
 MODEL = "standin-zoom-metadata"
+PLAN = {"settings": "as asked", "data": "as read"}
 
 
 def predictions(cases: list[str], seed: int = 0, skill: float = 1.0) -> pd.DataFrame:
@@ -54,6 +56,7 @@ def made_run(folder: Path, frame: pd.DataFrame, hostile: str = "", **more: Any) 
     command = ["/x/run.py", "zoome", "--out", f"runs/a {hostile}"]
     record = {
         "recipe": "zoome",
+        "plan": PLAN,
         "settings": {**settings, **more},
         "differs": [["training.epochs", 3, 30], ["network.backbone", f"standin {hostile}", "resnext50"]],
         "sessions": [{"started": "2026-01-02T03:04:05+0000", "command": command, "environment": machine}],
@@ -90,4 +93,12 @@ def made_run(folder: Path, frame: pd.DataFrame, hostile: str = "", **more: Any) 
         figure = blank_figure(9, 4)
         figure.subplots().plot([0, 1], [1, 0])
         save_figure(folder / f"{name}.png", figure)
+    return of_its_plan(folder)
+
+
+def of_its_plan(folder: Path) -> Path:
+    """Write down that all that lies in a run's folder was made under its plan."""
+    shown = [path for path in folder.rglob("*") if path.is_file() and path.parent != folder]
+    plan = plan_key(json.loads((folder / "run.json").read_text()).get("plan", {}))
+    write_json(folder / "made.json", {str(path.relative_to(folder)): {"plan": plan, "step": "all"} for path in shown})
     return folder

@@ -12,6 +12,7 @@ from melano_tf.evaluation.holdout import inner_holdout
 from melano_tf.evaluation.multiclass import multiclass_metrics
 from melano_tf.models.logits import logits_of
 from melano_tf.models.squares import answering, prior_factors, shifted
+from melano_tf.papers.checks import weights_key
 from melano_tf.papers.ham10000.cohort import Cohort, write_predictions
 from melano_tf.papers.ham10000.settings import AUGMENT, CLASSES, COLOUR, STRATEGIES, Settings
 from melano_tf.papers.ham10000.strategies import build
@@ -131,9 +132,10 @@ def train_best(run: Run, settings: Settings, cohort: Cohort, split: int | None, 
         facts |= {"power": chosen, "power_from": part.held_words, "factors": factors, "views": len(FLIPS)}
         return [*files, sidecar_of(run, settings, facts).write(model_path)]
 
-    names = ("backbone", "weights", "network_px", "deep_cut", "batch", "deep_epochs", "deep_learning_rate", "dropout")
+    names = ("backbone", "network_px", "deep_cut", "batch", "deep_epochs", "deep_learning_rate", "dropout")
     seed = seed_for(settings.seed, "hold-out", part.stem)
     inputs: dict[str, Any] = {"cohort": cohort.key, "split": split, "power": power, "seed": seed}
+    inputs["weights"] = weights_key(settings.backbone, settings.weights)
     inputs |= {"held_out": settings.held_out, "augment": AUGMENT, "colour": COLOUR}
     inputs |= {key: getattr(settings, key) for key in names}
     run.step(f"deep/{part.stem}", inputs, work)

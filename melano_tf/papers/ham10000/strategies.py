@@ -12,6 +12,7 @@ from melano_tf.evaluation.multiclass import multiclass_metrics
 from melano_tf.models.backbones import build_backbone
 from melano_tf.models.frozen import Halves, split_at
 from melano_tf.models.logits import classify, logits_of
+from melano_tf.papers.checks import weights_key
 from melano_tf.papers.ham10000.cohort import Cohort, scores, write_predictions
 from melano_tf.papers.ham10000.settings import CLASSES, METRICS, STRATEGIES, Settings
 from melano_tf.papers.notebook import say
@@ -76,8 +77,9 @@ def train_strategy(run: Run, settings: Settings, cohort: Cohort, cache: FeatureC
         write_predictions(cohort, judged, {"": found}, table)
         return [table, run.folder / "history" / f"{stem}.csv"]
 
-    names = ("backbone", "weights", "network_px", "cut", "batch", "epochs", "learning_rate", "dropout")
+    names = ("backbone", "network_px", "cut", "batch", "epochs", "learning_rate", "dropout")
     inputs = {"cohort": cohort.key, "strategy": STRATEGIES[name], "split": split, "seed": seed}
+    inputs["weights"] = weights_key(settings.backbone, settings.weights)
     run.step(f"strategy/{stem}", inputs | {key: getattr(settings, key) for key in names}, work)
     found = pd.read_parquet(table)
     judge = multiclass_metrics(found["target"].to_numpy(), scores(found))

@@ -11,6 +11,7 @@ from melano_tf.evaluation.multiclass import class_metrics, decide, multiclass_in
 from melano_tf.models.squares import shifted
 from melano_tf.papers.ham10000.cohort import scores
 from melano_tf.papers.ham10000.settings import CLASSES, METRICS, STRATEGIES, Settings
+from melano_tf.standing import Standing
 from melano_tf.workspace import Run, Sidecar, atomic
 
 BASE = "CEL"
@@ -28,16 +29,17 @@ class Row:
 
 
 def rows_of(run: Run, settings: Settings) -> list[Row]:
-    """A row of each thing that was trained, split by split; what was not trained is not there."""
+    """A row of each thing that was trained with these settings, split by split; what was not is not there."""
     rows = []
+    standing = Standing(run.folder, run.record())
     for split in settings.splits:
         for name in settings.strategies:
             path = run.folder / "predictions" / f"{STRATEGIES[name].name}-split-{split}.parquet"
-            if path.exists():
+            if standing.holds(path):
                 table = pd.read_parquet(path)
                 rows.append(Row(name, split, table, scores(table)))
         model = run.folder / "models" / f"ham10000-split-{split}.keras"
-        if model.exists():
+        if standing.holds(model):
             facts = Sidecar.read(model).run
             table = pd.read_parquet(run.folder / "predictions" / f"ham10000-split-{split}.parquet")
             mean = scores(table, "mean_")
@@ -79,6 +81,7 @@ def write_tables(run: Run, settings: Settings) -> str:
     for name, content in files.items():
         with atomic(run.path("tables", name)) as temporary:
             temporary.write_text(content, encoding="utf-8")
+    run.made(run.folder / "tables" / name for name in files)
     return markdown
 
 

@@ -99,14 +99,19 @@ def cut_tiles(run: Run, settings: MultimagSettings, manifest: pd.DataFrame, say:
     return Cohort(manifest, tiles, whole, outcomes, split, folder, images, digest([key, plain(split)]))
 
 
-def divide(settings: MultimagSettings, manifest: pd.DataFrame) -> Split:
-    """Divide the patients; no patient and no slide file stands on two sides."""
-    split = split_parts(
+def split_slides(settings: MultimagSettings, manifest: pd.DataFrame) -> Split:
+    """The patients of slides in three parts."""
+    return split_parts(
         manifest["patient_id"].tolist(),
         manifest["label"].tolist(),
         test_share=settings.split.test_share,
         validation_share=settings.split.validation_share,
         seed=seed_for(settings.seed, "split"),
     )
+
+
+def divide(settings: MultimagSettings, manifest: pd.DataFrame) -> Split:
+    """Divide the patients; no patient and no slide file stands on two sides."""
+    split = split_slides(settings, manifest)
     assert_no_leaks(split, manifest, same_file_groups(manifest))
     return split

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from melano_tf import journal
 from melano_tf.explain.cam import maps_of
 from melano_tf.papers.multimag.cohort import Cohort
 from melano_tf.papers.multimag.models import Trained
@@ -75,7 +76,7 @@ def draw_explained(run: Run, settings: MultimagSettings, cohort: Cohort, trained
             name = f"figure2-{'right' if right else 'wrong'}-{one.backbone}"
             if rows.empty:
                 run.say(f"{name} is not drawn: no test tile is {'rightly' if right else 'wrongly'} classified")
-                (run.folder / "figures" / f"{name}.png").unlink(missing_ok=True)
+                journal.remove(run.folder / "figures" / f"{name}.png")
                 continue
             tiles = rows.merge(cohort.tiles.drop(columns=["patient_id", "label", "part", "magnification"]), on=SAME)
             sheet = explained_sheet(

@@ -14,6 +14,7 @@ from scipy.special import log_softmax
 
 from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
+from melano_tf.papers.checks import weights_key
 from melano_tf.papers.multimag.cohort import Cohort
 from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, task_tiles
@@ -61,6 +62,12 @@ def model_name(task: Task, backbone: str) -> str:
     return f"{task.name}-{backbone}"
 
 
+def initial_weights(model: ModelSettings, backbone: str) -> str:
+    """Initial weights of a backbone; a file given is the first one's, the others then take ImageNet's."""
+    of_all = backbone == model.backbones[0] or model.weights in ("imagenet", "none")
+    return model.weights if of_all else "imagenet"
+
+
 def train_task(
     run: Run, settings: MultimagSettings, cohort: Cohort, task: Task, backbone: str, companions: Sequence[Task] = ()
 ) -> Trained:
@@ -74,9 +81,7 @@ def train_task(
     tiles = task_tiles(task, cohort.tiles, settings.seed)
     judged = judged_tiles(task, cohort.whole, tiles)
     # Only what this model uses, so that another list of backbones re-trains nothing.
-    weights = settings.model.weights
-    if backbone != settings.model.backbones[0] and weights not in ("imagenet", "none"):
-        weights = "imagenet"  # a file holds the weights of one network
+    weights = initial_weights(settings.model, backbone)
     used = replace(settings.model, backbones=(backbone,), weights=weights)
     others = {one.name: f"{model_name(one, backbone)}.keras" for one in companions if one != task}
 
@@ -98,13 +103,18 @@ def train_task(
         "tiles": [table_digest(rows) for rows in (tiles, judged)],
         "task": {"classes": task.classes, "magnifications": task.magnifications},
         "quota": {"/".join(cell): most for cell, most in task.quota.items()},
-        "model": used,
+        "model": replace(used, weights=""),
+        "weights": weights_key(backbone, weights),
         "augment": settings.augment,
-        "threshold": settings.evaluation.threshold,
-        "companions": others,
         "seed": settings.seed,
     }
     key = run.step(f"train/{stem}", {name: plain(value) for name, value in inputs.items()}, work)
+
+    def settled(card: Sidecar) -> Sidecar:
+        made = {**card.preprocessing, "top": settings.evaluation.top}
+        return replace(card, threshold=settings.evaluation.threshold, preprocessing=made, companions=others)
+
+    run.restate(f"train/{stem}", model_path, settled)
     return Trained(task, backbone, key, model_path, pd.read_parquet(table))
 
 

@@ -11,10 +11,12 @@ import pandas as pd
 
 from melano_tf.errors import InputError
 from melano_tf.evaluation.metrics import format_value
-from melano_tf.papers.multimag.cohort import Cohort, cut_tiles, prepare_slides
+from melano_tf.evaluation.parts import PARTS
+from melano_tf.papers.checks import check_folders, check_manifest, check_weights, given_weights
+from melano_tf.papers.multimag.cohort import Cohort, cut_tiles, prepare_slides, split_slides
 from melano_tf.papers.multimag.figures import draw_explained, draw_samples
 from melano_tf.papers.multimag.maps import measure_maps
-from melano_tf.papers.multimag.models import Trained, train_task
+from melano_tf.papers.multimag.models import Trained, initial_weights, train_task
 from melano_tf.papers.multimag.settings import MultimagSettings, changes
 from melano_tf.papers.multimag.tables import make_tables
 from melano_tf.papers.multimag.tasks import Task, missing_classes, task_tiles, tasks_of
@@ -34,20 +36,29 @@ def reproduce(settings: MultimagSettings, say: Say) -> Path:
     """
     tables, figures, steps = settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps()
     settings.check()
+    check_folders(settings)
+    manifest = check_manifest(settings, "multimag")
+    explains = ("figures" in steps and 2 in figures) or "faithfulness" in steps
+    trained = settings.trained_tables() if set(steps) & {"train", "tables", "faithfulness", "figures"} else ()
+    if manifest is not None:
+        check_tables(settings, manifest, trained)
+    networks = [(name, initial_weights(settings.model, name)) for name in settings.model.backbones]
+    check_weights(networks if trained else [])
     drawn = "slides" if settings.slides is None else None
     announce(ABOUT, drawn, settings, changes(settings), say)
     threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, "multimag", settings, threads, say) as run:
         run.note(differs=changes(settings))
         manifest = prepare_slides(run, settings, say)
+        check_tables(settings, manifest, trained)
         if steps == ("slides",):
             return told(run, say, [])
         cohort = cut_tiles(run, settings, manifest, say)
-        explains = ("figures" in steps and 2 in figures) or "faithfulness" in steps
-        results, left_out = {}, {}
-        if set(steps) & {"train", "tables", "faithfulness", "figures"}:
-            for number in settings.trained_tables():
-                results[number], left_out[number] = train_table(run, settings, cohort, number, say)
+        run.stands_on(cohort.key, *given_weights(settings))
+        tasks, left_out = {}, {}
+        for number in trained:  # all of them before the first is trained
+            tasks[number], left_out[number] = possible_tasks(settings, cohort, number, say)
+        results = {number: train_table(run, settings, cohort, tasks[number]) for number in trained}
         written: list[Path] = []
         if "tables" in steps:
             shown = {number: trained for number, trained in results.items() if number in tables}
@@ -65,32 +76,47 @@ def reproduce(settings: MultimagSettings, say: Say) -> Path:
         return told(run, say, written)
 
 
-def train_table(
-    run: Run, settings: MultimagSettings, cohort: Cohort, number: int, say: Say
-) -> tuple[list[Trained], list[str]]:
-    """Every backbone on every task of one table; what cannot be trained is said, and returned.
+def check_tables(settings: MultimagSettings, manifest: pd.DataFrame, numbers: Sequence[int]) -> None:
+    """What the labels of the manifest alone tell: every table asked for has a task whose every part holds every class.
 
     Raises:
-        InputError: none of the table's tasks can be trained.
+        InputError: a table has none; all are named.
     """
-    tasks, left_out = possible_tasks(settings, cohort, number)
-    for line in left_out:
-        say(f"  {line}")
-    if not tasks:
-        hint = "; --allow-upsampling enlarges slides that are too coarse" if not settings.allow_upsampling else ""
-        raise InputError.of(
-            f"Table {number} cannot be made from these slides (leave it out by --tables){hint}:", left_out
-        )
-    siblings = tasks if number == 1 else []
+    if not numbers:
+        return
+    split = split_slides(settings, manifest)
+    parts = zip(PARTS, (*split.folds, split.test), strict=True)
+    part = {patient: name for name, members in parts for patient in members}
+    slides = manifest.assign(part=manifest["patient_id"].map(part))
+    tiles = slides.merge(pd.DataFrame({"magnification": settings.grid.names}), how="cross")
+    faults = []
+    for number in numbers:
+        lacks = []
+        for task in tasks_of(number, settings, tiles):
+            rows = tiles[tiles["label"].isin(task.targets())]
+            lacks.append(missing_classes(task, rows.assign(target=rows["label"].map(task.targets()))))
+        if all(lacks):
+            faults.append(f"Table {number} cannot be made: {' and '.join(dict.fromkeys(lacks))}")
+    if faults:
+        raise InputError.of("these slides lack diagnoses (leave tables out by --tables):", faults)
+
+
+def train_table(run: Run, settings: MultimagSettings, cohort: Cohort, tasks: Sequence[Task]) -> list[Trained]:
+    """Every backbone on every task of one table."""
+    siblings = tasks if tasks[0].table == 1 else []
     return [
         train_task(run, settings, cohort, task, backbone, siblings)
         for task in tasks
         for backbone in settings.model.backbones
-    ], left_out
+    ]
 
 
-def possible_tasks(settings: MultimagSettings, cohort: Cohort, number: int) -> tuple[list[Task], list[str]]:
-    """The tasks of a table whose every part holds every class, and a line for each of the others."""
+def possible_tasks(settings: MultimagSettings, cohort: Cohort, number: int, say: Say) -> tuple[list[Task], list[str]]:
+    """The tasks of a table whose every part holds every class, and a line, said too, for each of the others.
+
+    Raises:
+        InputError: there is none.
+    """
     tasks: list[Task] = []
     left_out: list[str] = []
     for task in tasks_of(number, settings, cohort.tiles):
@@ -99,6 +125,13 @@ def possible_tasks(settings: MultimagSettings, cohort: Cohort, number: int) -> t
             left_out.append(f"Table {number}: {task.title or task.name} is left out: {lacks}")
         else:
             tasks.append(task)
+    for line in left_out:
+        say(f"  {line}")
+    if not tasks:
+        hint = "; --allow-upsampling enlarges slides that are too coarse" if not settings.allow_upsampling else ""
+        raise InputError.of(
+            f"Table {number} cannot be made from these slides (leave it out by --tables){hint}:", left_out
+        )
     return tasks, left_out
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from melano_tf.errors import InputError
 from melano_tf.models.attention_transfer import build_embedding, pooled
+from melano_tf.papers.checks import weights_key
 from melano_tf.papers.similarity.cohort import Cohort
 from melano_tf.papers.similarity.settings import SimilaritySettings
 from melano_tf.pipelines.cluster_batches import ClusterImageBatches
@@ -130,7 +131,8 @@ def train_teacher(
     inputs = {
         "cohort": cohort.key,
         "images": image_ids if name != "teacher" else len(image_ids),
-        "network": [settings.network.teacher, settings.network.input_px, settings.network.weights],
+        "network": [settings.network.teacher, settings.network.input_px],
+        "weights": weights_key(settings.network.teacher, settings.network.weights),
         "cluster": asked(settings),
         "augment": settings.augment,
         "seed": settings.seed,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from melano_tf.papers.checks import check_folders, check_weights, given_weights
 from melano_tf.papers.similarity import counts, figures, tables
 from melano_tf.papers.similarity.clusters import (
     Clusters,
@@ -39,6 +40,10 @@ def reproduce(settings: SimilaritySettings, say: Say) -> Path:
     """
     wanted, steps = settings.chosen_tables(), settings.chosen_steps()
     settings.chosen_figures(), settings.chosen_combinations(), settings.chosen_splits()
+    check_folders(settings)
+    network = settings.network
+    pair = [(name, network.weights) for name in (network.teacher, network.student)]
+    check_weights(pair if set(steps) - {"resize"} else [])
     drawn = "images" if not settings.table else None
     announce(ABOUT, drawn, settings, changes(settings), say)
     threads = configure(settings.threads, settings.mirror)
@@ -46,6 +51,7 @@ def reproduce(settings: SimilaritySettings, say: Say) -> Path:
         run.note(differs=changes(settings))
         written: list[Path] = []
         cohort = prepare_cohort(run, settings, say)
+        run.stands_on(cohort.key, *given_weights(settings))
         counted_first(run, settings, cohort, written, say)
         later = set(steps) - {"resize"}
         needs = {"edges", "partition", "train"} | ({"tables"} if set(wanted) - {1, 2, 3} else set())

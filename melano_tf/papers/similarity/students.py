@@ -20,6 +20,7 @@ from melano_tf.models.attention_transfer import (
     transfer,
 )
 from melano_tf.models.logits import logits_of
+from melano_tf.papers.checks import weights_key
 from melano_tf.papers.similarity.clusters import inference, preprocessing
 from melano_tf.papers.similarity.cohort import Cohort
 from melano_tf.papers.similarity.edges import Edges
@@ -146,7 +147,8 @@ def train_student(
         "cohort": cohort.key,
         "edges": edges.key,
         "partition": parts.key,
-        "network": [settings.network.student, settings.network.input_px, settings.network.weights],
+        "network": [settings.network.student, settings.network.input_px],
+        "weights": weights_key(settings.network.student, settings.network.weights),
         "student": [which.layers, which.split, taught],
         "training": [chosen.epochs, chosen.batch, chosen.learning_rate, chosen.adam_epsilon],
         "augment": settings.augment,

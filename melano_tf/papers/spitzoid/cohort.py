@@ -19,6 +19,10 @@ from melano_tf.splits import Split, assert_no_leaks, split_patients
 from melano_tf.workspace import Run, digest, plain, seed_for
 
 Say = Callable[[str], None]
+NO_ANNOTATION = (
+    "no slide has an annotation, and the source model learns from them; name a polygon file in the manifest's column "
+    "`annotation` (QuPath GeoJSON, ASAP or ImageScope XML)"
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,26 @@ def prepare_slides(run: Run, settings: SpitzoidSettings, say: Say) -> pd.DataFra
     return manifest
 
 
+def check_annotated(settings: SpitzoidSettings, manifest: pd.DataFrame) -> None:
+    """The source model has something to learn from, known before any tile is cut.
+
+    Raises:
+        InputError: no slide has an annotation.
+    """
+    if manifest["annotation"].isna().all():
+        raise InputError(f"{settings.slides}: {NO_ANNOTATION}")
+
+
+def check_regions(cohort: Cohort) -> None:
+    """The same of the slides that brought tiles.
+
+    Raises:
+        InputError: none of them has an annotation.
+    """
+    if (cohort.tiles["region"] < 0).all():
+        raise InputError(f"of the slides that brought tiles {NO_ANNOTATION}")
+
+
 def cut_tiles(run: Run, settings: SpitzoidSettings, manifest: pd.DataFrame, say: Say) -> Cohort:
     """Cut every slide into tiles (section 3) and divide the patients of those that brought any (section 5.1)."""
     tiles, outcomes, key = cut_slides(
@@ -107,11 +131,6 @@ def divide(
     region = np.where(np.isnan(share), -1, share >= settings.grid.tumour_share).astype(int)
     tiles = tiles.assign(region=region)
     unknown = int((region < 0).sum())
-    if unknown == len(tiles):
-        raise InputError(
-            "no slide has an annotation, and the source model learns from them; name a polygon file in the manifest's "
-            "column `annotation` (QuPath GeoJSON, ASAP or ImageScope XML)"
-        )
     say(
         f"tiles     {len(tiles)}: {int((region == 1).sum())} tumour, {int((region == 0).sum())} not"
         + (f", {unknown} of slides without annotation (not used by the source model)" if unknown else "")

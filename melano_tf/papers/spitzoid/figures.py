@@ -73,7 +73,7 @@ def draw_cams(
     plain, refined = (judged(one, cohort, CAM_COHORT) for one in trained)
     written = []
     for number in {6, 7} & set(figures):
-        rows = chosen_tiles(plain, refined, settings.evaluation.threshold, settings.maps.tiles, wrong=number == 7)
+        rows = chosen_tiles(plain, refined, settings.target.tile_threshold, settings.maps.tiles, wrong=number == 7)
         if rows.empty:
             run.say(f"Figure {number} is not drawn: no tile of validation cohort {CAM_COHORT} is such a case")
             continue

@@ -12,8 +12,8 @@ import pandas as pd
 
 from melano_tf.evaluation.intervals import ends_text
 from melano_tf.evaluation.metrics import format_value
-from melano_tf.models.backbones import weights_file
-from melano_tf.papers.spitzoid.cohort import Cohort, cut_tiles, prepare_slides
+from melano_tf.papers.checks import check_folders, check_manifest, check_weights, given_weights
+from melano_tf.papers.spitzoid.cohort import Cohort, check_annotated, check_regions, cut_tiles, prepare_slides
 from melano_tf.papers.spitzoid.figures import draw_cams, draw_maps
 from melano_tf.papers.spitzoid.settings import Aggregation, SpitzoidSettings, changes
 from melano_tf.papers.spitzoid.source import (
@@ -28,8 +28,6 @@ from melano_tf.papers.spitzoid.source import (
 from melano_tf.papers.spitzoid.tables import make_tables
 from melano_tf.papers.spitzoid.target import train_target
 from melano_tf.papers.terminal import announce, finish
-from melano_tf.slides.cohort import read_manifest
-from melano_tf.specs import load_spec
 from melano_tf.training.runtime import configure
 from melano_tf.workspace import Run
 
@@ -56,11 +54,13 @@ def reproduce(settings: SpitzoidSettings, say: Callable[[str], None]) -> Path:
     drawn = "slides" if settings.slides is None else None
     announce(ABOUT, drawn, settings, changes(settings), say)
     settings.check()
-    if settings.slides is not None:
-        read_manifest(settings.slides, load_spec("spitzoid"))  # the cheapest faults first
+    check_folders(settings)
+    manifest = check_manifest(settings, "spitzoid")
     needed = wanted_sources(settings, tables, figures)
-    for which in needed:  # a file that cannot be had is better known now than after the tiling
-        weights_file(which.backbone, initial_weights(settings, which))
+    learns = bool(set(steps) & {"source", "target", "test", "tables", "maps"})
+    if learns and needed and manifest is not None:
+        check_annotated(settings, manifest)
+    check_weights((which.backbone, initial_weights(settings, which)) for which in needed if learns)
     threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, "spitzoid", settings, threads, say) as run:
         run.note(differs=changes(settings))
@@ -68,9 +68,11 @@ def reproduce(settings: SpitzoidSettings, say: Callable[[str], None]) -> Path:
         if steps == ("slides",):
             return told(run, say, [])
         cohort = cut_tiles(run, settings, manifest, say)
+        run.stands_on(cohort.key, *given_weights(settings))
         results = Results()
         folds = range(1, settings.split.folds + 1)
-        if set(steps) & {"source", "target", "test", "tables", "maps"}:
+        if learns and needed:
+            check_regions(cohort)
             for which in needed:
                 for fold in folds:
                     results.sources[which, fold] = train_source(run, settings, cohort, which, fold)

@@ -89,6 +89,8 @@ class TargetSettings:
     """Momentum of SGD (not given; our reading: none)."""
     max_tiles: int = 300
     """Tiles a training bag at most, drawn anew each epoch (section 5.3 A: 300)."""
+    tile_threshold: float = 0.5
+    """Probability from which on a tile is tumour, and goes into the slide's bag (not given; our reading: 0.5)."""
     fallback_tiles: int = 16
     """A slide without any tile called tumour brings its most probable ones, this many (our reading)."""
     chunk: int = 16
@@ -100,7 +102,7 @@ class EvaluationSettings:
     """How models are judged (section 5.2 A; intervals are ours)."""
 
     threshold: float = 0.5
-    """Probability from which on a tile is tumour, a biopsy malignant (not given; our reading: 0.5)."""
+    """Probability from which on a biopsy is malignant (not given; our reading: 0.5); no training depends on it."""
     repeats: int = 2000
     """Bootstrap resamples of patients behind each interval."""
     level: float = 0.95
@@ -190,8 +192,11 @@ class SpitzoidSettings:
         faults = [f"{name} is {value}: at least {low}" for name, (value, low) in least.items() if value < low]
         if not 0 < self.split.test_share < 1:
             faults.append(f"split.test_share is {self.split.test_share}: between 0 and 1")
-        if not 0 < self.evaluation.threshold < 1:
-            faults.append(f"evaluation.threshold is {self.evaluation.threshold}: between 0 and 1")
+        thresholds = {
+            "evaluation.threshold": self.evaluation.threshold,
+            "target.tile_threshold": self.target.tile_threshold,
+        }
+        faults += [f"{name} is {value}: between 0 and 1" for name, value in thresholds.items() if not 0 < value < 1]
         if faults:
             raise InputError.of("settings that cannot be:", faults)
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
+from melano_tf.papers.checks import weights_key
 from melano_tf.papers.spitzoid.cohort import Cohort
 from melano_tf.papers.spitzoid.settings import Head, SourceSettings, SpitzoidSettings
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
@@ -22,7 +23,7 @@ from melano_tf.training.losses import categorical_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
-from melano_tf.workspace import Run, Sidecar, atomic, file_sha256, plain, seed_for
+from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
 
 REGIONS = ("non-tumour", "tumour")
 
@@ -121,14 +122,15 @@ def train_source(run: Run, settings: SpitzoidSettings, cohort: Cohort, which: So
     inputs = {
         "cohort": cohort.key,
         "patients": sorted(cohort.patients("train", fold)),
-        "source": used,
-        "weights": None if used.weights in ("imagenet", "none") else file_sha256(Path(used.weights).expanduser()),
+        "source": replace(used, weights=""),
+        "weights": weights_key(which.backbone, used.weights),
         "seanet": which.seanet,
         "augment": settings.augment,
         "tumour_share": settings.grid.tumour_share,
         "seed": settings.seed,
     }
     key = run.step(name, {key: plain(value) for key, value in inputs.items()}, work)
+    run.restate(name, model_path, lambda card: replace(card, threshold=settings.target.tile_threshold))
     return Trained(key, model_path, pd.read_parquet(table))
 
 
@@ -193,7 +195,7 @@ def source_sidecar(
         classes=REGIONS,
         input_px=input_px,
         preprocessing=tile_preprocessing(settings),
-        threshold=settings.evaluation.threshold,
+        threshold=settings.target.tile_threshold,
         threshold_from="fixed beforehand (the paper gives none)",
         run={"configuration": which.name, "trained_on": fold_name(fold), "weights_sha256": weights} | provenance(run),
     )

@@ -125,7 +125,7 @@ def source_table(
         cohorts = []
         for fold in range(1, settings.split.folds + 1):
             rows = judged(sources[which, fold], cohort, fold)
-            cohorts.append(binary_metrics(rows["region"], rows["probability"], settings.evaluation.threshold))
+            cohorts.append(binary_metrics(rows["region"], rows["probability"], settings.target.tile_threshold))
         models[name] = cohorts
     return metric_table(models, load_published("spitzoid"), number, published_as=AUC_IS_BALANCED_ACCURACY)
 
@@ -146,12 +146,13 @@ def table5(settings: SpitzoidSettings, cohort: Cohort, sources: Sources, targets
     tiles = judged(sources[chosen(settings), None], cohort, None).assign(truth=lambda frame: frame["region"])
     biopsies = targets[settings.target.aggregation, None].predictions.assign(truth=lambda frame: frame["malignant"])
     models = {}
+    thresholds = {"SM": settings.target.tile_threshold, "TM": settings.evaluation.threshold}
     for name, rows in (("SM", tiles), ("TM", biopsies)):
         models[name] = bootstrap_intervals(
             rows["truth"],
             rows["probability"],
             rows["patient_id"].tolist(),
-            threshold=settings.evaluation.threshold,
+            threshold=thresholds[name],
             repeats=settings.evaluation.repeats,
             level=settings.evaluation.level,
             seed=seed_for(settings.seed, "intervals"),

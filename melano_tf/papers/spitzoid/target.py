@@ -52,7 +52,7 @@ def train_target(
     model_path, table = run.path("models", f"{stem}.keras"), run.path("predictions", f"{stem}.csv")
     attention_path = run.path("predictions", f"{stem}-attention.parquet")
     used = replace(settings.target, aggregation=aggregation)
-    selected = select_tumour_tiles(source.predictions, settings.evaluation.threshold, used.fallback_tiles)
+    selected = select_tumour_tiles(source.predictions, used.tile_threshold, used.fallback_tiles)
 
     def work(scratch: Path) -> list[Path]:
         bags = make_bags(cohort, selected, cohort.patients("train", fold))
@@ -74,11 +74,11 @@ def train_target(
         "patients": sorted(cohort.patients("train", fold)),
         "judged": sorted(cohort.patients("judge", fold)),
         "target": replace(used, chunk=0),
-        "threshold": settings.evaluation.threshold,
         "augment": settings.augment,
         "seed": settings.seed,
     }
     key = run.step(name, {key: plain(value) for key, value in inputs.items()}, work)
+    run.restate(name, model_path, lambda card: replace(card, threshold=settings.evaluation.threshold))
     types = {"slide_id": str, "patient_id": str}
     return Trained(key, model_path, pd.read_csv(table, dtype=types))
 

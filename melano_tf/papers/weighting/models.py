@@ -1,6 +1,5 @@
 """One training of the grid: its sample weights, its learning rate, and the images that it is judged on."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 
 from melano_tf.evaluation.holdout import inner_holdout
 from melano_tf.evaluation.multiclass import multiclass_metrics
+from melano_tf.papers.checks import weights_key
 from melano_tf.papers.weighting.cohort import Cohort, cache_settings
 from melano_tf.papers.weighting.grid import Cell, Trainer, Trainers, weight_log
 from melano_tf.papers.weighting.settings import GAMMAS, WeightingSettings
@@ -67,7 +67,8 @@ def step_name(cell: Cell) -> str:
 
 def inputs_of(settings: WeightingSettings, cohort: Cohort, cell: Cell, gamma: float) -> dict[str, Any]:
     """All that a training's result depends on."""
-    chosen, division = plain(settings.network), cohort.divisions[cell.split - 1]
+    network, division = settings.network, cohort.divisions[cell.split - 1]
+    chosen = {**plain(network), "weights": weights_key(network.backbone, network.weights)}
     if cell.network == "flat":
         chosen = {name: value for name, value in chosen.items() if name not in ("lstm_units", "embedding")}
     training = settings.training
@@ -114,11 +115,7 @@ def train_cell(
         )
         history.write(history_path)
         run.keep_logs(scratch, cell.name)
-        logged = weight_log(run.folder, cell.name)
-        shutil.rmtree(logged, ignore_errors=True)
-        if (scratch / "weights").is_dir():
-            logged.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(scratch / "weights", logged)
+        run.keep(scratch / "weights", weight_log(run.folder, cell.name))
         with atomic(table) as temporary:
             judge(settings, cohort, trainer, division.judge).to_parquet(temporary)
         with atomic(model_path) as temporary:
@@ -218,10 +215,9 @@ def warm_start(
                 ),
                 progress=progress,
             )
-        history.write(run.path("history", f"warm-{name}.csv"))
         with atomic(path) as temporary:
             np.savez(temporary, *trainer.training.get_weights())
-        return [path]
+        return [path, history.write(run.path("history", f"warm-{name}.csv"))]
 
     inputs = inputs_of(settings, cohort, plain_cell, 1.0)
     used = {key: inputs[key] for key in ("network", "taxonomy", "augment", "seed", "warm", "epsilon")}

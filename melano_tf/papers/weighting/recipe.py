@@ -8,9 +8,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from melano_tf import journal
 from melano_tf.errors import InputError, RunError
 from melano_tf.evaluation.metrics import format_value
-from melano_tf.models.backbones import weights_file
+from melano_tf.papers.checks import check_folders, check_weights, given_weights
 from melano_tf.papers.terminal import announce, finish
 from melano_tf.papers.weighting.cohort import Cohort, cache_settings, class_names, prepare_cohort, read_taxonomy
 from melano_tf.papers.weighting.figures import draw_figures
@@ -34,13 +35,18 @@ def reproduce(settings: WeightingSettings, say: Say) -> Path:
         RunError: a training failed; all others are done, and the tables are made of them.
     """
     tables, figures, steps = settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps()
+    check_folders(settings)
     picked = check(settings, tables)
+    network = settings.network
+    check_weights([(network.backbone, network.weights)] if picked else [])
     drawn = "images" if not settings.table else None
     announce(ABOUT, drawn, settings, changes(settings), say)
     threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, "weighting", settings, threads, say) as run:
         run.note(differs=changes(settings))
         cohort = prepare_cohort(run, settings, say)
+        sides = [side for one in cohort.divisions for side in (one.train, one.judge)]
+        run.stands_on(*map(cohort.facts, sides), *given_weights(settings))
         if steps == ("images",):
             return told(run, settings, say, cohort, {}, tables, [])
         results: Results = {}
@@ -77,8 +83,6 @@ def check(settings: WeightingSettings, tables: Sequence[int]) -> set[str]:
     if unknown := [name for name in (*settings.show.hard, *settings.show.easy) if name not in class_names()]:
         raise InputError(f"--show: {unknown[0]!r} is no class; there are {', '.join(class_names())}")
     cache_settings(settings.store)
-    if cells:
-        weights_file(settings.network.backbone, settings.network.weights)
     return picked
 
 
@@ -118,7 +122,7 @@ def train_grid(
                 temporary.write_text(traceback.format_exc(), encoding="utf-8")
             run.say(f"FAILED    {cell.name} ({number} of {len(cells)}): {failed[cell.name][:300]}")
         else:
-            (run.folder / "failed" / f"{cell.name}.txt").unlink(missing_ok=True)
+            journal.remove(run.folder / "failed" / f"{cell.name}.txt")
     run.note(failed=failed)
     return failed
 

@@ -7,7 +7,16 @@ from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.cohort import divide, said_images
 from melano_tf.papers.zoome.figures import draw_calibration, draw_curves, draw_values
 from melano_tf.papers.zoome.metadata import BLANKED
-from melano_tf.papers.zoome.models import Network, depends_on, proposed, step_name, train_network
+from melano_tf.papers.zoome.models import (
+    Network,
+    depends_on,
+    judge_name,
+    judge_network,
+    judging_depends_on,
+    proposed,
+    step_name,
+    train_network,
+)
 from melano_tf.papers.zoome.settings import STEPS, ZoomeSettings
 from melano_tf.papers.zoome.tables import NETWORKS, again, folds_of, intervals_of, judged, metadata_tables, metrics_of
 from melano_tf.papers.zoome.tables import table as write_table
@@ -21,13 +30,18 @@ def method(s: ZoomeSettings) -> Plan:
     folds = plan.step("folds", divide, needs=images, group="images", always=True)  # section IV-A
     plan.output("folds", "images", [folds], None)
 
-    def train(which: Network, fold: int | None) -> str:  # sections III and IV-B
-        return plan.step(
+    def train(which: Network, fold: int | None) -> str:  # sections III and IV-B, then IV-C
+        trained = plan.step(
             step_name(which, fold),
             *(train_network, which, fold),
             needs=[folds],
             depends=depends_on(s, which, fold),
             weights=((which.backbone, which.weights),),
+        )
+        asked = judging_depends_on(s, which)
+        group = plan.steps[trained].group
+        return plan.step(
+            judge_name(which, fold), judge_network, which, fold, needs=[trained, folds], depends=asked, group=group
         )
 
     rows = {
@@ -58,7 +72,7 @@ def models(work: Work) -> str:
 def found(work: Work) -> list[str]:
     """ZooME's ROC AUC with its interval, as given and with the metadata blanked, a line each."""
     own = proposed(work.settings)
-    if not (work.written and work.has(step_name(own, 1))):
+    if not (work.written and work.has(judge_name(own, 1))):
         return []
     folds, unit = folds_of(work, own), work.value("folds").unit
     lines = []
@@ -68,8 +82,8 @@ def found(work: Work) -> list[str]:
     ):
         auc = intervals_of(cohorts, work.settings)["AUC"]
         lines.append(
-            f"folds     {what}: ROC AUC {format_value(auc.value)}, {auc.level:.0%} interval {format_value(auc.low)} "
-            f"to {format_value(auc.high)}, {auc.groups} {unit}s"
+            f"folds     {what}: ROC AUC {format_value(auc.value)}, {auc.level:.0%} interval {auc.ends()}, "
+            f"{auc.groups} {unit}s"
         )
     spread = mean_std([metrics_of(one) for one in folds])["AUC"]
     lines[0] += f", ± {format_value(spread.std)} over {spread.cohorts} folds"

@@ -19,7 +19,7 @@ from melano_tf.papers.zoome.metadata import GIVEN, Answers, answers, study
 from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.training.fit import Network as Built
-from melano_tf.training.fit import Training, by_gradient, fit
+from melano_tf.training.fit import Training, by_gradient, fit, write_judgement
 from melano_tf.training.losses import binary_focal, prior_loss
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.workspace import Sidecar, plain, seed_for
@@ -100,6 +100,11 @@ def step_name(which: Network, fold: int | None) -> str:
     return "model/final" if fold is None else f"train/{which.name}/fold-{fold}"
 
 
+def judge_name(which: Network, fold: int | None) -> str:
+    """Name of the step that judges a training."""
+    return f"judge/{file_stem(which, fold)}"
+
+
 def file_stem(which: Network, fold: int | None) -> str:
     """As a training's files are called."""
     return "zoome" if fold is None else f"{which.name}-fold-{fold}"
@@ -115,16 +120,20 @@ def depends_on(settings: ZoomeSettings, which: Network, fold: int | None) -> dic
         "layers": layers,
         "training": settings.training,
         "augment": settings.augment,
-        "decision": settings.decision,
         "hold_out": settings.folds.hold_out,
-        "permutations": settings.evaluation.permutations if which.metadata else 0,
         "seed": settings.seed,
     }
 
 
+def judging_depends_on(settings: ZoomeSettings, which: Network) -> dict[str, Any]:
+    """All that a network's judgement depends on, beside the network."""
+    permutations = settings.evaluation.permutations if which.metadata else 0
+    return {"decision": settings.decision, "permutations": permutations, "batch": settings.training.batch}
+
+
 def trained(work: Work, which: Network, fold: int | None) -> Trained:
     """A finished network and its predictions, from its files."""
-    name, stem = step_name(which, fold), file_stem(which, fold)
+    name, stem = judge_name(which, fold), file_stem(which, fold)
 
     def read() -> Trained:
         model = work.path("models", f"{stem}.keras")
@@ -138,38 +147,48 @@ def trained(work: Work, which: Network, fold: int | None) -> Trained:
 
 
 def train_network(work: Work, which: Network, fold: int | None) -> list[Path]:
-    """Train one network on all folds but one, fit its decision on an inner hold-out, and judge the fold left out.
+    """Train one network on all folds but one, less an inner hold-out.
 
     Args:
         which: the network.
         fold: the fold left out (1, 2, …), or None: trained on all of them, for use.
     """
     settings, cohort = work.settings, work.value("folds")
-    name, stem = step_name(which, fold), file_stem(which, fold)
-    seed = seed_for(settings.seed, name)
-    rows = cohort.places("train", fold)
-    hold_out = draw_holdout(settings, cohort, rows, name)
-    held = hold_out.mask(cohort.records["group"].to_numpy()[rows].tolist())
-    decided: list[Decision] = []
-
-    def judged(model: keras.Model) -> dict[str, pd.DataFrame]:
-        decided.append(decide(settings, cohort, model, which, rows[held], hold_out))
-        places = cohort.places("judge", fold)
-        found = judge(settings, cohort, model, which, places, decided[0], seed_for(settings.seed, "permute"))
-        return dict(zip((f"{stem}.parquet", f"{stem}-values.csv"), found, strict=True))
-
+    seed = seed_for(settings.seed, step_name(which, fold))
+    rows, held, _ = divided(work, which, fold)
     training = Training(
-        stem=stem,
+        stem=file_stem(which, fold),
         seed=seed,
         epochs=settings.training.epochs,
         build=lambda: build(settings, which, seed),
         batches=training_batches(settings, cohort, which, rows[~held], seed),
         step=by_gradient(focal_loss(settings.training.alpha, settings.training.gamma)),
         prior=focal_prior(settings, cohort.records["target"].to_numpy()[rows[~held]]),
-        judge=judged,
-        sidecar=lambda model: network_sidecar(settings, cohort, which, fold, decided[0]),
     )
     return fit(work.run, training, work.scratch)
+
+
+def judge_network(work: Work, which: Network, fold: int | None) -> list[Path]:
+    """Fit a network's decision on its inner hold-out, and judge the fold left out.
+
+    A step of its own: how a decision is made, and what the network is asked, trains nothing again.
+    """
+    settings, cohort, stem = work.settings, work.value("folds"), file_stem(which, fold)
+    rows, held, hold_out = divided(work, which, fold)
+    model = keras.saving.load_model(work.path("models", f"{stem}.keras"))
+    decision = decide(settings, cohort, model, which, rows[held], hold_out)
+    places = cohort.places("judge", fold)
+    found = judge(settings, cohort, model, which, places, decision, seed_for(settings.seed, "permute"))
+    frames = dict(zip((f"{stem}.parquet", f"{stem}-values.csv"), found, strict=True))
+    return write_judgement(work.run, stem, model, frames, network_sidecar(settings, cohort, which, fold, decision))
+
+
+def divided(work: Work, which: Network, fold: int | None) -> tuple[np.ndarray, np.ndarray, HoldOut]:
+    """Rows that a network learns from, which of them (bool) are its inner hold-out, and how that was drawn."""
+    cohort = work.value("folds")
+    rows = cohort.places("train", fold)
+    hold_out = draw_holdout(work.settings, cohort, rows, step_name(which, fold))
+    return rows, hold_out.mask(cohort.records["group"].to_numpy()[rows].tolist()), hold_out
 
 
 def draw_holdout(settings: ZoomeSettings, cohort: Cohort, rows: np.ndarray, name: str) -> HoldOut:

@@ -1,0 +1,181 @@
+"""What this program has made in a folder, so that nothing else there is ever replaced or removed.
+
+A folder that belongs to this program (a run's, an answer's) holds a journal: one line a path, appended before the file
+is written. Whoever removes asks the journal: what does not stand in it is somebody else's and stays as it is, whatever
+its name. A path belongs to the nearest journal above it; where there is none, nothing is recorded and nothing removed.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from melano_tf.errors import InputError
+
+NAME = ".melano_tf.journal"
+HALF = ".partial"  # in the name of a file that is being written
+
+
+def begin(folder: Path, ours: Iterable[Path] = (), found: Iterable[Path] = ()) -> None:
+    """Make `folder` one of this program's, unless it is.
+
+    Args:
+        folder: which is there.
+        ours: files that a version without journal recorded as made.
+        found: files that may be that version's: they may be replaced, and are never removed.
+    """
+    try:
+        with (Path(folder) / NAME).open("x", encoding="utf-8"):
+            pass
+    except FileExistsError:
+        return
+    claim(*ours)
+    claim(*found, only_found=True)
+
+
+def open_folder(folder: Path) -> Path:
+    """A folder for an answer, made if missing; what a user keeps in it is neither replaced nor removed."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    begin(folder)
+    return folder
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether the folder itself has a journal."""
+    return (Path(folder) / NAME).is_file()
+
+
+def _place(path: Path) -> Path:
+    """Where a file lies; a link is its own place, not what it points to."""
+    return Path(path).parent.resolve() / Path(path).name
+
+
+def _root(folder: Path) -> Path | None:
+    """The nearest folder with a journal: this one or one above it."""
+    folder = Path(folder).resolve()
+    return next((one for one in (folder, *folder.parents) if is_ours(one)), None)
+
+
+def _line(root: Path, path: Path, only_found: bool = False) -> str:
+    name = str(_place(path).relative_to(root))
+    return json.dumps([name] if only_found else name) + "\n"
+
+
+def claim(*paths: Path, only_found: bool = False) -> None:
+    """Record paths, to be called before they are made (or as found; see `begin`)."""
+    for path in paths:
+        root = _root(Path(path).parent)
+        if root is not None:
+            # One short write at the end of the file: several processes may record at once.
+            handle = os.open(root / NAME, os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(handle, _line(root, path, only_found).encode())
+            finally:
+                os.close(handle)
+
+
+def recorded(folder: Path, only_found: bool = False) -> list[Path]:
+    """What this program has made (or found) in a folder and below it, each path once, in order."""
+    root = _root(folder)
+    if root is None:
+        return []
+    found: dict[Path, None] = {}
+    for line in (root / NAME).read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):  # the last line of a machine that lost its power
+            name = json.loads(line)
+            if isinstance(name, list) == only_found:
+                found[root / (name[0] if only_found else name)] = None
+    below = Path(folder).resolve()
+    return [path for path in found if path.is_relative_to(below)]
+
+
+def check_replaceable(path: Path) -> None:
+    """Nothing stands where a file is to be written, or what this program made.
+
+    Raises:
+        InputError: in one of this program's folders stands a file of that name which it did not make.
+    """
+    path = _place(path)
+    if not os.path.lexists(path) or _root(path.parent) is None:
+        return
+    if path not in recorded(path.parent) and path not in recorded(path.parent, only_found=True):
+        raise InputError(
+            f"{path}: was not made by this program, and would be replaced; move it away, or choose another --out"
+        )
+
+
+def remove(path: Path) -> bool:
+    """Remove a file, if this program made it; returns whether it did."""
+    path = _place(path)
+    if not os.path.lexists(path) or path not in recorded(path.parent):
+        return False
+    path.unlink()
+    return True
+
+
+def clear(folder: Path) -> None:
+    """Remove what this program made in a folder, and the folders that this leaves empty, with `folder` itself."""
+    folder = Path(folder).resolve()
+    ours, folders = recorded(folder), {folder}
+    for path in ours:
+        if path.is_dir() and not path.is_symlink():
+            folders.add(path)
+        else:
+            path.unlink(missing_ok=True)
+        folders |= {parent for parent in path.parents if parent.is_relative_to(folder)}
+    for one in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+        with contextlib.suppress(OSError):  # not empty, or not there
+            one.rmdir()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process of this program left half-written."""
+    for path in recorded(folder):
+        if HALF in path.name and path.is_file():
+            path.unlink()
+
+
+def tidy(folder: Path) -> None:
+    """Sweep one of this program's folders, and forget what is no longer there; for whoever has it to himself."""
+    sweep(folder)
+    root = Path(folder).resolve()
+    lines = [
+        _line(root, path, only_found)
+        for only_found in (False, True)
+        for path in recorded(root, only_found)
+        if os.path.lexists(path)
+    ]
+    anew = root / f"{NAME}.anew"
+    anew.write_text("".join(lines), encoding="utf-8")
+    anew.replace(root / NAME)
+
+
+@contextlib.contextmanager
+def watched(folder: Path) -> Iterator[None]:
+    """Record the files that appear in a folder meanwhile, for a library that names them itself."""
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    yield
+    if folder.is_dir():
+        claim(*sorted(set(folder.iterdir()) - before))
+
+
+def refuse_mixing(out: Path, given: Mapping[str, Sequence[Path] | Path | None]) -> None:
+    """`out` is none of the folders given, and holds none of them: what is written would stand among a user's files.
+
+    Args:
+        out: the folder to be written.
+        given: files and folders to be read (or shared), by option.
+
+    Raises:
+        InputError: names both.
+    """
+    place = Path(out).resolve()
+    for option, paths in given.items():
+        for path in [paths] if isinstance(paths, Path) else (paths or ()):
+            whole = Path(path).resolve()
+            folder = whole if whole.is_dir() or not whole.suffix else whole.parent
+            if folder.is_relative_to(place):
+                where = "is the folder of" if folder == place else "holds"
+                raise InputError(f"--out {out}: {where} {option} {path}; choose a folder of its own for the results")
