@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melano_tf.commands.served import TABLE, listed_images, shown_progress
+from melano_tf.commands.served import TABLE, listed_images, shown_progress, with_bad_rows
 from melano_tf.errors import InputError
 from melano_tf.workspace import write_json
 
@@ -18,11 +18,11 @@ SHOWN = 20
 def predict_several_classes(settings: "PredictSettings", opened: "Opened", say: Callable[[str], None]) -> Path:
     """Write predictions.csv (the challenge's format, readable images) and prediction.json, or predictions.json of a
     folder, which also names what could not be read."""
-    from melano_tf.serving.classes import check_stems, class_record, predict_classes, write_challenge
+    from melano_tf.serving.classes import ClassAnswer, check_stems, class_record, predict_classes, write_challenge
     from melano_tf.serving.image import find_inputs
 
     sidecar, listed = opened.sidecar, settings.input.suffix.lower() == TABLE
-    images = listed_images(settings.input)[0] if listed else find_inputs(settings.input)
+    images, _, bad = listed_images(settings.input) if listed else (find_inputs(settings.input), {}, {})
     check_stems(images)
     if opened.client is not None:
         from melano_tf.serving.remote import ask_classes
@@ -31,6 +31,7 @@ def predict_several_classes(settings: "PredictSettings", opened: "Opened", say: 
             answers = ask_classes(opened.client, sidecar, images)
     else:
         answers = predict_classes(settings.model, sidecar, images)
+    answers = with_bad_rows(answers, {place: ClassAnswer(path, None, why) for place, (path, why) in bad.items()})
     records = [class_record(answer, sidecar, settings.model) for answer in answers]
     single = settings.input.is_file() and not listed
     unreadable = [record for record in records if record["probabilities"] is None]
@@ -59,4 +60,6 @@ def _words(record: dict[str, Any]) -> str:
         return f"unreadable ({record['unreadable']})"
     ordered = sorted(record["probabilities"].items(), key=lambda pair: -pair[1])
     next_ones = ", ".join(f"{name} {p:.3f}" for name, p in ordered[1:3])
-    return f"{record['decision']} {ordered[0][1]:.3f} (then {next_ones})"
+    return f"{record['decision']} {ordered[0][1]:.3f} (then {next_ones})" + f"; {record['remark']}" * bool(
+        record["remark"]
+    )

@@ -36,16 +36,18 @@ def export(settings: ExportSettings, say: Callable[[str], None]) -> Path:
     """Write the version's folder; returns it.
 
     Raises:
-        InputError: no such model, one that cannot be served, a version that exists.
+        InputError: no such model, one that `predict` does not take either, a version that exists.
     """
     from melano_tf.serving.export import export_model
     from melano_tf.serving.graph import Limits
+    from melano_tf.serving.kinds import checked_kind
     from melano_tf.workspace import Sidecar
 
     sidecar = Sidecar.read(settings.model)
+    checked_kind(sidecar, settings.model)
     pixels = settings.max_pixels
     if pixels is None:
-        pixels = int(sidecar.preprocessing.get("store", {}).get("max_pixels", Limits.max_pixels))
+        pixels = int(sidecar.preprocessing["store"].get("max_pixels", Limits.max_pixels))
     limits = Limits(pixels, settings.max_bytes, settings.max_images)
     if settings.out.is_file():
         raise InputError(f"--out {settings.out}: is a file, not a folder")

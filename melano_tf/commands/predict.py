@@ -18,6 +18,7 @@ from melano_tf.commands.served import (
     predict_slides,
     shown_progress,
     threshold_words,
+    with_bad_rows,
 )
 from melano_tf.errors import InputError
 from melano_tf.workspace import Sidecar, atomic, write_json
@@ -84,20 +85,7 @@ def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
     configure(settings.threads)
     opened = open_model(settings)
     sidecar = opened.sidecar
-    kinds = {
-        "spitzoid-target": (predict_slide, IMAGE_OPTIONS),
-        "multimag": (predict_magnified, IMAGE_OPTIONS),
-        "zoome": (predict_images, SLIDE_OPTIONS),
-        "weighting": (predict_several_classes, SLIDE_OPTIONS + IMAGE_OPTIONS),
-        "similarity": (predict_several_classes, SLIDE_OPTIONS + IMAGE_OPTIONS),
-    }
-    if sidecar.kind not in kinds:
-        raise InputError(
-            f"{settings.model}: a model of kind {sidecar.kind!r}; a slide is judged by a spitzoid-target model "
-            "(models/target.keras of a spitzoid run) or a multimag model, an image by a zoome model "
-            "(models/zoome.keras of a zoome run) or a model of a weighting or similarity run"
-        )
-    answer, foreign = kinds[sidecar.kind]
+    answer, foreign = ANSWERS[sidecar.kind]
     for name in foreign:
         if getattr(settings, name) is not None:
             raise InputError(f"--{name.replace('_', '-')}: does not belong to a model of kind {sidecar.kind!r}")
@@ -159,12 +147,12 @@ def predict_slide(settings: PredictSettings, opened: Opened, say: Callable[[str]
 
 def predict_images(settings: PredictSettings, opened: Opened, say: Callable[[str], None]) -> Path:
     """Write predictions.csv, and prediction.json of one image or predictions.json (a list) of a folder's."""
-    from melano_tf.serving.image import Patient, answer_record, find_inputs, read_metadata
+    from melano_tf.serving.image import ImageAnswer, Patient, answer_record, find_inputs, read_metadata
     from melano_tf.serving.image import predict_images as judge_images
     from melano_tf.serving.remote import ask_images
 
     sidecar, listed = opened.sidecar, settings.input.suffix.lower() == TABLE
-    images, known = listed_images(settings.input) if listed else (find_inputs(settings.input), {})
+    images, known, bad = listed_images(settings.input) if listed else (find_inputs(settings.input), {}, {})
     default = Patient.of(settings.age, settings.sex, settings.site)
     patients = {path.stem: default for path in images} | known
     if settings.metadata is not None:
@@ -183,6 +171,8 @@ def predict_images(settings: PredictSettings, opened: Opened, say: Callable[[str
             answers = ask_images(opened.client, sidecar, images, patients)
         else:
             answers = judge_images(settings.model, sidecar, images, patients)
+    nothing = (None, None, Patient())
+    answers = with_bad_rows(answers, {place: ImageAnswer(path, *nothing, why) for place, (path, why) in bad.items()})
     records = [answer_record(answer, sidecar, settings.model) | {"measured": opened.measured} for answer in answers]
     single = settings.input.is_file() and not listed
     json_path = settings.out / ("prediction.json" if single else "predictions.json")
@@ -211,7 +201,9 @@ def _words(record: dict[str, Any], sidecar: Sidecar) -> str:
     positive = sidecar.classes[1]
     p = (record["calibrated_probabilities"] or record["probabilities"])[positive]
     how = " (calibrated)" if record["calibrated_probabilities"] else ""
-    return f"{positive} {p:.3f}{how}, decision {record['decision']} at {sidecar.threshold:.3g}"
+    return f"{positive} {p:.3f}{how}, decision {record['decision']} at {sidecar.threshold:.3g}" + (
+        f"; {record['remark']}" * bool(record["remark"])
+    )
 
 
 def _write_rows(path: Path, records: list[dict[str, Any]], positive: str) -> None:
@@ -226,6 +218,16 @@ def _write_rows(path: Path, records: list[dict[str, Any]], positive: str) -> Non
         row["calibrated_probability"] = (record["calibrated_probabilities"] or {}).get(positive)
         row["probability_without_metadata"] = evidence.get("probability_without_metadata")
         row |= {"threshold": record["threshold"], "decision": record["decision"]}
-        rows.append({**row, "unreadable": record.get("unreadable")})
+        rows.append({**row, "unreadable": record.get("unreadable"), "remark": record["remark"]})
     with atomic(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
+
+
+# By the kinds that `serving.kinds` knows: who answers, and which options are of no use to it.
+ANSWERS: dict[str, tuple[Callable[[PredictSettings, Opened, Callable[[str], None]], Path], tuple[str, ...]]] = {
+    "spitzoid-target": (predict_slide, IMAGE_OPTIONS),
+    "multimag": (predict_magnified, IMAGE_OPTIONS),
+    "zoome": (predict_images, SLIDE_OPTIONS),
+    "weighting": (predict_several_classes, SLIDE_OPTIONS + IMAGE_OPTIONS),
+    "similarity": (predict_several_classes, SLIDE_OPTIONS + IMAGE_OPTIONS),
+}

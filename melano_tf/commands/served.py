@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from melano_tf.csv_rows import delimiter_of
 from melano_tf.errors import InputError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TABLE = ".csv"
 LIST_OPTIONS = ("metadata", "age", "sex", "site", "mpp")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ def open_model(settings: "PredictSettings") -> Opened:
     """Find the model: a file of a run, an exported folder, or a name on a server.
 
     Raises:
-        InputError: there is no such model, or no such server.
+        InputError: there is no such model, or no such server; or the model is of a kind that answers nothing.
     """
+    from melano_tf.serving.kinds import checked_kind
     from melano_tf.serving.measured import measured_numbers
 
     if settings.server is None and not settings.model.is_dir():
         sidecar = Sidecar.read(settings.model)
+        checked_kind(sidecar, settings.model)
         return Opened(sidecar, measured_numbers(settings.model, sidecar))
     from melano_tf.serving.client import Client, ClientSettings, FolderTransport, Transport, find_transport
     from melano_tf.serving.export import read_card
@@ -113,10 +116,11 @@ def read_list(path: Path, allowed: Sequence[str]) -> list[dict[str, str]]:
     """A CSV of inputs: a column `path` (relative ones count from the CSV's folder) and any of `allowed`.
 
     Returns:
-        The rows, with `row`, the number as a spreadsheet counts; cells stripped.
+        The rows, with `row`, the number as a spreadsheet counts, and `fault`, why it cannot be used, or ""; cells
+        stripped.
 
     Raises:
-        InputError: all faults at once: columns, rows without a path, files that are not there, names that stand twice.
+        InputError: columns that are missing or not known, no rows, or none that can be used (then all faults at once).
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -124,54 +128,75 @@ def read_list(path: Path, allowed: Sequence[str]) -> list[dict[str, str]]:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; save it as 'CSV UTF-8 (comma separated)'") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
-    header = [str(name).strip() for name in reader.fieldnames or []]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
+    header = [name.strip() for name in next(reader, [])]
     if "path" not in header:
         raise InputError(f"{path}: no column path in its header ({', '.join(header) or 'empty'}); one file a row")
     unknown = [name for name in header if name not in ("path", *allowed)]
     faults = [f"column {name!r} is not known; known are path, {', '.join(allowed)}" for name in unknown]
     rows, seen = [], dict[str, int]()
     for number, cells in enumerate(reader, start=2):
-        row = {str(key).strip(): (value or "").strip() for key, value in cells.items() if isinstance(value, str | None)}
+        row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
         if not any(row.values()):
             continue
         if not row.get("path"):
-            faults.append(f"row {number}: no path")
+            rows.append(row | {"path": "", "row": str(number), "fault": "no path"})
             continue
         file = path.parent / Path(row["path"]).expanduser()
         name = row.get("slide_id") or file.stem
         if not file.is_file():
-            faults.append(f"row {number}: {file}: no such file")
-        if name in seen:
-            faults.append(f"row {number}: {name} stands in row {seen[name]} already")
-        seen.setdefault(name, number)
-        rows.append(row | {"path": str(file), "row": str(number)})
+            fault = f"{file}: no such file"
+        elif name in seen:
+            fault = f"{name} stands in row {seen[name]} already"
+        else:
+            fault, seen[name] = "", number
+        rows.append(row | {"path": str(file), "row": str(number), "fault": fault})
     if not rows and not faults:
         faults.append("no rows below the header")
+    if not faults and all(row["fault"] for row in rows):
+        faults += [f"row {row['row']}: {row['fault']}" for row in rows]
     if faults:
         raise InputError.of(f"{path}: cannot be used (the header is row 1)", faults)
     return rows
 
 
-def listed_images(path: Path) -> tuple[list[Path], dict[str, "Patient"]]:
-    """The images of a CSV with columns path, age, sex, site, and what is known of each, by its name without suffix.
+def listed_images(path: Path) -> tuple[list[Path], dict[str, "Patient"], dict[int, tuple[Path, str]]]:
+    """The images of a CSV with columns path, age, sex, site.
+
+    Returns:
+        (the images, what is known of each by its name without suffix, and the rows that cannot be used: by their place
+        among the rows, from 0, the file ("row 7" where none is named) and why). The others are answered all the same.
 
     Raises:
-        InputError: see `read_list`; also where a word is not understood.
+        InputError: see `read_list`; also where a word is not understood in each row that is left.
     """
     from melano_tf.serving.image import Patient
 
-    images, patients, faults = [], {}, []
-    for row in read_list(path, ("age", "sex", "site")):
-        image = Path(row["path"])
-        images.append(image)
+    images: list[Path] = []
+    patients: dict[str, Patient] = {}
+    bad: dict[int, tuple[Path, str]] = {}
+    for place, row in enumerate(read_list(path, ("age", "sex", "site"))):
+        image, fault = Path(row["path"] or f"row {row['row']}"), row["fault"]
         try:
-            patients[image.stem] = Patient.of(row.get("age"), row.get("sex"), row.get("site"))
+            told = Patient.of(row.get("age"), row.get("sex"), row.get("site"))
         except (InputError, ValueError) as error:
-            faults.append(f"row {row['row']}: {error}")
-    if faults:
-        raise InputError.of(f"{path}: cannot be used (the header is row 1)", faults)
-    return images, patients
+            fault = fault or " ".join(str(error).split())
+        if fault:
+            bad[place] = (image, f"row {row['row']}: {fault}")
+            continue
+        images.append(image)
+        patients[image.stem] = told
+    if not images:
+        raise InputError.of(f"{path}: cannot be used (the header is row 1)", [why for _, why in bad.values()])
+    return images, patients, bad
+
+
+def with_bad_rows(answers: Sequence[Answer], bad: Mapping[int, Answer]) -> list[Answer]:
+    """The answers in the order of the table, those of its bad rows at their places in it, from 0."""
+    found = list(answers)
+    for place in sorted(bad):
+        found.insert(place, bad[place])
+    return found
 
 
 def predict_slides(
@@ -190,10 +215,12 @@ def predict_slides(
     listed = read_list(settings.input, ("slide_id", "mpp"))
     for row in listed:
         name = row.get("slide_id") or Path(row["path"]).stem
-        if Path(name).name != name or name.startswith("."):
-            raise InputError(f"{settings.input}: row {row['row']}: slide_id {name!r} cannot name a folder")
-        line: dict[str, Any] = {"slide_id": name, "path": row["path"]}
+        line: dict[str, Any] = {"slide_id": name or f"row {row['row']}", "path": row["path"]}
         try:
+            if row["fault"]:
+                raise InputError(f"row {row['row']}: {row['fault']}")
+            if Path(name).name != name or name.startswith("."):
+                raise InputError(f"row {row['row']}: slide_id {name!r} cannot name a folder")
             mpp = _mpp(row) or settings.mpp
             out = settings.out / name
             out.mkdir(parents=True, exist_ok=True)
@@ -202,7 +229,7 @@ def predict_slides(
             line |= {f"probability_{key}": value for key, value in record["probabilities"].items()}
             line |= {"threshold": record["threshold"], "decision": record["decision"], "failed": ""}
         except InputError as error:
-            say(f"{name}: FAILED: {error}")
+            say(f"{line['slide_id']}: FAILED: {error}")
             line |= {"failed": str(error).splitlines()[0]}
         lines.append(line)
     names = list(dict.fromkeys(key for line in lines for key in line))

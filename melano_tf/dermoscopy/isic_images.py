@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from melano_tf.dermoscopy.isic_layouts import SUFFIXES
+from melano_tf.dermoscopy.jpeg import SOF, check_whole, read_scans
+from melano_tf.dermoscopy.jpeg import UnreadableImageError as UnreadableImageError  # files are read from here
 from melano_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,12 +29,7 @@ HIGHEST_MAX_PIXELS = 89_478_485  # above it Pillow, which decodes, raises its ow
 DOWNSAMPLED = "_downsampled"
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 EXIF_ORIENTATION = 274
-
-
-class UnreadableImageError(Exception):
-    """An image file that cannot be used; the message is the reason, without the path."""
 
 
 @dataclass(frozen=True)
@@ -122,24 +119,36 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, shrink_to: int | 
         uint8 (height, width, 3).
 
     Raises:
-        UnreadableImageError: see `read_header`; also where the pixels are damaged or cut off.
+        UnreadableImageError: see `read_header`; also where the pixels are damaged or cut off, or in too many scans.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     if max_pixels > HIGHEST_MAX_PIXELS:
         raise InputError(f"max_pixels {max_pixels:,}: at most {HIGHEST_MAX_PIXELS:,}")
-    read_header(path, max_pixels)
+    header = read_header(path, max_pixels)
     try:
-        # From memory, so that what was judged is what is decoded.
-        with Image.open(BytesIO(Path(path).read_bytes()), formats=("JPEG", "PNG")) as image:
-            if shrink_to is not None:
-                image.draft(None, (shrink_to, shrink_to))
-            image.load()
-            return _rgb(image)
+        content = Path(path).read_bytes()
+        if header.kind == "png":
+            return _decoded(content, shrink_to)
+        read_scans(content)  # before anything is decoded
+        pixels = _decoded(content, shrink_to)
+        check_whole(content, pixels, lambda other: _decoded(other, shrink_to))
+        return pixels
     except (OSError, UnidentifiedImageError) as error:
         raise UnreadableImageError(f"its pixels cannot be decoded ({_first_line(error)})") from None
     except (ValueError, SyntaxError, EOFError, struct.error, MemoryError) as error:
         raise UnreadableImageError(f"damaged ({_first_line(error)})") from None
+
+
+def _decoded(content: bytes, shrink_to: int | None) -> np.ndarray:
+    from PIL import Image
+
+    # From memory, so that what was judged is what is decoded.
+    with Image.open(BytesIO(content), formats=("JPEG", "PNG")) as image:
+        if shrink_to is not None:
+            image.draft(None, (shrink_to, shrink_to))
+        image.load()
+        return _rgb(image)
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ how often the intervals hold the truth in simulations, and decided between them.
   effective number of patients, with Student's t for few of them (Korn & Graubard 1998; Dean & Pagano 2015).
 - A ROC AUC: DeLong's variance with clusters (Obuchowski 1997) on the logit; and the score interval of Newcombe (2006,
   method 5), whose variance (Hanley & McNeil 1982) is not zero at AUC 1, times the design effect. The wider at each end.
+  Where the error rests on few patients, no narrower than one sample a patient leaves it.
 - A mean of such: from its parts' intervals (MOVER; Zou & Donner 2008), their correlation from the patients they share.
 """
 
@@ -21,8 +22,8 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata, t
 
-# With fewer patients of whom some samples are right and some patients' wrong, a design effect is hearsay: simulated
-# with 20 to 200 tiles a patient, intervals without this held a share of 0.99 in 80 % of trials.
+# With fewer patients whose samples are partly right, or on whom an AUC's error rests, a design effect is hearsay and
+# each patient counts as one sample; `docs/coverage.md` holds what this reaches for shares and AUCs of many tiles.
 LEAST_MIXED = 5
 # Nearer to 0 or 1 no end is sought.
 EDGE = 1e-9
@@ -178,7 +179,9 @@ def mean_area(areas: Sequence[Area], level: float) -> Estimate:
 
     The score interval solves (A - a)^2 = c^2 d V(a), V of `hanley_mcneil`, d the design effect: the clusters' variance
     over V(A), at least 1. Where that is not estimable (A is 0 or 1, a class of one group), each group counts as one
-    sample. c is Student's t, of as many degrees of freedom as the class with fewer groups leaves.
+    sample; no end is nearer than that leaves it, either, where the error rests on fewer than `LEAST_MIXED` groups in
+    effect, (sum_g e_g^2)^2 / sum_g e_g^4 of their influences e_g. c is Student's t, of as many degrees of freedom as
+    the class with fewer groups leaves.
     """
     areas = [one for one in areas if not math.isnan(one.value)]
     influence = np.concatenate([one.influence / len(areas) for one in areas]) if areas else np.zeros(0)
@@ -189,21 +192,31 @@ def mean_area(areas: Sequence[Area], level: float) -> Estimate:
     clustered = sum(one.variance for one in known)
     independent = sum(hanley_mcneil(one.value, *one.samples) for one in known)
     estimable = len(known) == len(areas) and clustered > EDGE**2 and independent > 0
-    freedom = sum(one.groups - 1 for one in areas)
-    c = float(t.ppf((1 + level) / 2, freedom) if estimable else norm.ppf((1 + level) / 2))
-    effect = max(1.0, clustered / independent) if estimable else 1.0
+    alone = [one.alone for one in areas]
+    z = float(norm.ppf((1 + level) / 2))
+    if not estimable:
+        return Estimate(value, *_score_ends(value, alone, z), influence)
+    c = float(t.ppf((1 + level) / 2, sum(one.groups - 1 for one in areas)))
+    effect = max(1.0, clustered / independent)
+    low, high = _score_ends(value, [one.samples for one in areas], c * math.sqrt(effect))
+    reach = c * math.sqrt(clustered) / len(areas) / (value * (1 - value))
+    low, high = min(low, float(expit(logit(value) - reach))), max(high, float(expit(logit(value) + reach)))
+    if (influence**2).sum() ** 2 < LEAST_MIXED * (influence**4).sum():
+        least = _score_ends(value, alone, z)
+        low, high = min(low, least[0]), max(high, least[1])
+    return Estimate(value, low, high, influence)
+
+
+def _score_ends(value: float, samples: Sequence[tuple[float, float]], c: float) -> tuple[float, float]:
+    """Where (value - a)^2 = c^2 V(a), V of the mean over cohorts of `samples` positives and negatives."""
 
     def outside(a: float) -> float:
-        spread = sum(hanley_mcneil(a, *(one.samples if estimable else one.alone)) for one in areas) / len(areas) ** 2
-        return (value - a) ** 2 - c * c * effect * spread
+        return (value - a) ** 2 - c * c * sum(hanley_mcneil(a, *one) for one in samples) / len(samples) ** 2
 
     # At 0 and 1 the variance vanishes: a value there is itself a root, and the ends beyond it are not sought.
     low = float(brentq(outside, 0.0, min(value, 1 - EDGE))) if value > EDGE else 0.0
     high = float(brentq(outside, max(value, EDGE), 1.0)) if value < 1 - EDGE else 1.0
-    if estimable:
-        spread = c * math.sqrt(clustered) / len(areas) / (value * (1 - value))
-        low, high = min(low, float(expit(logit(value) - spread))), max(high, float(expit(logit(value) + spread)))
-    return Estimate(value, low, high, influence)
+    return low, high
 
 
 def mover(parts: Sequence[Estimate]) -> Estimate:

@@ -88,7 +88,7 @@ def wider_interval(found: Estimate, resampled: Interval) -> Interval:
     return dataclasses.replace(resampled, low=float(low), high=float(high), method=WIDER)
 
 
-def bootstrap_intervals(
+def binary_intervals(
     y: ArrayLike,
     p: ArrayLike,
     groups: Sequence[str] | NDArray[np.generic],
@@ -142,13 +142,13 @@ def cohort_intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Intervals of metrics' means over validation cohorts that share no groups; see `bootstrap_intervals`.
+    """Intervals of metrics' means over validation cohorts that share no groups; see `binary_intervals`.
 
     Each cohort keeps its own model and threshold; one that leaves a metric undefined, itself or in a resample, is left
     out of that mean. The interval says what other patients would change, not what another training would.
 
     Raises:
-        ValueError: see `bootstrap_intervals`; no cohorts.
+        ValueError: see `binary_intervals`; no cohorts.
     """
     if not cohorts:
         raise ValueError("no cohorts")

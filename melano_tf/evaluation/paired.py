@@ -76,7 +76,7 @@ def paired_intervals(
 ) -> list[Paired]:
     """Intervals of each model's metrics, and of their differences from the first model's.
 
-    The models' own as everywhere (`bootstrap_intervals`, `multiclass_intervals`). The differences are bootstrapped:
+    The models' own as everywhere (`binary_intervals`, `multiclass_intervals`). The differences are bootstrapped:
     all models are judged by the same resamples of whole groups (patients, lesions). Where all resamples agree (the
     models decide alike), no group of those of the rarer class has shown a difference: up to Wilson's upper end of 0 of
     so many could, in either direction.

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from melano_tf.errors import InputError
 from melano_tf.evaluation.calibration import Calibration, fit_calibration
 from melano_tf.evaluation.curves import counts_by_threshold
-from melano_tf.evaluation.intervals import Interval, bootstrap_intervals
+from melano_tf.evaluation.intervals import Interval, binary_intervals
 from melano_tf.evaluation.metrics import format_value
 
 Rule = Literal["youden", "sensitivity", "fixed"]
@@ -188,7 +188,7 @@ def choose_threshold(
         words = f"sensitivity of at least {settings.sensitivity:g}"
     else:
         value, words = fixed_threshold(settings.value).value, f"fixed at {settings.value:g}"
-    found = bootstrap_intervals(
+    found = binary_intervals(
         y,
         scores,
         groups,

@@ -18,6 +18,7 @@ import tensorflow as tf
 from melano_tf import journal
 from melano_tf.dermoscopy.colour import normalise
 from melano_tf.dermoscopy.isic_images import UnreadableImageError, read_header, read_image
+from melano_tf.dermoscopy.jpeg import check_whole, read_scans
 from melano_tf.errors import InputError
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.workspace import atomic, digest, read_json, write_json
@@ -54,7 +55,9 @@ def decode_image(path: Path | str, settings: ImageCacheSettings) -> StoredImage:
         ratio = next((n for n in SHRINKS if shorter // n >= 2 * settings.stored_px), 1)
         try:
             content = Path(path).read_bytes()
-            decoded = tf.io.decode_jpeg(content, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+            read_scans(content)
+            decoded = decode_jpeg(content, ratio)
+            check_whole(content, decoded.numpy(), lambda other: decode_jpeg(other, ratio).numpy())
         except OSError as error:
             raise UnreadableImageError(f"cannot be read ({error.strerror or error})") from None
         except tf.errors.InvalidArgumentError:
@@ -66,6 +69,18 @@ def decode_image(path: Path | str, settings: ImageCacheSettings) -> StoredImage:
         decoded, aspect = _centre_square(decoded), 1.0
     pixels = _resized(decoded, settings.stored_px)
     return StoredImage(pixels if settings.colour is None else normalise(pixels, settings.colour), aspect)
+
+
+def decode_jpeg(content: Any, ratio: int = 1) -> Any:
+    """uint8 (h, w, 3), of a file's bytes at a fraction of its size; nothing is made up where data are missing."""
+    return tf.io.decode_jpeg(
+        content,
+        channels=3,
+        ratio=ratio,
+        dct_method="INTEGER_ACCURATE",
+        try_recover_truncated=False,
+        acceptable_fraction=1.0,
+    )
 
 
 def _centre_square(image: Any) -> Any:

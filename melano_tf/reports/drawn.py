@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from melano_tf.evaluation.calibration import reliability, top_label
 from melano_tf.evaluation.curves import average_precision_interval, pr_band, precision_recall, roc, roc_band
-from melano_tf.evaluation.intervals import bootstrap_intervals
+from melano_tf.evaluation.intervals import binary_intervals
 from melano_tf.evaluation.metrics import confusion, metrics_of_counts
 from melano_tf.reports.curves import COLOURS, Drawn, pr_figure, reliability_figure, roc_figure
 from melano_tf.reports.figures import DPI, blank_figure
@@ -79,7 +79,7 @@ def _curves(one: Judgement, seed: int, rising: bool) -> dict[str, Drawn]:
     sensitivity, specificity, precision = (float(counts[name]) for name in ("SN", "SPC", "PPV"))
     name = one.classes[1] if one.classes else "positive"
     if rising:
-        area = bootstrap_intervals(truth, scores, groups, ("AUC",), **kept)["AUC"]
+        area = binary_intervals(truth, scores, groups, ("AUC",), **kept)["AUC"]
         band = roc_band(truth, scores, groups, **kept)
         return {name: Drawn(roc(truth, scores), band, area, (1 - specificity, sensitivity))}
     area = average_precision_interval(truth, scores, groups, **kept)

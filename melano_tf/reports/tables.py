@@ -107,7 +107,7 @@ def interval_table(
     """Test results with their intervals, beside a published table (Table 5 of the spitzoid paper).
 
     Args:
-        models: {model: intervals by metric} from `evaluation.intervals.bootstrap_intervals`.
+        models: {model: intervals by metric} from `evaluation.intervals.binary_intervals`.
         published, table, published_as, metrics: as for `metric_table`.
     """
     cells = table_of(published, table)

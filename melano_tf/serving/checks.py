@@ -7,15 +7,17 @@ is damaged further inside shows only in decoding, which refuses it without an in
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-SEGMENTS = 2_000  # of a JPEG before its frame header; photographs have some ten
+from melano_tf.dermoscopy.jpeg import ENDS_EARLY, MAX_SCANS
+from melano_tf.serving.jpeg_graph import ENDLESS, SEGMENTS, TOO_MANY, at, walk_scans
+
 PNG = b"\x89PNG\r\n\x1a\n"
 UNKNOWN = ("", "unknown")
 
-GOOD, EMPTY, LARGE_FILE, FORMAT, HEADER, SIZE, PIXELS, CUT = range(8)
+GOOD, EMPTY, LARGE_FILE, FORMAT, HEADER, SIZE, PIXELS, CUT, SCANS, MISSING, EARLY = range(11)
 REASONS = (
     "",
     "is empty",
@@ -25,28 +27,50 @@ REASONS = (
     "says in its header that it has no pixels",
     "has more pixels than the limit of {max_pixels}",
     "is cut off: its end marker is missing",
+    f"has more than {MAX_SCANS} scans",
+    "is cut off: scans of its picture are missing, though an end marker follows",
+    f"is {ENDS_EARLY}",
 )
 
 
-def judge_image(content: Any, max_pixels: int, max_bytes: int) -> tuple[Any, Any, Any, Any]:
+class Judged(NamedTuple):
+    """What a file says of itself, int32 scalars and a bool.
+
+    Attributes:
+        code: an index into REASONS, 0 where the file may be decoded.
+        height, width: in px.
+        kind: 1 for a JPEG, 2 for a PNG, 3 for a PNG of 16-bit greys.
+        end: place of a JPEG's end marker.
+        doubtful: see `dermoscopy.jpeg.Scans`.
+    """
+
+    code: Any
+    height: Any
+    width: Any
+    kind: Any
+    end: Any
+    doubtful: Any
+
+
+def judge_image(content: Any, max_pixels: int, max_bytes: int) -> Judged:
     """What a file says of itself, without decoding it.
 
     Args:
         content: scalar string, the file's bytes.
         max_pixels: width x height above this is refused.
         max_bytes: longer files are refused.
-
-    Returns:
-        int32 scalars: (code: an index into REASONS, 0 where the file may be decoded; height; width; 1 for a JPEG, 2 for
-        a PNG, 3 for a PNG of 16-bit greys).
     """
     length = tf.strings.length(content)
     # A file that is too long is not even looked at.
     data = tf.cond(length <= max_bytes, lambda: tf.io.decode_raw(content, tf.uint8), lambda: tf.zeros([0], tf.uint8))
     jpeg = tf.equal(tf.strings.substr(content, 0, tf.minimum(length, 2)), b"\xff\xd8")
     png = tf.equal(tf.strings.substr(content, 0, tf.minimum(length, len(PNG))), PNG)
-    nothing = lambda: (tf.constant(FORMAT), tf.constant(0), tf.constant(0), tf.constant(0))  # noqa: E731
-    code, height, width, kind = tf.cond(
+
+    def nothing() -> Judged:
+        code, zero = tf.constant(FORMAT), tf.constant(0)
+        return Judged(code, zero, zero, zero, zero, tf.constant(False))
+
+    code, height, width, kind, end, doubtful = tf.cond(
         (length > max_bytes) | (length == 0),
         nothing,
         lambda: tf.cond(jpeg, lambda: _jpeg(data), lambda: tf.cond(png, lambda: _png(data), nothing)),
@@ -55,51 +79,47 @@ def judge_image(content: Any, max_pixels: int, max_bytes: int) -> tuple[Any, Any
     fine = tf.equal(code, GOOD)
     code = tf.where(fine & ((height < 1) | (width < 1)), SIZE, code)
     # A size beyond the limit comes before a missing end: it is what a bomb is made of.
-    code = tf.where((fine | tf.equal(code, CUT)) & (size > max_pixels), PIXELS, code)
+    late = tf.reduce_any(tf.equal(code, [CUT, SCANS, MISSING]))
+    code = tf.where((fine | late) & (size > max_pixels), PIXELS, code)
     code = tf.where(length > max_bytes, LARGE_FILE, tf.where(length == 0, EMPTY, code))
-    return code, height, width, kind
+    return Judged(code, height, width, kind, end, doubtful)
 
 
-def _at(data: Any, place: Any) -> Any:
-    """The byte at a place as int32; 0 beyond the end."""
-    last = tf.maximum(tf.size(data) - 1, 0)
-    return tf.where(place <= last, tf.cast(data[tf.clip_by_value(place, 0, last)], tf.int32), 0)
-
-
-def _jpeg(data: Any) -> tuple[Any, Any, Any, Any]:
-    """Walk the segments to the frame header; then look for the end marker behind it."""
+def _jpeg(data: Any) -> Judged:
+    """Walk the segments to the frame header; then from scan to scan to the end marker behind it."""
     length = tf.size(data)
 
     def going(place: Any, state: Any, height: Any, width: Any) -> Any:
         return tf.equal(state, -1)
 
     def step(place: Any, state: Any, height: Any, width: Any) -> Any:
-        marker, size = _at(data, place + 1), _at(data, place + 2) * 256 + _at(data, place + 3)
+        marker, size = at(data, place + 1), at(data, place + 2) * 256 + at(data, place + 3)
         fill = tf.equal(marker, 0xFF)
         alone = tf.equal(marker, 0x01) | ((marker >= 0xD0) & (marker <= 0xD8))
         frame = (marker >= 0xC0) & (marker <= 0xCF) & (marker != 0xC4) & (marker != 0xC8) & (marker != 0xCC)
-        broken = (place + 4 > length) | (_at(data, place) != 0xFF)
+        broken = (place + 4 > length) | (at(data, place) != 0xFF)
         ended = tf.equal(marker, 0xD9) | tf.equal(marker, 0xDA) | (size < 2)
         broken |= ~fill & ~alone & ~frame & ended
         broken |= ~fill & ~alone & frame & (place + 9 > length)
         found = frame & ~fill & ~alone & ~broken
-        height = tf.where(found, _at(data, place + 5) * 256 + _at(data, place + 6), height)
-        width = tf.where(found, _at(data, place + 7) * 256 + _at(data, place + 8), width)
+        height = tf.where(found, at(data, place + 5) * 256 + at(data, place + 6), height)
+        width = tf.where(found, at(data, place + 7) * 256 + at(data, place + 8), width)
         state = tf.where(broken, HEADER, tf.where(found, GOOD, -1))
-        return place + tf.where(fill, 1, tf.where(alone, 2, 2 + size)), state, height, width
+        return place + tf.where(found, 0, tf.where(fill, 1, tf.where(alone, 2, 2 + size))), state, height, width
 
     start = (tf.constant(2), tf.constant(-1), tf.constant(0), tf.constant(0))
     place, state, height, width = tf.while_loop(going, step, start, maximum_iterations=SEGMENTS)
-    # Behind the last byte of an image some cameras and programs write more; the marker may stand before the end.
-    rest = data[tf.minimum(place, length) :]
-    ends = tf.reduce_any(tf.equal(rest[:-1], 0xFF) & tf.equal(rest[1:], 0xD9))
     state = tf.where(tf.equal(state, -1), HEADER, state)
-    return tf.where(tf.equal(state, GOOD) & ~ends, CUT, state), height, width, tf.constant(1)
+    unknown = lambda: (tf.constant(0), tf.constant(False), tf.constant(0), tf.constant(False))  # noqa: E731
+    scans, missing, end, doubtful = tf.cond(tf.equal(state, GOOD), lambda: walk_scans(data, place), unknown)
+    state = tf.where(tf.equal(scans, TOO_MANY), SCANS, tf.where(tf.equal(scans, ENDLESS), CUT, state))
+    state = tf.where(missing, MISSING, state)
+    return Judged(state, height, width, tf.constant(1), end, doubtful)
 
 
-def _png(data: Any) -> tuple[Any, Any, Any, Any]:
+def _png(data: Any) -> Judged:
     """The header chunk stands at a fixed place; the end chunk is looked for behind it."""
-    head = [_at(data, tf.constant(place)) for place in range(8, 26)]
+    head = [at(data, tf.constant(place)) for place in range(8, 26)]
     sound = tf.reduce_all(tf.equal(tf.stack(head[:8]), [0, 0, 0, 13, *b"IHDR"])) & (tf.size(data) >= 33)
     number = lambda b: tf.where(b[0] > 127, -1, ((b[0] * 256 + b[1]) * 256 + b[2]) * 256 + b[3])  # noqa: E731
     width, height = number(head[8:12]), number(head[12:16])
@@ -110,7 +130,7 @@ def _png(data: Any) -> tuple[Any, Any, Any, Any]:
     )
     state = tf.where(sound, tf.where(ends, GOOD, CUT), HEADER)
     grey16 = tf.equal(head[16], 16) & tf.equal(head[17], 0)
-    return state, height, width, tf.where(grey16, 3, 2)
+    return Judged(state, height, width, tf.where(grey16, 3, 2), tf.constant(0), tf.constant(False))
 
 
 def refuse_images(codes: Any, max_pixels: int, max_bytes: int) -> tf.Operation:

@@ -20,6 +20,7 @@ from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import StoredImage, decode_image
 from melano_tf.serving.loading import load_network
 from melano_tf.serving.record import blank_record
+from melano_tf.serving.remarks import remark_on
 from melano_tf.workspace import Sidecar, atomic
 
 CHUNK = 32  # images in memory at once; it changes memory and speed, not the answer
@@ -43,11 +44,13 @@ class ClassAnswer:
         path: the file.
         probabilities: of each class in the sidecar's order, float64 (C,), summing to one; None where it is unreadable.
         reason: why the image cannot be used, or "".
+        remark: what is odd about an image that was answered, or "".
     """
 
     path: Path
     probabilities: np.ndarray | None
     reason: str = ""
+    remark: str = ""
 
 
 def check_stems(images: Sequence[Path]) -> None:
@@ -81,9 +84,7 @@ def predict_classes(model: Path, sidecar: Sidecar, images: Sequence[Path]) -> li
         InputError: the model's outputs are not the sidecar's classes.
     """
     settings = ImageCacheSettings(**sidecar.preprocessing["store"])
-    network = load_network(model)
-    if network.output_shape[-1] != len(sidecar.classes):
-        raise InputError(f"{model}: has {network.output_shape[-1]} outputs, its sidecar {len(sidecar.classes)} classes")
+    network = load_network(model, sidecar)
     forward = tf.function(lambda x: network({"image": x}, training=False), reduce_retracing=True)
     answers: list[ClassAnswer] = []
     for start in range(0, len(images), CHUNK):
@@ -93,7 +94,7 @@ def predict_classes(model: Path, sidecar: Sidecar, images: Sequence[Path]) -> li
         found = iter(_ask(forward, sidecar.input_px, readable))
         for path, image in zip(part, stored, strict=True):
             if isinstance(image, StoredImage):
-                answers.append(ClassAnswer(path, next(found)))
+                answers.append(ClassAnswer(path, next(found), remark=remark_on(image.pixels)))
             else:
                 answers.append(ClassAnswer(path, None, image))
     return answers
@@ -139,6 +140,7 @@ def class_record(answer: ClassAnswer, sidecar: Sidecar, model: Path) -> dict[str
     record |= {"threshold": None, "threshold_from": "the most probable class is called"}
     if answer.probabilities is None:
         return {**record, "unreadable": answer.reason}
+    record["remark"] = answer.remark
     record["probabilities"] = dict(zip(sidecar.classes, answer.probabilities.tolist(), strict=True))
     called = int(decide(answer.probabilities[None])[0])
     record["decision"] = "undecided" if called == UNDECIDED else sidecar.classes[called]

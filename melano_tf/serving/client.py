@@ -9,8 +9,6 @@ import functools
 import json
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +18,11 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from melano_tf.errors import InputError
+from melano_tf.serving.post import MAX_ANSWER, RefusedError, UnavailableError, post_json
 
 CHUNK_BYTES = 16 * 2**20  # of encoded images in one request
 LONGEST_PAUSE = 20.0  # seconds
-
-
-class RefusedError(Exception):
-    """The model refused its input (InvalidArgument); the message is its reason."""
-
-
-class UnavailableError(Exception):
-    """No answer: away, busy, or too late. Asking again may help."""
+LONGEST_TIMEOUT = 86_400.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -42,17 +34,17 @@ class ClientSettings:
     """
 
     timeout: float = 60.0
-    """Seconds until a request counts as lost."""
+    """Seconds until a request counts as lost: from its start to the last byte of its answer."""
     retries: int = 4
     """Further tries where the server is away or busy, with pauses of 0.5, 1, 2, … seconds."""
     chunk: int = 16
     """Images or tiles in one request; fewer where they are large."""
 
     def __post_init__(self) -> None:
-        if not (self.timeout > 0 and self.retries >= 0 and self.chunk >= 1):
+        if not (0 < self.timeout <= LONGEST_TIMEOUT and self.retries >= 0 and self.chunk >= 1):
             raise InputError(
                 f"--timeout {self.timeout:g}, --retries {self.retries}, --chunk {self.chunk}: "
-                "above 0, at least 0, at least 1"
+                f"above 0 and at most {LONGEST_TIMEOUT:g}, at least 0, at least 1"
             )
 
 
@@ -97,38 +89,18 @@ class RestTransport:
     def call(self, signature: str, inputs: Mapping[str, Any], timeout: float) -> dict[str, np.ndarray]:
         columns = {key: _jsonable(np.asarray(value)) for key, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
-        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=timeout) as response:
-                content = json.loads(response.read())
-        except urllib.error.HTTPError as error:
-            raise self._failure(error.code, _error_text(error.read())) from None
-        except (urllib.error.URLError, OSError) as error:
-            raise UnavailableError(str(getattr(error, "reason", error)) or type(error).__name__) from None
-        except ValueError:
-            raise InputError(f"{self.url}: answers, but not as TensorFlow Serving does (no JSON)") from None
+        content = post_json(self.url, body, timeout, f"{self.where}: no such model {self.name!r} there")
         outputs = content.get("outputs") if isinstance(content, dict) else None
         if outputs is None:
             raise InputError(f"{self.url}: answers, but not as TensorFlow Serving does (no outputs)")
         # A signature's only output comes without its name.
         named = outputs if isinstance(outputs, dict) else {"": outputs}
-        return {key: np.asarray(value) for key, value in named.items()}
-
-    def _failure(self, code: int, text: str) -> Exception:
-        if code == 400:
-            return RefusedError(text)
-        if code == 404:
-            return InputError(f"{self.where}: no such model {self.name!r} there ({text or 'not found'})")
-        if code in (408, 429) or code >= 500:
-            return UnavailableError(f"HTTP {code}: {text}")
-        return InputError(f"{self.url}: HTTP {code}: {text}")
-
-
-def _error_text(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return body[:200].decode(errors="replace").strip()
+        try:
+            return {key: np.asarray(value) for key, value in named.items()}
+        except ValueError:
+            raise InputError(
+                f"{self.url}: answers, but not as TensorFlow Serving does (rows of several lengths)"
+            ) from None
 
 
 def _jsonable(value: np.ndarray) -> Any:
@@ -153,9 +125,9 @@ class GrpcTransport:
                 "or use http://, which needs neither"
             ) from None
         self.where, self.name, self.version = f"grpc://{address}", name, version
-        unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", MAX_ANSWER)]
         self._grpc, self._request = grpc, predict_pb2.PredictRequest
-        self._channel = grpc.insecure_channel(address, unlimited)
+        self._channel = grpc.insecure_channel(address, limits)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def call(self, signature: str, inputs: Mapping[str, Any], timeout: float) -> dict[str, np.ndarray]:
@@ -175,6 +147,10 @@ class GrpcTransport:
                 raise RefusedError(text) from None
             if code is self._grpc.StatusCode.NOT_FOUND:
                 raise InputError(f"{self.where}: no such model {self.name!r} there ({text})") from None
+            if code is self._grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
+                raise InputError(
+                    f"{self.where}: its answer is larger than {MAX_ANSWER:,} bytes, and was not read"
+                ) from None
             again = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNKNOWN")
             if code.name in again:
                 raise UnavailableError(f"{code.name}: {text}") from None
@@ -260,7 +236,7 @@ class Client:
             try:
                 return self.transport.call(signature, inputs, self.settings.timeout)
             except UnavailableError as error:
-                reason = str(error)
+                reason = " ".join(str(error).split())
             if attempt < self.settings.retries:
                 self._pause(attempt)
         tries = "1 try" if not self.settings.retries else f"{self.settings.retries + 1} tries"
@@ -298,6 +274,8 @@ class Client:
                 alone = [{key: value[i : i + 1] for key, value in inputs.items()} for i in range(count)]
                 return [one for part in alone for one in self._ask_chunk(signature, part)]
             return [self._ask_alone(signature, inputs, str(error))]
+        if not outputs or any(np.ndim(value) < 1 or len(value) != count for value in outputs.values()):
+            raise InputError(f"{self.transport.where}: {count} items were asked, and its answer is not one for each")
         return [{key: value[i] for key, value in outputs.items()} for i in range(count)]
 
     def _ask_alone(self, signature: str, inputs: dict[str, np.ndarray], refusal: str) -> dict[str, Any] | str:
@@ -324,7 +302,7 @@ class Client:
             outputs = self.ask("card", {"ask": np.zeros(1, np.int32)})
             value = next(iter(outputs.values()))
             return dict(json.loads(str(np.asarray(value).ravel()[0])))
-        except (RefusedError, ValueError, StopIteration) as error:
+        except (RefusedError, ValueError, TypeError, IndexError, StopIteration, RecursionError) as error:
             raise InputError(
                 f"{self.transport.where}: the model gives no card, so it was not exported by this program "
                 f"({str(error).splitlines()[0][:150] if str(error) else 'no text'})"

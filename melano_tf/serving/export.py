@@ -24,14 +24,14 @@ from melano_tf.errors import InputError
 from melano_tf.models.grouped import GroupedConv2D, make_portable
 from melano_tf.serving import loading
 from melano_tf.serving.graph import ImageNetwork, Limits
+from melano_tf.serving.kinds import checked_kind, read_companion
 from melano_tf.serving.magnifications import judged_by, tile_signatures
 from melano_tf.serving.measured import measured_numbers
-from melano_tf.serving.serving_files import TILES, server_files, write_model_files, write_server_files
-from melano_tf.serving.tile_graph import BagNetwork, MagnifiedNetwork, TileNetwork
+from melano_tf.serving.serving_files import server_files, write_model_files, write_server_files
+from melano_tf.serving.tile_graph import BagNetwork, MagnifiedNetwork
 from melano_tf.serving.warmup import write_warmup
 from melano_tf.workspace import Sidecar, plain
 
-BAGS = ("spitzoid-target",)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 SCHEMA = "melano_tf export 1"
 
@@ -75,9 +75,10 @@ def export_model(
         say: shows a line.
 
     Raises:
-        InputError: no such model, a kind that cannot be served, a bad name, a version that is there already.
+        InputError: no such model, one that `predict` does not take either, a bad name, a version that is there already.
     """
     sidecar = Sidecar.read(model)
+    checked_kind(sidecar, model)
     name = model.stem if name is None else name
     if not NAME.fullmatch(name):
         raise InputError(f"--name {name!r}: letters, digits, '_', '-' and '.' only, at most 100")
@@ -128,41 +129,28 @@ def make_graph(
     """The graph of a model's kind, its networks, and the sidecars of its companions by role.
 
     Raises:
-        InputError: the kind cannot be served, or a companion is missing.
+        InputError: a companion is missing, or a network is not what its sidecar says.
     """
-    network = load_network(model, portable)
-    if sidecar.kind in BAGS:
-        source, source_sidecar = load_companion(model.parent / sidecar.companions["source"], portable)
-        graph = BagNetwork(source, source_sidecar, network, sidecar, limits)
-        return graph, [source, network], {"source": source_sidecar}
+    found = {role: read_companion(model, sidecar, role) for role in sidecar.companions}
+    network = load_network(model, portable, sidecar)
+    others = {role: (load_network(path, portable, card), card) for role, (path, card) in found.items()}
+    networks, cards = (
+        [network, *(one for one, _ in others.values())],
+        {role: card for role, (_, card) in others.items()},
+    )
+    if sidecar.kind == "spitzoid-target":
+        return BagNetwork(*others["source"], network, sidecar, limits), networks, cards
     if sidecar.kind == "multimag":
-        others = {role: load_companion(model.parent / file, portable) for role, file in sidecar.companions.items()}
-        networks = [network, *(one for one, _ in others.values())]
-        cards = {role: card for role, (_, card) in others.items()}
         return MagnifiedNetwork(network, sidecar, others, limits), networks, cards
-    if sidecar.kind in TILES:
-        return TileNetwork(network, sidecar, limits), [network], {}
-    if "stored_px" in sidecar.preprocessing.get("store", {}) and "metadata" in sidecar.preprocessing:
-        return ImageNetwork(network, sidecar, limits), [network], {}
-    raise InputError(f"{model}: a model of kind {sidecar.kind!r} cannot be exported")
+    return ImageNetwork(network, sidecar, limits), networks, cards
 
 
-def load_companion(path: Path, portable: bool) -> tuple[keras.Model, Sidecar]:
-    """A model beside another one, with its sidecar.
-
-    Raises:
-        InputError: it is missing.
-    """
-    card = Sidecar.read(path)
-    return load_network(path, portable), card
-
-
-def load_network(path: Path, portable: bool) -> keras.Model:
+def load_network(path: Path, portable: bool, sidecar: Sidecar | None = None) -> keras.Model:
     """The model in inference form; grouped convolutions split where asked for."""
     # Importing a module registers its layers; a model may hold any of them.
     for module in pkgutil.iter_modules(models.__path__):
         importlib.import_module(f"{models.__name__}.{module.name}")
-    network = loading.load_network(path, compile=False)
+    network = loading.load_network(path, sidecar, compile=False)
     if portable and any(isinstance(layer, GroupedConv2D) for layer in network._flatten_layers()):
         return make_portable(network)
     return network

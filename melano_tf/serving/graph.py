@@ -17,12 +17,13 @@ from melano_tf.evaluation.calibration import RESOLUTION, Calibration
 from melano_tf.models.colour import ColourNormalisation
 from melano_tf.models.metadata import UNKNOWN, MetadataCode
 from melano_tf.pipelines.image_batches import seen
-from melano_tf.pipelines.images import SHRINKS
-from melano_tf.serving.checks import judge_image, refuse_count, refuse_images, refuse_metadata
+from melano_tf.pipelines.images import SHRINKS, decode_jpeg
+from melano_tf.serving.checks import EARLY, GOOD, Judged, judge_image, refuse_count, refuse_images, refuse_metadata
+from melano_tf.serving.jpeg_graph import corner_is_grey, with_filler
+from melano_tf.serving.remarks import remarks_on
 from melano_tf.workspace import Sidecar, plain
 
 OLDEST = 120.0  # years, as the tables of the data sets allow
-EMBEDDING = "-embedding"  # how the kinds of networks end that give no probabilities
 UNDECIDED = "undecided"  # where two classes are the most probable
 AT_ONCE = 2  # images decoded at the same time: bounds the memory
 
@@ -89,40 +90,53 @@ def decode_images(
     judged = tf.map_fn(
         lambda content: judge_image(content, limits.max_pixels, limits.max_bytes),
         contents,
-        fn_output_signature=(tf.TensorSpec([], tf.int32),) * 4,
+        fn_output_signature=Judged(*(tf.TensorSpec([], tf.int32),) * 5, tf.TensorSpec([], tf.bool)),
         parallel_iterations=AT_ONCE,
     )
-    with tf.control_dependencies([refuse_images(judged[0], limits.max_pixels, limits.max_bytes)]):
-        contents, heights, widths, kinds = (tf.identity(part) for part in (contents, *judged[1:]))
+    with tf.control_dependencies([refuse_images(judged.code, limits.max_pixels, limits.max_bytes)]):
+        contents = tf.identity(contents)
+    heights, widths, kinds = judged.height, judged.width, judged.kind
     ratios = (1, *SHRINKS) if shrink else (1,)
     shorter = tf.minimum(heights, widths)
     branch = tf.where(tf.equal(kinds, 1), 0, len(ratios) - 2 + kinds)
     for place, ratio in reversed(list(enumerate(ratios[1:], start=1))):
         branch = tf.where(tf.equal(kinds, 1) & (shorter // ratio >= 2 * size), place, branch)
-    pixels = tf.map_fn(
-        lambda one: _decode(one[0], one[1], ratios, size, crop),
-        (contents, branch),
-        fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
+    pixels, whole = tf.map_fn(
+        lambda one: _decode(one[0], one[1], one[2], one[3], ratios, size, crop),
+        (contents, branch, judged.end, judged.doubtful),
+        fn_output_signature=(tf.TensorSpec([size, size, 3], tf.uint8), tf.TensorSpec([], tf.bool)),
         parallel_iterations=AT_ONCE,
     )
+    codes = tf.where(whole, GOOD, EARLY)
+    with tf.control_dependencies([refuse_images(codes, limits.max_pixels, limits.max_bytes)]):
+        pixels = tf.identity(pixels)
     aspects = tf.cast(tf.cast(widths, tf.float64) / tf.cast(heights, tf.float64), tf.float32)
     return pixels, tf.ones_like(aspects) if crop == "centre" else aspects
 
 
-def _decode(content: Any, branch: Any, ratios: Sequence[int], size: int, crop: str) -> Any:
-    """One image. Branches: a JPEG at each of the ratios, a PNG, a PNG of 16-bit greys."""
+def _decode(
+    content: Any, branch: Any, end: Any, doubtful: Any, ratios: Sequence[int], size: int, crop: str
+) -> tuple[Any, Any]:
+    """One image, and whether its data last to its end. Branches: a JPEG at each of the ratios, a PNG, a PNG of 16-bit
+    greys."""
 
     def jpeg(ratio: int) -> Any:
-        return lambda: tf.io.decode_jpeg(content, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+        def decoded() -> tuple[Any, Any]:
+            image = decode_jpeg(content, ratio)
+            again = lambda: tf.reduce_all(tf.equal(decode_jpeg(with_filler(content, end), ratio), image))  # noqa: E731
+            return image, tf.cond(doubtful | corner_is_grey(image), again, lambda: True)
 
-    def grey16() -> Any:
+        return decoded
+
+    def grey16() -> tuple[Any, Any]:
         # Scaled to 8 bits by rounding, as the training's reader does; TensorFlow would cut the lower ones off.
         grey = tf.cast(tf.io.decode_png(content, channels=1, dtype=tf.uint16), tf.float64)
-        return tf.tile(tf.cast(tf.round(grey / 257.0), tf.uint8), [1, 1, 3])
+        return tf.tile(tf.cast(tf.round(grey / 257.0), tf.uint8), [1, 1, 3]), True
 
-    decoders = [jpeg(ratio) for ratio in ratios] + [lambda: tf.io.decode_png(content, channels=3), grey16]
-    image = tf.ensure_shape(tf.switch_case(branch, decoders), [None, None, 3])[None]
-    return resized(centre_square(image) if crop == "centre" else image, size)[0]
+    decoders = [jpeg(ratio) for ratio in ratios] + [lambda: (tf.io.decode_png(content, channels=3), True), grey16]
+    image, whole = tf.switch_case(branch, decoders)
+    image = tf.ensure_shape(image, [None, None, 3])[None]
+    return resized(centre_square(image) if crop == "centre" else image, size)[0], whole
 
 
 def colour_layer(store: Mapping[str, Any]) -> Any:
@@ -145,7 +159,7 @@ class ImageNetwork:
 
     Args:
         network: takes {"image": float32 (B, px, px, 3)}, with "metadata" (B, M) where the sidecar has a code for it;
-            gives (B, 1), the probability of the second of two classes, or (B, C); an embedding where the kind says so.
+            gives (B, 1), the probability of the second of two classes, or (B, C).
         sidecar: of the network.
         limits: of requests.
     """
@@ -216,13 +230,14 @@ class ImageNetwork:
     def _answers(self, pixels: Any, aspects: Any, told: tuple[Any, Any, Any] | None) -> dict[str, Any]:
         if self.colour is not None:
             pixels = self.colour(pixels)
+        remarks = remarks_on(tf.ensure_shape(pixels, [None, self.store["stored_px"], self.store["stored_px"], 3]))
         # The layer that squeezes, turns and crops in training; here it resamples the whole picture, upright.
         px = self.sidecar.input_px
         inputs = {"image": tf.ensure_shape(tf.cast(seen(pixels, aspects, px), tf.float32), [None, px, px, 3])}
         if told is not None and self.code is not None:
             inputs["metadata"] = encode_metadata(*told, self.code)
         outputs = self.forward(inputs)
-        return {"embedding": outputs} if self.sidecar.kind.endswith(EMBEDDING) else answers(outputs, self.sidecar)
+        return answers(outputs, self.sidecar) | {"remark": remarks}
 
 
 def checked_metadata(told: tuple[Any, Any, Any], code: MetadataCode | None) -> tuple[Any, Any, Any]:

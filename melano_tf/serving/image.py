@@ -19,13 +19,12 @@ from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import StoredImage, decode_image
 from melano_tf.serving.loading import load_network
 from melano_tf.serving.record import blank_record
+from melano_tf.serving.remarks import remark_on
 from melano_tf.specs import load_spec
 from melano_tf.workspace import Sidecar
 
 CHUNK = 32  # images in memory at once; it changes memory and speed, not the answer
-KINDS = ("zoome",)
 __all__ = [
-    "KINDS",
     "ImageAnswer",
     "Patient",
     "answer_record",
@@ -72,6 +71,7 @@ class ImageAnswer:
         without_metadata: of the same network told nothing of the patient; None for one without metadata.
         patient: what it was told.
         reason: why the image cannot be used, or "".
+        remark: what is odd about an image that was answered, or "".
     """
 
     path: Path
@@ -79,6 +79,7 @@ class ImageAnswer:
     without_metadata: float | None
     patient: Patient
     reason: str = ""
+    remark: str = ""
 
 
 def find_inputs(path: Path) -> list[Path]:
@@ -134,7 +135,7 @@ def predict_images(
     settings = ImageCacheSettings(**sidecar.preprocessing["store"])
     written = sidecar.preprocessing["metadata"]
     code = None if written is None else _code(written)
-    network = load_network(model)
+    network = load_network(model, sidecar)
     forward = tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
     answers: list[ImageAnswer] = []
     for start in range(0, len(images), CHUNK):
@@ -147,7 +148,8 @@ def predict_images(
         for i, path in enumerate(part):
             if i in place:
                 alone = None if blank is None else float(blank[place[i]])
-                answers.append(ImageAnswer(path, float(given[place[i]]), alone, told[i]))
+                remark = remark_on(found[i].pixels)
+                answers.append(ImageAnswer(path, float(given[place[i]]), alone, told[i], remark=remark))
             else:
                 answers.append(ImageAnswer(path, None, None, told[i], str(stored[i])))
     return answers
@@ -189,6 +191,7 @@ def answer_record(answer: ImageAnswer, sidecar: Sidecar, model: Path) -> dict[st
     record = {**blank_record(answer.path, model, sidecar), "evidence": evidence}
     if answer.probability is None:
         return {**record, "unreadable": answer.reason}
+    record["remark"] = answer.remark
     p = answer.probability
     calibrated = float(decision.probability(p))
     record["probabilities"] = {negative: 1.0 - p, positive: p}

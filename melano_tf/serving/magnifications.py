@@ -15,6 +15,7 @@ from melano_tf.evaluation.aggregation import fuse, slide_score
 from melano_tf.models.layers import Preprocess
 from melano_tf.pipelines.store import StoreSettings, write_slide
 from melano_tf.pipelines.tiles import predict_batches
+from melano_tf.serving.kinds import read_companion
 from melano_tf.serving.loading import load_network
 from melano_tf.serving.record import blank_record
 from melano_tf.slides.magnifications import TileGrids
@@ -80,8 +81,9 @@ class LocalTilesJudge:
     """
 
     def __init__(self, model: Path, sidecar: Sidecar) -> None:
-        others = {role: Sidecar.read(model.parent / file) for role, file in sidecar.companions.items()}
-        paths = {role: model.parent / file for role, file in sidecar.companions.items()} | {OWN: model}
+        found = {role: read_companion(model, sidecar, role) for role in sidecar.companions}
+        others = {role: card for role, (_, card) in found.items()}
+        paths = {role: path for role, (path, _) in found.items()} | {OWN: model}
         self.sidecar = sidecar
         self._paths = {name: paths[role] for name, role in judged_by(sidecar, others).items()}
         self._networks: dict[Path, keras.Model] = {}
@@ -92,7 +94,7 @@ class LocalTilesJudge:
         path = self._paths[magnification]
         if path not in self._networks:
             # Naming the layer imports what registers it; the rest of the models' code is not needed here.
-            self._networks[path] = load_network(path, custom_objects={"Preprocess": Preprocess})
+            self._networks[path] = load_network(path, self.sidecar, custom_objects={"Preprocess": Preprocess})
         return self._networks[path]
 
     def probabilities(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.intervals import bootstrap_intervals, ends_text
+from melano_tf.evaluation.intervals import binary_intervals, ends_text
 from melano_tf.evaluation.metrics import format_value
 from melano_tf.workspace import Sidecar
 
@@ -66,7 +66,7 @@ def _of_predictions(stem: Path, threshold: float) -> dict[str, Any] | None:
     y, groups = table[label].to_numpy(), table[group].to_numpy()
     if not set(np.unique(y)) <= {0, 1}:
         return None
-    intervals = bootstrap_intervals(y, table[probability].to_numpy(), groups, tuple(NAMES), threshold=threshold)
+    intervals = binary_intervals(y, table[probability].to_numpy(), groups, tuple(NAMES), threshold=threshold)
     numbers = {
         NAMES[name]: {
             key: None if math.isnan(getattr(interval, key)) else getattr(interval, key)

@@ -25,6 +25,7 @@ def blank_record(source: Path, model: Path, sidecar: Sidecar) -> dict[str, Any]:
         "threshold": sidecar.threshold,
         "threshold_from": sidecar.threshold_from,
         "decision": None,
+        "remark": "",
         "evidence": {},
         "caveat": caveat(sidecar),
     }

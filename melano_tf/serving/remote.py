@@ -12,6 +12,7 @@ from melano_tf.pipelines.tiles import TileImages
 from melano_tf.serving.classes import ClassAnswer
 from melano_tf.serving.client import Client, RefusedError, refusal_words
 from melano_tf.serving.image import CHUNK, ImageAnswer, Patient
+from melano_tf.serving.kinds import checked_kind
 from melano_tf.serving.magnifications import OWN, judged_by, tile_signatures
 from melano_tf.workspace import Sidecar
 
@@ -20,9 +21,14 @@ def served_sidecar(card: Mapping[str, Any]) -> Sidecar:
     """The sidecar that an exported model carries.
 
     Raises:
-        InputError: the card is of another program or version.
+        InputError: the card is of another program or version, or of a model that answers nothing.
     """
-    return _sidecar(card.get("sidecar"), "the model's card")
+    sidecar = _sidecar(card.get("sidecar"), "the model's card")
+    checked_kind(sidecar, "the model's card")
+    wrong = [name for name in ("companions", "measured") if not isinstance(card.get(name) or {}, Mapping)]
+    if wrong or not isinstance(card.get("file"), str):
+        raise InputError(f"the model's card cannot be read ({(wrong or ['file'])[0]}); export the model again")
+    return sidecar
 
 
 def _sidecar(content: Any, where: str) -> Sidecar:
@@ -54,9 +60,10 @@ def ask_images(
                 answers.append(
                     ImageAnswer(
                         path,
-                        _positive(row),
-                        _positive(alone) if isinstance(alone, dict) else None,
+                        float(_probabilities(client, row, sidecar)[1]),
+                        float(_probabilities(client, alone, sidecar)[1]) if isinstance(alone, dict) else None,
                         told[i],
+                        remark=str(row.get("remark", "")),
                     )
                 )
     return answers
@@ -75,13 +82,36 @@ def ask_classes(client: Client, sidecar: Sidecar, images: Sequence[Path]) -> lis
             if isinstance(row, str):
                 answers.append(ClassAnswer(path, None, row))
             else:
-                found = np.asarray(row["probabilities"], np.float64)
-                answers.append(ClassAnswer(path, found / found.sum()))
+                found = _probabilities(client, row, sidecar)
+                answers.append(ClassAnswer(path, found / found.sum(), remark=str(row.get("remark", ""))))
     return answers
 
 
-def _positive(row: Mapping[str, Any]) -> float:
-    return float(np.asarray(row["probabilities"])[1])
+def _probabilities(client: Client, row: Mapping[str, Any], sidecar: Sidecar) -> np.ndarray:
+    """The probability of each class in an answer, float64 (C,).
+
+    Raises:
+        InputError: the answer is none of this model.
+    """
+    found = _numbers(client, row, "probabilities", (len(sidecar.classes),))
+    if not (np.all((found >= 0) & (found <= 1)) and abs(found.sum() - 1) < 1e-2):
+        raise InputError(f"{client.transport.where}: its answer holds no probabilities ({found.tolist()})")
+    return found
+
+
+def _numbers(client: Client, row: Mapping[str, Any], name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A named output as finite numbers, float64, of this shape where one is given.
+
+    Raises:
+        InputError: it is missing, no numbers, or of another shape.
+    """
+    try:
+        found = np.asarray(row[name], np.float64)
+    except (KeyError, ValueError, TypeError):
+        raise InputError(f"{client.transport.where}: its answer has no {name}; is it this model's server?") from None
+    if not np.isfinite(found).all() or (shape is not None and found.shape != shape):
+        raise InputError(f"{client.transport.where}: the {name} of its answer are none ({found.shape})")
+    return found
 
 
 def _read(path: Path) -> bytes | str:
@@ -125,15 +155,18 @@ class ServedJudge:
     def __init__(self, client: Client, card: Mapping[str, Any]) -> None:
         self.client = client
         self.source = _sidecar((card.get("companions") or {}).get("source"), "the source model's card")
+        if self.source.kind != "spitzoid-source":
+            raise InputError(f"{client.transport.where}: its source model is of kind {self.source.kind!r}")
         self._embeddings: dict[int, np.ndarray] = {}
 
     def tumour(self, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
         """Probability of tumour of each tile, (n,); their embeddings are kept for `biopsy`."""
         found = _ask_tiles(self.client, "embed", "tile_bytes", TileImages(tiles, scratch, self.source.input_px))
         self._embeddings = {
-            int(tile): np.asarray(row["embeddings"], np.float32) for tile, row in zip(tiles["tile"], found, strict=True)
+            int(tile): _numbers(self.client, row, "embeddings").astype(np.float32)
+            for tile, row in zip(tiles["tile"], found, strict=True)
         }
-        return np.array([float(row["tumour_probability"]) for row in found], np.float32)
+        return np.array([_numbers(self.client, row, "tumour_probability", ()) for row in found], np.float32)
 
     def biopsy(self, selected: pd.DataFrame, scratch: Path) -> tuple[float, np.ndarray]:
         """Probability of the positive class, and attention (n,) of the selected tiles."""
@@ -144,7 +177,9 @@ class ServedJudge:
             )
         except RefusedError as error:
             raise InputError(f"{self.client.transport.where}: {refusal_words(str(error))}") from None
-        return float(np.asarray(answer["probabilities"])[0, 1]), np.asarray(answer["attention"], np.float32)[0]
+        probability = _numbers(self.client, answer, "probabilities", (1, 2))
+        attention = _numbers(self.client, answer, "attention", (1, len(selected)))
+        return float(probability[0, 1]), attention[0].astype(np.float32)
 
 
 class ServedTilesJudge:
@@ -176,7 +211,7 @@ class ServedTilesJudge:
         """Probability of each class, (n, classes)."""
         images = TileImages(tiles, scratch, self.sidecar.input_px)
         found = _ask_tiles(self.client, self._signatures[magnification], "image_bytes", images)
-        return np.array([row["probabilities"] for row in found], np.float32)
+        return np.array([_probabilities(self.client, row, self.sidecar) for row in found], np.float32)
 
 
 def _ask_tiles(client: Client, signature: str, name: str, images: TileImages) -> list[Mapping[str, Any]]:

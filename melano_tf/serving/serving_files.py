@@ -7,13 +7,11 @@ from string import Template
 from typing import Any
 
 from melano_tf.serving import templates
-from melano_tf.serving.graph import EMBEDDING
 from melano_tf.serving.measured import measured_words
 from melano_tf.standing import Standing
 from melano_tf.workspace import atomic, read_json, write_json
 
 MOST_TABLES = 6
-TILES = ("spitzoid-source",)  # kinds that judge single tiles
 
 
 def write_model_files(folder: Path, card: dict[str, Any], run: Path) -> list[Path]:
@@ -160,15 +158,12 @@ def calls(card: dict[str, Any]) -> str:
         "example": "tiles/1.jpg" if bag else "lesion.jpg",
         "value": "[contents]" if bag else "contents",
     }
-    program = templates.PROGRAM
-    if sidecar["kind"] in TILES or sidecar["kind"].endswith(EMBEDDING):
-        program = ""  # `predict` judges slides and images, not single tiles, and embeds nothing
     curl = templates.CURL_BAG if bag else templates.CURL_IMAGE + (templates.CURL_METADATA if told else "")
     return Template(templates.CALLS).substitute(
         names,
         curl=Template(curl).substitute(names),
         grpc=Template(templates.GRPC).substitute(names),
-        program=Template(program).substitute(
+        program=Template(templates.PROGRAM).substitute(
             name=card["name"],
             input="slide.svs" if "grid" in sidecar["preprocessing"] else "lesion.jpg",
             folder=f"{card['name']}/{card['version']}",

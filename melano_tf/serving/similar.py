@@ -48,7 +48,7 @@ def embed_images(
         progress: called with the number of images done at a time.
     """
     settings = ImageCacheSettings(**sidecar.preprocessing["store"])
-    network = load_network(model)
+    network = load_network(model, sidecar)
     forward = tf.function(lambda image: network({"image": image}, training=False), reduce_retracing=True)
     width = int(network.outputs[0].shape[-1])
     used: list[Path] = []

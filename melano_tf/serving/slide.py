@@ -13,6 +13,7 @@ from melano_tf.pipelines.bags import Bag, bag_chunks
 from melano_tf.pipelines.selection import select_tumour_tiles
 from melano_tf.pipelines.store import StoreSettings, write_slide
 from melano_tf.pipelines.tiles import predict_batches
+from melano_tf.serving.kinds import read_companion
 from melano_tf.serving.loading import load_network
 from melano_tf.serving.record import blank_record
 from melano_tf.slides.tiling import TileGrid
@@ -74,15 +75,14 @@ class LocalJudge:
 
     def __init__(self, model: Path, sidecar: Sidecar) -> None:
         self.model, self.sidecar = model, sidecar
-        self.source_path = model.parent / sidecar.companions["source"]
-        self.source = Sidecar.read(self.source_path)
+        self.source_path, self.source = read_companion(model, sidecar, "source")
 
     def tumour(self, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
-        network = load_network(self.source_path)
+        network = load_network(self.source_path, self.source)
         return np.asarray(predict(network, predict_batches(tiles, scratch, self.source.input_px, CHUNK))[:, 1])
 
     def biopsy(self, selected: pd.DataFrame, scratch: Path) -> tuple[float, np.ndarray]:
-        embedder, aggregator = split_target(load_network(self.model))
+        embedder, aggregator = split_target(load_network(self.model, self.sidecar))
         bag = Bag(str(selected["slide_id"].iloc[0]), "unknown", 0, selected)
         answer = predict_bag(embedder, aggregator, bag_chunks(bag, scratch, self.sidecar.input_px, CHUNK))
         return float(answer.probability), np.asarray(answer.attention)

@@ -126,9 +126,10 @@ def test_area_without_clusters_as_delong() -> None:
 
 
 def test_ends_of_an_area() -> None:
-    y, p, index = mixed_sample(3, 14)
-    one = area(y, p, index, 14)
+    y, p, index = mixed_sample(3, 30)
+    one = area(y, p, index, 30)
     found = mean_area([one], 0.95)
+    assert (one.influence**2).sum() ** 2 > LEAST_MIXED * (one.influence**4).sum(), "its error rests on many patients"
     assert 0 < found.low < one.value < found.high < 1
     c = t.ppf(0.975, one.groups - 1)
     effect = max(1.0, one.variance / hanley_mcneil(one.value, *one.samples))
@@ -156,6 +157,20 @@ def test_a_perfect_area_has_room(patients: int) -> None:
     assert math.isnan(mean_area([area(np.ones(3, bool), np.arange(3.0), np.arange(3), 3)], 0.95).low)
 
 
+def test_an_area_whose_error_rests_on_few_patients_counts_patients() -> None:
+    """One patient of thirty is wrong: many tiles tell no design effect, so no end is nearer than patients' own."""
+    index = np.repeat(np.arange(30), 50)
+    labels = index < 9
+    scores = labels + np.linspace(0, 0.5, 50)[np.arange(1500) % 50]
+    scores[index == 0] -= 0.8
+    one = area(labels, scores, index, 30)
+    found, most = mean_area([one], 0.95), norm.ppf(0.975)
+    assert 0.9 < one.value < 1 and one.alone == pytest.approx((9, 21))
+    for end in (found.low, found.high):
+        assert (one.value - end) ** 2 >= most**2 * hanley_mcneil(end, 9, 21) - 1e-9
+    assert found.low < 0.81
+
+
 def test_mover_by_hand() -> None:
     alike = np.array([0.1, -0.1, 0.0, 0.0])
     apart = np.array([0.0, 0.0, 0.2, -0.2])
@@ -175,6 +190,12 @@ def benchmark() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_area_of_tiles_covers(benchmark: ModuleType) -> None:
+    """157 of these 200 trials did where a patient's many tiles always told a design effect."""
+    found = benchmark.covered(benchmark.tile_auc_trials(0.99, 30, 0.9, 200, 11), 0.99)["ours"]
+    assert found[0] >= 0.93 and found[2] == 0
 
 
 @pytest.mark.parametrize("subject", ["share_trials", "auc_trials", "balanced_trials", "f1_trials"])

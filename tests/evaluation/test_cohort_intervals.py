@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from melano_tf.evaluation.intervals import Judged, bootstrap_intervals, cohort_intervals, group_draws
+from melano_tf.evaluation.intervals import Judged, binary_intervals, cohort_intervals, group_draws
 from melano_tf.evaluation.metrics import binary_metrics
 
 
@@ -20,7 +20,7 @@ def cohort(seed: int, patients: int, threshold: float) -> Judged:
 def test_one_cohort_is_the_plain_bootstrap() -> None:
     one = cohort(1, 12, 0.4)
     ours = cohort_intervals([one], repeats=300, seed=7)
-    assert ours == bootstrap_intervals(one.y, one.p, one.groups, threshold=0.4, repeats=300, seed=7)
+    assert ours == binary_intervals(one.y, one.p, one.groups, threshold=0.4, repeats=300, seed=7)
 
 
 def test_two_cohorts_against_a_loop() -> None:

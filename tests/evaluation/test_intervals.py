@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from melano_tf.evaluation import intervals
 from melano_tf.evaluation.intervals import (
-    bootstrap_intervals,
+    binary_intervals,
     ends_text,
     group_draws,
     mean_interval,
@@ -37,7 +37,7 @@ def test_auc_of_every_resample_as_scikit_learn(monkeypatch: pytest.MonkeyPatch, 
 def test_intervals_as_a_naive_loop() -> None:
     y, p, groups = sample(40, 6, seed=4)
     repeats = 120
-    found = bootstrap_intervals(y, p, [f"patient {g}" for g in groups], repeats=repeats, level=0.9, seed=11)
+    found = binary_intervals(y, p, [f"patient {g}" for g in groups], repeats=repeats, level=0.9, seed=11)
     draws = np.random.default_rng(11).multinomial(6, np.full(6, 1 / 6), size=repeats)
     loop = [binary_metrics(np.repeat(y, d[groups]), np.repeat(p, d[groups])) for d in draws]
     assert tuple(found) == METRICS
@@ -56,26 +56,26 @@ def test_intervals_as_a_naive_loop() -> None:
 def test_undefined_resamples_are_counted() -> None:
     # Three patients, one positive: a resample misses the positive with chance (2/3)^3 = 0.296, and the negatives
     # with chance (1/3)^3 = 0.037.
-    found = bootstrap_intervals([1, 0, 0], [0.9, 0.2, 0.6], ["a", "b", "c"], repeats=4000)
+    found = binary_intervals([1, 0, 0], [0.9, 0.2, 0.6], ["a", "b", "c"], repeats=4000)
     assert found["BACC"].undefined / 4000 == pytest.approx(0.333, abs=0.03)
     assert found["AUC"].high == 1 and 0 < found["AUC"].low < 0.5, "one positive patient says little"
-    one_class = bootstrap_intervals([0, 0], [0.9, 0.2], ["a", "b"], repeats=10)["AUC"]
+    one_class = binary_intervals([0, 0], [0.9, 0.2], ["a", "b"], repeats=10)["AUC"]
     assert one_class.method == "none" and one_class.ends() == "not estimable"
     assert math.isnan(one_class.value) and math.isnan(one_class.low) and math.isnan(one_class.high)
-    assert math.isnan(bootstrap_intervals([], [], [], repeats=10)["ACC"].low)
+    assert math.isnan(binary_intervals([], [], [], repeats=10)["ACC"].low)
 
 
 def test_order_does_not_matter_and_groups_do() -> None:
     y, p, groups = sample(300, 10, seed=2)
-    found = bootstrap_intervals(y, p, groups, repeats=200)
-    for name, turned in bootstrap_intervals(y[::-1], p[::-1], groups[::-1], repeats=200).items():
+    found = binary_intervals(y, p, groups, repeats=200)
+    for name, turned in binary_intervals(y[::-1], p[::-1], groups[::-1], repeats=200).items():
         wanted = found[name]
         assert (turned.value, turned.low, turned.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
     # ten copies of thirty tiles: their interval by tile is too narrow, by group it stays that of thirty
     few, repeated = slice(0, 30), np.tile(np.arange(30), 10)
-    honest = bootstrap_intervals(y[few], p[few], np.arange(30))["ACC"]
-    grouped = bootstrap_intervals(y[repeated], p[repeated], repeated)["ACC"]
-    by_tile = bootstrap_intervals(y[repeated], p[repeated], np.arange(300))["ACC"]
+    honest = binary_intervals(y[few], p[few], np.arange(30))["ACC"]
+    grouped = binary_intervals(y[repeated], p[repeated], repeated)["ACC"]
+    by_tile = binary_intervals(y[repeated], p[repeated], np.arange(300))["ACC"]
     assert (grouped.low, grouped.high) == pytest.approx((honest.low, honest.high))
     assert by_tile.high - by_tile.low < 0.5 * (grouped.high - grouped.low)
 
@@ -85,22 +85,22 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     covered = 0
     for seed in range(200):
         called = rng.random(60) < 0.8
-        found = bootstrap_intervals(np.ones(60), called.astype(float), np.arange(60), ["SN"], seed=seed)["SN"]
+        found = binary_intervals(np.ones(60), called.astype(float), np.arange(60), ["SN"], seed=seed)["SN"]
         covered += found.low <= 0.8 <= found.high
     assert 0.93 <= covered / 200 <= 0.995
 
 
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown metrics"):
-        bootstrap_intervals([0, 1], [0, 1], ["a", "b"], ["MCC"])
+        binary_intervals([0, 1], [0, 1], ["a", "b"], ["MCC"])
     with pytest.raises(ValueError, match="1 groups for 2 samples"):
-        bootstrap_intervals([0, 1], [0, 1], ["a"])
+        binary_intervals([0, 1], [0, 1], ["a"])
 
 
 def test_two_thousand_resamples_of_ten_thousand_tiles_take_seconds() -> None:
     y, p, groups = sample(10_000, 15)
     started = time.process_time()
-    bootstrap_intervals(y, p, groups, repeats=2000)
+    binary_intervals(y, p, groups, repeats=2000)
     assert time.process_time() - started < 10
 
 
@@ -110,7 +110,7 @@ def test_a_perfect_score_has_an_interval_with_room(patients: int, right: bool) -
     """A percentile bootstrap said 1.0000 to 1.0000."""
     y = np.tile([1, 0, 1], patients)
     p = (y if right else 1 - y).astype(float)
-    found = bootstrap_intervals(y, p, np.repeat(np.arange(patients), 3))
+    found = binary_intervals(y, p, np.repeat(np.arange(patients), 3))
     for name, one in found.items():
         assert one.value == float(right)
         assert one.high - one.low > 0.1 and one.low <= one.value <= one.high, name

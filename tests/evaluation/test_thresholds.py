@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.intervals import bootstrap_intervals
+from melano_tf.evaluation.intervals import binary_intervals
 from melano_tf.evaluation.metrics import binary_metrics
 from melano_tf.evaluation.thresholds import (
     Decision,
@@ -78,7 +78,7 @@ def test_a_threshold_bears_the_last_digits() -> None:
 def test_choice_with_its_record() -> None:
     groups = ["a", "a", "b", "b", "c", "c", "d"]
     found = choose_threshold(Y, P, groups, ThresholdSettings(), hold_out="4 patients")
-    expected = bootstrap_intervals(Y, P, groups, ["SN", "SPC"], threshold=found.value)
+    expected = binary_intervals(Y, P, groups, ["SN", "SPC"], threshold=found.value)
     assert (found.sensitivity, found.specificity) == (expected["SN"], expected["SPC"])
     assert (found.samples, found.positives, found.hold_out) == (7, 3, "4 patients")
     assert found.apply(P).tolist() == [False] * 3 + [True] * 4

@@ -27,7 +27,7 @@ TINY = (
 
 
 def notebook(folder: Path, parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melano_tf.training.runtime.configure", lambda threads: threads or 1)
+    monkeypatch.setattr("melano_tf.training.runtime.configure", lambda threads, mirror=False: threads or 1)
     monkeypatch.setattr(sys, "argv", [NOTEBOOK.name, "--out", str(folder), "--parts", parts, *TINY])
     runpy.run_path(str(NOTEBOOK), run_name="__main__")
 

@@ -269,8 +269,10 @@ def test_samples_come_from_several_slides_and_of_each_from_inside_the_outline():
 
 def test_the_validation_loss_counts_each_class_alike():
     probability = np.array([[0.9, 0.1]] * 99 + [[0.5, 0.5]])
-    loss = balanced_loss(np.array([0] * 99 + [1]), np.log(probability) - 3.0)
+    loss = balanced_loss(np.array([0] * 99 + [1]), np.log(probability) + 3.0)  # any logits that give them
     assert loss == pytest.approx((-np.log(0.9) - np.log(0.5)) / 2)
+    wrong = balanced_loss(np.array([0, 1]), np.array([[-30.0, 30.0], [-20.0, 30.0]], np.float32))
+    assert wrong == pytest.approx(30, rel=1e-6), "60 logits wrong is worse than 17"
 
 
 def test_the_published_cells():

@@ -49,6 +49,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "progressive.jpg": lambda: encoded(picture(130, 95, 6), "JPEG", progressive=True),
     "trailing.jpg": lambda: encoded(picture(64, 64, 8), "JPEG") + b"\x00" * 50,
     "cmyk.jpg": lambda: encoded(picture(60, 60, 9), "JPEG", "CMYK"),
+    "restarting.jpg": lambda: encoded(picture(90, 70, 16), "JPEG", restart_marker_rows=1),
+    "grey corner.jpg": lambda: encoded(np.full((50, 70, 3), 128, np.uint8), "JPEG"),
     "rgb.png": lambda: encoded(picture(150, 110, 10), "PNG"),
     "rgba.png": lambda: encoded(picture(70, 50, 11), "PNG", "RGBA"),
     "palette.png": lambda: encoded(picture(70, 50, 12), "PNG", "P"),
@@ -80,7 +82,8 @@ def bomb_jpeg() -> bytes:
 
 def bad_files() -> dict[str, tuple[bytes, str]]:
     """What must be refused before it is decoded, and a word of the reason."""
-    photo, png = FILES["photo.jpg"](), FILES["rgb.png"]()
+    photo, png, progressive = FILES["photo.jpg"](), FILES["rgb.png"](), FILES["progressive.jpg"]()
+    restarting = encoded(picture(100, 80, 22), "JPEG", restart_marker_rows=1)
     return {
         "empty": (b"", "is empty"),
         "text": (b"hello, this is no image", "neither a JPEG nor a PNG"),
@@ -96,5 +99,33 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "negative.png": (bomb_png(2**32 - 1, 10), "no pixels"),
         "bomb.png": (bomb_png(), "more pixels"),
         "bomb.jpg": (bomb_jpeg(), "more pixels"),
+        "closed early.jpg": (closed_early(photo, 0.6), "data end before its last row"),
+        "nearly whole.jpg": (closed_early(photo, 0.97), "data end before its last row"),
+        "restarting.jpg": (closed_early(restarting, 0.5), "data end before its last row"),
+        "cmyk.jpg": (closed_early(FILES["cmyk.jpg"](), 0.7), "data end before its last row"),
+        "progressive.jpg": (closed_early(progressive, 0.4), "data end before its last row"),
+        "first scans.jpg": (without_last_scans(progressive, 4), "scans of its picture are missing"),
+        "many scans.jpg": (many_scans(60), "more than 50 scans"),
         "long": (b"\xff\xd8" + bytes(33 * 2**20), "larger than"),
     }
+
+
+def closed_early(content: bytes, share: float) -> bytes:
+    """A JPEG cut short within its last scan and closed by an end marker."""
+    start = content.rindex(b"\xff\xda") + 14
+    return content[: start + int(share * (len(content) - 2 - start))].rstrip(b"\xff") + b"\xff\xd9"
+
+
+def without_last_scans(content: bytes, kept: int) -> bytes:
+    """A progressive JPEG of which some scans are left, closed by an end marker."""
+    place = 0
+    for _ in range(kept + 1):
+        place = content.index(b"\xff\xda", place + 1)
+    return content[:place] + b"\xff\xd9"
+
+
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan stands there many times: each costs a pass over the whole picture."""
+    content = encoded(picture(90, 60, 21), "JPEG", progressive=True)
+    last = content.rindex(b"\xff\xda")
+    return content[:-2] + content[last:-2] * count + b"\xff\xd9"

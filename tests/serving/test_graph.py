@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from melano_tf.dermoscopy.colour import ColourConstancy
+from melano_tf.dermoscopy.isic_images import UnreadableImageError, read_image
 from melano_tf.models.metadata import MetadataCode
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import decode_image
@@ -68,6 +69,18 @@ def test_a_bad_file_is_refused_by_its_index(name: str, reader: tf.types.experime
         reader(tf.constant([good, content, good]))
     assert "image 1 " in refused.value.message and reason in refused.value.message
     assert "image 0" not in refused.value.message and "image 2" not in refused.value.message
+
+
+@pytest.mark.parametrize("name", list(bad_files()))
+def test_the_training_reader_refuses_what_the_graph_refuses(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(bad_files()[name][0])
+    if name in ("long", "comments.jpg"):
+        pytest.skip("limits of bytes and of segments are the server's alone")
+    with pytest.raises(UnreadableImageError):
+        decode_image(path, ImageCacheSettings(16, max_pixels=400_000))
+    with pytest.raises(UnreadableImageError):
+        read_image(path, 400_000)
 
 
 def test_all_bad_files_of_a_request_are_named(reader: tf.types.experimental.GenericFunction) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.evaluation.aggregation import AGGREGATIONS, FUSIONS, How, fuse, slide_scores
-from melano_tf.evaluation.intervals import Interval, bootstrap_intervals
+from melano_tf.evaluation.intervals import Interval, binary_intervals
 from melano_tf.evaluation.multiclass import decide
 from melano_tf.papers.multimag.cohort import Cohort
 from melano_tf.papers.multimag.models import Trained
@@ -192,8 +192,8 @@ def intervals(frame: pd.DataFrame, settings: MultimagSettings) -> Intervals:
     }
     patients = frame["patient_id"].tolist()
     decided = [name for name in METRICS if name != "AUC"]
-    found = bootstrap_intervals(frame["truth"], frame["called"], patients, decided, threshold=0.5, **common)
-    return found | bootstrap_intervals(frame["truth"], frame["score"], patients, ["AUC"], **common)
+    found = binary_intervals(frame["truth"], frame["called"], patients, decided, threshold=0.5, **common)
+    return found | binary_intervals(frame["truth"], frame["score"], patients, ["AUC"], **common)
 
 
 def aggregation_table(trained: Sequence[Trained], settings: MultimagSettings) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from melano_tf.evaluation.intervals import bootstrap_intervals
+from melano_tf.evaluation.intervals import binary_intervals
 from melano_tf.evaluation.metrics import binary_metrics
 from melano_tf.papers.spitzoid.cohort import Cohort
 from melano_tf.papers.spitzoid.settings import SpitzoidSettings, changes
@@ -148,7 +148,7 @@ def table5(settings: SpitzoidSettings, cohort: Cohort, sources: Sources, targets
     models = {}
     thresholds = {"SM": settings.target.tile_threshold, "TM": settings.evaluation.threshold}
     for name, rows in (("SM", tiles), ("TM", biopsies)):
-        models[name] = bootstrap_intervals(
+        models[name] = binary_intervals(
             rows["truth"],
             rows["probability"],
             rows["patient_id"].tolist(),

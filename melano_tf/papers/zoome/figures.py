@@ -15,7 +15,7 @@ from melano_tf.evaluation.curves import (
     roc,
     roc_band,
 )
-from melano_tf.evaluation.intervals import bootstrap_intervals
+from melano_tf.evaluation.intervals import binary_intervals
 from melano_tf.evaluation.metrics import confusion, metrics_of_counts
 from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.models import Trained, proposed
@@ -66,7 +66,7 @@ def _title(what: str, settings: ZoomeSettings) -> str:
 def _roc(rows: pd.DataFrame, kept: dict, seed: int) -> Drawn:
     """All folds' calibrated probabilities in one curve; the band and the area's interval by patient."""
     y, p, groups = rows["target"].to_numpy(), rows["calibrated"].to_numpy(), rows["group"].tolist()
-    area = bootstrap_intervals(y, p, groups, ("AUC",), seed=seed, **kept)["AUC"]
+    area = binary_intervals(y, p, groups, ("AUC",), seed=seed, **kept)["AUC"]
     found = metrics_of_counts(confusion(y, rows["called"].to_numpy(float)))
     return Drawn(
         roc(y, p), roc_band(y, p, groups, seed=seed, **kept), area, (1 - float(found["SPC"]), float(found["SN"]))
