@@ -28,11 +28,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from melano_tf.papers.zoome.recipe import reproduce
 
 from melano_tf.dermoscopy.duplicates import listed_pairs
 from melano_tf.dermoscopy.isic import read_isic2020
 from melano_tf.papers.notebook import say
-from melano_tf.papers.zoome.recipe import reproduce
 from melano_tf.papers.zoome.settings import preset
 from melano_tf.splits import grouped_folds, image_leaks, leak_lines, pair_places, plain_folds
 

@@ -10,6 +10,7 @@ python -m melano_tf.run doctor --slides my.csv
 """
 
 import errno
+import functools
 import importlib
 import logging
 import os
@@ -20,22 +21,14 @@ from typing import Any
 
 from melano_tf import __version__
 from melano_tf.errors import InputError, RunError
+from melano_tf.papers import PAPERS
 
-HELP = f"""melano_tf {__version__}: Keras / TensorFlow reproductions of melanoma papers.
+HELP = """melano_tf {version}: Keras / TensorFlow reproductions of melanoma papers.
 Research only, not a medical device.
 
 usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
 
-  spitzoid   whole slides to a biopsy's diagnosis: the paper's tables, maps and models;
-             on your slides (--slides slides.csv) or on phantom slides that it draws itself
-  multimag   melanoma against nevi on tiles at four magnifications: the paper's tables, and maps
-             of what the networks look at; on your slides or on phantom slides
-  zoome      melanoma in dermoscopy images with age, sex and site: the paper's tables and models;
-             on ISIC 2020 (--table train.csv --images folder) or on phantom images
-  weighting  sample weights in the training of flat and hierarchical dermoscopy classifiers: the
-             paper's eighty trainings, tables and figures; on ISIC 2018 or on phantom images
-  similarity eight skin lesions by similarity clustering and attention transfer: the paper's tables,
-             cluster sheets and models; on ISIC 2019 (--table … --images folder) or on phantom images
+{papers}
   similar    the images of a folder that are most like an image, by a similarity run's teacher
   check      what a dermoscopy data set holds: counts, metadata, copies, folds, what is unreadable
   predict    a trained model on one slide (probability, tumour tiles, maps, GeoJSON for QuPath),
@@ -51,15 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 well, 1 a fault of the run, 2 bad input, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        say(HELP)
+        say(HELP.format(version=__version__, papers="\n".join(_described())))
         return 0 if arguments else 2
     if arguments[0] == "--version":
         say(__version__)
         return 0
     commands: dict[str, Callable[[list[str]], int]] = {
+        **{name: functools.partial(_recipe, name) for name in PAPERS},
         "spitzoid": _spitzoid,
         "multimag": _multimag,
-        "zoome": _zoome,
         "weighting": _weighting,
         "similarity": _similarity,
         "similar": _similar,
@@ -190,16 +183,20 @@ def _multimag(arguments: list[str]) -> int:
     return 0
 
 
-def _zoome(arguments: list[str]) -> int:
-    from melano_tf.papers.zoome.settings import ZoomeSettings, preset
+def _described() -> list[str]:
+    """Each paper's lines in the list of commands."""
+    return [f"  {name:<10} " + words.replace("\n", "\n" + " " * 13) for name, (_, words) in PAPERS.items()]
 
-    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--table") is None else "paper")
-    default = preset(chosen if chosen in ("paper", "demo") else "paper")
-    settings = _parse(ZoomeSettings, arguments, "zoome", default)
+
+def _recipe(name: str, arguments: list[str]) -> int:
+    recipe = importlib.import_module(f"{PAPERS[name][0]}.settings").RECIPE
+    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, f"--{recipe.data}") is None else "paper")
+    default = recipe.preset(chosen if chosen in ("paper", "demo") else "paper")
+    settings = _parse(type(default), arguments, name, default)
     _import_tensorflow()
-    from melano_tf.papers.zoome.recipe import reproduce
+    from melano_tf.papers.shell import reproduce
 
-    reproduce(settings, say)
+    reproduce(recipe, settings, say)
     return 0
 
 

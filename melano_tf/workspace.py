@@ -182,6 +182,7 @@ ASIDE = (
     "figures",
     "steps",
     "cells",
+    "plan",
 )
 
 

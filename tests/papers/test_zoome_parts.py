@@ -10,11 +10,12 @@ from melano_tf.dermoscopy.duplicates import same_content
 from melano_tf.errors import InputError
 from melano_tf.models.zoome import build_zoome
 from melano_tf.papers.notebook import restored
+from melano_tf.papers.plan import chosen_groups
 from melano_tf.papers.zoome.cohort import CODE
 from melano_tf.papers.zoome.metadata import BLANKED, GIVEN, exchanged, rest, study
+from melano_tf.papers.zoome.method import method
 from melano_tf.papers.zoome.models import Network, Trained, proposed, table_1, table_2
-from melano_tf.papers.zoome.recipe import wanted_networks
-from melano_tf.papers.zoome.settings import FIGURES, STEPS, ZoomeSettings, changes, preset
+from melano_tf.papers.zoome.settings import FIGURES, RECIPE, STEPS, ZoomeSettings, preset
 from melano_tf.papers.zoome.tables import value_table
 from melano_tf.workspace import plain
 
@@ -22,7 +23,7 @@ PAPER = preset("paper")
 
 
 def test_the_paper_preset_holds_the_papers_numbers():
-    assert changes(PAPER) == []
+    assert RECIPE.changes(PAPER) == []
     assert (PAPER.folds.count, PAPER.network.input_px, PAPER.training.batch) == (10, 224, 64)
     assert (PAPER.training.optimizer, PAPER.training.learning_rate) == ("adam", 1e-4)
     assert (PAPER.training.alpha, PAPER.training.gamma) == (0.25, 2.0)
@@ -34,10 +35,10 @@ def test_the_paper_preset_holds_the_papers_numbers():
 
 def test_every_change_of_the_demo_is_named():
     demo = preset("demo")
-    names = {name for name, _, _ in changes(demo)}
+    names = {name for name, _, _ in RECIPE.changes(demo)}
     assert {"network.backbone", "network.input_px", "folds.count", "training.epochs", "store.stored_px"} <= names
     assert demo.network.input_px <= 96 and demo.folds.count == 3
-    assert all(here != paper for _, here, paper in changes(demo))
+    assert all(here != paper for _, here, paper in RECIPE.changes(demo))
     assert not any(name.startswith("phantom.") for name in names)
 
 
@@ -45,7 +46,7 @@ def test_choices_are_read_from_text():
     assert dataclasses.replace(PAPER, tables="2").chosen_tables() == (2,)
     assert PAPER.chosen_figures() == FIGURES
     assert dataclasses.replace(PAPER, figures="pr, roc").chosen_figures() == ("roc", "pr")
-    assert PAPER.chosen_steps() == STEPS
+    assert chosen_groups(PAPER.steps, STEPS) == STEPS
     for field, text, words in (
         ("tables", "3", "--tables 3"),
         ("figures", "six", "no figure 'six'"),
@@ -53,7 +54,7 @@ def test_choices_are_read_from_text():
     ):
         with pytest.raises(InputError, match=words):
             changed = dataclasses.replace(PAPER, **{field: text})
-            (changed.chosen_tables(), changed.chosen_figures(), changed.chosen_steps())
+            (changed.chosen_tables(), changed.chosen_figures(), chosen_groups(changed.steps, STEPS))
 
 
 def test_a_table_without_images_is_refused(tmp_path):
@@ -73,10 +74,11 @@ def test_the_rows_of_both_tables():
     assert two["AlexNet + Meta"] == Network("alexnet", False, True)
     # One training fills both.
     assert one["Maron et al."] == two["ResNet50"] and one["AlexNet"] == two["AlexNet"]
-    networks = {which for table in wanted_networks(PAPER, (1, 2)).values() for which in table.values()}
+    networks = {step.args[0] for step in method(PAPER).steps.values() if step.group == "train"}
     assert len(networks) == 8 and len({which.name for which in networks}) == 8
     assert list(table_1(preset("demo"))) == ["ZooME", "w/o Zoom-SE", "w/o Metadata"]
-    assert wanted_networks(PAPER, ()) == {}
+    nothing = method(dataclasses.replace(PAPER, tables="none"))
+    assert [name for name, step in nothing.steps.items() if step.group == "train"] == []
 
 
 def test_settings_come_back_from_a_runs_record(tmp_path):

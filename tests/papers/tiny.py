@@ -46,7 +46,8 @@ def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     runs in a process of its own.
     """
     monkeypatch.setattr("melano_tf.training.runtime.configure", lambda threads, mirror=False: threads or 1)
-    for paper in ("spitzoid", "multimag", "zoome", "weighting", "similarity"):
+    monkeypatch.setattr("melano_tf.papers.shell.configure", lambda threads, mirror=False: threads or 1)
+    for paper in ("spitzoid", "multimag", "weighting", "similarity"):
         monkeypatch.setattr(f"melano_tf.papers.{paper}.recipe.configure", lambda threads, mirror=False: threads or 1)
 
     def call(*arguments: str) -> Finished:

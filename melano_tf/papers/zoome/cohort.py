@@ -1,18 +1,15 @@
 """The first steps: records, decoded images, copies, and who trains and judges whom (section IV-A)."""
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from melano_tf.dermoscopy.isic import Findings
 from melano_tf.dermoscopy.isic_layouts import SEXES, SITES
 from melano_tf.models.metadata import MetadataCode
-from melano_tf.papers.choices import workers
-from melano_tf.papers.zoome.settings import ZoomeSettings
-from melano_tf.pipelines.image_steps import checksums, decode_images, find_copies, read_images
+from melano_tf.papers.image_steps import ImageRecords, copies_of, usable_images
+from melano_tf.papers.shell import Looked, Work
 from melano_tf.pipelines.images import ImageCache
 from melano_tf.specs import load_spec
 from melano_tf.splits import (
@@ -26,9 +23,8 @@ from melano_tf.splits import (
     pair_places,
     plain_folds,
 )
-from melano_tf.workspace import Run, digest, seed_for
+from melano_tf.workspace import digest, seed_for
 
-Say = Callable[[str], None]
 CODE = MetadataCode(SITES, SEXES)
 
 
@@ -44,7 +40,6 @@ class Cohort:
         metadata: float32 (n, M), by `CODE`.
         leaks: what stands on two sides of the folds (only with --allow-leaks).
         unit: "patient" or "lesion": what a group is.
-        key: of the images and the folds.
     """
 
     records: pd.DataFrame
@@ -53,7 +48,6 @@ class Cohort:
     metadata: np.ndarray
     leaks: tuple[Leak, ...]
     unit: str
-    key: str
 
     def places(self, part: str, fold: int | None) -> np.ndarray:
         """Rows of "train" or "judge" of a fold (1, 2, …); without one everything trains, and nothing is judged."""
@@ -61,60 +55,28 @@ class Cohort:
         return np.flatnonzero(judged if part == "judge" else ~judged)
 
 
-def prepare_cohort(run: Run, settings: ZoomeSettings, say: Say) -> Cohort:
-    """Read the tables, decode the images, find copies, and divide the images into folds."""
-    records, findings = read_records(run, settings, say)
-    sums = checksums(run, records)
-    records, cache, images_key = decode_images(
-        run, records, sums, settings.store, settings.cache, workers(settings), say
-    )
-    copies = find_copies(
-        run,
-        records,
-        sums,
-        findings.listed_duplicates,
-        settings.store.max_pixels,
-        workers(settings),
-        settings.folds.near_copies,
-    )
-    return divide(run, settings, records, cache, copies, findings.dataset, images_key, say)
-
-
-def read_records(run: Run, settings: ZoomeSettings, say: Say) -> tuple[pd.DataFrame, Findings]:
-    """The records of the user's tables, or of phantom images drawn now; those without a file are left out and named."""
-    seed = seed_for(settings.seed, "phantoms")
-    largest, threads = settings.store.max_pixels, workers(settings)
-    records, findings, _ = read_images(
-        run, settings.table, settings.images, settings.phantom, seed, largest, threads, say
-    )
-    spec = load_spec(findings.dataset)
+def said_images(work: Work, found: ImageRecords) -> None:
+    """Say how many images there are, of whom, and how many are melanomas."""
+    spec = load_spec(found.findings.dataset)
     positive, unit = str(spec["positive"]), str(spec["groups"])
-    records = records.assign(target=(records["label"] == positive).astype("int64"))
-    usable = records[records["path"].notna()].reset_index(drop=True)
-    say(
-        f"images    {len(usable):,} of {usable[unit].nunique():,} {unit}s, {int(usable['target'].sum()):,} "
-        f"{positive} ({'phantoms' if not settings.table else settings.table[0]})"
-    )
-    return usable, findings
+    there = found.there
+    count = int((there["label"] == positive).sum())
+    where = work.settings.table[0] if work.settings.table else "phantoms"
+    work.say(f"images    {len(there):,} of {there[unit].nunique():,} {unit}s, {count:,} {positive} ({where})")
 
 
-def divide(
-    run: Run,
-    settings: ZoomeSettings,
-    records: pd.DataFrame,
-    cache: ImageCache,
-    copies: pd.DataFrame,
-    dataset: str,
-    images_key: str,
-    say: Say,
-) -> Cohort:
+def divide(work: Work) -> Looked:
     """Divide the images into folds; stop where something stands on two sides, unless that is allowed."""
+    settings, run, say = work.settings, work.run, work.say
+    records, cache = usable_images(work, settings.store)
+    copies, dataset = copies_of(work), work.value("read").findings.dataset
     spec = load_spec(dataset)
     unit, positive = str(spec["groups"]), str(spec["positive"])
     image_ids = records["image_id"].tolist()
     pairs = pair_places(copies, image_ids)
     joins = itertools.chain(*pairs.values()) if settings.folds.join_copies else ()
     groups = joined_groups(owner_groups(records[unit].tolist(), image_ids), joins)
+    records = records.assign(target=(records["label"] == positive).astype("int64"))
     classes = (next((name for name in spec["labels"] if name != positive), "other"), positive)
     if len(spec["labels"]) > 2:
         classes = (f"not {positive}", positive)
@@ -144,6 +106,6 @@ def divide(
         leaks=kinds,
     )
     metadata = CODE.encode(records["age"].to_numpy(), records["sex"].tolist(), records["site"].tolist())
-    known_values = {"folds": fold.tolist(), "groups": groups, "target": records["target"].tolist()}
-    key = digest([images_key, known_values, digest(metadata.tolist())])
-    return Cohort(records, classes, cache, metadata, tuple(leaks), unit, key)
+    cohort = Cohort(records, classes, cache, metadata, tuple(leaks), unit)
+    content = {"folds": fold.tolist(), "groups": groups, "target": records["target"].tolist()}
+    return Looked(cohort, [work.identity("images"), content, digest(metadata.tolist())])

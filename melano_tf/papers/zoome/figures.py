@@ -1,6 +1,6 @@
 """Figures of ZooME: ROC and precision-recall curves, calibration, and what each value of the metadata does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,54 +17,45 @@ from melano_tf.evaluation.curves import (
 )
 from melano_tf.evaluation.intervals import binary_intervals
 from melano_tf.evaluation.metrics import confusion, metrics_of_counts
-from melano_tf.papers.zoome.models import Network, Trained, proposed
+from melano_tf.papers.shell import Work
+from melano_tf.papers.zoome.models import Trained, proposed
 from melano_tf.papers.zoome.settings import ZoomeSettings
-from melano_tf.papers.zoome.tables import Results, folds_of, pooled, value_table
+from melano_tf.papers.zoome.tables import NETWORKS, folds_of, pooled, value_table
 from melano_tf.reports.curves import Drawn, pr_figure, reliability_figure, roc_figure
 from melano_tf.reports.figures import blank_figure, save_figure
-from melano_tf.workspace import Run, seed_for
+from melano_tf.workspace import seed_for
 
 
-def draw_figures(
-    run: Run,
-    settings: ZoomeSettings,
-    rows: Mapping[int, Mapping[str, Network]],
-    results: Results,
-    figures: Sequence[str],
-) -> list[Path]:
-    """Draw the figures asked for, of the networks of the tables asked for; returns the files written.
-
-    Args:
-        rows: {table: {name: network}}.
-    """
-    if not rows:
-        return []
-    panels = {
-        f"Table {'I' * number}": {name: folds_of(results, which, settings) for name, which in networks.items()}
-        for number, networks in rows.items()
-    }
-    written = []
-
-    def save(name: str, figure: Figure) -> None:
-        written.append(save_figure(run.folder / "figures" / f"{name}.png", figure))
-
+def draw_curves(work: Work, name: str, tables: Sequence[int]) -> list[Path]:
+    """ROC or precision-recall curves ("roc", "pr") of the networks of these tables, a panel each."""
+    settings = work.settings
     kept = {"repeats": settings.evaluation.repeats, "level": settings.evaluation.level}
-    seed = seed_for(settings.seed, "bands")
-    if "roc" in figures:
-        drawn = {panel: {n: _roc(pooled(f), kept, seed) for n, f in models.items()} for panel, models in panels.items()}
-        save("roc", roc_figure(drawn, _title("ROC", settings)))
-    if "pr" in figures:
-        drawn = {panel: {n: _pr(pooled(f), kept, seed) for n, f in models.items()} for panel, models in panels.items()}
-        save("pr", pr_figure(drawn, _title("Precision and recall", settings)))
-    own = proposed(settings)
-    if (own, 1) not in results:
-        return written
-    folds = folds_of(results, own, settings)
-    if "reliability" in figures:
-        save("reliability", calibration_figure(folds, settings))
-    if "metadata" in figures:
-        save("metadata", values_figure(value_table(folds), _title("What a patient's metadata add", settings)))
-    return written
+    seed, curve = seed_for(settings.seed, "bands"), {"roc": _roc, "pr": _pr}[name]
+    panels = {
+        f"Table {'I' * number}": {
+            row: curve(pooled(folds_of(work, which)), kept, seed) for row, which in NETWORKS[number](settings).items()
+        }
+        for number in tables
+    }
+    if name == "roc":
+        return saved(work, name, roc_figure(panels, _title("ROC", settings)))
+    return saved(work, name, pr_figure(panels, _title("Precision and recall", settings)))
+
+
+def draw_calibration(work: Work) -> list[Path]:
+    """Reliability of ZooME."""
+    return saved(work, "reliability", calibration_figure(folds_of(work, proposed(work.settings)), work.settings))
+
+
+def draw_values(work: Work) -> list[Path]:
+    """What each value of the metadata does."""
+    values = value_table(folds_of(work, proposed(work.settings)))
+    return saved(work, "metadata", values_figure(values, _title("What a patient's metadata add", work.settings)))
+
+
+def saved(work: Work, name: str, figure: Figure) -> list[Path]:
+    """Write a figure; returns its file."""
+    return [save_figure(work.run.folder / "figures" / f"{name}.png", figure)]
 
 
 def _title(what: str, settings: ZoomeSettings) -> str:

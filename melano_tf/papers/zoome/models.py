@@ -1,8 +1,7 @@
 """The networks of both tables: which they are, and how one is trained and judged on one fold."""
 
-import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,16 @@ from melano_tf.evaluation.holdout import HoldOut, inner_holdout
 from melano_tf.evaluation.thresholds import Decision, fit_decision
 from melano_tf.models.logits import logits_of
 from melano_tf.models.zoome import build_zoome
-from melano_tf.papers.checks import weights_key
+from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.cohort import CODE, Cohort
 from melano_tf.papers.zoome.metadata import GIVEN, Answers, answers, study
 from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.pipelines.image_batches import ImageBatches
-from melano_tf.training.checkpoint import weights_sha256
-from melano_tf.training.loop import GradientStep, LoopSettings, Watch, train
+from melano_tf.training.fit import Network as Built
+from melano_tf.training.fit import Training, by_gradient, fit, write_judgement
 from melano_tf.training.losses import binary_focal, prior_loss
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.runtime import strategy
-from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
+from melano_tf.workspace import Sidecar, plain, seed_for
 
 KIND = "zoome"
 
@@ -98,64 +95,100 @@ def table_2(settings: ZoomeSettings) -> dict[str, Network]:
     }
 
 
-def train_network(run: Run, settings: ZoomeSettings, cohort: Cohort, which: Network, fold: int | None) -> Trained:
-    """Train one network on all folds but one, fit its decision on an inner hold-out, and judge the fold left out.
+def step_name(which: Network, fold: int | None) -> str:
+    """Name of a training's step; None: trained on all folds, for use, whatever its configuration."""
+    return "model/final" if fold is None else f"train/{which.name}/fold-{fold}"
 
-    Args:
-        fold: the fold left out (1, 2, …), or None: trained on all of them, for use.
-    """
-    # The final model's files have one name whatever its configuration, so they are one step.
-    name = "model/final" if fold is None else f"train/{which.name}/fold-{fold}"
-    stem = "zoome" if fold is None else f"{which.name}-fold-{fold}"
-    model_path, table = run.path("models", f"{stem}.keras"), run.path("predictions", f"{stem}.parquet")
-    values_path = run.path("predictions", f"{stem}-values.csv")
-    rows = cohort.places("train", fold)
-    hold_out = draw_holdout(settings, cohort, rows, name)
 
-    def work(scratch: Path) -> list[Path]:
-        held = hold_out.mask(cohort.records["group"].to_numpy()[rows].tolist())
-        model = fit_network(run, settings, cohort, which, rows[~held], seed_for(settings.seed, name), scratch, stem)
-        with atomic(model_path) as temporary:
-            model.save(temporary)
-        return [model_path, run.folder / "history" / f"{stem}.csv"]
+def judge_name(which: Network, fold: int | None) -> str:
+    """Name of the step that judges a training."""
+    return f"judge/{file_stem(which, fold)}"
 
-    def judging(_: Path) -> list[Path]:
-        model = keras.saving.load_model(model_path)
-        held = hold_out.mask(cohort.records["group"].to_numpy()[rows].tolist())
-        decision = decide(settings, cohort, model, which, rows[held], hold_out)
-        judged = cohort.places("judge", fold)
-        found, values = judge(settings, cohort, model, which, judged, decision, seed_for(settings.seed, "permute"))
-        with atomic(table) as temporary:
-            found.to_parquet(temporary)
-        with atomic(values_path) as temporary:
-            values.to_csv(temporary, index=False)
-        sidecar = network_sidecar(run, settings, cohort, which, fold, decision, weights_sha256(model)).write(model_path)
-        return [sidecar, table, values_path]
 
-    inputs = {
-        "cohort": cohort.key,
+def file_stem(which: Network, fold: int | None) -> str:
+    """As a training's files are called."""
+    return "zoome" if fold is None else f"{which.name}-fold-{fold}"
+
+
+def depends_on(settings: ZoomeSettings, which: Network, fold: int | None) -> dict[str, Any]:
+    """All that a training's result depends on, beside the folds and the content of the initial weights."""
+    layers = {name: getattr(settings.network, name) for name in ("input_px", "zoom", "ratio", "gate")}
+    layers |= {"metadata_units": settings.network.metadata_units} if which.metadata else {}
+    return {
         "fold": fold,
-        "network": replace(which, weights=""),
-        "weights": weights_key(which.backbone, which.weights),
-        "layers": {name: getattr(settings.network, name) for name in ("input_px", "zoom", "ratio", "gate")}
-        | ({"metadata_units": settings.network.metadata_units} if which.metadata else {}),
+        "network": [which.backbone, which.zoom_se, which.metadata],
+        "layers": layers,
         "training": settings.training,
         "augment": settings.augment,
         "hold_out": settings.folds.hold_out,
         "seed": settings.seed,
     }
-    trained = run.step(name, {key: plain(value) for key, value in inputs.items()}, work)
-    asked = {
-        "model": trained,
-        "decision": settings.decision,
-        "permutations": settings.evaluation.permutations if which.metadata else 0,
-        "batch": settings.training.batch,
-    }
-    # A step of its own: how a decision is made, and what the network is asked, trains nothing again.
-    key = run.step(f"judge/{stem}", {key: plain(value) for key, value in asked.items()}, judging)
-    sidecar = Sidecar.read(model_path)
-    decision = Decision.from_sidecar(sidecar.threshold, sidecar.threshold_from, sidecar.calibration)
-    return Trained(key, model_path, decision, pd.read_parquet(table), pd.read_csv(values_path, dtype={"value": str}))
+
+
+def judging_depends_on(settings: ZoomeSettings, which: Network) -> dict[str, Any]:
+    """All that a network's judgement depends on, beside the network."""
+    permutations = settings.evaluation.permutations if which.metadata else 0
+    return {"decision": settings.decision, "permutations": permutations, "batch": settings.training.batch}
+
+
+def trained(work: Work, which: Network, fold: int | None) -> Trained:
+    """A finished network and its predictions, from its files."""
+    name, stem = judge_name(which, fold), file_stem(which, fold)
+
+    def read() -> Trained:
+        model = work.path("models", f"{stem}.keras")
+        sidecar = Sidecar.read(model)
+        decision = Decision.from_sidecar(sidecar.threshold, sidecar.threshold_from, sidecar.calibration)
+        predictions = pd.read_parquet(work.path("predictions", f"{stem}.parquet"))
+        values = pd.read_csv(work.path("predictions", f"{stem}-values.csv"), dtype={"value": str})
+        return Trained(work.identity(name), model, decision, predictions, values)
+
+    return work.once(name, read)
+
+
+def train_network(work: Work, which: Network, fold: int | None) -> list[Path]:
+    """Train one network on all folds but one, less an inner hold-out.
+
+    Args:
+        which: the network.
+        fold: the fold left out (1, 2, …), or None: trained on all of them, for use.
+    """
+    settings, cohort = work.settings, work.value("folds")
+    seed = seed_for(settings.seed, step_name(which, fold))
+    rows, held, _ = divided(work, which, fold)
+    training = Training(
+        stem=file_stem(which, fold),
+        seed=seed,
+        epochs=settings.training.epochs,
+        build=lambda: build(settings, which, seed),
+        batches=training_batches(settings, cohort, which, rows[~held], seed),
+        step=by_gradient(focal_loss(settings.training.alpha, settings.training.gamma)),
+        prior=focal_prior(settings, cohort.records["target"].to_numpy()[rows[~held]]),
+    )
+    return fit(work.run, training, work.scratch)
+
+
+def judge_network(work: Work, which: Network, fold: int | None) -> list[Path]:
+    """Fit a network's decision on its inner hold-out, and judge the fold left out.
+
+    A step of its own: how a decision is made, and what the network is asked, trains nothing again.
+    """
+    settings, cohort, stem = work.settings, work.value("folds"), file_stem(which, fold)
+    rows, held, hold_out = divided(work, which, fold)
+    model = keras.saving.load_model(work.path("models", f"{stem}.keras"))
+    decision = decide(settings, cohort, model, which, rows[held], hold_out)
+    places = cohort.places("judge", fold)
+    found = judge(settings, cohort, model, which, places, decision, seed_for(settings.seed, "permute"))
+    frames = dict(zip((f"{stem}.parquet", f"{stem}-values.csv"), found, strict=True))
+    return write_judgement(work.run, stem, model, frames, network_sidecar(settings, cohort, which, fold, decision))
+
+
+def divided(work: Work, which: Network, fold: int | None) -> tuple[np.ndarray, np.ndarray, HoldOut]:
+    """Rows that a network learns from, which of them (bool) are its inner hold-out, and how that was drawn."""
+    cohort = work.value("folds")
+    rows = cohort.places("train", fold)
+    hold_out = draw_holdout(work.settings, cohort, rows, step_name(which, fold))
+    return rows, hold_out.mask(cohort.records["group"].to_numpy()[rows].tolist()), hold_out
 
 
 def draw_holdout(settings: ZoomeSettings, cohort: Cohort, rows: np.ndarray, name: str) -> HoldOut:
@@ -166,58 +199,48 @@ def draw_holdout(settings: ZoomeSettings, cohort: Cohort, rows: np.ndarray, name
     return inner_holdout(records["group"].tolist(), labels, settings.folds.hold_out, seed, cohort.classes[1])
 
 
-def fit_network(
-    run: Run,
-    settings: ZoomeSettings,
-    cohort: Cohort,
-    which: Network,
-    rows: np.ndarray,
-    seed: int,
-    scratch: Path,
-    stem: str,
-) -> keras.Model:
-    """Build and train one network; a killed training goes on from its checkpoint in `scratch`."""
+def build(settings: ZoomeSettings, which: Network, seed: int) -> Built:
+    """One network with its initial weights, and its optimiser."""
     chosen, training = settings.network, settings.training
-    keras.utils.set_random_seed(seed)
-    devices = strategy(settings.mirror)
-    with devices.scope() if devices else contextlib.nullcontext():
-        model, report = build_zoome(
-            which.backbone,
-            chosen.input_px,
-            CODE.width,
-            zoom_se=which.zoom_se,
-            metadata=which.metadata,
-            ratio=chosen.ratio,
-            zoom=chosen.zoom,
-            gate=chosen.gate,
-            units=chosen.metadata_units,
-            weights=which.weights,
-            seed=seed,
-        )
-        optimizer = make_optimizer(training.optimizer, training.learning_rate, epsilon=training.adam_epsilon)
-    if report.tensors_loaded:
-        run.say(f"{stem}: {report.tensors_loaded} tensors from {report.weights} ({report.kind})")
-    batches = ImageBatches(
+    model, report = build_zoome(
+        which.backbone,
+        chosen.input_px,
+        CODE.width,
+        zoom_se=which.zoom_se,
+        metadata=which.metadata,
+        ratio=chosen.ratio,
+        zoom=chosen.zoom,
+        gate=chosen.gate,
+        units=chosen.metadata_units,
+        weights=which.weights,
+        seed=seed,
+    )
+    loaded = f"{report.tensors_loaded} tensors from {report.weights} ({report.kind})" if report.tensors_loaded else ""
+    optimizer = make_optimizer(training.optimizer, training.learning_rate, epsilon=training.adam_epsilon)
+    return Built(logits_of(model), optimizer, model, loaded)
+
+
+def training_batches(
+    settings: ZoomeSettings, cohort: Cohort, which: Network, rows: np.ndarray, seed: int
+) -> ImageBatches:
+    """Batches of these rows of the cohort, augmented."""
+    return ImageBatches(
         cohort.cache,
         cohort.records["image_id"].to_numpy()[rows].tolist(),
         cohort.records["target"].to_numpy()[rows],
-        chosen.input_px,
-        training.batch,
+        settings.network.input_px,
+        settings.training.batch,
         seed,
         metadata=cohort.metadata[rows] if which.metadata else None,
         augment=settings.augment,
     )
-    step = GradientStep(logits_of(model), optimizer, focal_loss(training.alpha, training.gamma), strategy=devices)
-    shown = np.bincount(cohort.records["target"].to_numpy()[rows], minlength=2)
-    prior = prior_loss(
-        shown, loss=lambda y, z: binary_focal(y, z[:, 1] - z[:, 0], alpha=training.alpha, gamma=training.gamma)
-    )
-    loop = LoopSettings(epochs=training.epochs, watch=Watch(stem, prior, run.say))
-    with bar_over_epochs(stem, training.epochs, batches.steps_per_epoch) as progress:
-        history = train(step, batches, loop, scratch, model, optimizer, progress=progress)
-    history.write(run.path("history", f"{stem}.csv"))
-    run.keep_logs(scratch, stem)
-    return model
+
+
+def focal_prior(settings: ZoomeSettings, targets: np.ndarray) -> float:
+    """Equation 5's mean for a network that answers with the class shares, whatever it is shown."""
+    alpha, gamma = settings.training.alpha, settings.training.gamma
+    shares = np.bincount(targets, minlength=2)
+    return prior_loss(shares, loss=lambda y, z: binary_focal(y, z[:, 1] - z[:, 0], alpha=alpha, gamma=gamma))
 
 
 def focal_loss(alpha: float, gamma: float) -> Callable[[Mapping[str, Any], Any], Any]:
@@ -295,17 +318,10 @@ def judge(
 
 
 def network_sidecar(
-    run: Run,
-    settings: ZoomeSettings,
-    cohort: Cohort,
-    which: Network,
-    fold: int | None,
-    decision: Decision,
-    weights: str,
+    settings: ZoomeSettings, cohort: Cohort, which: Network, fold: int | None, decision: Decision
 ) -> Sidecar:
     """What predict needs to know of a network."""
     metadata = {"sites": list(CODE.sites), "sexes": list(CODE.sexes), "age_scale": CODE.age_scale}
-    names = ("preset", "seed", "table")
     return Sidecar(
         kind=KIND,
         classes=cohort.classes,
@@ -319,9 +335,5 @@ def network_sidecar(
         run={
             "configuration": which.name,
             "trained_on": "all folds" if fold is None else f"all folds but {fold}",
-            "weights_sha256": weights,
-            "recipe": run.recipe,
-            "folder": str(run.folder),
-            **{name: run.settings[name] for name in names},
         },
     )

@@ -12,7 +12,8 @@ from typing import Literal
 from melano_tf.dermoscopy.phantom_cohort import PhantomDermoscopySettings
 from melano_tf.errors import InputError
 from melano_tf.evaluation.thresholds import DecisionSettings
-from melano_tf.papers.choices import differing, names, numbers
+from melano_tf.papers.choices import names, numbers
+from melano_tf.papers.plan import Recipe
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 
 STEPS = ("images", "train", "model", "tables", "figures")
@@ -126,6 +127,8 @@ class ZoomeSettings:
     """Figures: some of roc,pr,reliability,metadata, or all, or none. They show what the tables trained."""
     steps: str = "all"
     """Steps to do: all, or some of images,train,model,tables,figures (with what they stand on)."""
+    plan: bool = False
+    """Print what is finished and what would be done, and why, and do nothing."""
     allow_leaks: bool = False
     """Go on where a patient, a lesion or copies of an image stand on two sides of the folds; they are counted."""
     cache: Path | None = None
@@ -169,10 +172,6 @@ class ZoomeSettings:
         """The figures asked for, in order. Raises InputError for one that is not made."""
         return names("--figures", self.figures, FIGURES, "figure")
 
-    def chosen_steps(self) -> tuple[str, ...]:
-        """The steps asked for, in the recipe's order. Raises InputError for an unknown one."""
-        return names("--steps", self.steps, STEPS, "step")
-
 
 def preset(name: str) -> ZoomeSettings:
     """The settings of `--preset paper` (the paper's own) or `--preset demo` (a named change of them).
@@ -203,11 +202,12 @@ def preset(name: str) -> ZoomeSettings:
     )
 
 
-def changes(settings: ZoomeSettings) -> list[tuple[str, object, object]]:
-    """(name, value here, value in the paper) of every setting of the method that differs from the paper's.
-
-    What says where to read, write or how many processes to use is no part of the method; the phantoms are no part of
-    the paper.
-    """
-    aside = ("table", "images", "out", "preset", "seed", "tables", "comparators", "figures", "steps", "allow_leaks")
-    return differing(settings, ZoomeSettings(), (*aside, "cache", "workers", "threads", "mirror"), ("phantom",))
+RECIPE = Recipe(
+    name="zoome",
+    about="melanoma detection with zoom-in attention and metadata embedding",
+    data="table",
+    drawn="images",
+    preset=preset,
+    method="melano_tf.papers.zoome.method:method",
+    aside=("images", "comparators", "allow_leaks", "cache"),
+)

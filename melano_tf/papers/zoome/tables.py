@@ -1,6 +1,6 @@
 """Tables I and II of the paper beside the published numbers, and what the metadata add."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +9,16 @@ import pandas as pd
 from melano_tf.evaluation.calibration import Calibration, expected_calibration_error
 from melano_tf.evaluation.intervals import Interval, Judged, cohort_intervals
 from melano_tf.evaluation.metrics import binary_metrics, roc_auc
+from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.cohort import Cohort
 from melano_tf.papers.zoome.metadata import BLANKED, PERMUTED
-from melano_tf.papers.zoome.models import Network, Trained, proposed, table_1, table_2
-from melano_tf.papers.zoome.settings import ZoomeSettings, changes
+from melano_tf.papers.zoome.models import Network, Trained, proposed, table_1, table_2, trained
+from melano_tf.papers.zoome.settings import RECIPE, ZoomeSettings
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import markdown, metric_table, write_table
-from melano_tf.workspace import Run, atomic, seed_for
+from melano_tf.training.fit import write_frame
+from melano_tf.workspace import seed_for
 
-Results = Mapping[tuple[Network, int | None], Trained]
 PUBLISHED_AS: Mapping[str, str | None] = {
     "ACC": "Accuracy",
     "SN": "Sensitivity",
@@ -31,42 +32,41 @@ TITLES = {
     1: "Table I: ZooME, networks that it is compared with, and its ablations (validation folds)",
     2: "Table II: Zoom-SE on ResNet50, metadata embedding on AlexNet (validation folds)",
 }
+NETWORKS = {1: table_1, 2: table_2}
 METADATA = "What the metadata add (validation folds)"
 NO_CELLS = 0  # number of a table that the paper does not have
 
 
-def make_tables(
-    run: Run,
-    settings: ZoomeSettings,
-    cohort: Cohort,
-    results: Results,
-    tables: tuple[int, ...],
-    say: Callable[[str], None],
-) -> list[Path]:
-    """Make and show the tables asked for; returns the files written, a CSV and a Markdown file each."""
-    written: list[Path] = []
-
-    def show(name: str, frame: pd.DataFrame, title: str, notes: Sequence[str]) -> None:
-        say("")
-        say(markdown(frame, title, notes, models_down=True))
-        written.extend(write_table(run.folder / "tables", name, frame, title, notes, models_down=True))
-
-    for number in tables:
-        rows = table_1(settings) if number == 1 else table_2(settings)
-        folds = {name: folds_of(results, which, settings) for name, which in rows.items()}
-        show(f"table{number}", paper_table(number, folds, settings), TITLES[number], notes_on(number, settings, cohort))
-        more = f"Beside {TITLES[number].partition(':')[0]}: balanced accuracy, and the same networks decided at 0.5"
-        show(f"table{number}-decisions", decision_table(folds), more, notes_on_decisions(folds))
-    if 1 in tables:
-        frame = metadata_table(settings, results)
-        show("metadata", frame, METADATA, notes_on_metadata(settings))
-        written.append(write_values(run, value_table(folds_of(results, proposed(settings), settings))))
-    return written
+def show(work: Work, name: str, frame: pd.DataFrame, title: str, notes: Sequence[str]) -> list[Path]:
+    """Show a table and write it; returns its files, a CSV and a Markdown file."""
+    work.say("")
+    work.say(markdown(frame, title, notes, models_down=True))
+    return [*write_table(work.run.folder / "tables", name, frame, title, notes, models_down=True)]
 
 
-def folds_of(results: Results, which: Network, settings: ZoomeSettings) -> list[Trained]:
+def table(work: Work, number: int) -> list[Path]:
+    """Table I or II of the paper, and beside it what the paper does not print."""
+    settings, cohort = work.settings, work.value("folds")
+    rows = {name: folds_of(work, which) for name, which in NETWORKS[number](settings).items()}
+    title = TITLES[number]
+    written = show(
+        work, f"table{number}", paper_table(number, rows, settings), title, notes_on(number, settings, cohort)
+    )
+    more = f"Beside {title.partition(':')[0]}: balanced accuracy, and the same networks decided at 0.5"
+    return written + show(work, f"table{number}-decisions", decision_table(rows), more, notes_on_decisions(rows))
+
+
+def metadata_tables(work: Work) -> list[Path]:
+    """What the metadata add, and what each of their values does."""
+    settings = work.settings
+    written = show(work, "metadata", metadata_table(work), METADATA, notes_on_metadata(settings))
+    values = value_table(folds_of(work, proposed(settings)))
+    return [*written, write_frame(work.path("tables", "metadata_values.csv"), values)]
+
+
+def folds_of(work: Work, which: Network) -> list[Trained]:
     """One network's trainings, in the order of the folds."""
-    return [results[which, fold] for fold in range(1, settings.folds.count + 1)]
+    return [trained(work, which, fold) for fold in range(1, work.settings.folds.count + 1)]
 
 
 def paper_table(number: int, rows: Mapping[str, Sequence[Trained]], settings: ZoomeSettings) -> pd.DataFrame:
@@ -156,7 +156,7 @@ def notes_on(number: int, settings: ZoomeSettings, cohort: Cohort) -> list[str]:
         )
     if number == 1 and settings.comparators:
         notes.append("Kaur et al.: the paper does not describe their network; a plain deep CNN stands in.")
-    if differing := len(changes(settings)):
+    if differing := len(RECIPE.changes(settings)):
         notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
     return notes
 
@@ -180,10 +180,10 @@ def _limits(fitted: Sequence[Calibration]) -> str:
     return f" ({count} at the limit of what is tried: not to be trusted)" if count else ""
 
 
-def metadata_table(settings: ZoomeSettings, results: Results) -> pd.DataFrame:
+def metadata_table(work: Work) -> pd.DataFrame:
     """ZooME with metadata as given, blanked, and exchanged between patients; and the network trained without."""
-    folds = folds_of(results, proposed(settings), settings)
-    without = folds_of(results, table_1(settings)["w/o Metadata"], settings)
+    settings = work.settings
+    folds, without = folds_of(work, proposed(settings)), folds_of(work, table_1(settings)["w/o Metadata"])
     given = {
         "metadata as given": [judged(one) for one in folds],
         "metadata blanked": [again(one, BLANKED) for one in folds],
@@ -256,14 +256,6 @@ def value_table(folds: Sequence[Trained]) -> pd.DataFrame:
             row[name] = float(np.average(part[name], weights=weight))
         rows.append({**row, "lowest": part["against_unknown"].min(), "highest": part["against_unknown"].max()})
     return pd.DataFrame(rows)
-
-
-def write_values(run: Run, values: pd.DataFrame) -> Path:
-    """Write `tables/metadata_values.csv`."""
-    path = run.path("tables", "metadata_values.csv")
-    with atomic(path) as temporary:
-        values.to_csv(temporary, index=False)
-    return path
 
 
 def pooled(folds: Sequence[Trained]) -> pd.DataFrame:

@@ -1,0 +1,194 @@
+"""A recipe as a plan: named steps, and the tables, figures and models that they are for. Making one does nothing.
+
+A step says what it needs (other steps), what its result depends on beside them, and the function that does it. An
+output (a table, a figure) says which steps it needs. `Plan.wanted` is then what somebody's choice of outputs asks for,
+and no more. Names, dependencies and functions of a module are plain data: another process can be handed them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from melano_tf.errors import InputError
+from melano_tf.papers.choices import differing
+
+# Settings of every recipe that are no part of a method: what to read, where to write, how many processes.
+ASIDE = ("out", "preset", "seed", "tables", "figures", "steps", "plan", "workers", "threads", "mirror")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One named piece of work of which a finished result is kept.
+
+    Attributes:
+        name: as `steps/<name>.json` and the progress call it; may hold slashes.
+        group: the word of `--steps` that it belongs to.
+        does: (work, *args) -> the files that it wrote (of an `always` step: `shell.Looked`). A function of a module.
+        args: what else it is called with.
+        depends: all that the result depends on beside `needs` and `weights`: settings, the seed.
+        needs: names of the steps that it stands on.
+        weights: (backbone, initial weights) of the networks that it builds; the files' content is part of the key.
+        always: cheap, and looked at anew each time (a table that is read, a split that is drawn). Its identity is the
+            content of what it found, so that what needs it is done again only if that has changed; it is not counted.
+        taken: not to be done, but taken where it stands finished from before (`--cells`).
+        tolerant: where it fails, the others go on, and what needs it is left out.
+    """
+
+    name: str
+    group: str
+    does: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    depends: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    weights: tuple[tuple[str, str], ...] = ()
+    always: bool = False
+    taken: bool = False
+    tolerant: bool = False
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a recipe is asked for: a table, a figure, the model for use.
+
+    Attributes:
+        name: for example "table 2".
+        group: the word of `--steps` that it belongs to.
+        needs: names of the steps that it stands on.
+        makes: (work, *args) -> the files that it wrote; None: the steps are all (a model).
+        args: what else it is called with.
+    """
+
+    name: str
+    group: str
+    needs: tuple[str, ...]
+    makes: Callable[..., Iterable[Path]] | None = None
+    args: tuple[Any, ...] = ()
+
+
+@dataclass
+class Plan:
+    """The steps of a recipe in the order of its paper, and its outputs.
+
+    Attributes:
+        groups: the words of `--steps`, in order.
+        found: (work) -> the lines with the main results, said last.
+        models: (work) -> which models are there and what takes them; "" where none is.
+        steps: by name.
+        outputs: those that are asked for, by name.
+    """
+
+    groups: tuple[str, ...]
+    found: Callable[..., Iterable[str]]
+    models: Callable[..., str]
+    steps: dict[str, Step] = field(default_factory=dict)
+    outputs: dict[str, Output] = field(default_factory=dict)
+
+    def step(self, name: str, does: Callable[..., Any], *args: Any, needs: Iterable[str] = (), **facts: Any) -> str:
+        """Add a step (once: the same name again changes nothing) and return its name, for what needs it.
+
+        Args:
+            name, does, args, needs, facts: of `Step`; `group` is the name up to its first slash where it is not given.
+
+        Raises:
+            ValueError: an unknown group, a need that no earlier step has, or another step of this name.
+        """
+        group = facts.pop("group", name.partition("/")[0])
+        step = Step(name, group, does, args, needs=tuple(dict.fromkeys(needs)), **facts)
+        if group not in self.groups:
+            raise ValueError(f"step {name!r}: no group {group!r} among {self.groups}")
+        if unknown := [need for need in step.needs if need not in self.steps]:
+            raise ValueError(f"step {name!r} needs {unknown[0]!r}, which is no earlier step")
+        if self.steps.setdefault(name, step) != step:
+            raise ValueError(f"two different steps are called {name!r}")
+        return name
+
+    def output(
+        self, name: str, group: str, needs: Iterable[str], makes: Callable[..., Iterable[Path]] | None, *args: Any
+    ) -> None:
+        """Add something that is asked for.
+
+        Raises:
+            ValueError: as `step`.
+        """
+        output = Output(name, group, tuple(dict.fromkeys(needs)), makes, args)
+        if group not in self.groups:
+            raise ValueError(f"output {name!r}: no group {group!r} among {self.groups}")
+        if unknown := [need for need in output.needs if need not in self.steps]:
+            raise ValueError(f"output {name!r} needs {unknown[0]!r}, which is no step")
+        if name in self.outputs:
+            raise ValueError(f"two outputs are called {name!r}")
+        self.outputs[name] = output
+
+    def below(self, names: Iterable[str]) -> list[str]:
+        """These steps and all that they stand on, in the plan's order."""
+        found: set[str] = set()
+        left = list(names)
+        while left:
+            name = left.pop()
+            if name not in found:
+                found.add(name)
+                left.extend(self.steps[name].needs)
+        return [name for name in self.steps if name in found]
+
+    def wanted(self, groups: Sequence[str]) -> tuple[list[Step], list[Output]]:
+        """What is to be done for these words of `--steps`: steps in order, and outputs.
+
+        A step of a group is wanted where an output of the plan stands on it: what no table or figure asked for needs is
+        not done.
+
+        Raises:
+            InputError: an unknown word.
+        """
+        if unknown := [name for name in groups if name not in self.groups]:
+            raise InputError(f"--steps: no step {unknown[0]!r}; there are {', '.join(self.groups)}, or all")
+        outputs = [output for output in self.outputs.values() if output.group in groups]
+        asked_for = set(self.below(need for output in self.outputs.values() for need in output.needs))
+        roots = [step.name for step in self.steps.values() if step.group in groups and step.name in asked_for]
+        roots += [need for output in outputs for need in output.needs]
+        return [self.steps[name] for name in self.below(roots)], outputs
+
+
+def chosen_groups(text: str, groups: Sequence[str]) -> tuple[str, ...]:
+    """The words of a `--steps` option in the recipe's order; "all" for all of them.
+
+    Raises:
+        InputError: an unknown word, or none.
+    """
+    if text.strip().lower() == "all":
+        return tuple(groups)
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in asked if name not in groups]
+    if unknown or not asked:
+        named = repr(unknown[0]) if unknown else "is named"
+        raise InputError(f"--steps {text}: no step {named}; there are {', '.join(groups)}, or all")
+    return tuple(name for name in groups if name in asked)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One paper: its words, its settings, and the function that makes its plan.
+
+    Attributes:
+        name: of the command.
+        about: what it is, in one line.
+        data: the setting that names a user's own data; without it phantoms are drawn.
+        drawn: what phantoms are of: "slides" or "images".
+        preset: "paper" or "demo" -> the settings.
+        method: where the plan is made, "module:function"; imported when it is needed, for it brings TensorFlow.
+        aside: settings that are no part of the method beside those of every recipe (`ASIDE`) and `data`.
+        groups: groups of settings that are none, for example "phantom".
+    """
+
+    name: str
+    about: str
+    data: str
+    drawn: str
+    preset: Callable[[str], Any]
+    method: str
+    aside: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ("phantom",)
+
+    def changes(self, settings: Any) -> list[tuple[str, object, object]]:
+        """(name, value here, value in the paper) of every setting of the method that differs from the paper's."""
+        return differing(settings, self.preset("paper"), (*ASIDE, self.data, *self.aside), self.groups)

@@ -1,0 +1,322 @@
+"""The one shell of all recipes: says what a plan is, checks it, walks it, says what was found, writes the report."""
+
+import importlib
+import os
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from melano_tf import journal
+from melano_tf.errors import InputError, RunError
+from melano_tf.papers.checks import check_folders, given_weights, weights_key
+from melano_tf.papers.plan import Output, Plan, Recipe, Step, chosen_groups
+from melano_tf.reports.html import write_report
+from melano_tf.training.runtime import configure
+from melano_tf.workspace import Run, atomic, digest, flat, plain, read_json
+
+Say = Callable[[str], None]
+Made = TypeVar("Made")
+
+
+class LeftOut(Exception):
+    """A step finds that it cannot be done with these data; it is left out with this reason, and the others go on."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What an `always` step gives.
+
+    Attributes:
+        value: for those that stand on it (`Work.value`).
+        content: all of it that their results depend on, as JSON holds it; its digest is the step's identity.
+    """
+
+    value: Any
+    content: Any
+
+
+class Work:
+    """What a step's function is given beside its own arguments: the run, its settings, and what other steps made.
+
+    Attributes:
+        run: the open run.
+        settings: of the recipe.
+        weights: SHA-256 of each network's initial weights, by (backbone, weights); None without a file.
+        scratch: a folder for the unfinished work of the step at hand, which survives a kill.
+        written: files of the outputs made so far.
+        values: what the `always` steps gave, by name.
+        left_out: {step that these data do not allow: why}.
+        failed: {step that failed: why}.
+    """
+
+    def __init__(self, run: Run, settings: Any, weights: Mapping[tuple[str, str], str | None]) -> None:
+        self.run, self.settings, self.weights = run, settings, weights
+        self.scratch = run.folder
+        self.written: list[Path] = []
+        self.values: dict[str, Any] = {}
+        self.left_out: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+        self._identities: dict[str, str] = {}
+        self._held: dict[str, Any] = {}
+
+    @property
+    def say(self) -> Say:
+        """Shows a line to the person at the terminal."""
+        return self.run.say
+
+    @property
+    def workers(self) -> int:
+        """Threads and processes for slides and images: as set, or one a core."""
+        return int(self.settings.workers) or os.cpu_count() or 1
+
+    def path(self, *parts: str) -> Path:
+        """A path inside the run's folder, its parent made."""
+        return self.run.path(*parts)
+
+    def value(self, step: str) -> Any:
+        """What an `always` step gave."""
+        return self.values[step]
+
+    def has(self, step: str) -> bool:
+        """Whether a step stands finished."""
+        return step in self._identities
+
+    def identity(self, step: str) -> str:
+        """What a finished step's result is known by: its key, or (`always`) the content of what it wrote."""
+        return self._identities[step]
+
+    def once(self, step: str, make: Callable[[], Made]) -> Made:
+        """What is read from a finished step's files, held for as long as they stay the same."""
+        key = f"{step}/{self.identity(step)}"
+        if key not in self._held:
+            self._held[key] = make()
+        return self._held[key]
+
+    def drop(self, step: str) -> None:
+        """Forget what `once` holds of a step."""
+        for key in [key for key in self._held if key.startswith(f"{step}/")]:
+            del self._held[key]
+
+    def finish(self, step: str, identity: str) -> None:
+        """Remember a finished step."""
+        self._identities[step] = identity
+
+
+def reproduce(recipe: Recipe, settings: Any, say: Say) -> Path:
+    """Do what the settings ask for, or what is missing of it; returns the run's folder.
+
+    Raises:
+        InputError: a setting or an input file is wrong.
+        RunError: a tolerant step failed; all others are done, and the outputs are made of them.
+    """
+    check_folders(settings)
+    plan, steps, outputs = planned(recipe, settings)
+    announce(recipe, settings, say)
+    if settings.plan:
+        return show(recipe, settings, steps, outputs, say)
+    weights = weights_of(steps)
+    threads = configure(settings.threads, settings.mirror)
+    with Run(settings.out, recipe.name, settings, threads, say) as run:
+        run.note(differs=recipe.changes(settings))
+        work = Work(run, settings, weights)
+        for step in steps:
+            do(work, step)
+        run.note(failed=work.failed, left_out=work.left_out)
+        for output in outputs:
+            make(work, output)
+        folder = finish(work, plan)
+    if work.failed:
+        raise RunError(
+            f"{len(work.failed)} of {len(steps)} steps failed ({', '.join(list(work.failed)[:5])}"
+            f"{', …' * (len(work.failed) > 5)}); their cells are empty, failed/*.txt says why, and the same command "
+            "tries them again"
+        )
+    return folder
+
+
+def planned(recipe: Recipe, settings: Any) -> tuple[Plan, list[Step], list[Output]]:
+    """The plan of these settings, and what of it is asked for.
+
+    Raises:
+        InputError: a setting or an input file is wrong, as far as it can be known before anything is done.
+    """
+    module, _, function = recipe.method.partition(":")
+    plan: Plan = getattr(importlib.import_module(module), function)(settings)
+    return plan, *plan.wanted(chosen_groups(settings.steps, plan.groups))
+
+
+def announce(recipe: Recipe, settings: Any, say: Say) -> None:
+    """Say what this is, which preset, on what data, and every setting that differs from the paper's."""
+    say(f"{recipe.name}: {recipe.about}. Research only.")
+    if not getattr(settings, recipe.data):
+        say(f"These are PHANTOMS: {recipe.drawn} drawn by this program. Their numbers say nothing of real skin.")
+    differs = recipe.changes(settings)
+    colon = ":" if differs else ""
+    say(f"preset {settings.preset}, seed {settings.seed}; {len(differs)} settings differ from the paper's{colon}")
+    for name, here, paper in differs:
+        say(f"  {name:<28} {here}  (paper: {paper})")
+
+
+def weights_of(steps: Iterable[Step]) -> dict[tuple[str, str], str | None]:
+    """The content of the initial weights of every network that a step builds, found now, before the first step begins.
+
+    Raises:
+        InputError: a file cannot be had.
+    """
+    return {pair: weights_key(*pair) for step in steps for pair in step.weights}
+
+
+def inputs_of(work: Work, step: Step) -> dict[str, Any]:
+    """All that a step's result depends on, as its key is made of it."""
+    inputs: dict[str, Any] = plain(step.depends)
+    if step.needs:
+        inputs["needs"] = {name: work.identity(name) for name in step.needs}
+    if step.weights:
+        inputs["weights"] = [work.weights.get(pair) for pair in step.weights]
+    return inputs
+
+
+def do(work: Work, step: Step) -> None:
+    """Do one step unless it is finished; a need that is missing leaves it out."""
+    if lacking := [name for name in step.needs if not work.has(name)]:
+        why = work.left_out.get(lacking[0]) or work.failed.get(lacking[0]) or "it is not asked for"
+        work.left_out[step.name] = f"{lacking[0]} is missing: {why}"
+        return
+    if step.taken:
+        take(work, step)
+        return
+    try:
+        if step.always:
+            look(work, step)
+        else:
+            work.finish(step.name, keep(work, step))
+    except LeftOut as reason:
+        work.left_out[step.name] = str(reason)
+        work.say(f"  {reason}")
+    except (InputError, OSError, KeyboardInterrupt):  # bad input, or a full disk, would fail them all
+        raise
+    except Exception as error:
+        if not step.tolerant:
+            raise
+        note_failure(work, step, error)
+    else:
+        journal.remove(work.run.folder / "failed" / f"{step.name}.txt")
+
+
+def keep(work: Work, step: Step) -> str:
+    """Do a step unless it is finished under the same key, which is returned."""
+
+    def act(scratch: Path) -> list[Path]:
+        work.scratch = scratch
+        return list(step.does(work, *step.args))
+
+    return work.run.step(step.name, inputs_of(work, step), act)
+
+
+def take(work: Work, step: Step) -> None:
+    """Take a step that is not asked for where it stands finished from before."""
+    key = work.run.key(step.name, inputs_of(work, step))
+    if work.run.finished(step.name, key):
+        work.run.kept.append(step.name)
+        work.finish(step.name, key)
+
+
+def look(work: Work, step: Step) -> None:
+    """Do an `always` step, and record what its result is known by."""
+    found = step.does(work, *step.args)
+    identity = digest(found.content)
+    work.values[step.name] = found.value
+    work.finish(step.name, identity)
+    work.run.note(looked_at={**work.run.record().get("looked_at", {}), step.name: identity})
+    looked_at = [f"{name}: {work.identity(name)}" for name in work.values]
+    work.run.stands_on(*looked_at, *given_weights(work.settings))
+
+
+def note_failure(work: Work, step: Step, error: Exception) -> None:
+    """Keep what a tolerant step failed with, and go on."""
+    work.failed[step.name] = " ".join(str(error).split()) or type(error).__name__
+    with atomic(work.path("failed", f"{step.name}.txt")) as temporary:
+        temporary.write_text(traceback.format_exc(), encoding="utf-8")
+    work.say(f"FAILED    {step.name}: {work.failed[step.name][:300]}")
+
+
+def make(work: Work, output: Output) -> None:
+    """Make one output of what its steps left; said where it cannot be made."""
+    if output.makes is None:
+        return
+    if output.needs and not any(map(work.has, output.needs)):
+        first = output.needs[0]
+        why = work.left_out.get(first) or work.failed.get(first) or "it is not asked for"
+        work.say(f"{output.name} is not made: {first}: {why}")
+        return
+    work.written += output.makes(work, *output.args)
+
+
+def finish(work: Work, plan: Plan) -> Path:
+    """Say what was done, what was kept from before, what was found, and where it lies; write the report."""
+    run, say = work.run, work.say
+    run.made(work.written)
+    run.note(durations=run.durations())
+    kept = len(set(run.kept) - set(run.repeated))  # what is made once and asked for again was not kept from before
+    say("")
+    say(f"did {len(run.repeated)} steps" + (f", kept {kept} finished ones from before" if kept else ""))
+    for line in plan.found(work):
+        say(line)
+    for folder in dict.fromkeys(path.parent for path in work.written):
+        names = [path.name for path in work.written if path.parent == folder]
+        say(f"{folder.name:<8}  {folder} ({len(names)} files)")
+    if models := plan.models(work):
+        say(f"models    {run.folder / 'models'} ({models})")
+    say(f"record    {run.folder / 'run.json'}")
+    write_report(run.folder, say)
+    return run.folder
+
+
+def show(recipe: Recipe, settings: Any, steps: Iterable[Step], outputs: Iterable[Output], say: Say) -> Path:
+    """`--plan`: every step, whether it is finished, would be done and why, and what would be made; nothing is done."""
+    folder = Path(settings.out)
+    record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    run = Run(folder, recipe.name, settings, 0, say)
+    work, undone = Work(run, settings, local_weights(steps)), 0
+    for step in steps:
+        words = state_of(work, step, record.get("looked_at", {}))
+        undone += words.startswith("to do")
+        say(f"  {step.name:<44} {words}")
+    for output in outputs:
+        if output.makes is not None:
+            say(f"  {output.name:<44} made of {len(output.needs)} steps")
+    say(f"{undone} steps would be done; nothing was done (--plan)")
+    return folder
+
+
+def local_weights(steps: Iterable[Step]) -> dict[tuple[str, str], str | None]:
+    """As `weights_of`, with nothing fetched: of what is not given as a file, None."""
+    named = {pair for step in steps for pair in step.weights if Path(pair[1]).expanduser().is_file()}
+    return {pair: weights_key(*pair) for pair in named}
+
+
+def state_of(work: Work, step: Step, recorded: Mapping[str, str]) -> str:
+    """ "finished", or "to do" and why; what is finished is remembered, for those that stand on it."""
+    if step.always:
+        if step.name in recorded and all(map(work.has, step.needs)):
+            work.finish(step.name, recorded[step.name])
+        return "looked at anew each time"
+    if lacking := [name for name in step.needs if not work.has(name)]:
+        return f"to do, after {lacking[0]}"
+    known, inputs = work.run.folder / "steps" / f"{step.name}.json", inputs_of(work, step)
+    key = work.run.key(step.name, inputs)
+    if work.run.finished(step.name, key):
+        work.finish(step.name, key)
+        return "finished"
+    if step.taken:
+        return "left alone (not asked for)"
+    if not known.is_file():
+        return "to do"
+    state = read_json(known)
+    if state["key"] == key:
+        return "to do: a file of its result is missing"
+    before, now = flat(state.get("inputs", {})), flat(inputs)
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return f"to do: {', '.join(changed[:3]) or 'the version'} changed" + (", …" if len(changed) > 3 else "")

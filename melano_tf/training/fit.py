@@ -1,0 +1,152 @@
+"""One training from its description: seed, build, optimise, judge, and save the model with its sidecar."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import pandas as pd
+
+from melano_tf.training.checkpoint import weights_sha256
+from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, Watch, train
+from melano_tf.training.progress import bar_over_epochs
+from melano_tf.training.runtime import strategy
+from melano_tf.training.steps import LossFn, Step
+from melano_tf.workspace import Run, Sidecar, atomic
+
+Frames = Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that is ready to be trained.
+
+    Attributes:
+        trained: what the step is done with; a classifier's logits.
+        optimizer: on its trainable variables.
+        saved: what is judged and saved, on the same layers: what gives probabilities.
+        said: a line for the person at the terminal, for example which weights were loaded; "" for none.
+    """
+
+    trained: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    saved: keras.Model
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What differs between trainings; the rest is `fit`'s.
+
+    Attributes:
+        stem: of its files: models/<stem>.keras with .json, history/<stem>.csv, logs/<stem>.
+        seed: of the network's initial weights and dropout.
+        epochs: how many; the last one is judged unless `ending` says otherwise.
+        build: () -> the network; called under the devices' scope, after Keras was seeded.
+        batches: the training batches by global step.
+        step: (network, devices) -> what is done with a batch.
+        judge: (the trained model) -> tables of predictions by file name, and its sidecar, to which provenance is added;
+            None: another step judges it (`write_judgement`).
+        prior: loss of a network that answers with the class shares, by which a training that stands still is known.
+        ending: (network) -> an object that ends the training early and gives the model its best weights back, or None.
+    """
+
+    stem: str
+    seed: int
+    epochs: int
+    build: Callable[[], Network]
+    batches: Batches
+    step: Callable[[Network, Any], Step]
+    judge: Callable[[keras.Model], tuple[Frames, Sidecar]] | None = None
+    prior: float | None = None
+    ending: Callable[[Network], Any] | None = None
+
+
+def by_gradient(loss: LossFn, **options: Any) -> Callable[[Network, Any], Step]:
+    """A `Training.step` that follows the gradient of a loss."""
+
+    def step(network: Network, devices: Any) -> Step:
+        return GradientStep(network.trained, network.optimizer, loss, strategy=devices, **options)
+
+    return step
+
+
+def fit(run: Run, training: Training, scratch: Path) -> list[Path]:
+    """Do a training, judge its model and save both; a killed one goes on from its checkpoint.
+
+    Args:
+        run: the open run, in whose folder the files come to lie.
+        training: its description.
+        scratch: folder of the checkpoint, which survives a kill.
+
+    Returns:
+        The files written: model and history, and where it is judged sidecar and predictions.
+    """
+    network, history = optimise(run, training, scratch)
+    stem, model = training.stem, network.saved
+    files = [run.path("models", f"{stem}.keras"), history.write(run.path("history", f"{stem}.csv"))]
+    run.keep_logs(scratch, stem)
+    judged = training.judge(model) if training.judge is not None else None
+    with atomic(files[0]) as temporary:
+        model.save(temporary)
+    return files if judged is None else [*files, *write_judgement(run, stem, model, *judged)]
+
+
+def write_judgement(run: Run, stem: str, model: keras.Model, frames: Frames, sidecar: Sidecar) -> list[Path]:
+    """Write what a model said of the cases it was asked about, and its sidecar with provenance; returns the files."""
+    written = [write_frame(run.path("predictions", name), frame) for name, frame in frames.items()]
+    path = run.path("models", f"{stem}.keras")
+    return [with_provenance(run, sidecar, model).write(path), *written]
+
+
+def optimise(run: Run, training: Training, scratch: Path) -> tuple[Network, History]:
+    """Build a network and train it, from the checkpoint in `scratch` where there is one."""
+    keras.utils.set_random_seed(training.seed)
+    devices = strategy(bool(run.settings.get("mirror")))
+    with devices.scope() if devices else contextlib.nullcontext():
+        network = training.build()
+    if network.said:
+        run.say(f"{training.stem}: {network.said}")
+    early = training.ending(network) if training.ending is not None else None
+    hooks = {} if early is None else {"epoch_end": early, "extra_variables": early.variables}
+    watch = None if training.prior is None else Watch(training.stem, training.prior, run.say)
+    step = training.step(network, devices)
+    with bar_over_epochs(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
+        history = train(
+            step,
+            training.batches,
+            LoopSettings(epochs=training.epochs, watch=watch),
+            scratch,
+            network.trained,
+            network.optimizer,
+            progress=progress,
+            **hooks,
+        )
+    if early is not None:
+        early.finish(history)
+    return network, history
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> Path:
+    """Write a table as Parquet or CSV, by the suffix, atomically; returns the path."""
+    with atomic(path) as temporary:
+        if path.suffix == ".parquet":
+            frame.to_parquet(temporary)
+        else:
+            frame.to_csv(temporary, index=False)
+    return path
+
+
+def with_provenance(run: Run, sidecar: Sidecar, model: keras.Model) -> Sidecar:
+    """A sidecar that also says which run a model came from, and the digest of its weights."""
+    names: Sequence[str] = [name for name in ("preset", "seed", "slides", "table") if name in run.settings]
+    facts = {
+        "weights_sha256": weights_sha256(model),
+        "recipe": run.recipe,
+        "folder": str(run.folder),
+        **{name: run.settings[name] for name in names},
+    }
+    return dataclasses.replace(sidecar, run={**sidecar.run, **facts})

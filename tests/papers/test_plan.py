@@ -1,0 +1,214 @@
+"""A recipe's plan and the shell that walks it, on a sixth paper that stands in a folder outside the package."""
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from melano_tf import run
+from melano_tf.errors import InputError
+from melano_tf.papers import PAPERS
+from melano_tf.papers.plan import Plan, chosen_groups
+
+GROUPS = ("data", "train", "tables", "model")
+
+
+def nothing(work, *args):
+    return []
+
+
+def toy_plan() -> Plan:
+    plan = Plan(GROUPS, lambda work: [], lambda work: "")
+    read = plan.step("read", nothing, group="data", always=True)
+    cut = plan.step("cut", nothing, needs=[read], group="data")
+    plan.output("the data", "data", [cut], None)
+    for number in (1, 2, 3):
+        plan.step(f"train/{number}", nothing, number, needs=[cut])
+    final = plan.step("model/final", nothing, needs=["train/1"], group="model")
+    plan.output("table 2", "tables", ["train/2", "train/1"], nothing)
+    plan.output("the model", "model", [final], None)
+    return plan
+
+
+@pytest.mark.parametrize(
+    "groups, steps, outputs",
+    [
+        (GROUPS, ["read", "cut", "train/1", "train/2", "model/final"], ["the data", "table 2", "the model"]),
+        (("data",), ["read", "cut"], ["the data"]),
+        (("train",), ["read", "cut", "train/1", "train/2"], []),  # and not 3, which nothing asked for stands on
+        (("model",), ["read", "cut", "train/1", "model/final"], ["the model"]),
+        (("tables",), ["read", "cut", "train/1", "train/2"], ["table 2"]),
+    ],
+)
+def test_what_is_asked_for_is_wanted_and_no_more(groups, steps, outputs):
+    found, made = toy_plan().wanted(groups)
+    assert [step.name for step in found] == steps
+    assert [output.name for output in made] == outputs
+
+
+def test_a_plan_refuses_what_does_not_fit():
+    plan = toy_plan()
+    with pytest.raises(ValueError, match="no earlier step"):
+        plan.step("train/4", nothing, needs=["train/5"])
+    with pytest.raises(ValueError, match="two different steps"):
+        plan.step("train/1", nothing, 7, needs=["cut"])
+    with pytest.raises(ValueError, match="no group"):
+        plan.step("judge/1", nothing)
+    with pytest.raises(ValueError, match="two outputs"):
+        plan.output("table 2", "tables", ["cut"], nothing)
+    before = len(plan.steps)
+    assert plan.step("train/1", nothing, 1, needs=["cut"]) == "train/1" and len(plan.steps) == before
+
+
+def test_the_words_of_steps():
+    assert chosen_groups("all", GROUPS) == GROUPS
+    assert chosen_groups(" tables, data", GROUPS) == ("data", "tables")
+    for text in ("", "tabels"):
+        with pytest.raises(InputError, match="--steps"):
+            chosen_groups(text, GROUPS)
+
+
+SETTINGS = '''
+    """The settings of a toy paper."""
+    import dataclasses
+    from dataclasses import dataclass
+    from pathlib import Path
+    from typing import Literal
+    from melano_tf.papers.plan import Recipe
+
+    @dataclass(frozen=True)
+    class ToySettings:
+        """Counts letters."""
+        table: Path | None = None
+        """Your text."""
+        out: Path = Path("runs/toy")
+        """The run's folder."""
+        preset: Literal["paper", "demo"] = "paper"
+        """Preset."""
+        seed: int = 0
+        """Seed."""
+        steps: str = "all"
+        """Steps."""
+        plan: bool = False
+        """Print the plan."""
+        workers: int = 1
+        """Threads."""
+        threads: int = 0
+        """Threads."""
+        mirror: bool = False
+        """Mirrored."""
+        times: int = 2
+        """The method's one number."""
+        fails: str = ""
+        """A step that breaks."""
+
+    def preset(name):
+        paper = ToySettings()
+        return paper if name == "paper" else dataclasses.replace(paper, preset="demo", times=3)
+
+    RECIPE = Recipe(name="toy", about="letters, counted", data="table", drawn="images", preset=preset,
+                    method="toy_paper.method:method", aside=("fails",))
+'''
+METHOD = '''
+    """A toy paper's method."""
+    from melano_tf.papers.plan import Plan
+    from melano_tf.papers.shell import LeftOut, Looked
+
+    def method(s):
+        plan = Plan(("text", "count", "tables"), lambda work: ["found     letters"], lambda work: "")
+        text = plan.step("text", read, needs=[], always=True)
+        for letter in "abz":
+            plan.step(f"count/{letter}", count, letter, s.fails, needs=[text], depends={"times": s.times},
+                      tolerant=True)
+        plan.output("table 1", "tables", ["count/a", "count/b", "count/z"], table)
+        return plan
+
+    def read(work):
+        text = work.settings.table.read_text() if work.settings.table else "abba"
+        return Looked(text, text.strip())
+
+    def count(work, letter, fails):
+        if letter == fails:
+            raise RuntimeError("it broke")
+        found = work.value("text").count(letter) * work.settings.times
+        if not found:
+            raise LeftOut(f"no {letter} in the text")
+        path = work.path("counts", f"{letter}.txt")
+        path.write_text(str(found))
+        return [path]
+
+    def table(work):
+        there = {letter: work.path("counts", f"{letter}.txt").read_text() for letter in "abz"
+                 if work.has(f"count/{letter}")}
+        path = work.path("tables", "table1.txt")
+        path.write_text(repr(there))
+        return [path]
+'''
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside):
+    """A sixth paper: a folder of its own outside the package, and one line."""
+    package = tmp_path / "elsewhere" / "toy_paper"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "settings.py").write_text(textwrap.dedent(SETTINGS))
+    (package / "method.py").write_text(textwrap.dedent(METHOD))
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setitem(PAPERS, "toy", ("toy_paper", "counts letters"))
+    for name in [name for name in sys.modules if name.startswith("toy_paper")]:
+        monkeypatch.delitem(sys.modules, name)
+    return lambda *arguments: inside("toy", "--out", str(tmp_path / "run"), *arguments)
+
+
+def test_a_sixth_paper_is_a_folder_and_a_line(toy, tmp_path):
+    first = toy()
+    assert first.code == 0, first.errors
+    lines = first.shown.splitlines()
+    assert lines[0] == "toy: letters, counted. Research only." and "PHANTOMS" in lines[1]
+    assert "preset demo, seed 0; 1 settings differ from the paper's:" in lines[2] and "(paper: 2)" in lines[3]
+    assert "  no z in the text" in lines and "did 2 steps" in lines and "found     letters" in lines
+    assert (tmp_path / "run" / "tables" / "table1.txt").read_text() == "{'a': '6', 'b': '6'}"
+    assert (tmp_path / "run" / "report.html").is_file()
+    again = toy()
+    assert "did 0 steps, kept 2 finished ones from before" in again.shown
+
+
+def test_what_changed_is_done_again_and_nothing_else(toy, tmp_path):
+    assert toy().code == 0
+    text = tmp_path / "text.txt"
+    text.write_text("abba\n")  # the same content elsewhere
+    assert "did 0 steps" in toy("--table", str(text), "--preset", "demo").shown
+    text.write_text("abbab")
+    assert "did 2 steps" in toy("--table", str(text), "--preset", "demo").shown
+    assert "did 2 steps" in toy("--table", str(text), "--preset", "demo", "--times", "5").shown
+
+
+def test_the_plan_says_what_is_finished_and_why_not_and_does_nothing(toy, tmp_path):
+    before = toy("--plan")
+    assert before.code == 0 and "3 steps would be done" in before.shown and not (tmp_path / "run").exists()
+    assert toy().code == 0
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    after, changed = toy("--plan"), toy("--plan", "--times", "9")
+    assert "count/a" in after.shown and "1 steps would be done" in after.shown  # z, which was left out
+    assert "to do: times changed" in changed.shown
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
+
+
+def test_a_tolerant_step_that_fails_does_not_stop_the_others_and_is_tried_again(toy, tmp_path):
+    broken = toy("--fails", "a")
+    assert broken.code == 1 and "1 of 4 steps failed (count/a)" in broken.errors
+    assert "it broke" in (tmp_path / "run" / "failed" / "count" / "a.txt").read_text()
+    assert (tmp_path / "run" / "tables" / "table1.txt").read_text() == "{'b': '6'}"
+    whole = toy()
+    assert whole.code == 0 and "did 1 steps, kept 1" in whole.shown
+    assert not (tmp_path / "run" / "failed" / "count" / "a.txt").exists()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["failed"] == {}
+
+
+def test_the_command_line_lists_every_paper(capsys):
+    assert run.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name}" in shown for name in PAPERS)
