@@ -51,7 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     commands: dict[str, Callable[[list[str]], int]] = {
         **{name: functools.partial(_recipe, name) for name in PAPERS},
-        "spitzoid": _spitzoid,
         "multimag": _multimag,
         "weighting": _weighting,
         "similarity": _similarity,
@@ -155,19 +154,6 @@ def _parse(settings: Any, arguments: Sequence[str], command: str, default: Any =
     # An optional group of settings (store.colour) is set by the preset or not; as a subcommand it would end options.
     options["config"] = (tyro.conf.AvoidSubcommands,)
     return tyro.cli(settings, args=list(arguments), prog=f"python -m melano_tf.run {command}", **options)
-
-
-def _spitzoid(arguments: list[str]) -> int:
-    from melano_tf.papers.spitzoid.settings import SpitzoidSettings, preset
-
-    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--slides") is None else "paper")
-    default = preset(chosen if chosen in ("paper", "demo") else "paper")
-    settings = _parse(SpitzoidSettings, arguments, "spitzoid", default)
-    _import_tensorflow()
-    from melano_tf.papers.spitzoid.recipe import reproduce
-
-    reproduce(settings, say)
-    return 0
 
 
 def _multimag(arguments: list[str]) -> int:

@@ -33,6 +33,8 @@ class Step:
             content of what it found, so that what needs it is done again only if that has changed; it is not counted.
         taken: not to be done, but taken where it stands finished from before (`--cells`).
         tolerant: where it fails, the others go on, and what needs it is left out.
+        restate: (work, *args), called whenever the step stands finished, also from before: lets its model's sidecar say
+            what the training does not depend on, for example a threshold (`Run.restate`).
     """
 
     name: str
@@ -45,6 +47,7 @@ class Step:
     always: bool = False
     taken: bool = False
     tolerant: bool = False
+    restate: Callable[..., None] | None = None
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,10 @@ def keep(work: Work, step: Step) -> str:
         work.scratch = scratch
         return list(step.does(work, *step.args))
 
-    return work.run.step(step.name, inputs_of(work, step), act)
+    key = work.run.step(step.name, inputs_of(work, step), act)
+    if step.restate is not None:
+        step.restate(work, *step.args)
+    return key
 
 
 def take(work: Work, step: Step) -> None:

@@ -52,6 +52,7 @@ class Training:
             None: another step judges it (`write_judgement`).
         prior: loss of a network that answers with the class shares, by which a training that stands still is known.
         ending: (network) -> an object that ends the training early and gives the model its best weights back, or None.
+        spread: over all devices under --mirror; False: on one, for a step that cannot be spread (a bag's).
     """
 
     stem: str
@@ -63,6 +64,7 @@ class Training:
     judge: Callable[[keras.Model], tuple[Frames, Sidecar]] | None = None
     prior: float | None = None
     ending: Callable[[Network], Any] | None = None
+    spread: bool = True
 
 
 def by_gradient(loss: LossFn, **options: Any) -> Callable[[Network, Any], Step]:
@@ -105,7 +107,7 @@ def write_judgement(run: Run, stem: str, model: keras.Model, frames: Frames, sid
 def optimise(run: Run, training: Training, scratch: Path) -> tuple[Network, History]:
     """Build a network and train it, from the checkpoint in `scratch` where there is one."""
     keras.utils.set_random_seed(training.seed)
-    devices = strategy(bool(run.settings.get("mirror")))
+    devices = strategy(training.spread and bool(run.settings.get("mirror")))
     with devices.scope() if devices else contextlib.nullcontext():
         network = training.build()
     if network.said:

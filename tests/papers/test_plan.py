@@ -11,6 +11,8 @@ from melano_tf import run
 from melano_tf.errors import InputError
 from melano_tf.papers import PAPERS
 from melano_tf.papers.plan import Plan, chosen_groups
+from melano_tf.papers.shell import Work, do
+from melano_tf.workspace import Run
 
 GROUPS = ("data", "train", "tables", "model")
 
@@ -206,6 +208,20 @@ def test_a_tolerant_step_that_fails_does_not_stop_the_others_and_is_tried_again(
     assert whole.code == 0 and "did 1 steps, kept 1" in whole.shown
     assert not (tmp_path / "run" / "failed" / "count" / "a.txt").exists()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["failed"] == {}
+
+
+def test_what_a_step_does_not_depend_on_is_restated_also_where_it_is_kept(tmp_path):
+    restated: list[float] = []
+
+    def session(threshold: float) -> Run:
+        plan = Plan(GROUPS, lambda work: [], lambda work: "")
+        plan.step("train/1", nothing, 1, restate=lambda work, number: restated.append(work.settings["threshold"]))
+        with Run(tmp_path / "run", "toy", {"threshold": threshold}, 1, print) as run:
+            do(Work(run, {"threshold": threshold}, {}), plan.steps["train/1"])
+        return run
+
+    assert session(0.5).repeated == ["train/1"] and session(0.25).kept == ["train/1"]
+    assert restated == [0.5, 0.25]
 
 
 def test_the_command_line_lists_every_paper(capsys):

@@ -11,11 +11,11 @@ import tifffile
 
 from melano_tf.errors import InputError
 from melano_tf.papers.notebook import restored
+from melano_tf.papers.plan import chosen_groups
 from melano_tf.papers.spitzoid import figures
 from melano_tf.papers.spitzoid.figures import chosen_tiles, shown_slides
-from melano_tf.papers.spitzoid.recipe import wanted_sources
-from melano_tf.papers.spitzoid.settings import STEPS, SpitzoidSettings, changes, preset
-from melano_tf.papers.spitzoid.source import SourceModel, chosen
+from melano_tf.papers.spitzoid.method import method
+from melano_tf.papers.spitzoid.settings import AGGREGATIONS, RECIPE, STEPS, SpitzoidSettings, preset
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.workspace import plain
 
@@ -23,7 +23,7 @@ PAPER = preset("paper")
 
 
 def test_the_paper_preset_holds_the_papers_numbers():
-    assert changes(PAPER) == []
+    assert RECIPE.changes(PAPER) == []
     assert (PAPER.grid.tile_px, PAPER.grid.mpp, PAPER.grid.overlap, PAPER.grid.min_tissue) == (512, 1.0, 0.5, 0.2)
     assert (PAPER.split.test_share, PAPER.split.folds) == (0.3, 4)
     source = PAPER.source
@@ -34,10 +34,10 @@ def test_the_paper_preset_holds_the_papers_numbers():
 
 
 def test_every_change_of_the_demo_is_named():
-    names = {name for name, _, _ in changes(preset("demo"))}
+    names = {name for name, _, _ in RECIPE.changes(preset("demo"))}
     assert {"source.backbone", "source.input_px", "source.epochs", "grid.tile_px", "target.max_tiles"} <= names
     assert preset("demo").source.input_px <= 96
-    for name, here, paper in changes(preset("demo")):
+    for name, here, paper in RECIPE.changes(preset("demo")):
         assert here != paper, name
 
 
@@ -53,21 +53,80 @@ def test_tables_that_are_not_there_are_refused(text):
 
 
 def test_steps_come_in_the_recipes_order():
-    assert dataclasses.replace(PAPER, steps="target,tiles").chosen_steps() == ("tiles", "target")
-    assert PAPER.chosen_steps() == STEPS
+    assert chosen_groups("target,tiles", STEPS) == ("tiles", "target")
+    assert chosen_groups(PAPER.steps, STEPS) == STEPS
     with pytest.raises(InputError, match="no step 'train'"):
-        dataclasses.replace(PAPER, steps="tiles,train").chosen_steps()
+        chosen_groups("tiles,train", STEPS)
+
+
+CHOSEN = "seanet-vgg16-gmp"
+ALL_FOLDS = range(1, 5)
+
+
+def trainings(tables: str, figures: str = "none", steps: str = "all") -> set[str]:
+    """What these settings would train."""
+    settings = dataclasses.replace(PAPER, tables=tables, figures=figures, steps=steps)
+    found, _ = method(settings).wanted(chosen_groups(steps, STEPS))
+    return {step.name for step in found if step.group in ("source", "target", "test")}
+
+
+def sources(*names: str) -> set[str]:
+    return {f"source/{name}/cohort-{fold}" for name in names for fold in ALL_FOLDS}
 
 
 def test_each_table_trains_only_what_it_needs():
-    chosen = SourceModel("vgg16", True, "gmp")
-    table2 = [SourceModel(name, seanet, "gap") for name in ("vgg16", "resnet50") for seanet in (False, True)]
-    assert wanted_sources(PAPER, (1,), ()) == []
-    assert wanted_sources(PAPER, (4,), ()) == wanted_sources(PAPER, (5,), (8,)) == [chosen]
-    assert wanted_sources(PAPER, (2,), (6,)) == table2
-    assert wanted_sources(PAPER, (), (7,)) == table2[:2]
-    everything = wanted_sources(PAPER, (1, 2, 3, 4, 5), (6, 7, 8, 9))
-    assert len(everything) == len(set(everything)) == 6  # SeaNet-VGG16 with GAP serves Tables 2 and 3
+    table2 = sources("vgg16-gap", "seanet-vgg16-gap", "resnet50-gap", "seanet-resnet50-gap")
+    targets = {f"target/{name}/cohort-{fold}" for name in AGGREGATIONS for fold in ALL_FOLDS}
+    final = {"source/final", "target/final"}
+    assert trainings("1") == set()
+    assert trainings("4") == sources(CHOSEN) | targets
+    assert trainings("5") == trainings("none", "8") == trainings("5", "8,9") == final  # and no cohort's models
+    assert trainings("2") == table2
+    assert trainings("3") == sources("seanet-vgg16-mlp", CHOSEN, "seanet-vgg16-gap")
+    assert trainings("none", "7") == {"source/vgg16-gap/cohort-1", "source/seanet-vgg16-gap/cohort-1"}
+    assert trainings("2", "6") == table2
+    everything = trainings("1,2,3,4,5", "6,7,8,9")
+    assert len(everything) == 6 * 4 + 3 * 4 + 2  # SeaNet-VGG16 with GAP serves Tables 2 and 3
+
+
+def test_the_words_of_steps_train_what_their_tables_need():
+    assert trainings("4,5", steps="tiles") == set()
+    assert trainings("4,5", steps="source") == sources(CHOSEN)
+    assert trainings("4,5", steps="test") == trainings("5", steps="tables") == {"source/final", "target/final"}
+
+
+def test_a_target_model_stands_on_its_own_cohorts_source_model():
+    plan = method(PAPER)
+    for aggregation in AGGREGATIONS:
+        for fold in ALL_FOLDS:
+            below = plan.below([f"target/{aggregation}/cohort-{fold}"])
+            assert [name for name in below if name.startswith("source/")] == [f"source/{CHOSEN}/cohort-{fold}"]
+    assert "source/final" in plan.below(["target/final"])
+
+
+@pytest.mark.parametrize("change", [{"threshold": 0.3}, {"repeats": 7}, {"level": 0.9}])
+def test_no_training_depends_on_how_it_is_judged_or_on_memory(change):
+    other = dataclasses.replace(
+        PAPER,
+        evaluation=dataclasses.replace(PAPER.evaluation, **change),
+        target=dataclasses.replace(PAPER.target, chunk=3),
+        cache_mib=7,
+    )
+    assert {name: step.depends for name, step in method(other).steps.items()} == {
+        name: step.depends for name, step in method(PAPER).steps.items()
+    }
+
+
+def test_another_choice_of_models_changes_the_final_ones_alone():
+    other = dataclasses.replace(
+        PAPER,
+        source=dataclasses.replace(PAPER.source, rival="mobilenetv2"),
+        target=dataclasses.replace(PAPER.target, aggregation="bgap"),
+    )
+    before, after = method(PAPER).steps, method(other).steps
+    assert {name for name in before if name in after and before[name].depends != after[name].depends} == {
+        "target/final"
+    }
 
 
 def test_slides_are_shown_alternately_by_diagnosis():
@@ -130,18 +189,18 @@ def test_figure_8_reads_outlines_as_the_tiles_were_cut(tmp_path, monkeypatch):
     ]
     (tmp_path / "s.geojson").write_text(json.dumps(features))
     tile = {"slide_id": ["s"], "tile": [0]}
-    (tmp_path / "predictions").mkdir()
-    pd.DataFrame({**tile, "attention": [1.0]}).to_parquet(tmp_path / "predictions" / "target-attention.parquet")
     row = {"slide_id": "s", "label": "benign", "malignant": 0, "mpp": np.nan, "path": str(tmp_path / "s.tiff")}
     rows = pd.DataFrame([{**row, "annotation": str(tmp_path / "s.geojson"), "patient_id": "p"}])
     cohort = SimpleNamespace(
         tiles=pd.DataFrame(tile), manifest=rows, rows=lambda frame, _: frame, split=SimpleNamespace(test=("p",))
     )
     settings = dataclasses.replace(PAPER, annotation=AnnotationSettings(("tumor",), mend=True))
-    sources = {(chosen(settings), None): SimpleNamespace(predictions=pd.DataFrame({**tile, "probability": [0.4]}))}
+    tumour = SimpleNamespace(predictions=pd.DataFrame({**tile, "probability": [0.4]}))
     biopsies = SimpleNamespace(predictions=pd.DataFrame({"slide_id": ["s"], "probability": [0.3]}))
     drawn = []
     monkeypatch.setattr(figures, "write_slide_maps", lambda *given: drawn.append(given[3]) or [])
-    run = SimpleNamespace(folder=tmp_path)
-    figures.draw_maps(run, settings, cohort, sources, {(settings.target.aggregation, None): biopsies}, (8,))
+    monkeypatch.setattr(figures, "source_of", lambda *which: tumour)
+    monkeypatch.setattr(figures, "target_of", lambda *which: biopsies)
+    work = SimpleNamespace(run=SimpleNamespace(folder=tmp_path), settings=settings, value=lambda name: cohort)
+    figures.draw_maps(work, (8,))
     assert drawn[0].area == pytest.approx(200 * 200 / 2)

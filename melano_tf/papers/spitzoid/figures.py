@@ -8,45 +8,45 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.explain.cam import class_activation_map
+from melano_tf.papers.shell import Work
 from melano_tf.papers.spitzoid.cohort import Cohort
 from melano_tf.papers.spitzoid.settings import SpitzoidSettings
-from melano_tf.papers.spitzoid.source import SourceModel, Trained, chosen, judged, table_2
+from melano_tf.papers.spitzoid.source import SourceModel, chosen, judged, source_of, table_2
+from melano_tf.papers.spitzoid.target import attention_of, target_of
 from melano_tf.pipelines.tiles import predict_batches
 from melano_tf.reports.figures import CamRow, cam_sheet, save_figure
 from melano_tf.reports.slide_maps import write_slide_maps
 from melano_tf.slides.annotations import slide_outlines
 from melano_tf.slides.slide import Slide
-from melano_tf.workspace import Run
 
-Sources = Mapping[tuple[SourceModel, int | None], Trained]
-Targets = Mapping[tuple[str, int | None], Trained]
 CAM_COHORT = 1  # Figures 6 and 7 show tiles of the first validation cohort
 
 
-def draw_maps(
-    run: Run, settings: SpitzoidSettings, cohort: Cohort, sources: Sources, targets: Targets, figures: tuple[int, ...]
-) -> list[Path]:
-    """Figures 8 (tumour probability) and 9 (attention) of test slides; returns the files written."""
-    if not {8, 9} & set(figures):
-        return []
-    tumour = sources[chosen(settings), None].predictions
-    target = targets[settings.target.aggregation, None]
-    attention = pd.read_parquet(run.folder / "predictions" / "target-attention.parquet")
-    columns = ["slide_id", "tile"]
-    tiles = cohort.tiles.merge(tumour[[*columns, "probability"]], on=columns).merge(attention, on=columns, how="left")
+def cam_pair(settings: SpitzoidSettings) -> list[SourceModel]:
+    """The models of Figures 6 and 7: the plain backbone and SeaNet's, both with GAP."""
+    return table_2(settings)[:2]
+
+
+def draw_maps(work: Work, figures: tuple[int, ...]) -> list[Path]:
+    """Figures 8 (tumour probability) and 9 (attention) of test slides, or one of them; returns the files written."""
+    settings, cohort = work.settings, work.value("split")
+    aggregation, columns = settings.target.aggregation, ["slide_id", "tile"]
+    biopsies = target_of(work, aggregation, None).predictions.set_index("slide_id")["probability"]
+    tumour = source_of(work, chosen(settings), None).predictions
+    tiles = cohort.tiles.merge(tumour[[*columns, "probability"]], on=columns)
+    if 9 in figures:
+        tiles = tiles.merge(attention_of(work, aggregation, None), on=columns, how="left")
     written = []
     for row in shown_slides(cohort.rows(cohort.manifest, set(cohort.split.test)), settings.maps.slides):
-        biopsy = target.predictions.set_index("slide_id").loc[row["slide_id"]]
-        title = f"{row['slide_id']}: {row['label']}; probability of malignant {biopsy['probability']:.3f}"
+        title = f"{row['slide_id']}: {row['label']}; probability of malignant {biopsies[row['slide_id']]:.3f}"
         title += " (PHANTOM)" if settings.slides is None else ""
         mpp = None if pd.isna(row["mpp"]) else row["mpp"]
         with Slide(row["path"], slide_id=row["slide_id"], mpp=mpp) as slide:
             path = row["annotation"]
             outline = slide_outlines(slide, path, settings.annotation).geometry if path else None
             these = tiles[tiles["slide_id"] == row["slide_id"]]
-            if 9 not in figures:
-                these = these.drop(columns="attention")
-            written += write_slide_maps(run.folder / "maps", slide, these, outline, settings.maps.thumbnail_mpp, title)
+            folder = work.run.folder / "maps"
+            written += write_slide_maps(folder, slide, these, outline, settings.maps.thumbnail_mpp, title)
     return written
 
 
@@ -57,37 +57,28 @@ def shown_slides(test: pd.DataFrame, count: int) -> list[dict]:
     return ranked.head(count).to_dict("records")
 
 
-def draw_cams(
-    run: Run, settings: SpitzoidSettings, cohort: Cohort, sources: Sources, figures: tuple[int, ...]
-) -> list[Path]:
-    """Figures 6 and 7: CAMs of the plain backbone against SeaNet's; tiles that both got right, and that it got wrong.
+def draw_cams(work: Work, number: int) -> list[Path]:
+    """Figure 6 or 7: CAMs of the plain backbone against SeaNet's; tiles that both got right, or that it got wrong.
 
     The tiles are chosen by `chosen_tiles` from the first validation cohort; the models are the two GAP models of
     Table 2 that did not see that cohort.
     """
-    if not {6, 7} & set(figures):
+    settings, cohort, pair = work.settings, work.value("split"), cam_pair(work.settings)
+    plain, refined = (judged(work, which, CAM_COHORT) for which in pair)
+    rows = chosen_tiles(plain, refined, settings.target.tile_threshold, settings.maps.tiles, wrong=number == 7)
+    if rows.empty:
+        work.say(f"Figure {number} is not drawn: no tile of validation cohort {CAM_COHORT} is such a case")
         return []
-    pair = table_2(settings)[:2]
-    trained = [sources[which, CAM_COHORT] for which in pair]
-    models = {which.name: keras.saving.load_model(one.model) for which, one in zip(pair, trained, strict=True)}
-    plain, refined = (judged(one, cohort, CAM_COHORT) for one in trained)
-    written = []
-    for number in {6, 7} & set(figures):
-        rows = chosen_tiles(plain, refined, settings.target.tile_threshold, settings.maps.tiles, wrong=number == 7)
-        if rows.empty:
-            run.say(f"Figure {number} is not drawn: no tile of validation cohort {CAM_COHORT} is such a case")
-            continue
-        what = "that both got right" if number == 6 else f"that {pair[0].name} got wrong and {pair[1].name} right"
-        note = (
-            f"Validation cohort {CAM_COHORT}; the surest by mean probability of the true class, at most one a slide"
-            if number == 6
-            else f"Validation cohort {CAM_COHORT}; where {pair[0].name} was most surely wrong, at most one a slide"
-        )
-        sheet = cam_sheet(
-            cam_rows(models, rows, cohort, settings.source.input_px), f"Figure {number}: tiles {what}", note
-        )
-        written.append(save_figure(run.folder / "figures" / f"figure{number}.png", sheet))
-    return written
+    models = {which.name: keras.saving.load_model(source_of(work, which, CAM_COHORT).model) for which in pair}
+    what = "that both got right" if number == 6 else f"that {pair[0].name} got wrong and {pair[1].name} right"
+    note = (
+        f"Validation cohort {CAM_COHORT}; the surest by mean probability of the true class, at most one a slide"
+        if number == 6
+        else f"Validation cohort {CAM_COHORT}; where {pair[0].name} was most surely wrong, at most one a slide"
+    )
+    shown = cam_rows(models, rows, cohort, settings.source.input_px)
+    sheet = cam_sheet(shown, f"Figure {number}: tiles {what}", note)
+    return [save_figure(work.run.folder / "figures" / f"figure{number}.png", sheet)]
 
 
 def chosen_tiles(plain: pd.DataFrame, refined: pd.DataFrame, threshold: float, count: int, wrong: bool) -> pd.DataFrame:

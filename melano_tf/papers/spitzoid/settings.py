@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import differing, numbers
+from melano_tf.papers.choices import numbers
+from melano_tf.papers.plan import Recipe
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.store import StoreSettings
 from melano_tf.slides.annotations import AnnotationSettings
@@ -19,6 +20,7 @@ from melano_tf.slides.tiling import TileGrid
 
 Head = Literal["gap", "gmp", "mlp"]
 Aggregation = Literal["bgmp", "bgap", "bgas"]
+AGGREGATIONS: tuple[Aggregation, ...] = ("bgmp", "bgap", "bgas")
 STEPS = ("slides", "tiles", "source", "target", "test", "tables", "maps")
 
 
@@ -144,6 +146,8 @@ class SpitzoidSettings:
     """Figures of the paper to make, or "none". 6 and 7 need two models of Table 2."""
     steps: str = "all"
     """Steps to do: all, or some of slides,tiles,source,target,test,tables,maps (with what they stand on)."""
+    plan: bool = False
+    """Print what is finished and what would be done, and why, and do nothing."""
     workers: int = 0
     """Processes that draw and tile slides; 0: one a core."""
     threads: int = 0
@@ -208,16 +212,6 @@ class SpitzoidSettings:
         """The figures asked for, in order. Raises InputError for one that is not made."""
         return numbers("--figures", self.figures, range(6, 10))
 
-    def chosen_steps(self) -> tuple[str, ...]:
-        """The steps asked for, in the recipe's order. Raises InputError for an unknown one."""
-        if self.steps == "all":
-            return STEPS
-        asked = [name.strip() for name in self.steps.split(",")]
-        unknown = [name for name in asked if name not in STEPS]
-        if unknown:
-            raise InputError(f"--steps {self.steps}: no step {unknown[0]!r}; there are {', '.join(STEPS)}, or all")
-        return tuple(name for name in STEPS if name in asked)
-
 
 def preset(name: str) -> SpitzoidSettings:
     """The settings of `--preset paper` (the paper's own) or `--preset demo` (a named change of them).
@@ -250,23 +244,13 @@ def preset(name: str) -> SpitzoidSettings:
     )
 
 
-def changes(settings: SpitzoidSettings) -> list[tuple[str, object, object]]:
-    """(name, value here, value in the paper) of every setting of the method that differs from the paper's.
-
-    What says where to read, write or how many processes to use is no part of the method; the phantoms are no part of
-    the paper.
-    """
-    aside = (
-        "slides",
-        "out",
-        "preset",
-        "seed",
-        "tables",
-        "figures",
-        "steps",
-        "workers",
-        "threads",
-        "mirror",
-        "cache_mib",
-    )
-    return differing(settings, SpitzoidSettings(), aside, ("phantom", "maps"))
+RECIPE = Recipe(
+    name="spitzoid",
+    about="an attention-based weakly supervised framework for spitzoid melanocytic lesions",
+    data="slides",
+    drawn="slides",
+    preset=preset,
+    method="melano_tf.papers.spitzoid.method:method",
+    aside=("cache_mib",),
+    groups=("phantom", "maps"),
+)

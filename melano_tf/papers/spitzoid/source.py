@@ -1,6 +1,5 @@
 """The source model: which tiles are tumour? (sections 4.1 and 5.2)"""
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,18 +11,15 @@ import pandas as pd
 
 from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
-from melano_tf.papers.checks import weights_key
-from melano_tf.papers.spitzoid.cohort import Cohort
+from melano_tf.papers.shell import Work
+from melano_tf.papers.spitzoid.cohort import Cohort, check_regions
 from melano_tf.papers.spitzoid.settings import Head, SourceSettings, SpitzoidSettings
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
-from melano_tf.training.checkpoint import weights_sha256
+from melano_tf.training.fit import Frames, Network, Training, by_gradient, fit
 from melano_tf.training.inference import predict
-from melano_tf.training.loop import GradientStep, LoopSettings, Watch, train
 from melano_tf.training.losses import categorical_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.runtime import strategy
-from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
+from melano_tf.workspace import Sidecar, plain, seed_for
 
 REGIONS = ("non-tumour", "tumour")
 
@@ -44,9 +40,8 @@ class SourceModel:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished model: the key of its step, its file, and its predictions, one row a tile or a biopsy."""
+    """A finished model: its file, and its predictions, one row a tile or a biopsy."""
 
-    key: str
     model: Path
     predictions: pd.DataFrame
 
@@ -80,105 +75,114 @@ def fold_name(fold: int | None) -> str:
     return "all" if fold is None else f"cohort-{fold}"
 
 
-def train_source(run: Run, settings: SpitzoidSettings, cohort: Cohort, which: SourceModel, fold: int | None) -> Trained:
-    """Train one configuration on all training patients but those of one validation cohort, and predict every tile.
+def source_name(which: SourceModel, fold: int | None) -> str:
+    """Name of a training's step; the refitted model's files have one name whatever its configuration: one step."""
+    return "source/final" if fold is None else f"source/{which.name}/{fold_name(fold)}"
 
-    Args:
-        fold: the validation cohort left out (1, 2, …), or None: trained on all of them, for the test.
 
-    Returns:
-        The trained model; predictions have the columns slide_id, patient_id, tile, region, probability (of tumour).
-    """
-    # The refitted model's files have one name whatever its configuration, so they are one step.
-    name = "source/final" if fold is None else f"source/{which.name}/{fold_name(fold)}"
-    stem = "source" if fold is None else f"source-{which.name}-{fold_name(fold)}"
-    model_path, table = run.path("models", f"{stem}.keras"), run.path("predictions", f"{stem}.parquet")
-    learned = cohort.tiles[cohort.tiles["region"] >= 0]
-    training = cohort.rows(learned, cohort.patients("train", fold))
-    shown = cohort.tiles if fold is None else cohort.rows(cohort.tiles, cohort.training_patients())
-    # Only what this model uses, so that another choice of chosen model, head or rival re-trains nothing.
-    used = replace(
-        settings.source,
-        backbone=which.backbone,
-        head=which.head,
-        weights=initial_weights(settings, which),
-        rival="",
-        extra_backbones=(),
-    )
+def source_stem(which: SourceModel, fold: int | None) -> str:
+    """As a training's files are called."""
+    return "source" if fold is None else f"source-{which.name}-{fold_name(fold)}"
 
-    def work(scratch: Path) -> list[Path]:
-        seed = seed_for(settings.seed, name)
-        model = fit_source(run, settings, cohort, used, which, training, seed, scratch, stem)
-        probability = predict(model, predict_batches(shown, cohort.folder, used.input_px, used.batch, cohort.images))[
-            :, 1
-        ]
-        with atomic(table) as temporary:
-            shown[["slide_id", "patient_id", "tile", "region"]].assign(probability=probability).to_parquet(temporary)
-        with atomic(model_path) as temporary:
-            model.save(temporary)
-        sidecar = source_sidecar(run, settings, used.input_px, which, fold, weights_sha256(model)).write(model_path)
-        return [model_path, sidecar, table, run.folder / "history" / f"{stem}.csv"]
 
-    inputs = {
-        "cohort": cohort.key,
-        "patients": sorted(cohort.patients("train", fold)),
-        "source": replace(used, weights=""),
-        "weights": weights_key(which.backbone, used.weights),
+def source_settings(settings: SpitzoidSettings, which: SourceModel) -> SourceSettings:
+    """What one configuration uses, so that another choice of chosen model, head or rival re-trains nothing."""
+    return replace(settings.source, backbone=which.backbone, head=which.head, weights="", rival="", extra_backbones=())
+
+
+def source_depends(settings: SpitzoidSettings, which: SourceModel, fold: int | None) -> dict[str, Any]:
+    """All that a training's result depends on, beside the split and the content of the initial weights."""
+    return {
+        "fold": fold,
+        "source": source_settings(settings, which),
         "seanet": which.seanet,
         "augment": settings.augment,
         "tumour_share": settings.grid.tumour_share,
         "seed": settings.seed,
     }
-    key = run.step(name, {key: plain(value) for key, value in inputs.items()}, work)
-    run.restate(name, model_path, lambda card: replace(card, threshold=settings.target.tile_threshold))
-    return Trained(key, model_path, pd.read_parquet(table))
 
 
-def fit_source(
-    run: Run,
-    settings: SpitzoidSettings,
-    cohort: Cohort,
-    used: SourceSettings,
-    which: SourceModel,
-    training: pd.DataFrame,
-    seed: int,
-    scratch: Path,
-    stem: str,
-) -> keras.Model:
-    """Build and train one source model; a killed training goes on from its checkpoint in `scratch`."""
-    keras.utils.set_random_seed(seed)
-    devices = strategy(settings.mirror)
-    with devices.scope() if devices else contextlib.nullcontext():
-        model = build_source(
-            used.backbone,
-            used.input_px,
-            seanet=which.seanet,
-            head=used.head,
-            weights=used.weights,
-            freeze=used.freeze,
-            dropout=used.dropout,
-            seed=seed,
-        )
-        optimizer = make_optimizer(used.optimizer, used.learning_rate, used.momentum, epsilon=used.adam_epsilon)
-    batches = TileBatches(
+def train_source(work: Work, which: SourceModel, fold: int | None) -> list[Path]:
+    """Train one configuration on all training patients but those of one validation cohort, and predict every tile.
+
+    Args:
+        which: the configuration.
+        fold: the validation cohort left out (1, 2, …), or None: trained on all of them, for the test.
+    """
+    settings, cohort = work.settings, work.value("split")
+    check_regions(cohort)
+    seed, stem = seed_for(settings.seed, source_name(which, fold)), source_stem(which, fold)
+    learned = cohort.rows(cohort.tiles[cohort.tiles["region"] >= 0], cohort.patients("train", fold))
+    batches = region_batches(settings, cohort, learned, seed)
+    shown = learned["region"].to_numpy()[batches.order(0)]
+
+    def judge(model: keras.Model) -> tuple[Frames, Sidecar]:
+        return {f"{stem}.parquet": judge_tiles(settings, cohort, model, fold)}, source_sidecar(settings, which, fold)
+
+    training = Training(
+        stem=stem,
+        seed=seed,
+        epochs=settings.source.epochs,
+        build=lambda: build(settings, which, seed),
+        batches=batches,
+        step=by_gradient(region_loss),
+        judge=judge,
+        prior=prior_loss(np.bincount(shown, minlength=len(REGIONS))),
+    )
+    return fit(work.run, training, work.scratch)
+
+
+def judge_tiles(settings: SpitzoidSettings, cohort: Cohort, model: keras.Model, fold: int | None) -> pd.DataFrame:
+    """Probability of tumour of every tile; in the validation of those outside the test."""
+    tiles = cohort.tiles if fold is None else cohort.rows(cohort.tiles, cohort.training_patients())
+    batches = predict_batches(tiles, cohort.folder, settings.source.input_px, settings.source.batch, cohort.images)
+    return tiles[["slide_id", "patient_id", "tile", "region"]].assign(probability=predict(model, batches)[:, 1])
+
+
+def restate_source(work: Work, which: SourceModel, fold: int | None) -> None:
+    """The threshold on tiles as it is set now, which the training does not depend on."""
+    model = work.path("models", f"{source_stem(which, fold)}.keras")
+    threshold = work.settings.target.tile_threshold
+    work.run.restate(source_name(which, fold), model, lambda card: replace(card, threshold=threshold))
+
+
+def source_of(work: Work, which: SourceModel, fold: int | None) -> Trained:
+    """A finished model; predictions have the columns slide_id, patient_id, tile, region, probability (of tumour)."""
+    stem = source_stem(which, fold)
+    model, table = work.path("models", f"{stem}.keras"), work.path("predictions", f"{stem}.parquet")
+    return work.once(source_name(which, fold), lambda: Trained(model, pd.read_parquet(table)))
+
+
+def build(settings: SpitzoidSettings, which: SourceModel, seed: int) -> Network:
+    """One source model with its initial weights, and its optimiser."""
+    used = settings.source
+    model = build_source(
+        which.backbone,
+        used.input_px,
+        seanet=which.seanet,
+        head=which.head,
+        weights=initial_weights(settings, which),
+        freeze=used.freeze,
+        dropout=used.dropout,
+        seed=seed,
+    )
+    optimizer = make_optimizer(used.optimizer, used.learning_rate, used.momentum, epsilon=used.adam_epsilon)
+    return Network(logits_of(model), optimizer, model)
+
+
+def region_batches(settings: SpitzoidSettings, cohort: Cohort, training: pd.DataFrame, seed: int) -> TileBatches:
+    """Batches of these tiles, whose region is known, with instance dropout and augmentation."""
+    return TileBatches(
         training,
         cohort.folder,
-        used.input_px,
-        batch=used.batch,
+        settings.source.input_px,
+        batch=settings.source.batch,
         seed=seed,
         labels=training["region"].to_numpy(),
-        instance_dropout=used.instance_dropout,
+        instance_dropout=settings.source.instance_dropout,
         augment=settings.augment,
         images=cohort.images,
     )
-    step = GradientStep(logits_of(model), optimizer, region_loss, strategy=devices)
-    shown = np.bincount(training["region"].to_numpy()[batches.order(0)], minlength=len(REGIONS))
-    loop = LoopSettings(epochs=used.epochs, watch=Watch(stem, prior_loss(shown), run.say))
-    with bar_over_epochs(stem, used.epochs, batches.steps_per_epoch) as progress:
-        history = train(step, batches, loop, scratch, model, optimizer, progress=progress)
-    history.write(run.path("history", f"{stem}.csv"))
-    run.keep_logs(scratch, stem)
-    return model
 
 
 def region_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
@@ -186,18 +190,16 @@ def region_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
     return categorical_crossentropy(batch["y"], outputs)
 
 
-def source_sidecar(
-    run: Run, settings: SpitzoidSettings, input_px: int, which: SourceModel, fold: int | None, weights: str
-) -> Sidecar:
+def source_sidecar(settings: SpitzoidSettings, which: SourceModel, fold: int | None) -> Sidecar:
     """What predict needs to know of a source model."""
     return Sidecar(
         kind="spitzoid-source",
         classes=REGIONS,
-        input_px=input_px,
+        input_px=settings.source.input_px,
         preprocessing=tile_preprocessing(settings),
         threshold=settings.target.tile_threshold,
         threshold_from="fixed beforehand (the paper gives none)",
-        run={"configuration": which.name, "trained_on": fold_name(fold), "weights_sha256": weights} | provenance(run),
+        run={"configuration": which.name, "trained_on": fold_name(fold)},
     )
 
 
@@ -206,13 +208,8 @@ def tile_preprocessing(settings: SpitzoidSettings) -> dict[str, Any]:
     return {"grid": plain(settings.grid), "store": plain(settings.store), "colour": "RGB, 0 to 255"}
 
 
-def provenance(run: Run) -> dict[str, Any]:
-    """Recipe, preset and seed of the run that a model came from."""
-    names = ("preset", "seed", "slides")
-    return {"recipe": run.recipe, "folder": str(run.folder), **{name: run.settings[name] for name in names}}
-
-
-def judged(trained: Trained, cohort: Cohort, fold: int | None) -> pd.DataFrame:
+def judged(work: Work, which: SourceModel, fold: int | None) -> pd.DataFrame:
     """Predictions of the judged patients' tiles whose region is known."""
-    rows = cohort.rows(trained.predictions, cohort.patients("judge", fold))
+    cohort = work.value("split")
+    rows = cohort.rows(source_of(work, which, fold).predictions, cohort.patients("judge", fold))
     return rows[rows["region"] >= 0].reset_index(drop=True)

@@ -1,15 +1,17 @@
 """Tables 1 to 5 of the paper, each beside the published numbers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from melano_tf.evaluation.intervals import binary_intervals
 from melano_tf.evaluation.metrics import binary_metrics
+from melano_tf.papers.shell import Work
 from melano_tf.papers.spitzoid.cohort import Cohort
-from melano_tf.papers.spitzoid.settings import SpitzoidSettings, changes
-from melano_tf.papers.spitzoid.source import SourceModel, Trained, chosen, judged, table_2, table_3
+from melano_tf.papers.spitzoid.settings import AGGREGATIONS, RECIPE, SpitzoidSettings
+from melano_tf.papers.spitzoid.source import SourceModel, chosen, judged, table_2, table_3
+from melano_tf.papers.spitzoid.target import target_of
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import (
     AUC_IS_BALANCED_ACCURACY,
@@ -20,10 +22,8 @@ from melano_tf.reports.tables import (
     split_note,
     write_table,
 )
-from melano_tf.workspace import Run, seed_for
+from melano_tf.workspace import seed_for
 
-Sources = Mapping[tuple[SourceModel, int | None], Trained]
-Targets = Mapping[tuple[str, int | None], Trained]
 TITLES = {
     1: "Table 1: the database",
     2: "Table 2: backbones of the source model, without and with SeaNet (tiles, validation)",
@@ -33,30 +33,20 @@ TITLES = {
 }
 
 
-def make_tables(
-    run: Run,
-    settings: SpitzoidSettings,
-    cohort: Cohort,
-    sources: Sources,
-    targets: Targets,
-    tables: tuple[int, ...],
-    say: Callable[[str], None],
-) -> list[Path]:
-    """Make and show the tables asked for; returns the files written, a CSV and a Markdown file each."""
+def table(work: Work, number: int) -> list[Path]:
+    """Make and show a table; returns the files written, a CSV and a Markdown file."""
+    settings, cohort = work.settings, work.value("split")
     makers = {
         1: lambda: table1(cohort),
-        2: lambda: source_table(2, columns_of_table_2(settings), settings, cohort, sources),
-        3: lambda: source_table(3, columns_of_table_3(settings), settings, cohort, sources),
-        4: lambda: table4(settings, targets),
-        5: lambda: table5(settings, cohort, sources, targets),
+        2: lambda: source_table(work, 2, columns_of_table_2(settings)),
+        3: lambda: source_table(work, 3, columns_of_table_3(settings)),
+        4: lambda: table4(work),
+        5: lambda: table5(work),
     }
-    written: list[Path] = []
-    for number in tables:
-        frame, notes = makers[number](), notes_on(number, settings, cohort)
-        say("")
-        say(markdown(frame, TITLES[number], notes))
-        written += write_table(run.folder / "tables", f"table{number}", frame, TITLES[number], notes)
-    return written
+    frame, notes = makers[number](), notes_on(number, settings, cohort)
+    work.say("")
+    work.say(markdown(frame, TITLES[number], notes))
+    return [*write_table(work.run.folder / "tables", f"table{number}", frame, TITLES[number], notes)]
 
 
 def notes_on(number: int, settings: SpitzoidSettings, cohort: Cohort) -> list[str]:
@@ -78,7 +68,7 @@ def notes_on(number: int, settings: SpitzoidSettings, cohort: Cohort) -> list[st
     notes += [
         f"In the place of the paper's {name} stands {used[name]!r}." for name in shown if used[name] != paper[name]
     ]
-    differing = len(changes(settings))
+    differing = len(RECIPE.changes(settings))
     if differing:
         notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
     return notes
@@ -116,36 +106,36 @@ def table1(cohort: Cohort) -> pd.DataFrame:
     return count_table(counts, load_published("spitzoid"), 1)
 
 
-def source_table(
-    number: int, columns: Mapping[str, SourceModel], settings: SpitzoidSettings, cohort: Cohort, sources: Sources
-) -> pd.DataFrame:
+def source_table(work: Work, number: int, columns: Mapping[str, SourceModel]) -> pd.DataFrame:
     """Mean ± std over the validation cohorts of several source models."""
-    models = {}
+    settings, models = work.settings, {}
     for name, which in columns.items():
         cohorts = []
         for fold in range(1, settings.split.folds + 1):
-            rows = judged(sources[which, fold], cohort, fold)
+            rows = judged(work, which, fold)
             cohorts.append(binary_metrics(rows["region"], rows["probability"], settings.target.tile_threshold))
         models[name] = cohorts
     return metric_table(models, load_published("spitzoid"), number, published_as=AUC_IS_BALANCED_ACCURACY)
 
 
-def table4(settings: SpitzoidSettings, targets: Targets) -> pd.DataFrame:
+def table4(work: Work) -> pd.DataFrame:
     """Mean ± std over the validation cohorts of each aggregation function."""
-    models: dict[str, list[dict[str, float]]] = {}
-    for (aggregation, fold), trained in targets.items():
-        if fold is not None:
-            rows = trained.predictions
-            metrics = binary_metrics(rows["malignant"], rows["probability"], settings.evaluation.threshold)
-            models.setdefault(aggregation.upper(), []).append(metrics)
+    settings, models = work.settings, {}
+    for aggregation in AGGREGATIONS:
+        cohorts = []
+        for fold in range(1, settings.split.folds + 1):
+            rows = target_of(work, aggregation, fold).predictions
+            cohorts.append(binary_metrics(rows["malignant"], rows["probability"], settings.evaluation.threshold))
+        models[aggregation.upper()] = cohorts
     return metric_table(models, load_published("spitzoid"), 4, published_as=AUC_IS_BALANCED_ACCURACY)
 
 
-def table5(settings: SpitzoidSettings, cohort: Cohort, sources: Sources, targets: Targets) -> pd.DataFrame:
+def table5(work: Work) -> pd.DataFrame:
     """The test: one value each, with intervals by patient."""
-    tiles = judged(sources[chosen(settings), None], cohort, None).assign(truth=lambda frame: frame["region"])
-    biopsies = targets[settings.target.aggregation, None].predictions.assign(truth=lambda frame: frame["malignant"])
-    models = {}
+    settings, models = work.settings, {}
+    tiles = judged(work, chosen(settings), None).assign(truth=lambda frame: frame["region"])
+    biopsies = target_of(work, settings.target.aggregation, None).predictions
+    biopsies = biopsies.assign(truth=biopsies["malignant"])
     thresholds = {"SM": settings.target.tile_threshold, "TM": settings.evaluation.threshold}
     for name, rows in (("SM", tiles), ("TM", biopsies)):
         models[name] = binary_intervals(

@@ -10,18 +10,17 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.models.mil import build_target, split_target
+from melano_tf.papers.shell import Work
 from melano_tf.papers.spitzoid.cohort import Cohort
-from melano_tf.papers.spitzoid.settings import Aggregation, SpitzoidSettings, TargetSettings
-from melano_tf.papers.spitzoid.source import Trained, fold_name, provenance, tile_preprocessing
+from melano_tf.papers.spitzoid.settings import Aggregation, SpitzoidSettings
+from melano_tf.papers.spitzoid.source import Trained, chosen, fold_name, source_of, tile_preprocessing
 from melano_tf.pipelines.bags import Bag, BagBatches, bag_chunks
 from melano_tf.pipelines.selection import select_tumour_tiles
 from melano_tf.training.bags import BagPredictor, BagStep
-from melano_tf.training.checkpoint import weights_sha256
-from melano_tf.training.loop import LoopSettings, Watch, train
+from melano_tf.training.fit import Frames, Network, Training, fit
 from melano_tf.training.losses import binary_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.training.progress import bar_over_epochs
-from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
+from melano_tf.workspace import Sidecar, seed_for
 
 DIAGNOSES = ("benign", "malignant")
 
@@ -37,86 +36,101 @@ def make_bags(cohort: Cohort, selected: pd.DataFrame, patients: set[str]) -> lis
     ]
 
 
-def train_target(
-    run: Run, settings: SpitzoidSettings, cohort: Cohort, source: Trained, aggregation: Aggregation, fold: int | None
-) -> Trained:
+def target_name(aggregation: Aggregation, fold: int | None) -> str:
+    """Name of a training's step; the refitted model's files have one name whatever its configuration: one step."""
+    return "target/final" if fold is None else f"target/{aggregation}/{fold_name(fold)}"
+
+
+def target_stem(aggregation: Aggregation, fold: int | None) -> str:
+    """As a training's files are called."""
+    return "target" if fold is None else f"target-{aggregation}-{fold_name(fold)}"
+
+
+def target_depends(settings: SpitzoidSettings, aggregation: Aggregation, fold: int | None) -> dict[str, Any]:
+    """All that a training's result depends on, beside the split and the source model that it starts from."""
+    used = replace(settings.target, aggregation=aggregation, chunk=0)
+    return {"fold": fold, "target": used, "augment": settings.augment, "seed": settings.seed}
+
+
+def train_target(work: Work, aggregation: Aggregation, fold: int | None) -> list[Path]:
     """Retrain the whole source model as a biopsy classifier (section 5.3), then judge the patients left out.
 
-    Returns:
-        The trained model; predictions have one row a judged biopsy: slide_id, patient_id, malignant, probability,
-        tiles, fallback. The tiles' attention lies beside, as `…-attention.parquet`.
-    """
-    # The refitted model's files have one name whatever its configuration, so they are one step.
-    name = "target/final" if fold is None else f"target/{aggregation}/{fold_name(fold)}"
-    stem = "target" if fold is None else f"target-{aggregation}-{fold_name(fold)}"
-    model_path, table = run.path("models", f"{stem}.keras"), run.path("predictions", f"{stem}.csv")
-    attention_path = run.path("predictions", f"{stem}-attention.parquet")
-    used = replace(settings.target, aggregation=aggregation)
-    selected = select_tumour_tiles(source.predictions, used.tile_threshold, used.fallback_tiles)
+    It starts from the source model of the same validation cohort, which also selects the bags' tiles.
 
-    def work(scratch: Path) -> list[Path]:
-        bags = make_bags(cohort, selected, cohort.patients("train", fold))
-        model = fit_target(run, settings, cohort, used, source, bags, seed_for(settings.seed, name), scratch, stem)
+    Args:
+        aggregation: how a bag's embeddings become one.
+        fold: the validation cohort left out (1, 2, …), or None: trained on all of them, for the test.
+    """
+    settings, cohort = work.settings, work.value("split")
+    used, stem = settings.target, target_stem(aggregation, fold)
+    seed, source = seed_for(settings.seed, target_name(aggregation, fold)), source_of(work, chosen(settings), fold)
+    selected = select_tumour_tiles(source.predictions, used.tile_threshold, used.fallback_tiles)
+    bags = make_bags(cohort, selected, cohort.patients("train", fold))
+
+    def judge(model: keras.Model) -> tuple[Frames, Sidecar]:
         judged = make_bags(cohort, selected, cohort.patients("judge", fold))
         biopsies, attention = judge_bags(model, judged, cohort, settings.source.input_px, used.chunk)
         fallback = selected.groupby("slide_id")["fallback"].first()
-        with atomic(table) as temporary:
-            biopsies.assign(fallback=biopsies["slide_id"].map(fallback)).to_csv(temporary, index=False)
-        with atomic(attention_path) as temporary:
-            attention.to_parquet(temporary)
-        with atomic(model_path) as temporary:
-            model.save(temporary)
-        sidecar = target_sidecar(run, settings, used, source, fold, weights_sha256(model)).write(model_path)
-        return [model_path, sidecar, table, attention_path, run.folder / "history" / f"{stem}.csv"]
+        biopsies = biopsies.assign(fallback=biopsies["slide_id"].map(fallback))
+        frames = {f"{stem}.csv": biopsies, f"{stem}-attention.parquet": attention}
+        return frames, target_sidecar(settings, aggregation, source, fold)
 
-    inputs = {
-        "source": source.key,
-        "patients": sorted(cohort.patients("train", fold)),
-        "judged": sorted(cohort.patients("judge", fold)),
-        "target": replace(used, chunk=0),
-        "augment": settings.augment,
-        "seed": settings.seed,
-    }
-    key = run.step(name, {key: plain(value) for key, value in inputs.items()}, work)
-    run.restate(name, model_path, lambda card: replace(card, threshold=settings.evaluation.threshold))
-    types = {"slide_id": str, "patient_id": str}
-    return Trained(key, model_path, pd.read_csv(table, dtype=types))
-
-
-def fit_target(
-    run: Run,
-    settings: SpitzoidSettings,
-    cohort: Cohort,
-    used: TargetSettings,
-    source: Trained,
-    bags: list[Bag],
-    seed: int,
-    scratch: Path,
-    stem: str,
-) -> keras.Model:
-    """Build a target model from a trained source model and train all of it, one slide a batch."""
-    keras.utils.set_random_seed(seed)
-    model = build_target(
-        keras.saving.load_model(source.model), used.aggregation, attention_units=used.attention_units, seed=seed
+    training = Training(
+        stem=stem,
+        seed=seed,
+        epochs=used.epochs,
+        build=lambda: build(settings, aggregation, source, seed),
+        batches=bag_batches(settings, cohort, bags, seed),
+        step=lambda network, _: BagStep(
+            *split_target(network.saved), network.optimizer, diagnosis_loss, chunk=used.chunk
+        ),
+        judge=judge,
+        prior=prior_loss(np.bincount([bag.label for bag in bags], minlength=len(DIAGNOSES))),
+        spread=False,
     )
+    return fit(work.run, training, work.scratch)
+
+
+def restate_target(work: Work, aggregation: Aggregation, fold: int | None) -> None:
+    """The threshold on biopsies as it is set now, which the training does not depend on."""
+    model = work.path("models", f"{target_stem(aggregation, fold)}.keras")
+    threshold = work.settings.evaluation.threshold
+    work.run.restate(target_name(aggregation, fold), model, lambda card: replace(card, threshold=threshold))
+
+
+def target_of(work: Work, aggregation: Aggregation, fold: int | None) -> Trained:
+    """A finished model; predictions have one row a judged biopsy: slide_id, patient_id, malignant, probability, tiles,
+    fallback. The tiles' attention lies beside (`attention_of`)."""
+    stem, types = target_stem(aggregation, fold), {"slide_id": str, "patient_id": str}
+    model, table = work.path("models", f"{stem}.keras"), work.path("predictions", f"{stem}.csv")
+    return work.once(target_name(aggregation, fold), lambda: Trained(model, pd.read_csv(table, dtype=types)))
+
+
+def attention_of(work: Work, aggregation: Aggregation, fold: int | None) -> pd.DataFrame:
+    """Attention of each tile of the judged biopsies: slide_id, tile, attention."""
+    return pd.read_parquet(work.path("predictions", f"{target_stem(aggregation, fold)}-attention.parquet"))
+
+
+def build(settings: SpitzoidSettings, aggregation: Aggregation, source: Trained, seed: int) -> Network:
+    """A target model that starts from a trained source model, and its optimiser."""
+    used = settings.target
+    start = keras.saving.load_model(source.model)
+    model = build_target(start, aggregation, attention_units=used.attention_units, seed=seed)
     optimizer = make_optimizer(used.optimizer, used.learning_rate, used.momentum, epsilon=used.adam_epsilon)
-    batches = BagBatches(
+    return Network(model, optimizer, model)
+
+
+def bag_batches(settings: SpitzoidSettings, cohort: Cohort, bags: list[Bag], seed: int) -> BagBatches:
+    """These bags, one slide a batch, augmented."""
+    return BagBatches(
         bags,
         cohort.folder,
         settings.source.input_px,
-        max_tiles=used.max_tiles,
+        max_tiles=settings.target.max_tiles,
         seed=seed,
         augment=settings.augment,
         images=cohort.images,
     )
-    step = BagStep(*split_target(model), optimizer, diagnosis_loss, chunk=used.chunk)
-    prior = prior_loss(np.bincount([bag.label for bag in bags], minlength=len(DIAGNOSES)))
-    loop = LoopSettings(epochs=used.epochs, watch=Watch(stem, prior, run.say))
-    with bar_over_epochs(stem, used.epochs, batches.steps_per_epoch) as progress:
-        history = train(step, batches, loop, scratch, model, optimizer, progress=progress)
-    history.write(run.path("history", f"{stem}.csv"))
-    run.keep_logs(scratch, stem)
-    return model
 
 
 def diagnosis_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
@@ -142,18 +156,15 @@ def judge_bags(
     return pd.DataFrame(biopsies, columns=columns), pd.concat(attentions, ignore_index=True)
 
 
-def target_sidecar(
-    run: Run, settings: SpitzoidSettings, used: TargetSettings, source: Trained, fold: int | None, weights: str
-) -> Sidecar:
+def target_sidecar(settings: SpitzoidSettings, aggregation: Aggregation, source: Trained, fold: int | None) -> Sidecar:
     """What predict needs to know of a target model, and which source model selects its tiles."""
     return Sidecar(
         kind="spitzoid-target",
         classes=DIAGNOSES,
         input_px=settings.source.input_px,
-        preprocessing=tile_preprocessing(settings) | {"fallback_tiles": used.fallback_tiles},
+        preprocessing=tile_preprocessing(settings) | {"fallback_tiles": settings.target.fallback_tiles},
         threshold=settings.evaluation.threshold,
         threshold_from="fixed beforehand (the paper gives none)",
-        run={"aggregation": used.aggregation, "trained_on": fold_name(fold), "weights_sha256": weights}
-        | provenance(run),
+        run={"aggregation": aggregation, "trained_on": fold_name(fold)},
         companions={"source": source.model.name},
     )
