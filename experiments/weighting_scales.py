@@ -27,10 +27,10 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.papers.notebook import say
-from melano_tf.papers.weighting.recipe import reproduce
-from melano_tf.papers.weighting.settings import preset
+from melano_tf.papers.shell import reproduce
+from melano_tf.papers.weighting.settings import RECIPE
 
-demo = preset("demo")
+demo = RECIPE.preset("demo")
 parser = argparse.ArgumentParser(allow_abbrev=False)
 parser.add_argument("--out", type=Path, default=Path("runs/scales"), help="folder of the run")
 parser.add_argument("--patients", type=int, default=demo.phantom.patients, help="phantom patients")
@@ -64,7 +64,7 @@ for scale, weights in (("cui", "cb"), ("cui", "es"), ("mean_one", "es"), ("as_pr
         ),
         phantom=dataclasses.replace(demo.phantom, patients=given.patients),
     )
-    reproduce(settings, say)
+    reproduce(RECIPE, settings, say)
     with np.load(given.out / "warm" / "flat-split-1.npz") as file:
         start = np.concatenate([file[name].ravel() for name in file.files])
     model = keras.saving.load_model(given.out / "models" / f"{cell}.keras")

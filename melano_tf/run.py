@@ -52,7 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         **{name: functools.partial(_recipe, name) for name in PAPERS},
         "multimag": _multimag,
-        "weighting": _weighting,
         "similarity": _similarity,
         "similar": _similar,
         "check": _check,
@@ -183,19 +182,6 @@ def _recipe(name: str, arguments: list[str]) -> int:
     from melano_tf.papers.shell import reproduce
 
     reproduce(recipe, settings, say)
-    return 0
-
-
-def _weighting(arguments: list[str]) -> int:
-    from melano_tf.papers.weighting.settings import WeightingSettings, preset
-
-    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--table") is None else "paper")
-    default = preset(chosen if chosen in ("paper", "demo") else "paper")
-    settings = _parse(WeightingSettings, arguments, "weighting", default)
-    _import_tensorflow()
-    from melano_tf.papers.weighting.recipe import reproduce
-
-    reproduce(settings, say)
     return 0
 
 

@@ -1,7 +1,7 @@
 """The steps on images that recipes share: tables read or phantoms drawn, files decoded into a cache, copies found."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -109,9 +109,9 @@ def read_images(work: Work, check: Check) -> Looked:
         "unlabelled": list(findings.unlabelled),
     }
     run.note(excluded=excluded)
-    there = records[records["path"].notna()]
-    found = ImageRecords(records, findings, Path(tables[0]), checksums(work, there))
-    check(work, found)
+    found = ImageRecords(records, findings, Path(tables[0]), {})
+    check(work, found)  # what is wrong with the tables is known before all files are read
+    found = replace(found, sums=checksums(work, found.there))
     content = records.drop(columns="path").to_csv(index=False)
     return Looked(found, [content, found.sums, findings.listed_duplicates])
 

@@ -5,6 +5,7 @@ output (a table, a figure) says which steps it needs. `Plan.wanted` is then what
 and no more. Names, dependencies and functions of a module are plain data: another process can be handed them.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,7 @@ class Step:
         always: cheap, and looked at anew each time (a table that is read, a split that is drawn). Its identity is the
             content of what it found, so that what needs it is done again only if that has changed; it is not counted.
         taken: not to be done, but taken where it stands finished from before (`--cells`).
-        tolerant: where it fails, the others go on, and what needs it is left out.
+        tolerant: a training where others go on if it fails; what needs it is left out.
         restate: (work, *args), called whenever the step stands finished, also from before: lets its model's sidecar say
             what the training does not depend on, for example a threshold (`Run.restate`).
     """
@@ -48,6 +49,11 @@ class Step:
     taken: bool = False
     tolerant: bool = False
     restate: Callable[..., None] | None = None
+
+    @property
+    def called(self) -> str:
+        """Its name within its group, as failures call it: "flat" for "train/flat" of the group "train"."""
+        return self.name.removeprefix(f"{self.group}/")
 
 
 @dataclass(frozen=True)
@@ -123,13 +129,13 @@ class Plan:
             raise ValueError(f"two outputs are called {name!r}")
         self.outputs[name] = output
 
-    def below(self, names: Iterable[str]) -> list[str]:
-        """These steps and all that they stand on, in the plan's order."""
+    def below(self, names: Iterable[str], taken: bool = True) -> list[str]:
+        """These steps and all that they stand on, in the plan's order; without `taken` not through steps that are."""
         found: set[str] = set()
         left = list(names)
         while left:
             name = left.pop()
-            if name not in found:
+            if name not in found and (taken or not self.steps[name].taken):
                 found.add(name)
                 left.extend(self.steps[name].needs)
         return [name for name in self.steps if name in found]
@@ -138,7 +144,7 @@ class Plan:
         """What is to be done for these words of `--steps`: steps in order, and outputs.
 
         A step of a group is wanted where an output of the plan stands on it: what no table or figure asked for needs is
-        not done.
+        not done. What only steps stand on that are taken is taken too.
 
         Raises:
             InputError: an unknown word.
@@ -146,10 +152,12 @@ class Plan:
         if unknown := [name for name in groups if name not in self.groups]:
             raise InputError(f"--steps: no step {unknown[0]!r}; there are {', '.join(self.groups)}, or all")
         outputs = [output for output in self.outputs.values() if output.group in groups]
-        asked_for = set(self.below(need for output in self.outputs.values() for need in output.needs))
+        needs = [need for output in self.outputs.values() for need in output.needs]
+        asked_for, done = set(self.below(needs)), set(self.below(needs, taken=False))
         roots = [step.name for step in self.steps.values() if step.group in groups and step.name in asked_for]
         roots += [need for output in outputs for need in output.needs]
-        return [self.steps[name] for name in self.below(roots)], outputs
+        steps = [self.steps[name] for name in self.below(roots)]
+        return [s if s.always or s.name in done else dataclasses.replace(s, taken=True) for s in steps], outputs
 
 
 def chosen_groups(text: str, groups: Sequence[str]) -> tuple[str, ...]:

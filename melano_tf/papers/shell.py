@@ -60,6 +60,7 @@ class Work:
         self.failed: dict[str, str] = {}
         self._identities: dict[str, str] = {}
         self._held: dict[str, Any] = {}
+        self._alone: dict[str, tuple[Any, Any]] = {}
 
     @property
     def say(self) -> Say:
@@ -99,6 +100,22 @@ class Work:
         for key in [key for key in self._held if key.startswith(f"{step}/")]:
             del self._held[key]
 
+    def alone(self, what: str, kind: Any, make: Callable[[], Made]) -> Made:
+        """What many steps share and is too large to stand twice, such as a network that is traced: held until another
+        kind takes its place.
+
+        Args:
+            what: of which one stands at a time.
+            kind: what it is known by; compared with that of the one that stands.
+            make: makes it, after the other one is forgotten.
+        """
+        if what in self._alone and self._alone[what][0] != kind:
+            del self._alone[what]
+        if what not in self._alone:
+            self._alone[what] = (kind, make())
+        made: Made = self._alone[what][1]
+        return made
+
     def finish(self, step: str, identity: str) -> None:
         """Remember a finished step."""
         self._identities[step] = identity
@@ -123,17 +140,24 @@ def reproduce(recipe: Recipe, settings: Any, say: Say) -> Path:
         work = Work(run, settings, weights)
         for step in steps:
             do(work, step)
-        run.note(failed=work.failed, left_out=work.left_out)
+        run.note(failed={plan.steps[name].called: why for name, why in work.failed.items()}, left_out=work.left_out)
         for output in outputs:
             make(work, output)
         folder = finish(work, plan)
     if work.failed:
-        raise RunError(
-            f"{len(work.failed)} of {len(steps)} steps failed ({', '.join(list(work.failed)[:5])}"
-            f"{', …' * (len(work.failed) > 5)}); their cells are empty, failed/*.txt says why, and the same command "
-            "tries them again"
-        )
+        raise failure(work, steps)
     return folder
+
+
+def failure(work: Work, steps: Iterable[Step]) -> RunError:
+    """What is said of tolerant steps that failed, among how many of their kind."""
+    kinds = {name.partition("/")[0] for name in work.failed}
+    asked = [step for step in steps if step.name.partition("/")[0] in kinds and not step.taken]
+    names = [step.called for step in asked if step.name in work.failed]
+    return RunError(
+        f"{len(names)} of {len(asked)} trainings failed ({', '.join(names[:5])}{', …' * (len(names) > 5)}); their "
+        "cells are empty, failed/*.txt says why, and the same command tries them again"
+    )
 
 
 def planned(recipe: Recipe, settings: Any) -> tuple[Plan, list[Step], list[Output]]:
@@ -202,7 +226,7 @@ def do(work: Work, step: Step) -> None:
             raise
         note_failure(work, step, error)
     else:
-        journal.remove(work.run.folder / "failed" / f"{step.name}.txt")
+        journal.remove(work.run.folder / "failed" / f"{step.called}.txt")
 
 
 def keep(work: Work, step: Step) -> str:
@@ -220,10 +244,8 @@ def keep(work: Work, step: Step) -> str:
 
 def take(work: Work, step: Step) -> None:
     """Take a step that is not asked for where it stands finished from before."""
-    key = work.run.key(step.name, inputs_of(work, step))
-    if work.run.finished(step.name, key):
-        work.run.kept.append(step.name)
-        work.finish(step.name, key)
+    if work.run.finished(step.name, work.run.key(step.name, inputs_of(work, step))):
+        work.finish(step.name, keep(work, step))
 
 
 def look(work: Work, step: Step) -> None:
@@ -240,9 +262,9 @@ def look(work: Work, step: Step) -> None:
 def note_failure(work: Work, step: Step, error: Exception) -> None:
     """Keep what a tolerant step failed with, and go on."""
     work.failed[step.name] = " ".join(str(error).split()) or type(error).__name__
-    with atomic(work.path("failed", f"{step.name}.txt")) as temporary:
+    with atomic(work.path("failed", f"{step.called}.txt")) as temporary:
         temporary.write_text(traceback.format_exc(), encoding="utf-8")
-    work.say(f"FAILED    {step.name}: {work.failed[step.name][:300]}")
+    work.say(f"FAILED    {step.called}: {work.failed[step.name][:300]}")
 
 
 def make(work: Work, output: Output) -> None:

@@ -151,17 +151,22 @@ def headlines(standing: Standing, facts: Mapping[str, Any]) -> list[Headline]:
             frame = frame[(frame["row"] == rule["row"]) & frame["ours"].notna()]
         except (OSError, KeyError, ValueError):
             continue
+        count, columns = len(frame), rule.get("columns", {})
+        if "highest" in rule and count:
+            frame = frame.loc[[frame["ours"].idxmax()]]
+            columns = {"*": rule["highest"]}
         for row in frame.to_dict("records"):
-            label = rule["columns"].get(row["column"], rule["columns"].get("*"))
+            label = columns.get(row["column"], columns.get("*"))
             if label is None:
                 continue
+            label = label.replace("{column}", str(row["column"])).replace("{count}", f"{count}")
             around = ""
             if pd.notna(row["low"]):
                 around = f"{row['level']:.0%} interval {ends_text(row['low'], row['high'])}"
                 around += f", {row['patients']:.0f} {people}"
             printed = "" if pd.isna(row["published"]) else format_mean_std(row["published"], row["published_std"])
             value = format_mean_std(row["ours"], row["ours_std"])
-            found.append(Headline(label.replace("{column}", str(row["column"])), value, around, printed))
+            found.append(Headline(label, value, around, printed))
     return found
 
 

@@ -2,19 +2,21 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pandas as pd
 
-from melano_tf.training.checkpoint import weights_sha256
+from melano_tf.training.checkpoint import training_variables, weights_sha256
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, Watch, train
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
-from melano_tf.training.steps import LossFn, Step
+from melano_tf.training.steps import LossFn, Step, traced
 from melano_tf.workspace import Run, Sidecar, atomic
 
 Frames = Mapping[str, pd.DataFrame]
@@ -53,6 +55,8 @@ class Training:
         prior: loss of a network that answers with the class shares, by which a training that stands still is known.
         ending: (network) -> an object that ends the training early and gives the model its best weights back, or None.
         spread: over all devices under --mirror; False: on one, for a step that cannot be spread (a bag's).
+        around: (step, network) -> that step with what is this training's alone: a learning rate that is set, a log.
+        start: weights of `trained` (as `get_weights` gives them) in the place of those that it was built with.
     """
 
     stem: str
@@ -65,6 +69,29 @@ class Training:
     prior: float | None = None
     ending: Callable[[Network], Any] | None = None
     spread: bool = True
+    around: Callable[[Step, Network], Step] | None = None
+    start: Sequence[np.ndarray] | None = None
+
+
+class Prepared:
+    """A network that several trainings share, one after the other: built and traced once, set back before each.
+
+    Attributes:
+        network: the network.
+        step: what is done with a batch; it is traced at the first one.
+        answer: the saved model's forward pass without dropout, traced.
+    """
+
+    def __init__(self, network: Network, step: Step) -> None:
+        self.network, self.step = network, step
+        self.answer = traced(functools.partial(network.saved, training=False))
+        self._variables = training_variables(network.trained, network.optimizer)
+        self._start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in self._variables]
+
+    def reset(self) -> None:
+        """Set weights, statistics, seed generators and the optimiser's variables back to how they were built."""
+        for variable, value in zip(self._variables, self._start, strict=True):
+            variable.assign(value)
 
 
 def by_gradient(loss: LossFn, **options: Any) -> Callable[[Network, Any], Step]:
@@ -76,18 +103,19 @@ def by_gradient(loss: LossFn, **options: Any) -> Callable[[Network, Any], Step]:
     return step
 
 
-def fit(run: Run, training: Training, scratch: Path) -> list[Path]:
+def fit(run: Run, training: Training, scratch: Path, prepared: Prepared | None = None) -> list[Path]:
     """Do a training, judge its model and save both; a killed one goes on from its checkpoint.
 
     Args:
         run: the open run, in whose folder the files come to lie.
         training: its description.
         scratch: folder of the checkpoint, which survives a kill.
+        prepared: a network that is there already, from `prepare` for a training of the same build, step and seed.
 
     Returns:
         The files written: model and history, and where it is judged sidecar and predictions.
     """
-    network, history = optimise(run, training, scratch)
+    network, history = optimise(run, training, scratch, prepared)
     stem, model = training.stem, network.saved
     files = [run.path("models", f"{stem}.keras"), history.write(run.path("history", f"{stem}.csv"))]
     run.keep_logs(scratch, stem)
@@ -104,18 +132,35 @@ def write_judgement(run: Run, stem: str, model: keras.Model, frames: Frames, sid
     return [with_provenance(run, sidecar, model).write(path), *written]
 
 
-def optimise(run: Run, training: Training, scratch: Path) -> tuple[Network, History]:
-    """Build a network and train it, from the checkpoint in `scratch` where there is one."""
+def prepare(run: Run, training: Training) -> Prepared:
+    """A network of this training's build, step and seed, for all trainings that have the same."""
+    return Prepared(*_built(run, training))
+
+
+def _built(run: Run, training: Training) -> tuple[Network, Step]:
     keras.utils.set_random_seed(training.seed)
     devices = strategy(training.spread and bool(run.settings.get("mirror")))
     with devices.scope() if devices else contextlib.nullcontext():
         network = training.build()
     if network.said:
         run.say(f"{training.stem}: {network.said}")
+    return network, training.step(network, devices)
+
+
+def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | None = None) -> tuple[Network, History]:
+    """Build a network, or set a prepared one back, and train it; from the checkpoint in `scratch` if there is one."""
+    if prepared is None:
+        network, step = _built(run, training)
+    else:
+        network, step = prepared.network, prepared.step
+        prepared.reset()
+    if training.start is not None:
+        network.trained.set_weights(list(training.start))
+    if training.around is not None:
+        step = training.around(step, network)
     early = training.ending(network) if training.ending is not None else None
     hooks = {} if early is None else {"epoch_end": early, "extra_variables": early.variables}
     watch = None if training.prior is None else Watch(training.stem, training.prior, run.say)
-    step = training.step(network, devices)
     with bar_over_epochs(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
         history = train(
             step,

@@ -3,6 +3,7 @@
 import json
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers import PAPERS
 from melano_tf.papers.plan import Plan, chosen_groups
 from melano_tf.papers.shell import Work, do
-from melano_tf.workspace import Run
+from melano_tf.workspace import Run, plan_key
 
 GROUPS = ("data", "train", "tables", "model")
 
@@ -105,13 +106,15 @@ SETTINGS = '''
         """The method's one number."""
         fails: str = ""
         """A step that breaks."""
+        only: str = "abz"
+        """Letters to count; others only stand if counted before."""
 
     def preset(name):
         paper = ToySettings()
         return paper if name == "paper" else dataclasses.replace(paper, preset="demo", times=3)
 
     RECIPE = Recipe(name="toy", about="letters, counted", data="table", drawn="images", preset=preset,
-                    method="toy_paper.method:method", aside=("fails",))
+                    method="toy_paper.method:method", aside=("fails", "only"))
 '''
 METHOD = '''
     """A toy paper's method."""
@@ -123,7 +126,7 @@ METHOD = '''
         text = plan.step("text", read, needs=[], always=True)
         for letter in "abz":
             plan.step(f"count/{letter}", count, letter, s.fails, needs=[text], depends={"times": s.times},
-                      tolerant=True)
+                      tolerant=True, taken=letter not in s.only)
         plan.output("table 1", "tables", ["count/a", "count/b", "count/z"], table)
         return plan
 
@@ -134,6 +137,8 @@ METHOD = '''
     def count(work, letter, fails):
         if letter == fails:
             raise RuntimeError("it broke")
+        if letter.upper() == fails:
+            raise OSError(28, "No space left on device")
         found = work.value("text").count(letter) * work.settings.times
         if not found:
             raise LeftOut(f"no {letter} in the text")
@@ -201,12 +206,12 @@ def test_the_plan_says_what_is_finished_and_why_not_and_does_nothing(toy, tmp_pa
 
 def test_a_tolerant_step_that_fails_does_not_stop_the_others_and_is_tried_again(toy, tmp_path):
     broken = toy("--fails", "a")
-    assert broken.code == 1 and "1 of 4 steps failed (count/a)" in broken.errors
-    assert "it broke" in (tmp_path / "run" / "failed" / "count" / "a.txt").read_text()
+    assert broken.code == 1 and "1 of 3 trainings failed (a)" in broken.errors
+    assert "it broke" in (tmp_path / "run" / "failed" / "a.txt").read_text()
     assert (tmp_path / "run" / "tables" / "table1.txt").read_text() == "{'b': '6'}"
     whole = toy()
     assert whole.code == 0 and "did 1 steps, kept 1" in whole.shown
-    assert not (tmp_path / "run" / "failed" / "count" / "a.txt").exists()
+    assert not (tmp_path / "run" / "failed" / "a.txt").exists()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["failed"] == {}
 
 
@@ -222,6 +227,55 @@ def test_what_a_step_does_not_depend_on_is_restated_also_where_it_is_kept(tmp_pa
 
     assert session(0.5).repeated == ["train/1"] and session(0.25).kept == ["train/1"]
     assert restated == [0.5, 0.25]
+
+
+def test_a_full_disk_ends_a_run_whose_steps_are_tolerant(toy, tmp_path):
+    full = toy("--fails", "A")
+    assert full.code == 2 and "the disk is full" in full.errors and "FAILED" not in full.shown
+    assert not (tmp_path / "run" / "counts" / "b.txt").exists()
+
+
+def test_what_is_not_asked_for_is_taken_where_it_stands(toy, tmp_path):
+    def made() -> set[str]:
+        plan = plan_key(json.loads((tmp_path / "run" / "run.json").read_text())["plan"])
+        files = json.loads((tmp_path / "run" / "made.json").read_text())
+        return {name for name, facts in files.items() if facts["plan"] == plan}
+
+    assert "did 1 steps" in toy("--only", "b").shown and made() == {"counts/b.txt", "tables/table1.txt"}
+    assert (tmp_path / "run" / "tables" / "table1.txt").read_text() == "{'b': '6'}"
+    both = toy("--only", "a", "--seed", "1")  # another plan of the same steps
+    assert "did 1 steps, kept 1" in both.shown
+    assert (tmp_path / "run" / "tables" / "table1.txt").read_text() == "{'a': '6', 'b': '6'}"
+    assert made() == {"counts/a.txt", "counts/b.txt", "tables/table1.txt"}, "of this plan too, as its table shows it"
+
+
+def test_what_stands_under_taken_steps_alone_is_taken_too():
+    plan = Plan(GROUPS, lambda work: [], lambda work: "")
+    read = plan.step("read", nothing, group="data", always=True)
+    for name in ("one", "two"):
+        start = plan.step(f"start/{name}", nothing, needs=[read], group="train")
+        plan.step(f"train/{name}", nothing, needs=[start], taken=name == "two")
+    plan.output("table 1", "tables", ["train/one", "train/two"], nothing)
+    for groups in (("train",), ("tables",), GROUPS):
+        steps, _ = plan.wanted(groups)
+        assert [step.name for step in steps if not step.taken] == ["read", "start/one", "train/one"]
+        assert [step.name for step in steps if step.taken] == ["start/two", "train/two"]
+
+
+def test_one_thing_of_a_kind_is_held_at_a_time(tmp_path):
+    work, there = Work(Run(tmp_path, "toy", {}, 1, print), None, {}), list[weakref.ref]()
+
+    def make(name: str) -> object:
+        assert not [one for one in there if one() is not None], "the other one is forgotten first"
+        thing = type(name, (), {})()
+        there.append(weakref.ref(thing))
+        return thing
+
+    first = work.alone("network", ("flat", "adam"), lambda: make("first"))
+    assert work.alone("network", ("flat", "adam"), lambda: make("again")) is first
+    del first
+    other = work.alone("network", ("flat", "sgd"), lambda: make("other"))
+    assert type(other).__name__ == "other" and len(there) == 2
 
 
 def test_the_command_line_lists_every_paper(capsys):

@@ -8,11 +8,21 @@ import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.papers.notebook import restored
+from melano_tf.papers.plan import chosen_groups
 from melano_tf.papers.weighting.cohort import cache_settings, check_classes, class_names, read_taxonomy
 from melano_tf.papers.weighting.figures import choose_image
 from melano_tf.papers.weighting.grid import Cell, cells_of
+from melano_tf.papers.weighting.method import method
 from melano_tf.papers.weighting.models import Trained
-from melano_tf.papers.weighting.settings import FIGURES, STEPS, WeightingSettings, changes, preset
+from melano_tf.papers.weighting.settings import (
+    FIGURES,
+    RECIPE,
+    STEPS,
+    EvaluationSettings,
+    SplitSettings,
+    WeightingSettings,
+    preset,
+)
 from melano_tf.training.weights import Strategy
 from melano_tf.workspace import plain
 
@@ -21,7 +31,7 @@ CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 
 
 def test_the_paper_preset_holds_the_papers_numbers():
-    assert changes(PAPER) == []
+    assert RECIPE.changes(PAPER) == []
     training, network = PAPER.training, PAPER.network
     assert (training.batch, training.flat_epochs, training.hierarchical_epochs) == (20, 150, 250)
     assert (training.sgd_rate, training.adam_rate, training.decay_at, training.decay) == (1e-4, 1e-5, (0.5, 0.75), 0.1)
@@ -35,10 +45,10 @@ def test_the_paper_preset_holds_the_papers_numbers():
 
 def test_every_change_of_the_demo_is_named():
     demo = preset("demo")
-    names = {name for name, _, _ in changes(demo)}
+    names = {name for name, _, _ in RECIPE.changes(demo)}
     assert {"network.backbone", "network.input_px", "training.flat_epochs", "training.adam_rate"} <= names
     assert demo.network.input_px <= 96 and demo.chosen_tables() == (1, 2, 3)
-    assert all(here != paper for _, here, paper in changes(demo))
+    assert all(here != paper for _, here, paper in RECIPE.changes(demo))
     assert restored(WeightingSettings(), plain(demo)) == demo
 
 
@@ -53,6 +63,71 @@ def test_the_papers_eighty_trainings():
         *("FL", "FL-CB", "FL-ES", "FL-SPL", "FL-OHEM"),
     ]
     assert by_table[2][0].name == "flat-adam-cel-split-1"
+
+
+def trainings(settings: WeightingSettings, taken: bool = False) -> list[str]:
+    """Names of the steps of a plan that train, or of those that are only taken."""
+    steps, _ = method(settings).wanted(STEPS)
+    return [step.name for step in steps if step.group == "train" and step.taken == taken]
+
+
+def test_the_plan_trains_what_is_asked_for():
+    assert len(trainings(PAPER)) == 80 and trainings(dataclasses.replace(PAPER, tables="1")) == []
+    demo = dataclasses.replace(preset("demo"), tables="4", strategies="none,ohem", splits=SplitSettings(count=2))
+    starts = ["warm/flat-split-1", "warm/flat-split-2"]
+    assert trainings(demo)[:2] == starts, "before all others, so that the network is built once with each optimiser"
+    assert len(trainings(demo)) == 2 + 2 * 2 * 2
+    one = dataclasses.replace(demo, cells="flat-sgd-*-ohem-split-2")
+    assert trainings(one) == ["warm/flat-split-2", "train/flat-sgd-cel-ohem-split-2", "train/flat-sgd-fl-ohem-split-2"]
+    assert "warm/flat-split-1" in trainings(one, taken=True) and len(trainings(one, taken=True)) == 1 + 6
+
+
+def test_a_figure_alone_needs_what_it_shows():
+    settings = dataclasses.replace(PAPER, tables="2,3,4", steps="figures")
+
+    def shown(figure: str) -> list[str]:
+        steps, _ = method(dataclasses.replace(settings, figures=figure)).wanted(("figures",))
+        return [step.name for step in steps if step.group == "train"]
+
+    assert len(shown("1")) == 40 and not [name for name in shown("1") if "sgd" in name]
+    rows = ("cel", "cel-es", "cel-spl", "cel-ohem", "fl")
+    assert shown("3") == [f"train/hierarchical-adam-{row}-split-1" for row in rows]
+    assert len(shown("pace")) == 3 * 2 * 2 * 2
+
+
+def test_gamma_is_chosen_before_the_focal_trainings_and_without_what_chooses_it():
+    auto = dataclasses.replace(preset("demo"), tables="2,4", strategies="none", gamma="auto")
+    plan = method(auto)
+    assert plan.steps["train/flat-adam-cel-split-1"].needs == ("split/1", "warm/flat-split-1")
+    assert plan.steps["train/flat-sgd-fl-split-1"].needs == ("split/1", "warm/flat-split-1", "gamma/flat-sgd-split-1")
+    # Each optimiser has its own inner hold-out, and so its own start: they shared one file, each doing it anew.
+    for optimizer in ("adam", "sgd"):
+        start = f"warm/flat-{optimizer}-split-1-gamma"
+        assert plan.steps[f"gamma/flat-{optimizer}-split-1"].needs == ("split/1", start)
+    assert not [name for name in method(dataclasses.replace(auto, gamma="2")).steps if "gamma" in name]
+
+
+def test_a_training_depends_on_its_own_strategy_and_split_alone():
+    def facts(name: str, **changed: object) -> tuple[object, object]:
+        step = method(dataclasses.replace(PAPER, **changed)).steps[name]
+        return plain(step.depends), step.needs
+
+    cel, tree = "train/flat-adam-cel-split-1", "train/hierarchical-sgd-fl-split-1"
+    slower = dataclasses.replace(PAPER.training, sgd_rate=1e-3, momentum=0.5)
+    for name, changed in (
+        (cel, {"training": slower}),
+        (cel, {"splits": SplitSettings(count=3)}),
+        (cel, {"gamma": "2"}),
+        (cel, {"evaluation": EvaluationSettings(repeats=7), "figures": "none", "log_weights": 5}),
+        (cel, {"network": dataclasses.replace(PAPER.network, lstm_units=9)}),
+    ):
+        assert facts(name, **changed) == facts(name), changed
+    for changed in (
+        {"training": slower},
+        {"gamma": "2"},
+        {"network": dataclasses.replace(PAPER.network, lstm_units=9)},
+    ):
+        assert facts(tree, **changed) != facts(tree), changed
 
 
 def test_a_cell_is_a_strategy():
@@ -77,7 +152,7 @@ def test_cells_are_picked_by_patterns():
 def test_choices_are_read_from_text():
     assert PAPER.chosen_strategies() == ("none", "cb", "es", "spl", "ohem")
     assert dataclasses.replace(PAPER, strategies="ohem+cb, none").chosen_strategies() == ("cb+ohem", "none")
-    assert PAPER.chosen_figures() == FIGURES and PAPER.chosen_steps() == STEPS
+    assert PAPER.chosen_figures() == FIGURES and chosen_groups(PAPER.steps, STEPS) == STEPS
     assert PAPER.chosen_gamma() == 1.0 and dataclasses.replace(PAPER, gamma="auto").chosen_gamma() is None
     for field, text, words in (
         ("tables", "6", "--tables 6"),
@@ -171,7 +246,7 @@ def test_hard_images_divide_the_networks_and_easy_ones_do_not():
     def says(called: list[int]) -> Trained:
         frame = pd.DataFrame({"image_id": list("abcd"), "target": [0, 0, 0, 1]})
         frame[["p_a", "p_b"]] = np.eye(2)[called]
-        return Trained(Cell("hierarchical", "adam", "cel", "none", 1), "", None, 0.0, frame)
+        return Trained(Cell("hierarchical", "adam", "cel", "none", 1), None, 0.0, frame)
 
     shown = {"one": says([0, 0, 1, 1]), "two": says([0, 1, 1, 1])}
     assert choose_image(shown, 0, 0, hard=True) == "b"

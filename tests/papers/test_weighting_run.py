@@ -23,6 +23,7 @@ from tests.papers.weighting_run import WEIGHTING
 SPLITS = 2
 ROWS = ["CEL", "CEL-CB", "CEL-ES+OHEM", "FL", "FL-CB", "FL-ES+OHEM"]
 CELLS = 2 * len(ROWS) * SPLITS
+STEPS = 1 + 2 * SPLITS + CELLS  # the images, a warm start of each network on each split, the trainings
 CLASSES = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 
 
@@ -160,7 +161,7 @@ def test_the_same_command_again_repeats_nothing(copy, inside):
     before = weights(copy)
     again = inside("weighting", "--out", str(copy), *WEIGHTING)
     assert again.code == 0, again.errors
-    assert f"did 0 steps, kept {CELLS + 1} finished ones" in again.shown
+    assert f"did 0 steps, kept {STEPS} finished ones" in again.shown
     assert weights(copy) == before
 
 
@@ -265,6 +266,7 @@ def test_a_class_without_an_image_is_one_clear_line(phantoms, tmp_path, inside):
     data = ("--table", str(few), groups, "--images", str(phantoms / "images"), "--preset", "demo")
     done = inside("weighting", *data, "--out", str(tmp_path / "run"), *WEIGHTING)
     assert done.code == 2 and "class VASC: no image" in done.errors and "Traceback" not in done.errors
+    assert not (tmp_path / "run" / "inputs.json").exists(), "known before the files' checksums are taken"
     no_groups = inside("weighting", "--table", str(few), *data[3:], "--out", str(tmp_path / "run"), *WEIGHTING)
     assert no_groups.code == 2 and "names no lesions" in no_groups.errors
 

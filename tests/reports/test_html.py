@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from melano_tf import run
 from melano_tf.errors import InputError
 from melano_tf.reports.html import leaks_of, write_report
-from melano_tf.reports.parts import cell_of, command_text, exclusions, parse_markdown, time_text
+from melano_tf.reports.parts import cell_of, command_text, exclusions, headlines, parse_markdown, time_text
 from melano_tf.reports.pictures import GRADES, KEPT, Source, album, encode
+from melano_tf.reports.predictions import recipe_facts
+from melano_tf.standing import Standing
+from melano_tf.workspace import plan_key
 from tests.reports.made_run import HOSTILE, PICTURE, bare_run, made_run, predictions
 
 CASES = [f"ISIC_{number:03}" for number in range(40)]
@@ -78,6 +82,23 @@ def test_a_reader_finds_what_the_run_was(written: Path) -> None:
         assert words.replace(" ", "") in text.replace(" ", ""), words
     # the curves are drawn from the predictions where the recipe drew none
     assert "ZooME. ROC: sensitivity" in text and "5 pictures" not in text and "6 pictures stand inside" in text
+
+
+def test_the_first_numbers_of_weighting_are_the_plain_loss_and_the_highest_row(tmp_path: Path) -> None:
+    around = {"low": 0.3, "high": 0.6, "level": 0.95, "patients": 40, "published_std": np.nan, "ours_std": 0.01}
+    cells = [("BAcc", "CEL", 0.41), ("BAcc", "CEL-CB", np.nan), ("BAcc", "FL-ES", 0.52), ("Acc", "FL", 0.9)]
+    rows = [{"row": row, "column": column, "ours": ours, "published": 0.7} | around for row, column, ours in cells]
+    folder = bare_run(tmp_path / "run", "weighting")
+    (folder / "tables").mkdir()
+    pd.DataFrame(rows).to_csv(folder / "tables" / "table3.csv", index=False)
+    pd.DataFrame(rows).assign(ours=np.nan).to_csv(folder / "tables" / "table5.csv", index=False)  # all failed
+    made = {f"tables/table{n}.csv": {"plan": plan_key({}), "step": "here", "key": ""} for n in (3, 5)}
+    (folder / "made.json").write_text(json.dumps(made))
+    plain, highest = headlines(Standing(folder, {}), recipe_facts("weighting"))
+    assert plain.label == "hierarchical network, Adam, plain cross-entropy: balanced accuracy"
+    assert highest.label == "hierarchical network, Adam, FL-ES: the highest of 2, so too good for a new set"
+    assert plain.value.startswith("0.41") and highest.value.startswith("0.52") and "40 lesions" in highest.interval
+    assert "First numbers" in read(write_report(folder))[0]
 
 
 def test_text_from_data_is_escaped(written: Path) -> None:

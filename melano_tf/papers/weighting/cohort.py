@@ -1,7 +1,6 @@
 """The first steps: records, decoded and colour-normalised images, the tree of classes, and who trains and judges whom
 (sections 4.1, 4.2 and 4.4)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +12,15 @@ from melano_tf.dermoscopy.colour import ColourConstancy
 from melano_tf.errors import InputError
 from melano_tf.evaluation.holdout import inner_holdout
 from melano_tf.models.taxonomy import Taxonomy
-from melano_tf.papers.choices import workers
+from melano_tf.papers.image_steps import ImageRecords, usable_images
+from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.weighting.settings import ImageStoreSettings, WeightingSettings
 from melano_tf.pipelines.image_settings import ImageCacheSettings
-from melano_tf.pipelines.image_steps import checksums, decode_images, read_images
 from melano_tf.pipelines.images import ImageCache
 from melano_tf.specs import load_spec
 from melano_tf.splits import owner_groups
-from melano_tf.workspace import Run, digest, seed_for
+from melano_tf.workspace import digest, plain, seed_for
 
-Say = Callable[[str], None]
 DATASET = "isic2018"
 
 
@@ -40,24 +38,22 @@ class Division:
 
 @dataclass(frozen=True)
 class Cohort:
-    """The images that can be used, decoded, and their splits.
+    """The images that can be used, decoded.
 
     Attributes:
         records: one row an image: image_id, path, label, target (class index), lesion, source, group (the lesion; what
-            must not be divided).
+            must not be divided), sha256 (of the file).
         classes: names in the order of the targets, the challenge's column order.
         taxonomy: the tree of classes.
         cache: the decoded images.
-        divisions: the splits, (count,).
-        key: of the decoded images.
+        store: how they are kept.
     """
 
     records: pd.DataFrame
     classes: tuple[str, ...]
     taxonomy: Taxonomy
     cache: ImageCache
-    divisions: tuple[Division, ...]
-    key: str
+    store: ImageCacheSettings
 
     def names(self, places: np.ndarray) -> list[str]:
         """Image names at these places."""
@@ -72,9 +68,9 @@ class Cohort:
         return np.bincount(self.targets(places), minlength=len(self.classes))
 
     def facts(self, places: np.ndarray) -> str:
-        """A key of which images stand at these places, of which class and lesion."""
-        rows = self.records.iloc[places]
-        return digest([self.key, rows[["image_id", "target", "group"]].to_numpy().tolist()])
+        """A key of which images stand at these places, of which content, class and lesion."""
+        rows = self.records.iloc[places][["image_id", "sha256", "target", "group"]]
+        return digest([plain(self.store), rows.to_numpy().tolist()])
 
 
 def cache_settings(store: ImageStoreSettings) -> ImageCacheSettings:
@@ -113,44 +109,25 @@ def class_names() -> tuple[str, ...]:
     return tuple(sorted(labels, key=lambda name: labels[name]))
 
 
-def prepare_cohort(run: Run, settings: WeightingSettings, say: Say) -> Cohort:
-    """Read the tables, decode the images, and draw the random splits."""
-    classes = class_names()
-    taxonomy = read_taxonomy(settings.taxonomy, classes)
-    records = read_records(run, settings, say)
-    check_classes(records, classes, settings)
-    sums, store = checksums(run, records), cache_settings(settings.store)
-    records, cache, key = decode_images(run, records, sums, store, settings.cache, workers(settings), say)
-    check_classes(records, classes, settings)
-    index = {name: place for place, name in enumerate(classes)}
-    groups = owner_groups(records["lesion"].tolist(), records["image_id"].tolist())
-    records = records.assign(target=records["label"].map(index).astype("int64"), group=groups)
-    divisions = divide(run, settings, records, classes, say)
-    return Cohort(records, classes, taxonomy, cache, divisions, key)
-
-
-def read_records(run: Run, settings: WeightingSettings, say: Say) -> pd.DataFrame:
-    """The records of the user's tables, or of phantom images drawn now; those without a file are left out and named.
+def said_images(work: Work, found: ImageRecords) -> None:
+    """Say how many images there are, of how many lesions.
 
     Raises:
-        InputError: the tables are not ISIC 2018's, or name no lesions.
+        InputError: the tables are not ISIC 2018's, name no lesions, or have too few of a class.
     """
-    seed = seed_for(settings.seed, "phantoms")
-    largest, threads = settings.store.max_pixels, workers(settings)
-    records, findings, table = read_images(
-        run, settings.table, settings.images, settings.phantom, seed, largest, threads, say
-    )
-    if findings.dataset != DATASET:
-        raise InputError(f"{table}: a table of {findings.dataset}; this paper is about ISIC 2018's seven classes")
-    if records["lesion"].isna().all():
+    settings, there = work.settings, found.there
+    if found.findings.dataset != DATASET:
         raise InputError(
-            f"{table}: names no lesions, which must not be divided; also give "
+            f"{found.table}: a table of {found.findings.dataset}; this paper is about ISIC 2018's seven classes"
+        )
+    if found.records["lesion"].isna().all():
+        raise InputError(
+            f"{found.table}: names no lesions, which must not be divided; also give "
             "ISIC2018_Task3_Training_LesionGroupings.csv or HAM10000's metadata"
         )
-    usable = records[records["path"].notna()].reset_index(drop=True)
     where = "phantoms" if not settings.table else settings.table[0]
-    say(f"images    {len(usable):,} of {usable['lesion'].nunique():,} lesions ({where})")
-    return usable
+    work.say(f"images    {len(there):,} of {there['lesion'].nunique():,} lesions ({where})")
+    check_classes(there, class_names(), settings)
 
 
 def check_classes(records: pd.DataFrame, classes: tuple[str, ...], settings: WeightingSettings) -> None:
@@ -174,27 +151,51 @@ def check_classes(records: pd.DataFrame, classes: tuple[str, ...], settings: Wei
         )
 
 
-def divide(
-    run: Run, settings: WeightingSettings, records: pd.DataFrame, classes: tuple[str, ...], say: Say
-) -> tuple[Division, ...]:
-    """Random splits by lesion (section 4.4), stratified, each drawn anew: one image may judge in several of them."""
-    divisions = []
-    groups, labels = records["group"].tolist(), records["label"].tolist()
-    for number in range(1, settings.splits.count + 1):
-        drawn = inner_holdout(groups, labels, settings.splits.share, seed_for(settings.seed, "split", str(number)))
-        judged = drawn.mask(groups)
-        division = Division(np.flatnonzero(~judged), np.flatnonzero(judged))
-        shared = set(records["group"][judged]) & set(records["group"][~judged])
-        if shared:  # by construction there are none
-            raise InputError(f"split {number}: lesions on both sides: {', '.join(sorted(shared)[:5])}")
-        divisions.append(division)
-        counted = records["target"][judged].value_counts()
-        say(
-            f"split {number}   {len(division.train):,} images train, {len(division.judge):,} of "
-            f"{records['group'][judged].nunique():,} other lesions judge: "
-            + ", ".join(f"{name} {counted.get(index, 0)}" for index, name in enumerate(classes))
-        )
-    run.note(
-        splits={str(n): records["image_id"][d.judge].tolist() for n, d in enumerate(divisions, start=1)},
+def gather(work: Work, taxonomy: Taxonomy) -> Looked:
+    """The images that can be used, each with its class and its lesion.
+
+    Raises:
+        InputError: of a class too few could be decoded.
+    """
+    classes, store = class_names(), cache_settings(work.settings.store)
+    records, cache = usable_images(work, store)
+    check_classes(records, classes, work.settings)
+    records = records.assign(
+        target=records["label"].map({name: place for place, name in enumerate(classes)}).astype("int64"),
+        group=owner_groups(records["lesion"].tolist(), records["image_id"].tolist()),
+        sha256=records["image_id"].map(work.value("read").sums),
     )
-    return tuple(divisions)
+    cohort = Cohort(records, classes, taxonomy, cache, store)
+    return Looked(cohort, cohort.facts(np.arange(len(records))))
+
+
+def divide(work: Work, number: int) -> Looked:
+    """A random split by lesion (section 4.4), stratified, drawn anew: one image may judge in several of them."""
+    settings, cohort = work.settings, work.value("cohort")
+    records = cohort.records
+    groups, labels = records["group"].tolist(), records["label"].tolist()
+    drawn = inner_holdout(groups, labels, settings.splits.share, seed_for(settings.seed, "split", str(number)))
+    judged = drawn.mask(groups)
+    split = Division(np.flatnonzero(~judged), np.flatnonzero(judged))
+    shared = set(records["group"][judged]) & set(records["group"][~judged])
+    if shared:  # by construction there are none
+        raise InputError(f"split {number}: lesions on both sides: {', '.join(sorted(shared)[:5])}")
+    counted = zip(cohort.classes, cohort.counts(split.judge), strict=True)
+    work.say(
+        f"split {number}   {len(split.train):,} images train, {len(split.judge):,} of "
+        f"{records['group'][judged].nunique():,} other lesions judge: "
+        + ", ".join(f"{name} {count}" for name, count in counted)
+    )
+    noted = work.run.record().get("splits", {})
+    work.run.note(splits={**noted, str(number): cohort.names(split.judge)})
+    return Looked(split, [cohort.facts(split.train), cohort.facts(split.judge)])
+
+
+def splits_of(work: Work) -> list[Division]:
+    """All splits, in their order."""
+    return [work.value(split_name(number)) for number in range(1, work.settings.splits.count + 1)]
+
+
+def split_name(number: int) -> str:
+    """Name of the step that draws a split."""
+    return f"split/{number}"

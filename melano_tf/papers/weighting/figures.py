@@ -4,7 +4,7 @@ Figures 1 and 2: recall of each class and strategy. Figures 3 and 4: what the hi
 it takes its last decision.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,14 @@ from matplotlib.patches import Patch
 from melano_tf.evaluation.intervals import Interval
 from melano_tf.evaluation.multiclass import decide
 from melano_tf.models.hierarchical import attention_model
-from melano_tf.papers.weighting.cohort import Cohort
-from melano_tf.papers.weighting.grid import TABLES, weight_log
-from melano_tf.papers.weighting.models import Trained
+from melano_tf.papers.shell import Work
+from melano_tf.papers.weighting.cohort import Cohort, split_name, splits_of
+from melano_tf.papers.weighting.grid import TABLES, first_optimizer, shown_cells, weight_log
+from melano_tf.papers.weighting.models import Trained, step_name, trained
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.tables import (
     OPTIMIZERS,
     PRINTED_CLASSES,
-    Results,
     intervals_of,
     metrics_of,
     rows_of,
@@ -33,54 +33,56 @@ from melano_tf.pipelines.image_batches import predict_image_batches
 from melano_tf.reports.attended import Attended, AttendedImage, attended_sheet
 from melano_tf.reports.figures import blank_figure, save_figure
 from melano_tf.training.weights import pace, taking_part
-from melano_tf.workspace import Run, seed_for
+from melano_tf.workspace import seed_for
 
-Say = Callable[[str], None]
 # Colours that the colour-blind tell apart (Wong, 2011), one a weighting; FL has the same, hatched.
 COLOURS = ("#000000", "#0072b2", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#f0e442")
 MELANOCYTIC = "melanocytic"
 
 
-def draw_figures(
-    run: Run,
-    settings: WeightingSettings,
-    cohort: Cohort,
-    results: Results,
-    tables: Sequence[int],
-    figures: Sequence[str],
-    say: Say,
-) -> list[Path]:
-    """Draw the figures asked for, of what the tables asked for trained; returns the files written."""
-    written: list[Path] = []
-
-    def save(name: str, figure: Figure) -> None:
-        written.append(save_figure(run.folder / "figures" / f"{name}.png", figure))
-
-    optimizer = next((TABLES[n][1] for n in tables if n in TABLES), None)
-    shown = [n for n in tables if n in TABLES and TABLES[n][1] == optimizer]
+def draw_recalls(work: Work, name: str) -> list[Path]:
+    """Figure 1 or 2 ("1", "2"): recall of the classes that are not melanocytic, or that are."""
+    settings, cohort = work.settings, work.value("cohort")
+    melanocytic, others = branches(cohort)
+    classes, words = (others, "non-melanocytic") if name == "1" else (melanocytic, "melanocytic")
+    if not classes:
+        return []
+    optimizer = first_optimizer(settings)
+    shown = [number for number in settings.chosen_tables() if number in TABLES and TABLES[number][1] == optimizer]
     rows: dict[str, dict[str, list[Trained]]] = {}
     for number in shown:
-        if found := {row: trained for row, trained in rows_of(settings, results, number).items() if trained}:
-            rows[TABLES[number][0]] = found
-    melanocytic, others = branches(cohort)
-    for figure, classes, words in (("1", others, "non-melanocytic"), ("2", melanocytic, "melanocytic")):
-        if figure in figures and classes:
-            if not rows:
-                say(f"no Figure {figure}: no row of the tables asked for was trained on every split")
-                continue
-            title = f"Figure {figure}: recall of {words} lesions, {OPTIMIZERS[str(optimizer)]}"
-            save(f"figure{figure}", recall_figure(rows, classes, cohort, settings, f"{title} ({whose(settings)})"))
-    for figure, chosen, words in (("3", settings.show.hard, "hard"), ("4", settings.show.easy, "easy")):
-        if figure in figures:
-            sheet = attention_rows(settings, cohort, results, optimizer, chosen, hard=figure == "3")
-            if not sheet:
-                say(f"no Figure {figure}: no hierarchical network of --show.rows was trained on split 1")
-                continue
-            title = f"Figure {figure}: CBAM of the hierarchical network at its last decision, {words} classes"
-            save(f"figure{figure}", attended_sheet(sheet, f"{title} ({whose(settings)})", selection_note(figure)))
-    if "pace" in figures:
-        save("pace", pace_figure(run, settings, cohort, results))
-    return written
+        if there := {row: trained for row, trained in rows_of(work, number).items() if trained}:
+            rows[TABLES[number][0]] = there
+    if not rows:
+        work.say(f"no Figure {name}: no row of the tables asked for was trained on every split")
+        return []
+    title = f"Figure {name}: recall of {words} lesions, {OPTIMIZERS[str(optimizer)]} ({whose(settings)})"
+    return saved(work, f"figure{name}", recall_figure(work, rows, classes, title))
+
+
+def draw_attention(work: Work, name: str) -> list[Path]:
+    """Figure 3 or 4 ("3", "4"): what CBAM looks at, for hard classes or easy ones."""
+    hard = name == "3"
+    sheet = attention_rows(work, name)
+    if not sheet:
+        work.say(f"no Figure {name}: no hierarchical network of --show.rows was trained on split 1")
+        return []
+    what = f"CBAM of the hierarchical network at its last decision, {'hard' if hard else 'easy'} classes"
+    title = f"Figure {name}: {what} ({whose(work.settings)})"
+    return saved(work, f"figure{name}", attended_sheet(sheet, title, selection_note(hard)))
+
+
+def draw_pace(work: Work, name: str) -> list[Path]:
+    """The pace of SPL and OHEM."""
+    return saved(work, name, pace_figure(work))
+
+
+DRAWN = {"1": draw_recalls, "2": draw_recalls, "3": draw_attention, "4": draw_attention, "pace": draw_pace}
+
+
+def saved(work: Work, name: str, figure: Figure) -> list[Path]:
+    """Write a figure; returns its file."""
+    return [save_figure(work.run.folder / "figures" / f"{name}.png", figure)]
 
 
 def whose(settings: WeightingSettings) -> str:
@@ -98,27 +100,23 @@ def branches(cohort: Cohort) -> tuple[list[str], list[str]]:
 
 
 def recall_figure(
-    rows: Mapping[str, Mapping[str, Sequence[Trained]]],
-    classes: Sequence[str],
-    cohort: Cohort,
-    settings: WeightingSettings,
-    title: str,
+    work: Work, rows: Mapping[str, Mapping[str, Sequence[Trained]]], classes: Sequence[str], title: str
 ) -> Figure:
     """Bars of mean recall by class and strategy, a panel a network; lines: intervals by lesion.
 
     Args:
+        work: of the recipe.
         rows: {network: {row of the table: trainings}}.
         classes: in the order of the bars.
-        cohort: for class names and counts.
-        settings: for the intervals.
         title: of the figure.
     """
+    settings, cohort = work.settings, work.value("cohort")
     names = list(dict.fromkeys(row for found in rows.values() for row in found))
     losses = list(dict.fromkeys(name.partition("-")[0] for name in names))
     ordered = sorted(names, key=lambda name: (losses.index(name.partition("-")[0]), names.index(name)))
     figure = blank_figure(max(6.5, 1.9 * len(classes) + 3.0), 3.1 * len(rows) + 0.9)
     width = 0.84 / len(ordered)
-    judged = np.concatenate([division.judge for division in cohort.divisions])
+    judged = np.concatenate([division.judge for division in splits_of(work)])
     counts = dict(zip(cohort.classes, cohort.counts(judged), strict=True))
     for axis, (network, found) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
         for place, name in enumerate(ordered):
@@ -171,22 +169,13 @@ def recalls(
     return means, [around[f"RE {name}"] for name in classes]
 
 
-def attention_rows(
-    settings: WeightingSettings,
-    cohort: Cohort,
-    results: Results,
-    optimizer: str | None,
-    classes: Sequence[str],
-    hard: bool,
-) -> list[AttendedImage]:
+def attention_rows(work: Work, figure: str) -> list[AttendedImage]:
     """Maps of one judged image of each class, by the hierarchical networks of `settings.show.rows` on split 1."""
+    settings, cohort, hard = work.settings, work.value("cohort"), figure == "3"
+    classes = settings.show.hard if hard else settings.show.easy
     wanted = [name.strip() for name in settings.show.rows.split(",")]
-    trained = {
-        one.cell.row: one
-        for one in results.values()
-        if (one.cell.network, one.cell.optimizer, one.cell.split) == ("hierarchical", optimizer, 1)
-    }
-    shown = {name: trained[name] for name in wanted if name in trained}
+    there = {cell.row: cell for cell in shown_cells(settings, figure) if work.has(step_name(cell))}
+    shown = {name: trained(work, there[name]) for name in wanted if name in there}
     if not shown:
         return []
     picked = {name: choose_image(shown, cohort.classes.index(name), settings.seed, hard) for name in classes}
@@ -221,11 +210,11 @@ def choose_image(shown: Mapping[str, Trained], target: int, seed: int, hard: boo
     return str(sorted(candidates)[rng.integers(len(candidates))])
 
 
-def selection_note(figure: str) -> str:
+def selection_note(hard: bool) -> str:
     """How the images of Figures 3 and 4 were chosen."""
     how = (
         "one image of each class by chance among those that some of the networks got right and some wrong, if any"
-        if figure == "3"
+        if hard
         else "one image of each class by chance among those that most of the networks got right"
     )
     return (
@@ -258,9 +247,9 @@ def pictures_of(settings: WeightingSettings, cohort: Cohort, images: Sequence[st
     return np.concatenate([part["x"] for part in batches])
 
 
-def pace_figure(run: Run, settings: WeightingSettings, cohort: Cohort, results: Results) -> Figure:
+def pace_figure(work: Work) -> Figure:
     """How many samples of a batch take part in each epoch (equation 9), and where weights were logged, how many did."""
-    training = settings.training
+    settings, training = work.settings, work.settings.training
     lengths = {"flat": training.flat_epochs, "hierarchical": training.hierarchical_epochs}
     figure = blank_figure(5.2 * len(lengths), 3.6)
     for axis, (network, epochs) in zip(figure.subplots(1, 2, squeeze=False)[0], lengths.items(), strict=True):
@@ -268,7 +257,7 @@ def pace_figure(run: Run, settings: WeightingSettings, cohort: Cohort, results: 
         m = np.asarray(taking_part(training.batch, pace(epoch, epochs, training.batch, settings.rules.full_from)))
         axis.step(epoch, m, where="post", color=COLOURS[1], label=f"m of a full batch, M = {training.batch}")
         axis.axhline(training.batch, color="0.6", linewidth=0.8, linestyle=(0, (4, 3)))
-        counted = logged_counts(run, cohort, network, results, training.batch)
+        counted = logged_counts(work, network)
         if len(counted):
             axis.plot(counted["epoch"], counted["kept"], ".", color=COLOURS[3], label="logged in full batches")
         axis.set_ylim(0, training.batch * 1.08)
@@ -282,14 +271,14 @@ def pace_figure(run: Run, settings: WeightingSettings, cohort: Cohort, results: 
     return figure
 
 
-def logged_counts(run: Run, cohort: Cohort, network: str, results: Results, batch: int) -> pd.DataFrame:
+def logged_counts(work: Work, network: str) -> pd.DataFrame:
     """Samples that took part in logged full batches of SPL and OHEM trainings: columns epoch, kept."""
-    rows = []
-    for cell in results:
-        if cell.network != network or not {"spl", "ohem"} & set(cell.weights.split("+")):
+    rows, batch = [], work.settings.training.batch
+    for cell in shown_cells(work.settings, "pace"):
+        if cell.network != network or not work.has(step_name(cell)):
             continue
-        steps_per_epoch = -(-len(cohort.divisions[cell.split - 1].train) // batch)
-        for path in sorted(weight_log(run.folder, cell.name).glob("step_*.csv")):
+        steps_per_epoch = -(-len(work.value(split_name(cell.split)).train) // batch)
+        for path in sorted(weight_log(work.run.folder, cell.name).glob("step_*.csv")):
             weights = pd.read_csv(path)
             if len(weights) == batch:
                 epoch = int(path.stem.partition("_")[2]) // steps_per_epoch

@@ -1,32 +1,16 @@
-"""The grid of trainings: which there are, and one network, traced once, that does them in turn.
+"""The grid of trainings: which there are, and which of them a table or figure shows.
 
 Tables 2 to 5 are two losses times five weightings, each of a network with an optimiser, on two splits: eighty
 trainings.
 """
 
-import contextlib
-import functools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import keras
-import numpy as np
-
-from melano_tf.models.hierarchical import build_flat, build_hierarchical
-from melano_tf.models.logits import logits_of
-from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.weighting.settings import WeightingSettings, weighting_parts
-from melano_tf.training.checkpoint import training_variables
-from melano_tf.training.hierarchy import path_focal_loss
-from melano_tf.training.loop import GradientStep
-from melano_tf.training.optimizers import make_optimizer
-from melano_tf.training.runtime import strategy
-from melano_tf.training.scheduled import ScheduledStep
-from melano_tf.training.steps import LossFn, Step, traced
-from melano_tf.training.weights import Strategy, curriculum, focal_loss
-from melano_tf.workspace import seed_for
+from melano_tf.training.weights import Strategy
 
 Kind = Literal["flat", "hierarchical"]
 OptimizerName = Literal["adam", "sgd"]
@@ -65,6 +49,21 @@ class Cell:
         return f"{self.network}-{self.optimizer}-{self.loss}{weights}-split-{self.split}"
 
     @property
+    def pair(self) -> str:
+        """Network, optimiser and split, which share the choice of gamma, for example "flat-adam-split-1"."""
+        return f"{self.network}-{self.optimizer}-split-{self.split}"
+
+    @property
+    def start(self) -> "Cell":
+        """The training that gives all of its network and split a warm start: plain cross-entropy with Adam."""
+        return Cell(self.network, "adam", "cel", "none", self.split)
+
+    @property
+    def plain_focal(self) -> "Cell":
+        """The training with the plain focal loss of the same network, optimiser and split."""
+        return replace(self, loss="fl", weights="none")
+
+    @property
     def row(self) -> str:
         """As the tables call it, for example "FL-CB"."""
         weights = self.weights.upper().replace("OHEM_PER_CLASS", "OHEM per class")
@@ -94,85 +93,22 @@ def cells_of(settings: WeightingSettings, tables: Iterable[int]) -> list[Cell]:
     ]
 
 
-class Trainer:
-    """One network with one optimiser and its compiled step, set back to the start before each training.
-
-    A strategy is data of the batch and the learning rate a variable, so the step is traced once, whatever it trains.
-
-    Attributes:
-        training: the model that the step trains: {"image"} -> logits of classes (B, C), or of decisions (B, D).
-        leaves: {"image"} -> (B, C) class probabilities, which is saved; it shares all that is trained.
-        optimizer: its optimiser.
-        step: its step.
-    """
-
-    def __init__(
-        self, settings: WeightingSettings, taxonomy: Taxonomy, network: Kind, optimizer: OptimizerName
-    ) -> None:
-        chosen, training = settings.network, settings.training
-        seed = seed_for(settings.seed, "network", network)
-        keras.utils.set_random_seed(seed)
-        devices = strategy(settings.mirror)
-        with devices.scope() if devices else contextlib.nullcontext():
-            layers: dict[str, Any] = {
-                "backbone": chosen.backbone,
-                "input_px": chosen.input_px,
-                "dropout": chosen.dropout,
-                "ratio": chosen.ratio,
-                "kernel": chosen.kernel,
-                "weights": chosen.weights,
-                "seed": seed,
-            }
-            if network == "flat":
-                self.leaves, self.report = build_flat(classes=len(taxonomy.classes), **layers)
-                self.training = logits_of(self.leaves)
-                loss: LossFn = focal_loss
-            else:
-                tree, self.report = build_hierarchical(
-                    taxonomy, units=chosen.lstm_units, embedding=chosen.embedding, **layers
-                )
-                self.training, self.leaves = tree.training, tree.leaves
-                loss = path_focal_loss(taxonomy.path_matrix(), taxonomy.children)
-            rate = training.adam_rate if optimizer == "adam" else training.sgd_rate
-            momentum = training.momentum if optimizer == "sgd" else 0.0
-            self.optimizer = make_optimizer(
-                optimizer, rate, momentum, nesterov=momentum > 0, epsilon=training.adam_epsilon
-            )
-        self.gradient_step = GradientStep(self.training, self.optimizer, loss, weights_fn=curriculum, strategy=devices)
-        self.step: Step = ScheduledStep(self.gradient_step, self.optimizer, rate, training.decay_at, training.decay)
-        self.forward = traced(functools.partial(self.leaves, training=False))
-        self._variables = training_variables(self.training, self.optimizer)
-        self._start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in self._variables]
-
-    def reset(self, start: Sequence[np.ndarray] | None = None) -> None:
-        """Set weights, statistics, seed generators and the optimiser's variables back to the start.
-
-        Args:
-            start: other weights to start from, as `training.get_weights` gives them; None: the initial ones.
-        """
-        for variable, value in zip(self._variables, self._start, strict=True):
-            variable.assign(value)
-        if start is not None:
-            self.training.set_weights(list(start))
+def first_optimizer(settings: WeightingSettings) -> OptimizerName | None:
+    """The optimiser of the first table asked for, of which the figures are; None: no table with trainings."""
+    return next((TABLES[number][1] for number in settings.chosen_tables() if number in TABLES), None)
 
 
-class Trainers:
-    """The trainer in use; another network or optimiser takes its place, so that one stands in memory at a time."""
-
-    def __init__(self, settings: WeightingSettings, taxonomy: Taxonomy) -> None:
-        self.settings, self.taxonomy = settings, taxonomy
-        self._held: tuple[tuple[Kind, OptimizerName], Trainer] | None = None
-
-    def of(self, network: Kind, optimizer: OptimizerName) -> Trainer:
-        """The trainer of this pair, built where another one stood.
-
-        Raises:
-            InputError: the network cannot be built, or its initial weights cannot be had.
-        """
-        if self._held is None or self._held[0] != (network, optimizer):
-            self._held = None
-            self._held = ((network, optimizer), Trainer(self.settings, self.taxonomy, network, optimizer))
-        return self._held[1]
+def shown_cells(settings: WeightingSettings, figure: str) -> list[Cell]:
+    """The trainings that a figure shows, of those of the tables asked for."""
+    tables, optimizer = settings.chosen_tables(), first_optimizer(settings)
+    cells = cells_of(settings, tables)
+    if figure == "pace":
+        return [cell for cell in cells if {"spl", "ohem"} & set(cell.weights.split("+"))]
+    cells = [cell for cell in cells if cell.optimizer == optimizer]
+    if figure in ("1", "2"):
+        return cells
+    rows = [name.strip() for name in settings.show.rows.split(",")]
+    return [cell for cell in cells if (cell.network, cell.split) == ("hierarchical", 1) and cell.row in rows]
 
 
 def weight_log(folder: Path, training: str) -> Path:

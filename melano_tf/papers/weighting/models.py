@@ -1,27 +1,34 @@
-"""One training of the grid: its sample weights, its learning rate, and the images that it is judged on."""
+"""One training of the grid: its network, sample weights, learning rate, and the images that it is judged on."""
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.holdout import inner_holdout
+from melano_tf.evaluation.holdout import HoldOut, inner_holdout
 from melano_tf.evaluation.multiclass import multiclass_metrics
-from melano_tf.papers.checks import weights_key
-from melano_tf.papers.weighting.cohort import Cohort, cache_settings
-from melano_tf.papers.weighting.grid import Cell, Trainer, Trainers, weight_log
+from melano_tf.models.hierarchical import build_flat, build_hierarchical
+from melano_tf.models.logits import logits_of
+from melano_tf.models.taxonomy import Taxonomy
+from melano_tf.papers.shell import Work
+from melano_tf.papers.weighting.cohort import Cohort, split_name
+from melano_tf.papers.weighting.grid import Cell, weight_log
 from melano_tf.papers.weighting.settings import GAMMAS, WeightingSettings
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.image_batches import ImageBatches, predict_image_batches
 from melano_tf.pipelines.image_crops import CroppedBatches
-from melano_tf.training.checkpoint import weights_sha256
-from melano_tf.training.loop import History, LoopSettings, Watch, train
-from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.weights import Strategy, StrategyBatches, WeightLog, strategy_prior
-from melano_tf.workspace import Run, Sidecar, atomic, plain, read_json, seed_for, write_json
+from melano_tf.training.fit import Network, Prepared, Training, by_gradient, fit, optimise, prepare
+from melano_tf.training.hierarchy import path_focal_loss
+from melano_tf.training.optimizers import make_optimizer
+from melano_tf.training.scheduled import ScheduledStep
+from melano_tf.training.steps import LossFn, Step
+from melano_tf.training.weights import Strategy, StrategyBatches, WeightLog, curriculum, focal_loss, strategy_prior
+from melano_tf.workspace import Sidecar, atomic, plain, read_json, seed_for, write_json
 
 KIND = "weighting"
 PREFIX = "p_"  # of the columns of predictions that hold a class's probability
@@ -33,14 +40,12 @@ class Trained:
 
     Attributes:
         cell: which it is.
-        key: of its step.
         model: its file.
         gamma: of its focal loss; 0 for cross-entropy.
         predictions: one row a judged image: image_id, group, target, and p_<class> for each class in order.
     """
 
     cell: Cell
-    key: str
     model: Path
     gamma: float
     predictions: pd.DataFrame
@@ -51,41 +56,57 @@ class Trained:
         return probability_columns(self.predictions)
 
 
-def files_of(run: Run, cell: Cell) -> tuple[Path, Path, Path]:
-    """A training's model, predictions and history in the run's folder."""
-    return (
-        run.path("models", f"{cell.name}.keras"),
-        run.path("predictions", f"{cell.name}.parquet"),
-        run.path("history", f"{cell.name}.csv"),
-    )
-
-
 def step_name(cell: Cell) -> str:
     """Name of a training's step."""
     return f"train/{cell.name}"
 
 
-def inputs_of(settings: WeightingSettings, cohort: Cohort, cell: Cell, gamma: float) -> dict[str, Any]:
-    """All that a training's result depends on."""
-    network, division = settings.network, cohort.divisions[cell.split - 1]
-    chosen = {**plain(network), "weights": weights_key(network.backbone, network.weights)}
-    if cell.network == "flat":
-        chosen = {name: value for name, value in chosen.items() if name not in ("lstm_units", "embedding")}
-    training = settings.training
+def gamma_name(cell: Cell) -> str:
+    """Name of the step that chooses gamma for a training's focal loss."""
+    return f"gamma/{cell.pair}"
+
+
+def start_name(cell: Cell, for_gamma: bool) -> str:
+    """Name of the step that makes a training's warm start; another one for those that choose gamma."""
+    return f"warm/{cell.pair}-gamma" if for_gamma else f"warm/{cell.network}-split-{cell.split}"
+
+
+def network_of(settings: WeightingSettings, taxonomy: Taxonomy, cell: Cell) -> dict[str, Any]:
+    """All that every training of a network depends on, beside images and the content of the initial weights."""
+    left_out = ("weights", "lstm_units", "embedding") if cell.network == "flat" else ("weights",)
+    layers = {name: value for name, value in plain(settings.network).items() if name not in left_out}
     return {
-        "train": cohort.facts(division.train),
-        "judge": cohort.facts(division.judge),
-        "network": [cell.network, chosen],
-        "taxonomy": None if cell.network == "flat" else cohort.taxonomy.decisions,
-        "optimizer": [cell.optimizer, training.adam_rate if cell.optimizer == "adam" else training.sgd_rate],
-        "momentum": training.momentum if cell.optimizer == "sgd" else None,
-        "epsilon": training.adam_epsilon if cell.optimizer == "adam" else None,
-        "schedule": [epochs_of(settings, cell), training.batch, list(training.decay_at), training.decay],
-        "strategy": plain(cell.strategy(settings, gamma)),
-        "warm": [training.warm_epochs, training.warm_rate] if training.warm_epochs else None,
-        "augment": plain(settings.augment),
+        "network": [cell.network, layers],
+        "taxonomy": None if cell.network == "flat" else taxonomy.decisions,
+        "epsilon": settings.training.adam_epsilon,
+        "batch": settings.training.batch,
+        "augment": settings.augment,
         "seed": settings.seed,
     }
+
+
+def start_depends_on(settings: WeightingSettings, taxonomy: Taxonomy, cell: Cell, for_gamma: bool) -> dict[str, Any]:
+    """All that a warm start depends on, beside its images and the content of the initial weights."""
+    warm = [settings.training.warm_epochs, settings.training.warm_rate]
+    held = {"hold_out": settings.splits.hold_out} if for_gamma else {}
+    return network_of(settings, taxonomy, cell) | {"warm": warm} | held
+
+
+def depends_on(settings: WeightingSettings, taxonomy: Taxonomy, cell: Cell) -> dict[str, Any]:
+    """All that a training's result depends on, beside its images, warm start, chosen gamma and initial weights."""
+    training, sgd = settings.training, cell.optimizer == "sgd"
+    return network_of(settings, taxonomy, cell) | {
+        "optimizer": [cell.optimizer, rate_of(settings, cell)],
+        "momentum": training.momentum if sgd else None,
+        "epsilon": None if sgd else training.adam_epsilon,
+        "schedule": [epochs_of(settings, cell), list(training.decay_at), training.decay],
+        "strategy": cell.strategy(settings, settings.chosen_gamma() or 1.0),
+    }
+
+
+def gamma_depends_on(settings: WeightingSettings, taxonomy: Taxonomy, cell: Cell) -> dict[str, Any]:
+    """All that the choice of gamma depends on, beside its images, warm start and initial weights."""
+    return depends_on(settings, taxonomy, cell) | {"gammas": GAMMAS, "hold_out": settings.splits.hold_out}
 
 
 def epochs_of(settings: WeightingSettings, cell: Cell) -> int:
@@ -93,137 +114,187 @@ def epochs_of(settings: WeightingSettings, cell: Cell) -> int:
     return settings.training.flat_epochs if cell.network == "flat" else settings.training.hierarchical_epochs
 
 
-def finished_cell(run: Run, settings: WeightingSettings, cohort: Cohort, cell: Cell, gamma: float) -> bool:
-    """Whether this training stands finished, with these settings."""
-    name = step_name(cell)
-    return run.finished(name, run.key(name, plain(inputs_of(settings, cohort, cell, gamma))))
+def rate_of(settings: WeightingSettings, cell: Cell) -> float:
+    """Initial learning rate of a training."""
+    return settings.training.adam_rate if cell.optimizer == "adam" else settings.training.sgd_rate
 
 
-def train_cell(
-    run: Run, settings: WeightingSettings, cohort: Cohort, trainers: Trainers, cell: Cell, gamma: float
-) -> Trained:
-    """Do one training, unless it is finished, and judge its split at the last epoch."""
-    model_path, table, history_path = files_of(run, cell)
-
-    def work(scratch: Path) -> list[Path]:
-        division = cohort.divisions[cell.split - 1]
-        start = warm_start(run, settings, cohort, trainers, cell, division.train)
-        trainer = trainers.of(cell.network, cell.optimizer)
-        chosen = cell.strategy(settings, gamma)
-        history = fit(
-            settings, cohort, trainer, cell, chosen, division.train, scratch, start, settings.log_weights, run.say
-        )
-        history.write(history_path)
-        run.keep_logs(scratch, cell.name)
-        run.keep(scratch / "weights", weight_log(run.folder, cell.name))
-        with atomic(table) as temporary:
-            judge(settings, cohort, trainer, division.judge).to_parquet(temporary)
-        with atomic(model_path) as temporary:
-            trainer.leaves.save(temporary)
-        sidecar = sidecar_of(run, settings, cohort, cell, chosen, weights_sha256(trainer.leaves)).write(model_path)
-        return [model_path, sidecar, table, history_path]
-
-    key = run.step(step_name(cell), inputs_of(settings, cohort, cell, gamma), work)
-    return Trained(cell, key, model_path, gamma if cell.loss == "fl" else 0.0, pd.read_parquet(table))
+def gamma_of(work: Work, cell: Cell) -> float:
+    """gamma of a training's loss; 0 for cross-entropy."""
+    fixed = work.settings.chosen_gamma()
+    if cell.loss == "cel" or fixed is not None:
+        return 0.0 if cell.loss == "cel" else float(fixed)
+    return float(read_json(work.path("gamma", f"{cell.pair}.json"))["gamma"])
 
 
-def fit(
-    settings: WeightingSettings,
-    cohort: Cohort,
-    trainer: Trainer,
-    cell: Cell,
-    strategy: Strategy,
-    places: np.ndarray,
-    scratch: Path,
-    start: Sequence[np.ndarray] | None,
-    log_every: int = 0,
-    say: Callable[[str], None] | None = None,
-) -> History:
-    """Train from the start, or from the checkpoint in `scratch`; every strategy sees the same images in one order.
+def trained(work: Work, cell: Cell) -> Trained:
+    """A finished training and its predictions, from its files."""
 
-    Args:
-        settings, cohort, trainer, cell, strategy: what is trained, and how.
-        places: the images to train on.
-        scratch: of the checkpoint.
-        start: weights of a warm start, or None for the network's initial ones.
-        log_every: batches between two logs of sample weights; 0: none.
-        say: told when the training stands still.
-    """
-    trainer.reset(start)
-    batches = training_batches(settings, cohort, cell.split, places)
-    weighted = StrategyBatches(batches, strategy, cohort.counts(places), cohort.classes)
-    step = WeightLog(trainer.step, scratch / "weights", log_every) if log_every else trainer.step
-    epochs = epochs_of(settings, cell)
-    watch = Watch(cell.name, strategy_prior(strategy, cohort.counts(places)), say) if say else None
-    with bar_over_epochs(cell.name, epochs, batches.steps_per_epoch) as progress:
-        return train(
-            step,
-            weighted,
-            LoopSettings(epochs, watch=watch),
-            scratch,
-            trainer.training,
-            trainer.optimizer,
-            progress=progress,
+    def read() -> Trained:
+        predictions = pd.read_parquet(work.path("predictions", f"{cell.name}.parquet"))
+        return Trained(cell, work.path("models", f"{cell.name}.keras"), gamma_of(work, cell), predictions)
+
+    return work.once(step_name(cell), read)
+
+
+def train_cell(work: Work, cell: Cell) -> list[Path]:
+    """Do one training, and judge its split at the last epoch."""
+    settings, split = work.settings, work.value(split_name(cell.split))
+    strategy = cell.strategy(settings, gamma_of(work, cell))
+    training = training_of(work, cell, strategy, split.train, start_of(work, cell, False))
+    shared = shared_network(work, cell, training)
+
+    def logged(step: Step, network: Network) -> Step:
+        scheduled = decayed(settings, cell, step, network)
+        return (
+            WeightLog(scheduled, work.scratch / "weights", settings.log_weights) if settings.log_weights else scheduled
         )
 
+    def judged(model: keras.Model) -> tuple[dict[str, pd.DataFrame], Sidecar]:
+        frame = judge(settings, work.value("cohort"), shared.answer, split.judge)
+        return {f"{cell.name}.parquet": frame}, sidecar_of(work, cell, strategy)
 
-def warm_start(
-    run: Run,
-    settings: WeightingSettings,
-    cohort: Cohort,
-    trainers: Trainers,
-    cell: Cell,
-    places: np.ndarray,
-    suffix: str = "",
-) -> list[np.ndarray] | None:
-    """The weights that every training of one network on one split starts from; None: its initial ones.
+    files = fit(work.run, replace(training, around=logged, judge=judged), work.scratch, shared)
+    work.run.keep(work.scratch / "weights", weight_log(work.run.folder, cell.name))
+    return files
+
+
+def warm_up(work: Work, cell: Cell, for_gamma: bool) -> list[Path]:
+    """Make the weights that every training of one network on one split starts from.
 
     Not in the paper: where there are no ImageNet weights, a few epochs of plain cross-entropy with Adam on the split's
     own training part stand in for them, so that what follows shows the strategies and not who finds a way out of the
     start.
 
     Args:
-        run, settings, cohort, trainers: of the recipe.
         cell: whose network and split.
-        places: the images to train on.
-        suffix: of the step's name.
+        for_gamma: without the training lesions that choose its gamma.
     """
-    training = settings.training
-    if not training.warm_epochs:
+    settings, start = work.settings.training, cell.start
+    places = choosing(work, cell)[0] if for_gamma else work.value(split_name(cell.split)).train
+    name = start_name(cell, for_gamma).removeprefix("warm/")
+    training = replace(
+        training_of(work, start, Strategy(), places),
+        stem=f"warm-{name}",
+        epochs=settings.warm_epochs,
+        around=lambda step, network: ScheduledStep(step, network.optimizer, settings.warm_rate, (), 1.0),
+    )
+    network, history = optimise(work.run, training, work.scratch, shared_network(work, start, training))
+    path = work.path("warm", f"{name}.npz")
+    with atomic(path) as temporary:
+        np.savez(temporary, *network.trained.get_weights())
+    return [path, history.write(work.path("history", f"warm-{name}.csv"))]
+
+
+def choose_gamma(work: Work, cell: Cell) -> list[Path]:
+    """Choose gamma for the focal losses of one network, optimiser and split: the best BAcc on an inner hold-out.
+
+    The plain focal loss is trained with each of `GAMMAS` on the training lesions that are not held out; of equals the
+    smallest gamma wins. The judged lesions have no say.
+
+    Args:
+        cell: the training with the plain focal loss.
+    """
+    settings, (fitting, held, hold_out) = work.settings, choosing(work, cell)
+    start, scores = start_of(work, cell, True), {}
+    for gamma in GAMMAS:
+        training = training_of(work, cell, cell.strategy(settings, gamma), fitting, start)
+        shared = shared_network(work, cell, training)
+        optimise(work.run, training, work.scratch / f"{gamma:g}", shared)
+        found = judge(settings, work.value("cohort"), shared.answer, held)
+        scores[f"{gamma:g}"] = multiclass_metrics(found["target"].to_numpy(), probability_columns(found))["BAcc"]
+    best = max(GAMMAS, key=lambda gamma: (scores[f"{gamma:g}"], -gamma))
+    table = work.path("gamma", f"{cell.pair}.json")
+    write_json(table, {"gamma": best, "BAcc": scores, "chosen_on": hold_out.words("lesions")})
+    return [table]
+
+
+def choosing(work: Work, cell: Cell) -> tuple[np.ndarray, np.ndarray, HoldOut]:
+    """Training images of a split that are trained on to choose gamma, those that choose it, and how they were drawn."""
+    settings, places = work.settings, work.value(split_name(cell.split)).train
+    records = work.value("cohort").records.iloc[places]
+    groups, seed = records["group"].tolist(), seed_for(settings.seed, "gamma", cell.pair)
+    hold_out = inner_holdout(groups, records["label"].tolist(), settings.splits.hold_out, seed)
+    held = hold_out.mask(groups)
+    return places[~held], places[held], hold_out
+
+
+def training_of(
+    work: Work, cell: Cell, strategy: Strategy, places: np.ndarray, start: Sequence[np.ndarray] | None = None
+) -> Training:
+    """A training of a cell's network; every strategy sees the same images in one order.
+
+    Args:
+        cell, strategy: what is trained, and with which sample weights.
+        places: the images to train on.
+        start: the weights of a warm start; None: the network's initial ones.
+    """
+    settings, cohort = work.settings, work.value("cohort")
+    taxonomy, counts = cohort.taxonomy, cohort.counts(places)
+    batches = training_batches(settings, cohort, cell.split, places)
+    flat = cell.network == "flat"
+    loss: LossFn = focal_loss if flat else path_focal_loss(taxonomy.path_matrix(), taxonomy.children)
+    return Training(
+        stem=cell.name,
+        seed=seed_for(settings.seed, "network", cell.network),
+        epochs=epochs_of(settings, cell),
+        build=functools.partial(build, settings, taxonomy, cell),
+        batches=StrategyBatches(batches, strategy, counts, cohort.classes),
+        step=by_gradient(loss, weights_fn=curriculum),
+        prior=strategy_prior(strategy, counts),
+        around=functools.partial(decayed, settings, cell),
+        start=start,
+    )
+
+
+def start_of(work: Work, cell: Cell, for_gamma: bool) -> list[np.ndarray] | None:
+    """The weights of a warm start; None where there is none."""
+    if not work.settings.training.warm_epochs:
         return None
-    name = f"{cell.network}-split-{cell.split}{suffix}"
-    path = run.path("warm", f"{name}.npz")
-    plain_cell = Cell(cell.network, "adam", "cel", "none", cell.split)
-
-    def work(scratch: Path) -> list[Path]:
-        trainer = trainers.of(cell.network, "adam")
-        trainer.reset()
-        trainer.optimizer.learning_rate.assign(training.warm_rate)
-        batches = training_batches(settings, cohort, cell.split, places)
-        weighted = StrategyBatches(batches, Strategy(), cohort.counts(places), cohort.classes)
-        epochs = training.warm_epochs
-        watch = Watch(f"warm-{name}", strategy_prior(Strategy(), cohort.counts(places)), run.say)
-        with bar_over_epochs(f"warm-{name}", epochs, batches.steps_per_epoch) as progress:
-            history = train(
-                *(
-                    trainer.gradient_step,
-                    weighted,
-                    LoopSettings(epochs, watch=watch),
-                    scratch,
-                    trainer.training,
-                    trainer.optimizer,
-                ),
-                progress=progress,
-            )
-        with atomic(path) as temporary:
-            np.savez(temporary, *trainer.training.get_weights())
-        return [path, history.write(run.path("history", f"warm-{name}.csv"))]
-
-    inputs = inputs_of(settings, cohort, plain_cell, 1.0)
-    used = {key: inputs[key] for key in ("network", "taxonomy", "augment", "seed", "warm", "epsilon")}
-    run.step(f"warm/{name}", used | {"train": cohort.facts(places), "batch": training.batch}, work)
-    with np.load(path) as file:
+    with np.load(work.path(f"{start_name(cell, for_gamma)}.npz")) as file:
         return [file[key] for key in file.files]
+
+
+def shared_network(work: Work, cell: Cell, training: Training) -> Prepared:
+    """The network of a cell with its optimiser, traced once for all their trainings; one stands in memory at a time.
+
+    A strategy is data of the batch and the learning rate a variable, so the trace fits whatever is trained.
+
+    Raises:
+        InputError: the network cannot be built, or its initial weights cannot be had.
+    """
+    return work.alone("network", (cell.network, cell.optimizer), lambda: prepare(work.run, training))
+
+
+def build(settings: WeightingSettings, taxonomy: Taxonomy, cell: Cell) -> Network:
+    """A network with its initial weights, and its optimiser.
+
+    What is trained gives logits: of classes (B, C), or of decisions (B, D). What is saved gives (B, C) class
+    probabilities.
+    """
+    chosen, training = settings.network, settings.training
+    layers: dict[str, Any] = {
+        **{name: getattr(chosen, name) for name in ("backbone", "input_px", "dropout", "ratio", "kernel", "weights")},
+        "seed": seed_for(settings.seed, "network", cell.network),
+    }
+    if cell.network == "flat":
+        leaves, report = build_flat(classes=len(taxonomy.classes), **layers)
+        trains = logits_of(leaves)
+    else:
+        tree, report = build_hierarchical(taxonomy, units=chosen.lstm_units, embedding=chosen.embedding, **layers)
+        trains, leaves = tree.training, tree.leaves
+    momentum = training.momentum if cell.optimizer == "sgd" else 0.0
+    optimizer = make_optimizer(
+        cell.optimizer, rate_of(settings, cell), momentum, nesterov=momentum > 0, epsilon=training.adam_epsilon
+    )
+    said = f"{report.tensors_loaded} tensors from {report.weights}" if report.tensors_loaded else ""
+    return Network(trains, optimizer, leaves, said)
+
+
+def decayed(settings: WeightingSettings, cell: Cell, step: Step, network: Network) -> ScheduledStep:
+    """A step with the learning rate of section 4.3."""
+    training = settings.training
+    return ScheduledStep(step, network.optimizer, rate_of(settings, cell), training.decay_at, training.decay)
 
 
 def training_batches(settings: WeightingSettings, cohort: Cohort, split: int, places: np.ndarray) -> CroppedBatches:
@@ -238,9 +309,13 @@ def training_batches(settings: WeightingSettings, cohort: Cohort, split: int, pl
     return CroppedBatches(whole, settings.network.input_px, chosen.smallest_crop, changes, seed)
 
 
-def judge(settings: WeightingSettings, cohort: Cohort, trainer: Trainer, places: np.ndarray) -> pd.DataFrame:
-    """Class probabilities of images; see `Trained`."""
-    found = probabilities(settings, cohort, lambda x: trainer.forward({"image": x}).numpy(), places)
+def judge(
+    settings: WeightingSettings, cohort: Cohort, answer: Callable[[Any], Any], places: np.ndarray
+) -> pd.DataFrame:
+    """What a model, {"image"} -> (B, C), says of images, whole and upright; see `Trained`."""
+    px, batch = settings.network.input_px, settings.training.batch
+    shown = predict_image_batches(cohort.cache, cohort.names(places), px, batch)
+    found = np.concatenate([np.asarray(answer({"image": one["x"].astype(np.float32)}), np.float64) for one in shown])
     rows = cohort.records[["image_id", "group", "target"]].iloc[places].reset_index(drop=True)
     return rows.assign(**{f"{PREFIX}{name}": found[:, k] for k, name in enumerate(cohort.classes)})
 
@@ -250,71 +325,15 @@ def probability_columns(predictions: pd.DataFrame) -> np.ndarray:
     return predictions[[name for name in predictions if str(name).startswith(PREFIX)]].to_numpy(np.float64)
 
 
-def probabilities(
-    settings: WeightingSettings, cohort: Cohort, forward: Callable[[Any], np.ndarray], places: np.ndarray
-) -> np.ndarray:
-    """What a model says of images, whole and upright, float64 (n, C)."""
-    names, px = cohort.names(places), settings.network.input_px
-    batches = predict_image_batches(cohort.cache, names, px, settings.training.batch)
-    parts = [np.asarray(forward(part["x"].astype(np.float32)), np.float64) for part in batches]
-    return np.concatenate(parts) if parts else np.zeros((0, len(cohort.classes)))
-
-
-def choose_gamma(run: Run, settings: WeightingSettings, cohort: Cohort, trainers: Trainers, cell: Cell) -> float:
-    """gamma for the focal losses of one network, optimiser and split: the best BAcc on an inner hold-out.
-
-    The plain focal loss is trained with each of `GAMMAS` on the training lesions that are not held out; of equals the
-    smallest gamma wins. The judged lesions have no say.
-    """
-    pair = f"{cell.network}-{cell.optimizer}-split-{cell.split}"
-    table = run.path("gamma", f"{pair}.json")
-    places = cohort.divisions[cell.split - 1].train
-    groups = cohort.records["group"].to_numpy()[places].tolist()
-    labels = cohort.records["label"].to_numpy()[places].tolist()
-    plain_cell = Cell(cell.network, cell.optimizer, "fl", "none", cell.split)
-
-    def work(scratch: Path) -> list[Path]:
-        hold_out = inner_holdout(groups, labels, settings.splits.hold_out, seed_for(settings.seed, "gamma", pair))
-        held = hold_out.mask(groups)
-        start = warm_start(run, settings, cohort, trainers, cell, places[~held], "-gamma")
-        trainer = trainers.of(cell.network, cell.optimizer)
-        scores = {}
-        for gamma in GAMMAS:
-            strategy = plain_cell.strategy(settings, gamma)
-            fit(
-                settings,
-                cohort,
-                trainer,
-                plain_cell,
-                strategy,
-                places[~held],
-                scratch / f"{gamma:g}",
-                start,
-                say=run.say,
-            )
-            found = judge(settings, cohort, trainer, places[held])
-            metrics = multiclass_metrics(found["target"].to_numpy(), probability_columns(found))
-            scores[f"{gamma:g}"] = metrics["BAcc"]
-        best = max(GAMMAS, key=lambda gamma: (scores[f"{gamma:g}"], -gamma))
-        write_json(table, {"gamma": best, "BAcc": scores, "chosen_on": hold_out.words("lesions")})
-        return [table]
-
-    inputs = inputs_of(settings, cohort, plain_cell, 1.0) | {"gammas": GAMMAS, "share": settings.splits.hold_out}
-    run.step(f"gamma/{pair}", {key: value for key, value in inputs.items() if key != "judge"}, work)
-    return float(read_json(table)["gamma"])
-
-
-def sidecar_of(
-    run: Run, settings: WeightingSettings, cohort: Cohort, cell: Cell, strategy: Strategy, weights: str
-) -> Sidecar:
+def sidecar_of(work: Work, cell: Cell, strategy: Strategy) -> Sidecar:
     """What predict needs to know of a model."""
-    names = ("preset", "seed", "table")
+    cohort = work.value("cohort")
     return Sidecar(
         kind=KIND,
         classes=cohort.classes,
-        input_px=settings.network.input_px,
+        input_px=work.settings.network.input_px,
         preprocessing={
-            "store": plain(cache_settings(settings.store)),
+            "store": plain(cohort.store),
             "colour": "RGB, 0 to 255",
             "metadata": None,
         },
@@ -325,10 +344,6 @@ def sidecar_of(
             "configuration": cell.name,
             "strategy": plain(strategy),
             "trained_on": f"training part of split {cell.split}",
-            "weights_sha256": weights,
-            "recipe": run.recipe,
-            "folder": str(run.folder),
-            **{name: run.settings[name] for name in names},
         },
     )
 

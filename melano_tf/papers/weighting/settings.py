@@ -14,7 +14,8 @@ from typing import Literal
 
 from melano_tf.dermoscopy.phantom_cohort import PhantomDermoscopySettings
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import differing, names, numbers
+from melano_tf.papers.choices import names, numbers
+from melano_tf.papers.plan import Recipe
 
 STEPS = ("images", "train", "tables", "figures")
 FIGURES = ("1", "2", "3", "4", "pace")
@@ -210,6 +211,8 @@ class WeightingSettings:
     """Figures: some of 1,2,3,4,pace, or all, or none. They show what the tables trained."""
     steps: str = "all"
     """Steps to do: all, or some of images,train,tables,figures (with what they stand on)."""
+    plan: bool = False
+    """Print what is finished and what would be done, and why, and do nothing."""
     log_weights: int = 0
     """Write the sample weights of every so many batches to weights/<training>/; 0: none."""
     cache: Path | None = None
@@ -267,10 +270,6 @@ class WeightingSettings:
     def chosen_figures(self) -> tuple[str, ...]:
         """The figures asked for, in order. Raises InputError for one that is not made."""
         return names("--figures", self.figures, FIGURES, "figure")
-
-    def chosen_steps(self) -> tuple[str, ...]:
-        """The steps asked for, in the recipe's order. Raises InputError for an unknown one."""
-        return names("--steps", self.steps, STEPS, "step")
 
     def chosen_gamma(self) -> float | None:
         """gamma of the focal loss; None: chosen on an inner hold-out. Raises InputError for what is neither."""
@@ -363,13 +362,13 @@ def preset(name: str) -> WeightingSettings:
     )
 
 
-def changes(settings: WeightingSettings) -> list[tuple[str, object, object]]:
-    """(name, value here, value in the paper) of every setting of the method that differs from the paper's.
-
-    What says where to read, write or how many processes to use is no part of the method; the phantoms are no part of
-    the paper.
-    """
-    aside = ("table", "images", "out", "preset", "seed", "tables", "cells", "figures", "steps", "log_weights")
-    return differing(
-        settings, WeightingSettings(), (*aside, "cache", "workers", "threads", "mirror"), ("phantom", "show")
-    )
+RECIPE = Recipe(
+    name="weighting",
+    about="sample weights in the training of dermoscopy classifiers",
+    data="table",
+    drawn="images",
+    preset=preset,
+    method="melano_tf.papers.weighting.method:method",
+    aside=("images", "cells", "cache", "log_weights"),
+    groups=("phantom", "show"),
+)

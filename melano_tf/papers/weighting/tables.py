@@ -1,6 +1,6 @@
 """Tables 1 to 5 of the paper beside the published numbers, and recall, precision and F1-score of each class."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +9,15 @@ import pandas as pd
 from melano_tf.evaluation.intervals import Interval
 from melano_tf.evaluation.split_intervals import BY_CLASS, OVERALL, JudgedSplit, split_intervals, split_metrics
 from melano_tf.models.taxonomy import Taxonomy
-from melano_tf.papers.weighting.cohort import Cohort
-from melano_tf.papers.weighting.grid import LOSSES, TABLES, Cell
-from melano_tf.papers.weighting.models import Trained, epochs_of
-from melano_tf.papers.weighting.settings import WeightingSettings, changes
+from melano_tf.papers.shell import Work
+from melano_tf.papers.weighting.cohort import Cohort, split_name, splits_of
+from melano_tf.papers.weighting.grid import TABLES, Cell, cells_of
+from melano_tf.papers.weighting.models import Trained, epochs_of, step_name, trained
+from melano_tf.papers.weighting.settings import RECIPE, WeightingSettings
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import count_table, markdown, metric_table, write_table
-from melano_tf.workspace import Run, seed_for
+from melano_tf.workspace import seed_for
 
-Results = Mapping[Cell, Trained]
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 COUNTED = "# Training Samples"
 # As Table 1 calls the classes, in its order.
@@ -39,79 +39,70 @@ SCALES = {
 NO_CELLS = 0  # number of a table that the paper does not have
 
 
-def make_tables(
-    run: Run,
-    settings: WeightingSettings,
-    cohort: Cohort,
-    results: Results,
-    tables: tuple[int, ...],
-    say: Callable[[str], None],
-) -> list[Path]:
-    """Make and show the tables asked for; returns the files written, a CSV and a Markdown file each.
+def show(work: Work, name: str, frame: pd.DataFrame, title: str, notes: Sequence[str]) -> list[Path]:
+    """Show a table and write it; returns its files, a CSV and a Markdown file."""
+    work.say("")
+    work.say(markdown(frame, title, notes, models_down=name != "table1", unit="lesions"))
+    return write(work, name, frame, title, notes)
 
-    A cell of which not every split was trained stays empty. Recall, precision and F1-score of each class are written
-    (table2-recall and so on), not shown.
+
+def write(work: Work, name: str, frame: pd.DataFrame, title: str, notes: Sequence[str]) -> list[Path]:
+    """Write a table, which is not shown; returns its files."""
+    folder = work.run.folder / "tables"
+    return [*write_table(folder, name, frame, title, notes, models_down=name != "table1", unit="lesions")]
+
+
+def count_images(work: Work) -> list[Path]:
+    """Table 1."""
+    counts = work.value("cohort").records["label"].value_counts()
+    found = {COUNTED: {words: int(counts.get(name, 0)) for name, words in PRINTED_CLASSES.items()}}
+    notes = [
+        data_words(work.settings),
+        "The printed counts add up to 10,068, while the paper's text says 10,015; the official files hold 10,015.",
+    ]
+    frame = count_table(found, load_published("weighting"), 1)
+    return show(work, "table1", frame, "Table 1: images of each class", notes)
+
+
+def write_results(work: Work, number: int) -> list[Path]:
+    """Table 2, 3, 4 or 5. A cell of which not every split was trained stays empty.
+
+    Recall, precision and F1-score of each class are written (table2-recall and so on), not shown.
     """
-    written: list[Path] = []
-    published = load_published("weighting")
-
-    def show(name: str, frame: pd.DataFrame, title: str, notes: Sequence[str], shown: bool = True) -> None:
-        if shown:
-            say("")
-            say(markdown(frame, title, notes, models_down=name != "table1", unit="lesions"))
-        written.extend(
-            write_table(run.folder / "tables", name, frame, title, notes, models_down=name != "table1", unit="lesions")
-        )
-
-    if 1 in tables:
-        counts = cohort.records["label"].value_counts()
-        found = {COUNTED: {words: int(counts.get(name, 0)) for name, words in PRINTED_CLASSES.items()}}
-        notes = [
-            data_words(settings),
-            "The printed counts add up to 10,068, while the paper's text says 10,015; the official files hold 10,015.",
-        ]
-        show("table1", count_table(found, published, 1), "Table 1: images of each class", notes)
-    for number in [number for number in tables if number in TABLES]:
-        rows = rows_of(settings, results, number)
-        metrics = {row: [metrics_of(one, cohort) for one in trained] for row, trained in rows.items() if trained}
-        around = {row: intervals_of(trained, cohort, settings) for row, trained in rows.items() if trained}
-        frame = metric_table(
-            {row: metrics.get(row, []) for row in rows},
-            published,
-            number,
-            published_as={},
-            metrics=OVERALL,
-            intervals=around,
-        )
-        show(f"table{number}", frame, title_of(number), notes_on(number, settings, cohort, rows))
-        if TABLES[number][0] == "hierarchical" and metrics:
-            show(
-                f"table{number}-greedy",
-                greedy_table({row: trained for row, trained in rows.items() if trained}, cohort, settings),
-                f"Table {number}: called by the greedy path, the most probable child at each node",
-                [data_words(settings), f"`table{number}` calls the most probable leaf."],
-                shown=False,
-            )
-        for metric in BY_CLASS if metrics else ():
-            show(
-                f"table{number}-{CLASS_TABLES[metric]}",
-                class_table(metric, metrics, around, cohort.classes),
-                f"{title_of(number).partition(':')[0]}: {CLASS_TABLES[metric]} of each class",
-                [data_words(settings)],
-                shown=False,
-            )
+    settings, cohort = work.settings, work.value("cohort")
+    rows = rows_of(work, number)
+    there = {row: trained for row, trained in rows.items() if trained}
+    metrics = {row: [metrics_of(one, cohort) for one in trained] for row, trained in there.items()}
+    around = {row: intervals_of(trained, cohort, settings) for row, trained in there.items()}
+    frame = metric_table(
+        {row: metrics.get(row, []) for row in rows},
+        load_published("weighting"),
+        number,
+        published_as={},
+        metrics=OVERALL,
+        intervals=around,
+    )
+    written = show(work, f"table{number}", frame, title_of(number), notes_on(work, number, rows))
+    if TABLES[number][0] == "hierarchical" and there:
+        title = f"Table {number}: called by the greedy path, the most probable child at each node"
+        notes = [data_words(settings), f"`table{number}` calls the most probable leaf."]
+        written += write(work, f"table{number}-greedy", greedy_table(there, cohort, settings), title, notes)
+    for metric in BY_CLASS if there else ():
+        title = f"{title_of(number).partition(':')[0]}: {CLASS_TABLES[metric]} of each class"
+        frame = class_table(metric, metrics, around, cohort.classes)
+        written += write(work, f"table{number}-{CLASS_TABLES[metric]}", frame, title, [data_words(settings)])
     return written
 
 
-def rows_of(settings: WeightingSettings, results: Results, number: int) -> dict[str, list[Trained]]:
+def rows_of(work: Work, number: int) -> dict[str, list[Trained]]:
     """{row of a table: its trainings, one a split}; an empty list where one of them is missing."""
-    rows: dict[str, list[Trained]] = {}
-    for loss in LOSSES:
-        for weights in settings.chosen_strategies():
-            cells = [Cell(*TABLES[number], loss, weights, split) for split in range(1, settings.splits.count + 1)]
-            there = [results[cell] for cell in cells if cell in results]
-            rows[cells[0].row] = there if len(there) == len(cells) else []
-    return rows
+    rows: dict[str, list[Cell]] = {}
+    for cell in cells_of(work.settings, [number]):
+        rows.setdefault(cell.row, []).append(cell)
+    return {
+        row: [trained(work, cell) for cell in cells] if all(work.has(step_name(cell)) for cell in cells) else []
+        for row, cells in rows.items()
+    }
 
 
 def judged(trained: Trained, greedy: Taxonomy | None = None) -> JudgedSplit:
@@ -176,11 +167,10 @@ def data_words(settings: WeightingSettings) -> str:
     return f"Ours: {', '.join(map(str, settings.table))}."
 
 
-def notes_on(
-    number: int, settings: WeightingSettings, cohort: Cohort, rows: Mapping[str, Sequence[Trained]]
-) -> list[str]:
+def notes_on(work: Work, number: int, rows: Mapping[str, Sequence[Trained]]) -> list[str]:
     """What a reader must know of the data and settings behind a table."""
-    judge = [division.judge for division in cohort.divisions]
+    settings, cohort = work.settings, work.value("cohort")
+    judge = [division.judge for division in splits_of(work)]
     sizes = ", ".join(f"{len(places):,}" for places in judge)
     notes = [
         data_words(settings),
@@ -190,7 +180,7 @@ def notes_on(
         "The paper prints percent; here they are shares. A class that is never called counts 0 in mPR. Judged at the "
         "last epoch.",
     ]
-    notes.append(weights_note(number, settings, cohort))
+    notes.append(weights_note(work, number))
     gammas = sorted({one.gamma for trained in rows.values() for one in trained if one.cell.loss == "fl"})
     if gammas:
         how = "chosen on inner hold-outs" if settings.chosen_gamma() is None else "fixed beforehand"
@@ -202,39 +192,39 @@ def notes_on(
         notes.append(f"In the place of the paper's {paper!r} stands {settings.network.backbone!r}.")
     if number == 2:
         notes.append("As printed, FL-CB repeats BAcc, mPR and mF1 of CEL-CB.")
-    if differing := len(changes(settings)):
+    if differing := len(RECIPE.changes(settings)):
         notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
     return notes
 
 
-def weights_note(number: int, settings: WeightingSettings, cohort: Cohort) -> str:
+def weights_note(work: Work, number: int) -> str:
     """The mean sample weight of each row, over the splits' training parts: by it SGD's steps are smaller or larger."""
-    means = []
-    for weights in settings.chosen_strategies():
-        cells = [Cell(*TABLES[number], "cel", weights, split) for split in range(1, settings.splits.count + 1)]
-        found = [
-            cell.strategy(settings, 0.0).mean_weight(
-                cohort.counts(division.train), epochs_of(settings, cell), settings.training.batch
-            )
-            for cell, division in zip(cells, cohort.divisions, strict=True)
-        ]
-        means.append(f"{cells[0].row} {np.mean(found):.3g}")
+    settings, cohort = work.settings, work.value("cohort")
+    means: dict[str, list[float]] = {}
+    for cell in cells_of(settings, [number]):
+        if cell.loss == "cel":
+            counts = cohort.counts(work.value(split_name(cell.split)).train)
+            strategy, epochs = cell.strategy(settings, 0.0), epochs_of(settings, cell)
+            means.setdefault(cell.row, []).append(strategy.mean_weight(counts, epochs, settings.training.batch))
+    shown = [f"{row} {np.mean(found):.3g}" for row, found in means.items()]
     return (
-        f"Mean sample weight over the training, the same with FL: {', '.join(means)}. "
+        f"Mean sample weight over the training, the same with FL: {', '.join(shown)}. "
         f"{SCALES[settings.rules.scale]} (--rules.scale)."
     )
 
 
-def best_row(
-    settings: WeightingSettings, cohort: Cohort, results: Results, tables: Sequence[int]
-) -> tuple[int, str, Interval] | None:
+def best_row(work: Work) -> tuple[int, str, Interval] | None:
     """Table and row of the highest mean balanced accuracy, with its interval; None where nothing was trained."""
+    cohort = work.value("cohort")
     found = [
-        (number, row, intervals_of(trained, cohort, settings)["BAcc"])
-        for number in tables
+        (float(np.mean([metrics_of(one, cohort)["BAcc"] for one in trained])), number, row, trained)
+        for number in work.settings.chosen_tables()
         if number in TABLES
-        for row, trained in rows_of(settings, results, number).items()
+        for row, trained in rows_of(work, number).items()
         if trained
     ]
-    defined = [one for one in found if not np.isnan(one[2].value)]
-    return max(defined, key=lambda one: one[2].value) if defined else None
+    defined = [one for one in found if not np.isnan(one[0])]
+    if not defined:
+        return None
+    _, number, row, best = max(defined, key=lambda one: one[0])
+    return number, row, intervals_of(best, cohort, work.settings)["BAcc"]

@@ -1,0 +1,122 @@
+"""The sample-weighting paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
+
+from typing import Any
+
+from melano_tf.errors import InputError
+from melano_tf.evaluation.metrics import format_value
+from melano_tf.papers.image_steps import add_image_steps
+from melano_tf.papers.plan import Plan
+from melano_tf.papers.shell import Work
+from melano_tf.papers.weighting.cohort import (
+    cache_settings,
+    class_names,
+    divide,
+    gather,
+    read_taxonomy,
+    said_images,
+    split_name,
+)
+from melano_tf.papers.weighting.figures import DRAWN
+from melano_tf.papers.weighting.grid import TABLES, Cell, cells_of, shown_cells
+from melano_tf.papers.weighting.models import (
+    choose_gamma,
+    depends_on,
+    gamma_depends_on,
+    gamma_name,
+    start_depends_on,
+    start_name,
+    step_name,
+    train_cell,
+    warm_up,
+)
+from melano_tf.papers.weighting.settings import STEPS, WeightingSettings
+from melano_tf.papers.weighting.tables import OPTIMIZERS, best_row, count_images, write_results
+
+
+def method(s: WeightingSettings) -> Plan:
+    """Read the tables, normalise and decode the images -> draw random splits by lesion -> train every network with
+    every optimiser, loss and weighting on each of them -> tables -> figures."""
+    cells = cells_of(s, s.chosen_tables())
+    picked = s.picked([cell.name for cell in cells]) if cells else set()
+    taxonomy = read_taxonomy(s.taxonomy, class_names())
+    check_shown(s)
+    plan = Plan(STEPS, found, models)
+    images = add_image_steps(plan, "images", cache_settings(s.store), said_images, near=None)  # section 4.2
+    cohort = plan.step("cohort", gather, taxonomy, needs=images, group="images", always=True)
+    splits = [  # section 4.4
+        plan.step(split_name(number), divide, number, needs=[cohort], group="images", always=True)
+        for number in range(1, s.splits.count + 1)
+    ]
+    plan.output("splits", "images", splits, None)
+    network: dict[str, Any] = {"weights": ((s.network.backbone, s.network.weights),), "group": "train"}
+
+    def start(cell: Cell, for_gamma: bool = False) -> list[str]:  # not in the paper
+        if not s.training.warm_epochs:
+            return []
+        whose, facts = cell.plain_focal if for_gamma else cell.start, start_depends_on(s, taxonomy, cell, for_gamma)
+        name, split = start_name(cell, for_gamma), split_name(cell.split)
+        return [plan.step(name, warm_up, whose, for_gamma, needs=[split], depends=facts, tolerant=True, **network)]
+
+    def gamma(cell: Cell) -> list[str]:  # equation 6
+        if cell.loss == "cel" or s.chosen_gamma() is not None:
+            return []
+        whose, needs = cell.plain_focal, [split_name(cell.split), *start(cell, for_gamma=True)]
+        facts = gamma_depends_on(s, taxonomy, whose)
+        return [plan.step(gamma_name(cell), choose_gamma, whose, needs=needs, depends=facts, tolerant=True, **network)]
+
+    def train(cell: Cell) -> str:  # sections 3, 4.1 and 4.3; judged as in 4.4
+        needs, facts = [split_name(cell.split), *start(cell), *gamma(cell)], depends_on(s, taxonomy, cell)
+        left = cell.name not in picked
+        return plan.step(
+            step_name(cell), train_cell, cell, needs=needs, depends=facts, tolerant=True, taken=left, **network
+        )
+
+    if 1 in s.chosen_tables():
+        plan.output("table 1", "tables", splits, count_images)
+    for number in [number for number in s.chosen_tables() if number in TABLES]:
+        row_cells = cells_of(s, [number])
+        for first in (start, gamma):  # of all cells first, so that the table's own network is built once for them
+            for cell in row_cells:
+                first(cell)
+        plan.output(f"table {number}", "tables", [*splits, *map(train, row_cells)], write_results, number)
+    for name in s.chosen_figures():
+        shown = [step_name(cell) for cell in shown_cells(s, name)]
+        plan.output(f"figure {name}", "figures", [*splits, *shown], DRAWN[name], name)
+    return plan
+
+
+def check_shown(s: WeightingSettings) -> None:
+    """The classes of Figures 3 and 4 are classes.
+
+    Raises:
+        InputError: one is none.
+    """
+    if unknown := [name for name in (*s.show.hard, *s.show.easy) if name not in class_names()]:
+        raise InputError(f"--show: {unknown[0]!r} is no class; there are {', '.join(class_names())}")
+
+
+def models(work: Work) -> str:
+    """Which models are there, and what takes them."""
+    there = trained_cells(work)
+    return f"predict takes any, for example {there[0].name}.keras" if there else ""
+
+
+def found(work: Work) -> list[str]:
+    """The row with the highest balanced accuracy, with its interval."""
+    best = best_row(work)
+    if best is None:
+        return []
+    number, row, around = best
+    network, optimizer = TABLES[number]
+    rows = len({(cell.network, cell.optimizer, cell.row) for cell in trained_cells(work)})
+    return [
+        f"best      {network}, {OPTIMIZERS[optimizer]}, {row} (Table {number}): BAcc {format_value(around.value)}, "
+        f"{around.level:.0%} interval {around.ends()}, {around.groups} lesions; the highest of {rows} cells, so too "
+        "good for a new set"
+    ]
+
+
+def trained_cells(work: Work) -> list[Cell]:
+    """The trainings of the tables asked for that stand finished."""
+    cells = cells_of(work.settings, work.settings.chosen_tables())
+    return [cell for cell in cells if work.has(step_name(cell))]
