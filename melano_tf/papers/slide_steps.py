@@ -1,0 +1,188 @@
+"""The steps on slides that recipes share: a manifest read or phantoms drawn, files looked at, slides cut into tiles."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from melano_tf.errors import InputError
+from melano_tf.papers.plan import Plan
+from melano_tf.papers.shell import Looked, Work
+from melano_tf.pipelines.records import slide_files
+from melano_tf.pipelines.store import COHORT_TABLES, FORMAT, Grid, StoreSettings, write_cohort
+from melano_tf.pipelines.wanted import Wanted, wanted_too
+from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings
+from melano_tf.slides.cohort import read_manifest
+from melano_tf.specs import load_spec
+from melano_tf.training.fit import write_frame
+from melano_tf.workspace import digest, plain, seed_for
+
+Check = Callable[[Work, pd.DataFrame], None]
+Choose = Callable[[Work, pd.DataFrame], Sequence[Wanted]]
+WORDS = ("slide_id", "reason", "notes", "outlines")  # columns of slides.csv that are text whatever stands in them
+CHOICE = "wanted.csv"  # in the store; a slide's own files have other endings
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How slides are cut into tiles."""
+
+    grid: Grid
+    store: StoreSettings
+    annotation: AnnotationSettings = AS_DRAWN
+
+
+def add_slide_steps(
+    plan: Plan, spec: str, draw: Callable[..., Path], check: Check, cutting: Cutting, choose: Choose | None = None
+) -> str:
+    """Add the steps "slides", "files" and "tiles", and "wanted" where tiles are chosen; returns the last one's name.
+
+    What stands on the tiles is known by `cut_identity`, and reads them by `cut_tiles`.
+
+    Args:
+        plan: where to; its groups hold "slides" and "tiles".
+        spec: name of the data set's description.
+        draw: (folder, settings, seed=, workers=, progress=) -> the manifest of phantom slides.
+        check: says what was read, and raises InputError where the paper needs something else.
+        cutting: how slides are cut.
+        choose: (work, manifest) -> which tiles of each slide what is asked for can use, {magnification: `OUTLINED` or
+            `WHOLE`}; None: all of them. A slide of which nothing is wanted is passed over, and what an earlier session
+            of the run wanted stays.
+    """
+    slides = plan.step("slides", read_slides, spec, draw, check, always=True)
+    plan.output("slides", "slides", [slides], None)
+    files = plan.step("files", hash_files, cutting.annotation, needs=[slides], group="tiles", always=True)
+    needs = [files]
+    if choose is not None:
+        needs += [plan.step("wanted", choose_tiles, choose, cutting, needs=[files], group="tiles", always=True)]
+    facts = {"format": FORMAT, "grid": plain(cutting.grid), "store": plain(cutting.store)}
+    return plan.step("tiles", cut_slides, cutting, needs=needs, depends=facts)
+
+
+def read_slides(work: Work, spec: str, draw: Callable[..., Path], check: Check) -> Looked:
+    """The manifest of the user's slides, or of phantom slides drawn now, as `slides.cohort.read_manifest` gives it.
+
+    Raises:
+        InputError: as `read_manifest`, or by `check`.
+    """
+    path = work.settings.slides
+    manifest = read_manifest(draw_phantoms(work, draw) if path is None else path, load_spec(spec))
+    check(work, manifest)
+    return Looked(manifest, manifest.drop(columns=["path", "annotation"]).to_csv(index=False))
+
+
+def draw_phantoms(work: Work, draw: Callable[..., Path]) -> Path:
+    """Draw phantom slides into the run's folder, under a key of their settings; returns their manifest."""
+    settings, seed = work.settings.phantom, seed_for(work.settings.seed, "phantoms")
+    folder = work.run.only_folder("phantoms", digest([plain(settings), seed]))
+    with tqdm(total=None, desc="drawing phantom slides", unit="slide", leave=False) as bar:
+        return draw(folder, settings, seed=seed, workers=work.workers, progress=_shown_on(bar))
+
+
+def hash_files(work: Work, annotation: AnnotationSettings) -> Looked:
+    """Each slide's row of the manifest with the content of its files in the place of their paths.
+
+    So that slides that were moved are not cut again. How outlines are read counts where any slide has some.
+    """
+    manifest: pd.DataFrame = work.value("slides")
+    files = [Path(path) for path in [*manifest["path"], *manifest["annotation"].dropna()]]
+    size = sum(file.stat().st_size for file in files)
+    with tqdm(total=size, desc="checksums", unit="B", unit_scale=True, leave=False) as bar:
+        sums = work.run.checksums(files, bar.update)
+    rows = [
+        {str(name): value for name, value in row.items()}
+        | {"path": sums[row["path"]], "annotation": sums.get(row["annotation"] or "")}
+        for row in manifest.to_dict("records")
+    ]
+    drawn = plain(annotation) if manifest["annotation"].notna().any() else None
+    return Looked(rows, {"slides": rows, "annotation": drawn})
+
+
+def choose_tiles(work: Work, choose: Choose, cutting: Cutting) -> Looked:
+    """Which tiles of each slide are wanted now, or were wanted of the same slide, cut in the same way, earlier."""
+    table = work.path("tiles", CHOICE)
+    earlier: dict[str, dict[str, str]] = {}
+    if table.is_file():
+        for row in pd.read_csv(table, dtype=str).to_dict("records"):
+            earlier.setdefault(row["key"], {})[row["magnification"]] = row["tiles"]
+    chosen = choose(work, work.value("slides"))
+    wanted = [wanted_too(now, earlier.get(key)) for now, key in zip(chosen, _slide_keys(work, cutting), strict=True)]
+    return Looked(wanted, wanted)
+
+
+def cut_slides(work: Work, cutting: Cutting) -> list[Path]:
+    """Cut every slide into tiles; where there is a choice, those of which anything is wanted."""
+    manifest, folder, written = work.value("slides"), work.run.folder / "tiles", []
+    wanted = work.value("wanted") if work.has("wanted") else None
+    if wanted is not None:
+        choice = _choice_table(manifest["slide_id"], _slide_keys(work, cutting), wanted)
+        manifest = manifest.assign(wanted=pd.Series(wanted, index=manifest.index, dtype=object))
+        manifest = manifest[manifest["wanted"].map(bool)].reset_index(drop=True)
+    how = (cutting.grid, cutting.store, folder, work.workers)
+    with tqdm(total=len(manifest), desc="cutting tiles", unit="slide", leave=False) as bar:
+        write_cohort(manifest, *how, _shown_on(bar), cutting.annotation)
+    if wanted is not None:
+        written = [write_frame(folder / CHOICE, choice)]
+    files = [path for slide_id in manifest["slide_id"] for path in slide_files(folder, slide_id)[:2]]
+    return [*written, *(path for path in (*files, *(folder / name for name in COHORT_TABLES)) if path.is_file())]
+
+
+def _slide_keys(work: Work, cutting: Cutting) -> list[str]:
+    """What each slide is known by, and how it is cut."""
+    return [digest([row, plain(cutting.grid), plain(cutting.store)]) for row in work.value("files")]
+
+
+def _choice_table(slide_ids: Sequence[str], keys: Sequence[str], wanted: Sequence[Wanted]) -> pd.DataFrame:
+    """What is wanted, one row a slide and magnification."""
+    rows = [
+        (slide_id, key, name, how)
+        for slide_id, key, choice in zip(slide_ids, keys, wanted, strict=True)
+        for name, how in choice.items()
+    ]
+    return pd.DataFrame(rows, columns=["slide_id", "key", "magnification", "tiles"])
+
+
+def cut_tiles(work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tiles of all slides and what became of each slide, as `pipelines.store.write_cohort` gives them.
+
+    What was left out and why, and what was noted of the rest, is said, once.
+
+    Raises:
+        InputError: no slide brought any tile.
+    """
+    return work.once("tiles", lambda: _read_tiles(work))
+
+
+def _read_tiles(work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
+    folder = work.run.folder / "tiles"
+    tiles = pd.read_parquet(folder / "tiles.parquet")
+    outcomes = pd.read_csv(folder / "slides.csv", dtype=dict.fromkeys(WORDS, str))
+    left_out = outcomes[outcomes["status"] != "done"].to_dict("records")
+    for row in outcomes[outcomes["notes"].notna() & (outcomes["notes"] != "")].to_dict("records"):
+        work.say(f"  note: {row['slide_id']}: {row['notes']}")
+    for row in left_out:
+        work.say(f"  left out: {row['slide_id']}: {row['reason']}")
+    work.run.note(excluded=left_out)
+    if len(left_out) == len(outcomes):
+        raise InputError("no slide brought any tile; see the reasons above")
+    return tiles, outcomes
+
+
+def cut_identity(work: Work, cutting: Cutting) -> list[Any]:
+    """What the slides and how they are cut is known by, whatever is wanted of them; for `Looked.content`.
+
+    The identity of the step "tiles" is none of what trainings depend on where tiles are chosen: it changes when more
+    are wanted.
+    """
+    return [work.identity("files"), FORMAT, plain(cutting.grid), plain(cutting.store)]
+
+
+def _shown_on(bar: Any) -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return show

@@ -1,0 +1,124 @@
+"""The steps on slides that recipes share: what is wanted is cut and stays, and what stands on it is not done again."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.papers.plan import Plan
+from melano_tf.papers.shell import Work, do
+from melano_tf.papers.slide_steps import Cutting, add_slide_steps, cut_identity, cut_tiles
+from melano_tf.pipelines.store import StoreSettings
+from melano_tf.slides.annotations import AnnotationSettings
+from melano_tf.slides.magnifications import TileGrids
+from melano_tf.slides.tiling import TileGrid
+from melano_tf.workspace import Run
+from tests.pipelines.small_slides import write_annotation, write_slide_file
+
+STORE = StoreSettings(stored_px=64, mask_mpp=4.0)
+ONE = Cutting(TileGrid(tile_px=64), STORE)
+SEVERAL = Cutting(TileGrids(names=("fine", "coarse"), mpp=(1.0, 2.0), tile_px=64), STORE)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the shared steps ask of a recipe's."""
+
+    slides: Path | None
+    seed: int = 0
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A choice of tiles by slide."""
+
+    wanted: Mapping[str, Mapping[str, str]]
+
+    def __call__(self, work, manifest):
+        return [self.wanted.get(slide_id, {}) for slide_id in manifest["slide_id"]]
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> Path:
+    """Slide a with an outline, slide b without; returns the manifest."""
+    for seed, name in enumerate("ab"):
+        write_slide_file(tmp_path / f"{name}.tiff", seed)
+    write_annotation(tmp_path / "a.geojson", [(300, 200), (600, 200), (600, 500), (300, 500)])
+    path = tmp_path / "slides.csv"
+    path.write_text("slide_id,path,patient_id,label,annotation\na,a.tiff,P1,malignant,a.geojson\nb,b.tiff,P2,benign,\n")
+    return path
+
+
+def session(out: Path, manifest: Path, cutting: Cutting, choose: Chosen | None = None):
+    """One session of a run of these steps alone: (the run, the slides and how they are cut, tiles, lines said)."""
+    plan, said = Plan(("slides", "tiles"), lambda work: [], lambda work: ""), []
+    add_slide_steps(plan, "spitzoid", lambda *given: Path(), lambda work, frame: None, cutting, choose)
+    settings = Settings(manifest)
+    with Run(out, "toy", settings, 1, said.append) as run:
+        work = Work(run, settings, {})
+        for step in plan.steps.values():
+            do(work, step)
+        return run, cut_identity(work, cutting), cut_tiles(work)[0], said
+
+
+def test_slides_that_were_moved_are_not_cut_again_and_changed_ones_are(slides, tmp_path):
+    out = tmp_path / "run"
+    first = session(out, slides, ONE)
+    assert first[0].repeated == ["tiles"] and set(first[2]["slide_id"]) == {"a", "b"}
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for path in [*tmp_path.glob("*.tiff"), slides, tmp_path / "a.geojson"]:
+        shutil.copy(path, moved / path.name)
+    again = session(out, moved / "slides.csv", ONE)
+    assert again[0].kept == ["tiles"] and again[1] == first[1]
+    (moved / "a.tiff").replace(moved / "b.tiff")  # b's own pixels are others now
+    shutil.copy(tmp_path / "a.tiff", moved / "a.tiff")
+    changed = session(out, moved / "slides.csv", ONE)
+    assert changed[0].repeated == ["tiles"] and changed[1] != first[1]
+
+
+def test_how_outlines_are_read_counts_where_there_are_any(slides, tmp_path):
+    other = replace(ONE, annotation=AnnotationSettings(("tumour",)))
+    plain = tmp_path / "plain.csv"
+    plain.write_text(slides.read_text().replace("a.geojson", ""))
+    known = {
+        (name, cutting is other): session(tmp_path / name / str(cutting is other), path, cutting)[1]
+        for name, path in (("outlined", slides), ("plain", plain))
+        for cutting in (ONE, other)
+    }
+    assert known["outlined", False] != known["outlined", True]
+    assert known["plain", False] == known["plain", True]
+
+
+def test_what_an_earlier_session_wanted_stays_and_does_not_change_what_the_tiles_are_known_by(slides, tmp_path):
+    out = tmp_path / "run"
+    coarse, fine = Chosen({"a": {"coarse": "outlined"}}), Chosen({"b": {"fine": "whole"}})
+
+    def held(tiles: pd.DataFrame) -> set[tuple[str, str]]:
+        return set(zip(tiles["slide_id"], tiles["magnification"], strict=True))
+
+    first = session(out, slides, SEVERAL, coarse)
+    assert held(first[2]) == {("a", "coarse")} and first[2]["outlined"].all()  # b is passed over
+    second = session(out, slides, SEVERAL, fine)
+    assert second[0].repeated == ["tiles"] and held(second[2]) == {("a", "coarse"), ("b", "fine")}
+    third = session(out, slides, SEVERAL, coarse)
+    assert third[0].kept == ["tiles"] and third[2].equals(second[2])
+    assert first[1] == second[1] == third[1]
+    finer = replace(SEVERAL, grid=replace(SEVERAL.grid, min_tissue=0.9))
+    anew = session(out, slides, finer, coarse)  # cut in another way: what was wanted of those is of no use here
+    assert held(anew[2]) == {("a", "coarse")} and anew[1] != first[1]
+
+
+def test_what_is_left_out_is_said_and_noted_and_nothing_at_all_is_a_fault(slides, tmp_path):
+    (tmp_path / "b.tiff").write_text("no slide\n" * 100)
+    run, _, tiles, said = session(tmp_path / "run", slides, ONE)
+    assert set(tiles["slide_id"]) == {"a"} and any(line.startswith("  left out: b: ") for line in said)
+    assert [row["slide_id"] for row in run.record()["excluded"]] == ["b"]
+    (tmp_path / "a.tiff").write_text("no slide\n" * 100)
+    with pytest.raises(InputError, match="no slide brought any tile"):
+        session(tmp_path / "none", slides, ONE)
