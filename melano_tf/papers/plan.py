@@ -31,6 +31,8 @@ class Step:
         weights: (backbone, initial weights) of the networks that it builds; the files' content is part of the key.
         always: cheap, and looked at anew each time (a table that is read, a split that is drawn). Its identity is the
             content of what it found, so that what needs it is done again only if that has changed; it is not counted.
+        by_choice: of an `always` step: what it finds depends on the tables and figures asked for (which tiles are cut,
+            which tasks there are), so that it is no part of what says whether an earlier session's results still stand.
         taken: not to be done, but taken where it stands finished from before (`--cells`).
         tolerant: where it fails, the others go on, and what needs it is left out.
     """
@@ -43,6 +45,7 @@ class Step:
     needs: tuple[str, ...] = ()
     weights: tuple[tuple[str, str], ...] = ()
     always: bool = False
+    by_choice: bool = False
     taken: bool = False
     tolerant: bool = False
 
