@@ -52,7 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         **{name: functools.partial(_recipe, name) for name in PAPERS},
         "spitzoid": _spitzoid,
-        "multimag": _multimag,
         "weighting": _weighting,
         "similarity": _similarity,
         "similar": _similar,
@@ -165,19 +164,6 @@ def _spitzoid(arguments: list[str]) -> int:
     settings = _parse(SpitzoidSettings, arguments, "spitzoid", default)
     _import_tensorflow()
     from melano_tf.papers.spitzoid.recipe import reproduce
-
-    reproduce(settings, say)
-    return 0
-
-
-def _multimag(arguments: list[str]) -> int:
-    from melano_tf.papers.multimag.settings import MultimagSettings, preset
-
-    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--slides") is None else "paper")
-    default = preset(chosen if chosen in ("paper", "demo") else "paper")
-    settings = _parse(MultimagSettings, arguments, "multimag", default)
-    _import_tensorflow()
-    from melano_tf.papers.multimag.recipe import reproduce
 
     reproduce(settings, say)
     return 0
