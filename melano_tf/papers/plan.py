@@ -32,6 +32,8 @@ class Step:
         weights: (backbone, initial weights) of the networks that it builds; the files' content is part of the key.
         always: cheap, and looked at anew each time (a table that is read, a split that is drawn). Its identity is the
             content of what it found, so that what needs it is done again only if that has changed; it is not counted.
+        by_choice: of an `always` step: what it finds depends on the tables and figures asked for (which tiles are cut,
+            which tasks there are), so that it is no part of what says whether an earlier session's results still stand.
         taken: not to be done, but taken where it stands finished from before (`--cells`).
         tolerant: a training where others go on if it fails; what needs it is left out.
         restate: (work, *args), called whenever the step stands finished, also from before: lets its model's sidecar say
@@ -46,6 +48,7 @@ class Step:
     needs: tuple[str, ...] = ()
     weights: tuple[tuple[str, str], ...] = ()
     always: bool = False
+    by_choice: bool = False
     taken: bool = False
     tolerant: bool = False
     restate: Callable[..., None] | None = None

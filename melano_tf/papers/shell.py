@@ -254,9 +254,12 @@ def look(work: Work, step: Step) -> None:
     identity = digest(found.content)
     work.values[step.name] = found.value
     work.finish(step.name, identity)
-    work.run.note(looked_at={**work.run.record().get("looked_at", {}), step.name: identity})
-    looked_at = [f"{name}: {work.identity(name)}" for name in work.values]
-    work.run.stands_on(*looked_at, *given_weights(work.settings))
+    kind = "chosen" if step.by_choice else "looked_at"
+    known = {**work.run.record().get(kind, {}), step.name: identity}
+    work.run.note(**{kind: known})
+    if not step.by_choice:  # with what earlier sessions of the same settings looked at and this one does not ask for
+        looked_at = [f"{name}: {known[name]}" for name in sorted(known)]
+        work.run.stands_on(*looked_at, *given_weights(work.settings))
 
 
 def note_failure(work: Work, step: Step, error: Exception) -> None:
@@ -305,8 +308,9 @@ def show(recipe: Recipe, settings: Any, steps: Iterable[Step], outputs: Iterable
     record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     run = Run(folder, recipe.name, settings, 0, say)
     work, undone = Work(run, settings, local_weights(steps)), 0
+    recorded = {**record.get("looked_at", {}), **record.get("chosen", {})}
     for step in steps:
-        words = state_of(work, step, record.get("looked_at", {}))
+        words = state_of(work, step, recorded)
         undone += words.startswith("to do")
         say(f"  {step.name:<44} {words}")
     for output in outputs:

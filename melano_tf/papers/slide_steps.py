@@ -57,7 +57,8 @@ def add_slide_steps(
     files = plan.step("files", hash_files, cutting.annotation, needs=[slides], group="tiles", always=True)
     needs = [files]
     if choose is not None:
-        needs += [plan.step("wanted", choose_tiles, choose, cutting, needs=[files], group="tiles", always=True)]
+        looked: dict[str, Any] = {"group": "tiles", "always": True, "by_choice": True}
+        needs += [plan.step("wanted", choose_tiles, choose, cutting, needs=[files], **looked)]
     facts = {"format": FORMAT, "grid": plain(cutting.grid), "store": plain(cutting.store)}
     return plan.step("tiles", cut_slides, cutting, needs=needs, depends=facts)
 

@@ -1,6 +1,6 @@
 """Early stopping on a validation loss, with the best weights kept: a state that survives a kill."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import keras
@@ -54,9 +54,17 @@ class EarlyStopping:
                 kept.assign(weight)
         return self.patience > 0 and epoch - int(losses.argmin()) >= self.patience
 
-    def restore(self) -> tuple[int, list[float]]:
-        """Give the model its best weights back; returns the best epoch (from 0) and the loss of each epoch done."""
+    def finish(self, history: Sequence[MutableMapping[str, float]]) -> None:
+        """Give the model its best weights back, and add to each epoch's record what was measured after it.
+
+        Args:
+            history: one record an epoch done, as `train` returns them; gets "validation_loss", and "kept": 1 for the
+                epoch whose weights the model has now (of equal losses the first), 0 for the others.
+        """
         for kept, weight in zip(self.best, self.model.weights, strict=True):
             weight.assign(kept)
         losses = np.asarray(keras.ops.convert_to_numpy(self.losses))
-        return int(losses.argmin()), losses[np.isfinite(losses)].tolist()
+        best = int(losses.argmin())
+        for epoch, (record, loss) in enumerate(zip(history, losses[np.isfinite(losses)].tolist(), strict=True)):
+            record["validation_loss"] = loss
+            record["kept"] = float(epoch == best)

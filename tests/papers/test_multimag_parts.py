@@ -9,7 +9,7 @@ import pytest
 from melano_tf.errors import InputError
 from melano_tf.papers.multimag.figures import chosen_tiles, sampled
 from melano_tf.papers.multimag.models import STOPPING, Trained, balanced_loss
-from melano_tf.papers.multimag.settings import STEPS, changes, preset
+from melano_tf.papers.multimag.settings import RECIPE, STEPS, preset
 from melano_tf.papers.multimag.tables import fused_slides, judged
 from melano_tf.papers.multimag.tasks import (
     fair_shares,
@@ -19,9 +19,11 @@ from melano_tf.papers.multimag.tasks import (
     tasks_of,
     wanted_magnifications,
 )
+from melano_tf.papers.plan import chosen_groups
 from melano_tf.reports.published import load_published, table_of
 
 PAPER = preset("paper")
+changes = RECIPE.changes
 
 
 def test_the_paper_preset_holds_the_papers_numbers():
@@ -60,12 +62,12 @@ def test_settings_that_do_not_go_together(wrong, words):
 
 def test_lists_given_as_text():
     assert dataclasses.replace(PAPER, tables="4, 2").chosen_tables() == (2, 4)
-    assert dataclasses.replace(PAPER, steps="figures,tiles").chosen_steps() == ("tiles", "figures")
-    assert PAPER.chosen_steps() == STEPS
+    assert chosen_groups("figures,tiles", STEPS) == ("tiles", "figures")
+    assert chosen_groups(PAPER.steps, STEPS) == STEPS
     for wrong in ({"tables": "5"}, {"figures": "3"}, {"steps": "dance"}):
         settings = dataclasses.replace(PAPER, **wrong)
         with pytest.raises(InputError):
-            (settings.chosen_tables(), settings.chosen_figures(), settings.chosen_steps())
+            (settings.chosen_tables(), settings.chosen_figures(), chosen_groups(settings.steps, STEPS))
 
 
 def test_allow_upsampling_lifts_the_rule():
@@ -163,7 +165,7 @@ def test_what_a_task_lacks_is_said():
 
 def trained(number: int, rows: pd.DataFrame) -> Trained:
     task = tasks_of(number, PAPER, EVEN)[-1]
-    return Trained(task, "resnet50", "key", None, rows)
+    return Trained(task, "resnet50", None, rows)
 
 
 def predictions(p1: list[float], target: list[int], slides: list[str]) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from melano_tf.papers.multimag.settings import EvaluationSettings
 from melano_tf.papers.multimag.tables import judged_slides
 from melano_tf.papers.multimag.tasks import Task
 from melano_tf.slides.slide import Slide
+from melano_tf.standing import Standing
 from melano_tf.workspace import Sidecar, file_sha256, read_json
 from tests.papers.tiny import CHECKOUT, TinyRun, command
 from tests.papers.tiny_multimag import EVERYTHING, TINY
@@ -154,6 +155,24 @@ def test_the_same_command_again_repeats_nothing(copy, inside):
     assert weights(copy) == before
 
 
+def test_what_is_not_asked_for_this_time_still_stands(copy, inside):
+    for arguments in (("--tables", "2", "--figures", "none", "--steps", "tables"), ("--steps", "slides")):
+        asked = inside("multimag", "--out", str(copy), *TINY, *EVERYTHING, *arguments)
+        assert asked.code == 0 and "did 0 steps" in asked.shown, asked.errors
+        standing = Standing(copy, read_json(copy / "run.json"))
+        assert standing.holds(copy / "tables" / "table1.csv") and standing.holds(copy / "figures" / "figure1.png")
+
+
+def test_a_threshold_is_told_to_every_model_and_trains_nothing(copy, inside):
+    before = weights(copy)
+    asked = inside("multimag", "--out", str(copy), *TINY, "--steps", "train", "--evaluation.threshold", "0.3")
+    assert asked.code == 0 and "did 0 steps" in asked.shown, asked.errors
+    cards = {name: Sidecar.read(copy / "models" / name) for name in before}
+    asked_for = {name for name in before if name.startswith("melanoma-mixed") or "x-" in name}
+    assert {name for name in before if cards[name].threshold == 0.3} == asked_for and len(asked_for) == 10
+    assert weights(copy) == before
+
+
 def test_another_aggregation_trains_nothing_and_another_cap_only_its_own(copy, inside):
     before = weights(copy)
     changed = inside(
@@ -251,7 +270,7 @@ def test_the_slide_tables_judge_a_slide_as_predict_does(multimag_run, tmp_path, 
     found = answer["evidence"]["magnifications"]
     by_name = own.groupby("magnification")
     classes = tuple((name, (name,)) for name in answer["probabilities"])
-    one = Trained(Task("", 0, "", classes, (), {}), "", "", path, rows)
+    one = Trained(Task("", 0, "", classes, (), {}), "", path, rows)
     table = judged_slides(one, EvaluationSettings()).set_index("slide_id").loc[slide_id]
     for name, tiles in by_name:
         assert len(tiles) == found[name]["tiles"] > tiles["quota"].sum() or name == "4x"

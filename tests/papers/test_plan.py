@@ -4,6 +4,7 @@ import json
 import sys
 import textwrap
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ import pytest
 from melano_tf import run
 from melano_tf.errors import InputError
 from melano_tf.papers import PAPERS
-from melano_tf.papers.plan import Plan, chosen_groups
-from melano_tf.papers.shell import Work, do
+from melano_tf.papers.plan import Plan, Step, chosen_groups
+from melano_tf.papers.shell import Looked, Work, do, look
 from melano_tf.workspace import Run, plan_key
 
 GROUPS = ("data", "train", "tables", "model")
@@ -71,6 +72,31 @@ def test_the_words_of_steps():
     for text in ("", "tabels"):
         with pytest.raises(InputError, match="--steps"):
             chosen_groups(text, GROUPS)
+
+
+@dataclass(frozen=True)
+class Few:
+    """Settings that name nothing."""
+
+    seed: int = 0
+
+
+def test_what_is_asked_for_is_no_part_of_what_results_stand_on(tmp_path):
+    """An earlier session's tables still stand where this one asks for others or for less; not on other data."""
+
+    def stands_on(**found: str) -> str:
+        with Run(tmp_path / "run", "toy", Few(), 1, lambda line: None) as run:
+            work = Work(run, Few(), {})
+            for name, content in found.items():
+                give = lambda work, content=content: Looked(content, content)  # noqa: E731
+                look(work, Step(name, "data", give, always=True, by_choice=name == "tasks"))
+            return run.record()["plan"]["data"]
+
+    first = stands_on(read="slides", split="halves", tasks="table 1")
+    assert stands_on(read="slides", split="halves", tasks="table 2") == first
+    assert stands_on(read="slides") == first
+    assert stands_on(read="other slides") != first
+    assert stands_on(read="slides", split="thirds", tasks="table 1") != first
 
 
 SETTINGS = '''

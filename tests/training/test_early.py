@@ -43,7 +43,9 @@ def run(folder, losses, patience, epochs=10, stop_after=None):
     early = EarlyStopping(model, validate, epochs, patience)
     settings = LoopSettings(epochs=epochs, checkpoint_seconds=0)
     history = train(step, Ones(), settings, folder, model, optimizer, epoch_end=early, extra_variables=early.variables)
-    best, found = early.restore()
+    early.finish(history)
+    [best] = [record["epoch"] for record in history if record["kept"]]
+    found = [record["validation_loss"] for record in history]
     return float(model.weights[0].numpy()[0, 0]), history, best, found, len(calls)
 
 

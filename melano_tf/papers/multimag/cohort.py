@@ -1,25 +1,23 @@
 """The first steps: slides, tiles at four magnifications, and who trains, validates and tests (sections 2 and 3)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from melano_tf.errors import InputError
 from melano_tf.evaluation.parts import PARTS, split_parts
-from melano_tf.papers.choices import workers
-from melano_tf.papers.multimag.settings import MultimagSettings
-from melano_tf.papers.multimag.tasks import wanted_magnifications
-from melano_tf.pipelines.slide_steps import cut_slides, draw_phantoms
+from melano_tf.papers.multimag.settings import STEPS, MultimagSettings
+from melano_tf.papers.multimag.tasks import missing_classes, tasks_of, wanted_magnifications
+from melano_tf.papers.plan import chosen_groups
+from melano_tf.papers.shell import Looked, Work
+from melano_tf.papers.slide_steps import Cutting, cut_identity, cut_tiles
 from melano_tf.pipelines.tiles import TileImages
-from melano_tf.pipelines.wanted import OUTLINED, WHOLE
-from melano_tf.slides.cohort import read_manifest, same_file_groups
-from melano_tf.slides.phantom_diagnoses import draw_diagnoses
+from melano_tf.pipelines.wanted import OUTLINED, WHOLE, Wanted
+from melano_tf.slides.cohort import same_file_groups
 from melano_tf.specs import load_spec
 from melano_tf.splits import Split, assert_no_leaks
-from melano_tf.workspace import Run, digest, plain, seed_for
-
-Say = Callable[[str], None]
+from melano_tf.workspace import plain, seed_for
 
 
 @dataclass(frozen=True)
@@ -32,71 +30,56 @@ class Cohort:
             trained on and what the tables of tiles judge.
         whole: the same of every tile of the validation and test slides, also outside their outlines: what a slide is
             judged by, as `predict` does, which knows no outlines.
-        outcomes: one row a slide that was cut: what became of it, and why.
         split: patients of the test, and (training, validation) as its folds.
         folder: where the tiles lie.
         images: the pixels of `tiles`, decoded once and shared by all trainings where they fit into memory.
-        key: key of the slides, of how they are cut, and of the split.
     """
 
     manifest: pd.DataFrame
     tiles: pd.DataFrame
     whole: pd.DataFrame
-    outcomes: pd.DataFrame
     split: Split
     folder: Path
     images: TileImages
-    key: str
 
 
-def prepare_slides(run: Run, settings: MultimagSettings, say: Say) -> pd.DataFrame:
-    """The validated manifest of the user's slides, or of phantom slides drawn now."""
-    path = settings.slides
-    if path is None:
-        seed = seed_for(settings.seed, "phantoms")
-        path = draw_phantoms(run, draw_diagnoses, settings.phantom, seed, workers(settings))
-    manifest = read_manifest(path, load_spec("multimag"))
-    counts = manifest["label"].value_counts()
-    say(
+def said_slides(work: Work, manifest: pd.DataFrame) -> None:
+    """Say how many slides there are, of whom, and of which diagnosis; the same checks as of a user's, also of phantoms.
+
+    Raises:
+        InputError: as `check_tables`.
+    """
+    counts, where = manifest["label"].value_counts(), work.settings.slides
+    work.say(
         f"slides    {len(manifest)} of {manifest['patient_id'].nunique()} patients: "
         + ", ".join(f"{counts.get(label, 0)} {label}" for label in load_spec("multimag")["labels"])
-        + f" ({'phantoms' if settings.slides is None else path})"
+        + f" ({'phantoms' if where is None else where})"
     )
-    return manifest
+    check_tables(work.settings, manifest)
 
 
-def cut_tiles(run: Run, settings: MultimagSettings, manifest: pd.DataFrame, say: Say) -> Cohort:
-    """Divide the patients, and cut their slides into the tiles that what is asked for can use.
+def check_tables(settings: MultimagSettings, manifest: pd.DataFrame) -> None:
+    """What the labels of the manifest alone tell: every table whose models are wanted has a task whose every part holds
+    every class.
 
-    The patients are divided first (Figure 3), so that who trains and who tests does not depend on the tables asked for.
-    Training slides give the tiles inside their outlines, the others all with enough tissue.
+    Raises:
+        InputError: a table has none; all are named.
     """
-    split = divide(settings, manifest)
-    parts = dict(zip(PARTS, (*split.folds, split.test), strict=True))
-    part = manifest["patient_id"].map({patient: name for name, members in parts.items() for patient in members})
-    usable = wanted_magnifications(settings)
-    wanted = [
-        dict.fromkeys(
-            (name for name in settings.grid.names if name in usable[label]), OUTLINED if own == PARTS[0] else WHOLE
-        )
-        for label, own in zip(manifest["label"], part, strict=True)
-    ]
-    grids, processes = settings.grids(), workers(settings)
-    asked = manifest.assign(wanted=pd.Series(wanted, index=manifest.index, dtype=object))
-    tiles, outcomes, key = cut_slides(run, asked, grids, settings.store, settings.annotation, processes, say)
-    manifest = manifest.assign(part=part)
-    manifest = manifest[manifest["slide_id"].isin(tiles["slide_id"].unique())].reset_index(drop=True)
-    tiles = tiles.assign(part=tiles["slide_id"].map(manifest.set_index("slide_id")["part"]))
-    whole = tiles[tiles["part"] != PARTS[0]].reset_index(drop=True)
-    tiles = tiles[tiles["outlined"]].reset_index(drop=True)
-    counts = tiles["magnification"].value_counts()
-    say(f"tiles     {len(tiles)}: " + ", ".join(f"{counts.get(name, 0)} at {name}" for name in settings.grid.names))
-    say("patients  " + ", ".join(f"{len(members)} {name}" for name, members in parts.items()))
-    left_out = outcomes[outcomes["status"] != "done"].to_dict("records")
-    run.note(parts={name: list(members) for name, members in parts.items()}, excluded=left_out)
-    folder = run.folder / "tiles"
-    images = TileImages(tiles, folder, settings.model.input_px, settings.cache_mib)
-    return Cohort(manifest, tiles, whole, outcomes, split, folder, images, digest([key, plain(split)]))
+    numbers = settings.trained_tables()
+    if not numbers or not set(chosen_groups(settings.steps, STEPS)) - {"slides", "tiles"}:
+        return
+    slides = manifest.assign(part=parts_of(manifest, split_slides(settings, manifest)))
+    tiles = slides.merge(pd.DataFrame({"magnification": settings.grid.names}), how="cross")
+    faults = []
+    for number in numbers:
+        lacks = []
+        for task in tasks_of(number, settings, tiles):
+            rows = tiles[tiles["label"].isin(task.targets())]
+            lacks.append(missing_classes(task, rows.assign(target=rows["label"].map(task.targets()))))
+        if all(lacks):
+            faults.append(f"Table {number} cannot be made: {' and '.join(dict.fromkeys(lacks))}")
+    if faults:
+        raise InputError.of("these slides lack diagnoses (leave tables out by --tables):", faults)
 
 
 def split_slides(settings: MultimagSettings, manifest: pd.DataFrame) -> Split:
@@ -110,8 +93,55 @@ def split_slides(settings: MultimagSettings, manifest: pd.DataFrame) -> Split:
     )
 
 
-def divide(settings: MultimagSettings, manifest: pd.DataFrame) -> Split:
-    """Divide the patients; no patient and no slide file stands on two sides."""
+def members_of(split: Split) -> dict[str, tuple[str, ...]]:
+    """The patients of each part, by its name."""
+    return dict(zip(PARTS, (*split.folds, split.test), strict=True))
+
+
+def parts_of(manifest: pd.DataFrame, split: Split) -> pd.Series:
+    """The part of each slide."""
+    members = members_of(split)
+    return manifest["patient_id"].map({patient: name for name in members for patient in members[name]})
+
+
+def divide_slides(work: Work, manifest: pd.DataFrame) -> list[Wanted]:
+    """Divide the patients, and choose the tiles of each slide that what is asked for can use.
+
+    The patients are divided first (Figure 3), so that who trains and who tests does not depend on the tables asked for.
+    Training slides give the tiles inside their outlines, the others all with enough tissue.
+
+    Raises:
+        LeakError: a slide file stands on two sides.
+    """
+    settings = work.settings
     split = split_slides(settings, manifest)
     assert_no_leaks(split, manifest, same_file_groups(manifest))
-    return split
+    usable = wanted_magnifications(settings)
+    return [
+        dict.fromkeys(
+            (name for name in settings.grid.names if name in usable[label]), OUTLINED if part == PARTS[0] else WHOLE
+        )
+        for label, part in zip(manifest["label"], parts_of(manifest, split), strict=True)
+    ]
+
+
+def gather_tiles(work: Work, cutting: Cutting) -> Looked:
+    """The tiles of every part. What was cut beside them, for other tables, changes nothing that is trained."""
+    settings, manifest = work.settings, work.value("slides")
+    split = split_slides(settings, manifest)
+    tiles, _ = cut_tiles(work)
+    manifest = manifest.assign(part=parts_of(manifest, split))
+    manifest = manifest[manifest["slide_id"].isin(tiles["slide_id"].unique())].reset_index(drop=True)
+    tiles = tiles.assign(part=tiles["slide_id"].map(manifest.set_index("slide_id")["part"]))
+    whole = tiles[tiles["part"] != PARTS[0]].reset_index(drop=True)
+    tiles = tiles[tiles["outlined"]].reset_index(drop=True)
+    counts, members = tiles["magnification"].value_counts(), members_of(split)
+    work.say(
+        f"tiles     {len(tiles)}: " + ", ".join(f"{counts.get(name, 0)} at {name}" for name in settings.grid.names)
+    )
+    work.say("patients  " + ", ".join(f"{len(own)} {name}" for name, own in members.items()))
+    work.run.note(parts={name: list(own) for name, own in members.items()})
+    folder = work.run.folder / "tiles"
+    images = TileImages(tiles, folder, settings.model.input_px, settings.cache_mib)
+    cohort = Cohort(manifest, tiles, whole, split, folder, images)
+    return Looked(cohort, [*cut_identity(work, cutting), plain(split)])

@@ -10,25 +10,27 @@ import pandas as pd
 from melano_tf import journal
 from melano_tf.explain.cam import maps_of
 from melano_tf.papers.multimag.cohort import Cohort
+from melano_tf.papers.multimag.experiments import trained_of
 from melano_tf.papers.multimag.models import Trained
-from melano_tf.papers.multimag.settings import MultimagSettings
 from melano_tf.papers.multimag.tables import network
+from melano_tf.papers.shell import Work
 from melano_tf.pipelines.tiles import predict_batches
 from melano_tf.reports.explained import ExplainedTile, explained_sheet, sample_sheet, thumbnail_box
 from melano_tf.reports.figures import save_figure
 from melano_tf.slides.slide import Slide
 from melano_tf.specs import load_spec
-from melano_tf.workspace import Run, seed_for
+from melano_tf.workspace import seed_for
 
 THUMBNAIL_MPP = 4.0
 LARGEST_THUMBNAIL_PX = 1200
 
 
-def draw_samples(run: Run, settings: MultimagSettings, cohort: Cohort) -> list[Path]:
+def draw_samples(work: Work) -> list[Path]:
     """Figure 1: sample tiles of each diagnosis at each magnification; returns the file written.
 
     The tiles are drawn by the run's seed, from as many slides as possible; of those the ones with most of the outline.
     """
+    settings, cohort = work.settings, work.value("cohort")
     rng = np.random.default_rng(seed_for(settings.seed, "figure1"))
     spec = load_spec("multimag")
     samples: dict[str, dict[str, Sequence[np.ndarray]]] = {}
@@ -40,7 +42,7 @@ def draw_samples(run: Run, settings: MultimagSettings, cohort: Cohort) -> list[P
             samples[label][name] = list(tile_images(picked, cohort)) if len(picked) else []
     note = "Drawn by the seed, one a slide where there are enough; of a slide one of its tiles with most of the outline"
     sheet = sample_sheet(samples, "Figure 1: sample tiles at four magnifications", spec["names"], note)
-    return [save_figure(run.folder / "figures" / "figure1.png", sheet)]
+    return [save_figure(work.run.folder / "figures" / "figure1.png", sheet)]
 
 
 def sampled(rows: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -62,21 +64,28 @@ def tile_images(tiles: pd.DataFrame, cohort: Cohort) -> np.ndarray:
     return np.concatenate([batch["x"] for batch in batches])
 
 
-def draw_explained(run: Run, settings: MultimagSettings, cohort: Cohort, trained: Sequence[Trained]) -> list[Path]:
-    """Figure 2: a sheet of rightly and one of wrongly classified test tiles for each backbone; returns the files.
+def explained_models(work: Work, what: str) -> list[Trained]:
+    """The models of Table 1 at the magnification of Figure 2; where there is none, it is said that `what` is not."""
+    wanted = work.settings.show.magnification
+    found = [one for one in trained_of(work, 1) if one.task.title == wanted]
+    if 1 not in work.settings.trained_tables():
+        work.say(f"{what}: neither Table 1 nor Figure 2 is asked for")
+    elif not found:
+        work.say(f"{what}: Table 1 has no model at {wanted}; see --show.magnification")
+    return found
 
-    Args:
-        trained: the models of Table 1 at the magnification that is to be shown.
-    """
-    written = []
-    for one in trained:
+
+def draw_explained(work: Work) -> list[Path]:
+    """Figure 2: a sheet of rightly and one of wrongly classified test tiles for each backbone; returns the files."""
+    settings, cohort, written = work.settings, work.value("cohort"), []
+    for one in explained_models(work, "Figure 2 is not drawn"):
         model = keras.saving.load_model(one.model)
         for right in (True, False):
             rows = chosen_tiles(one, settings.evaluation.threshold, settings.show.tiles, right)
             name = f"figure2-{'right' if right else 'wrong'}-{one.backbone}"
             if rows.empty:
-                run.say(f"{name} is not drawn: no test tile is {'rightly' if right else 'wrongly'} classified")
-                journal.remove(run.folder / "figures" / f"{name}.png")
+                work.say(f"{name} is not drawn: no test tile is {'rightly' if right else 'wrongly'} classified")
+                journal.remove(work.run.folder / "figures" / f"{name}.png")
                 continue
             tiles = rows.merge(cohort.tiles.drop(columns=["patient_id", "label", "part", "magnification"]), on=SAME)
             sheet = explained_sheet(
@@ -86,7 +95,7 @@ def draw_explained(run: Run, settings: MultimagSettings, cohort: Cohort, trained
                 f"Test part; of each class the surest {'right' if right else 'wrong'} ones, at most one a slide. "
                 "Maps are of the class that was called",
             )
-            written.append(save_figure(run.folder / "figures" / f"{name}.png", sheet))
+            written.append(save_figure(work.run.folder / "figures" / f"{name}.png", sheet))
     return written
 
 

@@ -25,17 +25,18 @@ from melano_tf.explain.faithfulness import (
     truth_in_tile,
 )
 from melano_tf.papers.multimag.cohort import Cohort
-from melano_tf.papers.multimag.figures import SAME, tile_images
+from melano_tf.papers.multimag.figures import SAME, explained_models, tile_images
 from melano_tf.papers.multimag.models import Trained
 from melano_tf.papers.multimag.settings import MultimagSettings
-from melano_tf.papers.multimag.tables import network, notes_on
+from melano_tf.papers.multimag.tables import network, notes_on, show
+from melano_tf.papers.shell import Work
 from melano_tf.reports.explained import curve_figure
 from melano_tf.reports.figures import save_figure
 from melano_tf.reports.published import load_published
-from melano_tf.reports.tables import interval_table, markdown, write_table
+from melano_tf.reports.tables import interval_table
 from melano_tf.slides.phantom_truth import read_truth
 from melano_tf.training.inference import predict
-from melano_tf.workspace import Run, seed_for
+from melano_tf.workspace import seed_for
 
 SHARES = (0.05, 0.75)  # a tile that is nearly all or nearly no lesion cannot tell a good map from a bad one
 RANDOM_WEIGHTS = "weights randomised"
@@ -53,33 +54,22 @@ class Measured:
     probability: Callable[[np.ndarray], np.ndarray]
 
 
-def measure_maps(
-    run: Run,
-    settings: MultimagSettings,
-    cohort: Cohort,
-    trained: Sequence[Trained],
-    say: Callable[[str], None],
-) -> list[Path]:
-    """Measure the maps of each backbone; returns the files written: a table and a figure a backbone.
-
-    Args:
-        trained: the models of Table 1 at the magnification of Figure 2.
-    """
+def measure_maps(work: Work) -> list[Path]:
+    """Measure the maps of Figure 2's models; returns the files written: a table and a figure a backbone."""
+    settings, cohort, folder = work.settings, work.value("cohort"), work.run.folder
     written: list[Path] = []
-    for one in trained:
+    for one in explained_models(work, "the maps are not measured"):
         rows, found = measured_tiles(one, settings, cohort)
         if not len(rows):
-            say(f"the maps of {one.backbone} are not measured: no rightly classified test tile is fit for it")
+            work.say(f"the maps of {one.backbone} are not measured: no rightly classified test tile is fit for it")
             continue
         measured = explained_maps(one, rows, settings, cohort)
         frame, curves = faithfulness(measured, settings)
         title = f"How faithful the maps are: {network(one.backbone, settings)} ({one.backbone}) at {one.task.title}"
-        notes = [*notes_on(0, settings, cohort), *found, *reading_notes(measured, settings)]
-        say("")
-        say(markdown(frame, title, notes))
-        written += write_table(run.folder / "tables", f"faithfulness-{one.backbone}", frame, title, notes)
+        notes = [*notes_on(0, work), *found, *reading_notes(measured, settings)]
+        written += show(work, f"faithfulness-{one.backbone}", title, frame, notes)
         figure = curve_figure(curves, f"{title}, {len(rows)} tiles")
-        written.append(save_figure(run.folder / "figures" / f"faithfulness-{one.backbone}.png", figure))
+        written.append(save_figure(folder / "figures" / f"faithfulness-{one.backbone}.png", figure))
     return written
 
 

@@ -1,8 +1,7 @@
 """The tile classifiers: trained on the training part, stopped on the validation part, judged on the test part."""
 
-import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,29 +11,26 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
+from melano_tf.evaluation.parts import PARTS
 from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
-from melano_tf.papers.checks import weights_key
-from melano_tf.papers.multimag.cohort import Cohort
 from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, task_tiles
+from melano_tf.papers.shell import Work
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
-from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.early import EarlyStopping
+from melano_tf.training.fit import Frames, Network, Training, by_gradient, fit
 from melano_tf.training.inference import predict
-from melano_tf.training.loop import GradientStep, History, LoopSettings, Watch, train
 from melano_tf.training.losses import categorical_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.runtime import strategy
-from melano_tf.workspace import Run, Sidecar, atomic, digest, plain, seed_for
+from melano_tf.workspace import Sidecar, plain, seed_for
 
 KEYS = ["slide_id", "patient_id", "label", "part", "magnification", "tile", "target", "quota"]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished model: its task, the key of its step, its file, and its predictions.
+    """A finished model: its task, its file, and its predictions.
 
     Predictions have one row for every tile of the validation and the test slides: slide_id, patient_id, label, part,
     magnification, tile, target (class index), quota (bool: among the tiles that the task's quota left), and p0, p1, …
@@ -43,7 +39,6 @@ class Trained:
 
     task: Task
     backbone: str
-    key: str
     model: Path
     predictions: pd.DataFrame
 
@@ -68,85 +63,24 @@ def initial_weights(model: ModelSettings, backbone: str) -> str:
     return model.weights if of_all else "imagenet"
 
 
-def train_task(
-    run: Run, settings: MultimagSettings, cohort: Cohort, task: Task, backbone: str, companions: Sequence[Task] = ()
-) -> Trained:
-    """Train one backbone on one task, and predict its validation and test tiles.
+def depends_on(settings: MultimagSettings, backbone: str) -> dict[str, Any]:
+    """All that a model depends on, beside the tiles and the content of the initial weights.
 
-    Args:
-        companions: tasks whose models of the same backbone judge the slide's other magnifications, for predict.
+    Only what this model uses, so that another list of backbones re-trains nothing.
     """
-    stem = model_name(task, backbone)
-    model_path, table = run.path("models", f"{stem}.keras"), run.path("predictions", f"{stem}.parquet")
-    tiles = task_tiles(task, cohort.tiles, settings.seed)
-    judged = judged_tiles(task, cohort.whole, tiles)
-    # Only what this model uses, so that another list of backbones re-trains nothing.
-    weights = initial_weights(settings.model, backbone)
-    used = replace(settings.model, backbones=(backbone,), weights=weights)
-    others = {one.name: f"{model_name(one, backbone)}.keras" for one in companions if one != task}
-
-    def work(scratch: Path) -> list[Path]:
-        seed = seed_for(settings.seed, stem)
-        model = fit(run, settings, cohort, used, task, tiles, seed, scratch, stem)
-        # From the store, not from memory: a slide of 40x has many thousands of tiles.
-        probability = predict(model, predict_batches(judged, cohort.folder, used.input_px, used.batch))
-        found = judged[KEYS].assign(**{f"p{k}": probability[:, k] for k in range(len(task.classes))})
-        with atomic(table) as temporary:
-            found.to_parquet(temporary)
-        with atomic(model_path) as temporary:
-            model.save(temporary)
-        card = sidecar(run, settings, task, backbone, others, weights_sha256(model)).write(model_path)
-        return [model_path, card, table, run.folder / "history" / f"{stem}.csv"]
-
-    inputs = {
-        "cohort": cohort.key,
-        "tiles": [table_digest(rows) for rows in (tiles, judged)],
-        "task": {"classes": task.classes, "magnifications": task.magnifications},
-        "quota": {"/".join(cell): most for cell, most in task.quota.items()},
-        "model": replace(used, weights=""),
-        "weights": weights_key(backbone, weights),
-        "augment": settings.augment,
-        "seed": settings.seed,
-    }
-    key = run.step(f"train/{stem}", {name: plain(value) for name, value in inputs.items()}, work)
-
-    def settled(card: Sidecar) -> Sidecar:
-        made = {**card.preprocessing, "top": settings.evaluation.top}
-        return replace(card, threshold=settings.evaluation.threshold, preprocessing=made, companions=others)
-
-    run.restate(f"train/{stem}", model_path, settled)
-    return Trained(task, backbone, key, model_path, pd.read_parquet(table))
+    used = replace(settings.model, backbones=(backbone,), weights="")
+    return {"model": used, "augment": settings.augment, "seed": settings.seed}
 
 
-def table_digest(tiles: pd.DataFrame) -> str:
-    """A key of which tiles stand in a table, in which order and for what; where they are stored does not matter."""
-    columns = [name for name in ("slide_id", "magnification", "x", "y", "part", "target", "quota") if name in tiles]
-    return digest(pd.util.hash_pandas_object(tiles[columns], index=False).astype(str).tolist())
-
-
-def fit(
-    run: Run,
-    settings: MultimagSettings,
-    cohort: Cohort,
-    used: ModelSettings,
-    task: Task,
-    tiles: pd.DataFrame,
-    seed: int,
-    scratch: Path,
-    stem: str,
-) -> keras.Model:
-    """Build and train one classifier; a killed training goes on from its checkpoint in `scratch`.
+def train_model(work: Work, task_step: str, backbone: str) -> list[Path]:
+    """Train one backbone on one task, and predict all tiles of its validation and test slides.
 
     The training ends when the validation loss has not improved for `patience` epochs; the best epoch counts.
     """
-    [backbone] = used.backbones
-    keras.utils.set_random_seed(seed)
-    devices = strategy(settings.mirror)
-    with devices.scope() if devices else contextlib.nullcontext():
-        model = build_classifier(used, backbone, len(task.classes), seed)
-        optimizer = make_optimizer(used.optimizer, used.learning_rate, epsilon=used.adam_epsilon)
-    training = tiles[tiles["part"] == "training"].reset_index(drop=True)
-    validation = tiles[tiles["part"] == "validation"].reset_index(drop=True)
+    settings, cohort, task = work.settings, work.value("cohort"), work.value(task_step)
+    used, stem = settings.model, model_name(task, backbone)
+    seed, tiles = seed_for(settings.seed, stem), task_tiles(task, cohort.tiles, settings.seed)
+    training, validation = (tiles[tiles["part"] == part].reset_index(drop=True) for part in PARTS[:2])
     batches = TileBatches(
         training,
         cohort.folder,
@@ -158,57 +92,53 @@ def fit(
         augment=settings.augment,
         images=cohort.images,
     )
-
-    scores = logits_of(model)
-
-    def validate() -> float:
-        logits = predict(scores, predict_batches(validation, cohort.folder, used.input_px, used.batch, cohort.images))
-        return STOPPING[used.stopping_loss](validation["target"].to_numpy(), logits)
-
+    shown = np.bincount(training["target"].to_numpy()[batches.order(0)], minlength=len(task.classes))
     stretch = max(1, math.ceil(used.least_steps / (used.epochs * batches.steps_per_epoch)))
     epochs = used.epochs * stretch
-    early = EarlyStopping(model, validate, epochs, used.patience * stretch)
-    step = GradientStep(scores, optimizer, tile_loss, strategy=devices)
-    shown = np.bincount(training["target"].to_numpy()[batches.order(0)], minlength=len(task.classes))
-    with bar_over_epochs(stem, epochs, batches.steps_per_epoch) as progress:
-        history = train(
-            step,
-            batches,
-            LoopSettings(epochs=epochs, watch=Watch(stem, prior_loss(shown), run.say)),
-            scratch,
-            model,
-            optimizer,
-            progress=progress,
-            epoch_end=early,
-            extra_variables=early.variables,
-        )
-    write_history(run.path("history", f"{stem}.csv"), history, early)
-    run.keep_logs(scratch, stem)
-    return model
+
+    def ending(network: Network) -> EarlyStopping:
+        def validate() -> float:
+            shown = predict_batches(validation, cohort.folder, used.input_px, used.batch, cohort.images)
+            return STOPPING[used.stopping_loss](validation["target"].to_numpy(), predict(network.trained, shown))
+
+        return EarlyStopping(network.saved, validate, epochs, used.patience * stretch)
+
+    def judge(model: keras.Model) -> tuple[Frames, Sidecar]:
+        judged = judged_tiles(task, cohort.whole, tiles)
+        # From the store, not from memory: a slide of 40x has many thousands of tiles.
+        probability = predict(model, predict_batches(judged, cohort.folder, used.input_px, used.batch))
+        columns = {f"p{k}": probability[:, k] for k in range(len(task.classes))}
+        return {f"{stem}.parquet": judged[KEYS].assign(**columns)}, sidecar(settings, task, backbone)
+
+    described = Training(
+        stem=stem,
+        seed=seed,
+        epochs=epochs,
+        build=lambda: build(used, backbone, len(task.classes), seed),
+        batches=batches,
+        step=by_gradient(tile_loss),
+        judge=judge,
+        prior=prior_loss(shown),
+        ending=ending,
+    )
+    return fit(work.run, described, work.scratch)
 
 
-def write_history(path: Path, history: History, early: EarlyStopping) -> None:
-    """Give the model its best weights back, and write each epoch's losses with which of them was kept."""
-    best, losses = early.restore()
-    for record, loss in zip(history, losses, strict=True):
-        record["validation_loss"] = loss
-        record["kept"] = float(record["epoch"] == best)
-    history.write(path)
-
-
-def build_classifier(used: ModelSettings, backbone: str, classes: int, seed: int) -> keras.Model:
+def build(used: ModelSettings, backbone: str, classes: int, seed: int) -> Network:
     """Backbone, global average pooling, one dense layer with softmax: a network that has a CAM (section 4.3)."""
-    return build_source(
+    model = build_source(
         backbone,
         used.input_px,
         seanet=False,
         head="gap",
-        weights=used.weights,
+        weights=initial_weights(used, backbone),
         freeze=used.freeze,
         dropout=used.dropout,
         seed=seed,
         classes=classes,
     )
+    optimizer = make_optimizer(used.optimizer, used.learning_rate, epsilon=used.adam_epsilon)
+    return Network(logits_of(model), optimizer, model)
 
 
 def tile_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
@@ -231,11 +161,8 @@ def plain_loss(target: np.ndarray, logits: np.ndarray) -> float:
 STOPPING = {"balanced": balanced_loss, "plain": plain_loss}
 
 
-def sidecar(
-    run: Run, settings: MultimagSettings, task: Task, backbone: str, companions: Mapping[str, str], weights: str
-) -> Sidecar:
-    """What predict needs to know of a model."""
-    names = ("preset", "seed", "slides")
+def sidecar(settings: MultimagSettings, task: Task, backbone: str) -> Sidecar:
+    """What predict needs to know of a model, but for what is settled after its training (its companions)."""
     return Sidecar(
         kind="multimag",
         classes=task.class_names,
@@ -249,13 +176,5 @@ def sidecar(
         },
         threshold=settings.evaluation.threshold,
         threshold_from="fixed beforehand (the paper gives none)",
-        run={
-            "configuration": model_name(task, backbone),
-            "trained_on": "training part",
-            "weights_sha256": weights,
-            "recipe": run.recipe,
-            "folder": str(run.folder),
-            **{name: run.settings[name] for name in names},
-        },
-        companions=companions,
+        run={"configuration": model_name(task, backbone), "trained_on": "training part"},
     )

@@ -1,12 +1,13 @@
 """What the notebooks in experiments/ share: a run's folder, and what is missing there made with that run's settings."""
 
+import functools
 from pathlib import Path
 
 import pandas as pd
 
 from melano_tf.papers import notebook
-from melano_tf.papers.multimag.recipe import reproduce
-from melano_tf.papers.multimag.settings import preset
+from melano_tf.papers.multimag.settings import RECIPE
+from melano_tf.papers.shell import reproduce
 
 __all__ = ["finished", "run_folder", "table_of_run"]
 
@@ -21,7 +22,8 @@ def finished(run: Path, tables: str = "none", figures: str = "none", steps: str 
 
     A folder without a run gets the demo on phantom slides.
     """
-    notebook.complete(run, preset("demo"), reproduce, tables=tables, figures=figures, steps=steps)
+    again = functools.partial(reproduce, RECIPE)
+    notebook.complete(run, RECIPE.preset("demo"), again, tables=tables, figures=figures, steps=steps)
 
 
 def table_of_run(run: Path, number: int, unit: str = "tiles") -> pd.DataFrame:

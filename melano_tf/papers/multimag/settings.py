@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import differing, names, numbers
+from melano_tf.papers.choices import numbers
+from melano_tf.papers.plan import Recipe, chosen_groups
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.store import StoreSettings
 from melano_tf.slides.annotations import AnnotationSettings
@@ -143,6 +144,8 @@ class MultimagSettings:
     """Figures of the paper to make, or "none". 2 and the measures of the maps need the models of Table 1."""
     steps: str = "all"
     """Steps to do: all, or some of slides,tiles,train,tables,faithfulness,figures (with what they stand on)."""
+    plan: bool = False
+    """Print what is finished and what would be done, and why, and do nothing."""
     allow_upsampling: bool = False
     """Use slides also at magnifications for which their pixels must be enlarged by more than 10 %."""
     workers: int = 0
@@ -187,13 +190,11 @@ class MultimagSettings:
         """The figures asked for, in order. Raises InputError for one that is not made."""
         return numbers("--figures", self.figures, range(1, 3))
 
-    def chosen_steps(self) -> tuple[str, ...]:
-        """The steps asked for, in the recipe's order. Raises InputError for an unknown one."""
-        return names("--steps", self.steps, STEPS, "step")
-
     def trained_tables(self) -> tuple[int, ...]:
         """The tables whose models are wanted: those asked for, and Table 1 where its models are to be explained."""
-        explains = bool({"figures", "faithfulness"} & set(self.chosen_steps())) and 2 in self.chosen_figures()
+        explains = (
+            bool({"figures", "faithfulness"} & set(chosen_groups(self.steps, STEPS))) and 2 in self.chosen_figures()
+        )
         return tuple(sorted({*self.chosen_tables()} | ({1} if explains else set())))
 
     def check(self) -> None:
@@ -251,23 +252,13 @@ def preset(name: str) -> MultimagSettings:
     )
 
 
-def changes(settings: MultimagSettings) -> list[tuple[str, object, object]]:
-    """(name, value here, value in the paper) of every setting of the method that differs from the paper's.
-
-    What says where to read, write or how many processes to use is no part of the method; the phantoms and the choice
-    of what is shown are no part of the paper.
-    """
-    aside = (
-        "slides",
-        "out",
-        "preset",
-        "seed",
-        "tables",
-        "figures",
-        "steps",
-        "workers",
-        "threads",
-        "mirror",
-        "cache_mib",
-    )
-    return differing(settings, MultimagSettings(), aside, ("phantom", "show"))
+RECIPE = Recipe(
+    name="multimag",
+    about="melanoma against nevi on histology tiles at four magnifications",
+    data="slides",
+    drawn="slides",
+    preset=preset,
+    method="melano_tf.papers.multimag.method:method",
+    aside=("cache_mib",),
+    groups=("phantom", "show"),
+)

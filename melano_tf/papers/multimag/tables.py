@@ -1,7 +1,7 @@
 """Tables 1 to 4 of the paper, by tile and by slide, each beside the published numbers; and two tables of our own."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import pandas as pd
 from melano_tf.evaluation.aggregation import AGGREGATIONS, FUSIONS, How, fuse, slide_scores
 from melano_tf.evaluation.intervals import Interval, binary_intervals
 from melano_tf.evaluation.multiclass import decide
-from melano_tf.papers.multimag.cohort import Cohort
+from melano_tf.papers.multimag.experiments import left_out, trained_of
 from melano_tf.papers.multimag.models import Trained
-from melano_tf.papers.multimag.settings import EvaluationSettings, MultimagSettings, changes
+from melano_tf.papers.multimag.settings import RECIPE, EvaluationSettings, MultimagSettings
+from melano_tf.papers.shell import Work
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import interval_table, markdown, write_table
-from melano_tf.workspace import Run, seed_for
+from melano_tf.workspace import seed_for
 
 METRICS = ("F1S", "SN", "SPC", "AUC", "PPV")
 PRINTED: Mapping[str, str | None] = {"F1S": "F1", "SN": "Sensitivity", "SPC": "Specificity", "PPV": None}
@@ -39,63 +40,62 @@ FUSED = {"mean": "mean of probabilities", "log-odds": "mean of log-odds"}
 Intervals = dict[str, Interval]
 
 
-def make_tables(
-    run: Run,
-    settings: MultimagSettings,
-    cohort: Cohort,
-    results: Mapping[int, Sequence[Trained]],
-    left_out: Mapping[int, Sequence[str]],
-    say: Callable[[str], None],
-) -> list[Path]:
-    """Make and show the tables asked for; returns the files written, a CSV and a Markdown file each.
+def show(work: Work, name: str, title: str, frame: pd.DataFrame, notes: Sequence[str]) -> list[Path]:
+    """Show a table and write it; returns its files, a CSV and a Markdown file."""
+    work.say("")
+    work.say(markdown(frame, title, notes))
+    return [*write_table(work.run.folder / "tables", name, frame, title, notes)]
 
-    Args:
-        results: the finished models of each table.
-        left_out: what of each table could not be trained, and why.
-    """
+
+def write_paper_tables(work: Work, number: int) -> list[Path]:
+    """One table of the paper, by tile and by slide."""
     written: list[Path] = []
-
-    def write(name: str, title: str, frame: pd.DataFrame, notes: Sequence[str]) -> None:
-        say("")
-        say(markdown(frame, title, notes))
-        written.extend(write_table(run.folder / "tables", name, frame, title, notes))
-
-    for number, trained in results.items():
-        for unit, words in OF.items():
-            frame = paper_table(number, trained, settings, unit)
-            notes = [*notes_on(number, settings, cohort), JUDGED[unit], *left_out[number]]
-            write(f"table{number}{'' if unit == 'tiles' else '-slides'}", f"{TITLES[number]} ({words})", frame, notes)
-    compared = [one for number in (1, 2) for one in results.get(number, ())]
-    if compared:
-        notes = [
-            *notes_on(0, settings, cohort),
-            JUDGED["slides"],
-            f"Top tiles: the {settings.evaluation.top} most probable of a slide.",
-        ]
-        title = "Slide aggregation: three ways from a slide's tiles to its probability of melanoma"
-        write("aggregation", title, aggregation_table(compared, settings), notes)
-    if len(results.get(1, ())) > len(settings.model.backbones):
-        notes = [
-            *notes_on(0, settings, cohort),
-            JUDGED["slides"],
-            "A slide without tiles at a magnification is judged by the others; the columns of single magnifications "
-            "judge only the slides that they have.",
-        ]
-        title = "Late fusion (beyond the paper): a slide judged by all its magnifications together"
-        write("fusion", title, fusion_table(results[1], settings), notes)
+    for unit, words in OF.items():
+        frame = paper_table(number, trained_of(work, number), work.settings, unit)
+        notes = [*notes_on(number, work), JUDGED[unit], *left_out(work, number)]
+        title, name = f"{TITLES[number]} ({words})", f"table{number}{'' if unit == 'tiles' else '-slides'}"
+        written += show(work, name, title, frame, notes)
     return written
 
 
-def notes_on(number: int, settings: MultimagSettings, cohort: Cohort) -> list[str]:
+def write_aggregation(work: Work, numbers: Sequence[int]) -> list[Path]:
+    """Ways from a slide's tiles to its probability, of the models of these tables."""
+    compared = [one for number in numbers for one in trained_of(work, number)]
+    notes = [
+        *notes_on(0, work),
+        JUDGED["slides"],
+        f"Top tiles: the {work.settings.evaluation.top} most probable of a slide.",
+    ]
+    title = "Slide aggregation: three ways from a slide's tiles to its probability of melanoma"
+    return show(work, "aggregation", title, aggregation_table(compared, work.settings), notes)
+
+
+def write_fusion(work: Work) -> list[Path]:
+    """A slide judged by all its magnifications, where there are several."""
+    trained = trained_of(work, 1)
+    if len(trained) == len(work.settings.model.backbones):
+        return []
+    notes = [
+        *notes_on(0, work),
+        JUDGED["slides"],
+        "A slide without tiles at a magnification is judged by the others; the columns of single magnifications "
+        "judge only the slides that they have.",
+    ]
+    title = "Late fusion (beyond the paper): a slide judged by all its magnifications together"
+    return show(work, "fusion", title, fusion_table(trained, work.settings), notes)
+
+
+def notes_on(number: int, work: Work) -> list[str]:
     """What a reader must know of the data and settings behind a table (0: one of our own)."""
+    settings, split = work.settings, work.value("cohort").split
     if settings.slides is None:
         notes = ["Ours: PHANTOM slides drawn by this program; their numbers say nothing of real skin."]
     else:
         notes = [f"Ours: {settings.slides}."]
-    training, validation = cohort.split.folds
+    training, validation = split.folds
     notes.append(
-        f"{len(training)} training, {len(validation)} validation and {len(cohort.split.test)} test patients; "
-        f"test: {', '.join(cohort.split.test[:40])}{' …' if len(cohort.split.test) > 40 else ''}."
+        f"{len(training)} training, {len(validation)} validation and {len(split.test)} test patients; "
+        f"test: {', '.join(split.test[:40])}{' …' if len(split.test) > 40 else ''}."
     )
     notes += [
         f"In the place of the paper's {paper} stands {used!r}."
@@ -109,7 +109,7 @@ def notes_on(number: int, settings: MultimagSettings, cohort: Cohort) -> list[st
         notes.append(
             "Every printed AUC of this table lies below (SE + SP)/2, which no ROC curve through that point has."
         )
-    differing = len(changes(settings))
+    differing = len(RECIPE.changes(settings))
     if differing:
         notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
     return notes

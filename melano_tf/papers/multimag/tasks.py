@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.evaluation.parts import PARTS
-from melano_tf.papers.multimag.settings import MultimagSettings
+from melano_tf.papers.multimag.settings import STEPS, MultimagSettings
+from melano_tf.papers.plan import chosen_groups
 from melano_tf.workspace import seed_for
 
 NEVI = ("IN", "CN", "JN")
@@ -90,17 +91,21 @@ def tasks_of(number: int, settings: MultimagSettings, tiles: pd.DataFrame) -> li
     return [Task("nevi", 4, "", classes, (FINEST,), {(label, FINEST): caps.nevi for label in NEVI})]
 
 
+def planned_tasks(number: int, settings: MultimagSettings) -> list[Task]:
+    """The tasks of one table before there are tiles: their quotas are not filled."""
+    return tasks_of(number, settings, pd.DataFrame({"label": [], "magnification": []}))
+
+
 def wanted_magnifications(settings: MultimagSettings) -> dict[str, set[str]]:
     """{diagnosis: magnifications} whose tiles a table or figure that is asked for can use; all where none is asked for.
 
     Figure 1 shows tiles of every diagnosis at every magnification.
     """
     names, numbers = settings.grid.names, settings.trained_tables()
-    samples = "figures" in settings.chosen_steps() and 1 in settings.chosen_figures()
+    samples = "figures" in chosen_groups(settings.steps, STEPS) and 1 in settings.chosen_figures()
     if samples or not numbers:
         return {label: set(names) for label in (MELANOMA, *NEVI)}
-    nothing = pd.DataFrame({"label": [], "magnification": []})
-    tasks = [task for number in numbers for task in tasks_of(number, settings, nothing)]
+    tasks = [task for number in numbers for task in planned_tasks(number, settings)]
     return {
         label: {name for task in tasks if label in task.targets() for name in task.magnifications if name in names}
         for label in (MELANOMA, *NEVI)

@@ -1,0 +1,121 @@
+"""The steps of the four experiments: which of their tasks the tiles allow, and the models of those."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from melano_tf.errors import InputError
+from melano_tf.papers.multimag.models import Trained, depends_on, initial_weights, model_name, train_model
+from melano_tf.papers.multimag.settings import MultimagSettings
+from melano_tf.papers.multimag.tasks import Task, judged_tiles, missing_classes, planned_tasks, task_tiles, tasks_of
+from melano_tf.papers.plan import Plan
+from melano_tf.papers.shell import LeftOut, Looked, Work
+from melano_tf.workspace import Sidecar, digest
+
+
+def add_experiment(plan: Plan, settings: MultimagSettings, number: int) -> list[Task]:
+    """Add the step "task/<name>" of each task of an experiment, and "experiment/<number>"; returns the tasks."""
+    tasks, facts = planned_tasks(number, settings), {"group": "train", "always": True, "by_choice": True}
+    for task in tasks:
+        plan.step(task_step(task), choose_task, number, task.name, needs=["cohort"], **facts)
+    plan.step(experiment_step(number), check_experiment, number, needs=["cohort"], **facts)
+    return tasks
+
+
+def add_training(plan: Plan, settings: MultimagSettings, task: Task, backbone: str) -> str:
+    """Add the steps that train one backbone on one task and take up its model; returns the latter's name."""
+    trained = plan.step(
+        f"train/{model_name(task, backbone)}",
+        *(train_model, task_step(task), backbone),
+        needs=["cohort", task_step(task)],
+        depends=depends_on(settings, backbone),
+        weights=((backbone, initial_weights(settings.model, backbone)),),
+    )
+    needs = [trained, task_step(task), experiment_step(task.table)]
+    facts = {"group": "train", "always": True, "by_choice": True}
+    return plan.step(model_step(task, backbone), take_up, task_step(task), backbone, needs=needs, **facts)
+
+
+def task_step(task: Task) -> str:
+    """Name of the step that chooses a task's tiles."""
+    return f"task/{task.name}"
+
+
+def experiment_step(number: int) -> str:
+    """Name of the step that looks over all tasks of an experiment."""
+    return f"experiment/{number}"
+
+
+def model_step(task: Task, backbone: str) -> str:
+    """Name of the step whose value is a finished model, as `Trained`."""
+    return f"model/{model_name(task, backbone)}"
+
+
+def choose_task(work: Work, number: int, name: str) -> Looked:
+    """A task with its quotas filled from the tiles that there are.
+
+    Raises:
+        LeftOut: a class is missing from a part.
+    """
+    seed, cohort = work.settings.seed, work.value("cohort")
+    [task] = [one for one in tasks_of(number, work.settings, cohort.tiles) if one.name == name]
+    tiles = task_tiles(task, cohort.tiles, seed)
+    if lacks := missing_classes(task, tiles):
+        raise LeftOut(f"Table {number}: {task.title or task.name} is left out: {lacks}")
+    chosen = [table_digest(rows) for rows in (tiles, judged_tiles(task, cohort.whole, tiles))]
+    return Looked(task, {"classes": task.classes, "magnifications": task.magnifications, "tiles": chosen})
+
+
+def table_digest(tiles: pd.DataFrame) -> str:
+    """A key of which tiles stand in a table, in which order and for what; where they are stored does not matter."""
+    columns = [name for name in ("slide_id", "magnification", "x", "y", "part", "target", "quota") if name in tiles]
+    return digest(pd.util.hash_pandas_object(tiles[columns], index=False).astype(str).tolist())
+
+
+def check_experiment(work: Work, number: int) -> Looked:
+    """The tasks of an experiment that are possible.
+
+    Raises:
+        InputError: there is none.
+    """
+    tasks = [task for task in planned_tasks(number, work.settings) if work.has(task_step(task))]
+    if not tasks:
+        hint = "" if work.settings.allow_upsampling else "; --allow-upsampling enlarges slides that are too coarse"
+        raise InputError.of(
+            f"Table {number} cannot be made from these slides (leave it out by --tables){hint}:", left_out(work, number)
+        )
+    return Looked(tasks, [task.name for task in tasks])
+
+
+def left_out(work: Work, number: int) -> list[str]:
+    """A line for each task of an experiment that these tiles do not allow."""
+    steps = [task_step(task) for task in planned_tasks(number, work.settings)]
+    return [work.left_out[step] for step in steps if step in work.left_out]
+
+
+def take_up(work: Work, task_name: str, backbone: str) -> Looked:
+    """A finished model and its predictions; its sidecar says what its training does not depend on as it is now set."""
+    settings, task = work.settings, work.value(task_name)
+    stem = model_name(task, backbone)
+    companions, path = companions_of(work, task, backbone), work.path("models", f"{stem}.keras")
+
+    def settled(card: Sidecar) -> Sidecar:
+        made = {**card.preprocessing, "top": settings.evaluation.top}
+        return replace(card, threshold=settings.evaluation.threshold, preprocessing=made, companions=companions)
+
+    work.run.restate(f"train/{stem}", path, settled)
+    predictions = pd.read_parquet(work.path("predictions", f"{stem}.parquet"))
+    return Looked(Trained(task, backbone, path, predictions), work.identity(f"train/{stem}"))
+
+
+def companions_of(work: Work, task: Task, backbone: str) -> dict[str, str]:
+    """Files of the models that judge a slide's other magnifications for predict: a model of Table 1 has siblings."""
+    siblings = work.value(experiment_step(task.table)) if task.table == 1 else []
+    return {one.name: f"{model_name(one, backbone)}.keras" for one in siblings if one.name != task.name}
+
+
+def trained_of(work: Work, number: int) -> list[Trained]:
+    """The finished models of an experiment, in the paper's order."""
+    backbones = work.settings.model.backbones
+    steps = [model_step(task, one) for task in planned_tasks(number, work.settings) for one in backbones]
+    return [work.value(step) for step in steps if work.has(step)]

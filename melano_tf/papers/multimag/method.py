@@ -1,0 +1,77 @@
+"""The multimag paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
+
+import pandas as pd
+
+from melano_tf.evaluation.metrics import format_value
+from melano_tf.papers.checks import check_manifest
+from melano_tf.papers.multimag.cohort import check_tables, divide_slides, gather_tiles, said_slides
+from melano_tf.papers.multimag.experiments import add_experiment, add_training
+from melano_tf.papers.multimag.figures import draw_explained, draw_samples
+from melano_tf.papers.multimag.maps import measure_maps
+from melano_tf.papers.multimag.settings import STEPS, MultimagSettings
+from melano_tf.papers.multimag.tables import write_aggregation, write_fusion, write_paper_tables
+from melano_tf.papers.plan import Plan
+from melano_tf.papers.shell import Work
+from melano_tf.papers.slide_steps import Cutting, add_slide_steps
+from melano_tf.slides.phantom_diagnoses import draw_diagnoses
+
+
+def method(s: MultimagSettings) -> Plan:
+    """Divide the patients, cut their slides at four magnifications -> train every network on every task -> tables by
+    tile and by slide -> how faithful the networks' maps are -> figures."""
+    s.check()
+    manifest = check_manifest(s, "multimag")
+    if manifest is not None:
+        check_tables(s, manifest)
+    plan = Plan(STEPS, found, models)
+    cutting = Cutting(s.grids(), s.store, s.annotation)
+    tiles = add_slide_steps(plan, "multimag", draw_diagnoses, said_slides, cutting, divide_slides)  # sections 2 and 3
+    cohort = plan.step("cohort", gather_tiles, cutting, needs=[tiles], group="tiles", always=True)
+    plan.output("tiles", "tiles", [cohort], None)
+
+    tasks = {number: add_experiment(plan, s, number) for number in s.trained_tables()}  # section 4.2
+    trained = {  # every task is known to be possible, or left out, before the first of these
+        number: [add_training(plan, s, task, backbone) for task in own for backbone in s.model.backbones]
+        for number, own in tasks.items()
+    }
+    shown = {number: trained[number] for number in s.chosen_tables()}
+    for number, needs in shown.items():
+        plan.output(f"table {number}", "tables", needs, write_paper_tables, number)
+    if compared := [number for number in shown if number in (1, 2)]:
+        needs = [step for number in compared for step in shown[number]]
+        plan.output("aggregation", "tables", needs, write_aggregation, tuple(compared))
+    if 1 in shown:
+        plan.output("fusion", "tables", shown[1], write_fusion)
+
+    # Section 4.3 explains models of one magnification; predict asks one for a slide only together with its siblings.
+    explained = trained.get(1, [])
+    plan.output("faithfulness", "faithfulness", explained, measure_maps)
+    if 1 in s.chosen_figures():
+        plan.output("figure 1", "figures", [cohort], draw_samples)
+    if 2 in s.chosen_figures() and explained:
+        plan.output("figure 2", "figures", explained, draw_explained)
+    return plan
+
+
+def models(work: Work) -> str:
+    """Which models are there, and what takes them."""
+    there = sorted((work.run.folder / "models").glob("melanoma-*x-*.keras"))
+    return f"predict takes any of Table 1, for example {there[-1].name}" if there else ""
+
+
+def found(work: Work) -> list[str]:
+    """The test's ROC AUC of the first network at each magnification with its interval, a line each, from Table 1."""
+    lines = []
+    for name, what in (("table1", "by tile"), ("table1-slides", "by slide")):
+        path = work.run.folder / "tables" / f"{name}.csv"
+        if path not in work.written:
+            continue
+        table = pd.read_csv(path)
+        rows = table[(table["row"] == "AUC") & table["ours"].notna()]
+        for row in rows[rows["column"].str.endswith("ResNet50")].to_dict("records"):
+            interval = f"{row['level']:.0%} interval {format_value(row['low'])} to {format_value(row['high'])}"
+            lines.append(
+                f"test      melanoma {what}, {row['column']}: ROC AUC {format_value(row['ours'])}, {interval}, "
+                f"{row['patients']:.0f} patients"
+            )
+    return lines
