@@ -54,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "spitzoid": _spitzoid,
         "multimag": _multimag,
         "weighting": _weighting,
-        "similarity": _similarity,
         "similar": _similar,
         "check": _check,
         "predict": _predict,
@@ -208,19 +207,6 @@ def _weighting(arguments: list[str]) -> int:
     settings = _parse(WeightingSettings, arguments, "weighting", default)
     _import_tensorflow()
     from melano_tf.papers.weighting.recipe import reproduce
-
-    reproduce(settings, say)
-    return 0
-
-
-def _similarity(arguments: list[str]) -> int:
-    from melano_tf.papers.similarity.settings import SimilaritySettings, preset
-
-    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--table") is None else "paper")
-    default = preset(chosen if chosen in ("paper", "demo") else "paper")
-    settings = _parse(SimilaritySettings, arguments, "similarity", default)
-    _import_tensorflow()
-    from melano_tf.papers.similarity.recipe import reproduce
 
     reproduce(settings, say)
     return 0

@@ -29,7 +29,7 @@ class Looked:
     """What an `always` step gives.
 
     Attributes:
-        value: for those that stand on it (`Work.value`).
+        value: for those that stand on it (`Work.value`); None of a check, which is no part of what results stand on.
         content: all of it that their results depend on, as JSON holds it; its digest is the step's identity.
     """
 
@@ -112,12 +112,12 @@ def reproduce(recipe: Recipe, settings: Any, say: Say) -> Path:
         RunError: a tolerant step failed; all others are done, and the outputs are made of them.
     """
     check_folders(settings)
+    threads = configure(settings.threads, settings.mirror)  # first: a method may build a network to look at it
     plan, steps, outputs = planned(recipe, settings)
     announce(recipe, settings, say)
     if settings.plan:
         return show(recipe, settings, steps, outputs, say)
     weights = weights_of(steps)
-    threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, recipe.name, settings, threads, say) as run:
         run.note(differs=recipe.changes(settings))
         work = Work(run, settings, weights)
@@ -230,7 +230,7 @@ def look(work: Work, step: Step) -> None:
     work.values[step.name] = found.value
     work.finish(step.name, identity)
     work.run.note(looked_at={**work.run.record().get("looked_at", {}), step.name: identity})
-    looked_at = [f"{name}: {work.identity(name)}" for name in work.values]
+    looked_at = [f"{name}: {work.identity(name)}" for name, value in work.values.items() if value is not None]
     work.run.stands_on(*looked_at, *given_weights(work.settings))
 
 

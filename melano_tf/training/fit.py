@@ -11,7 +11,7 @@ import keras
 import pandas as pd
 
 from melano_tf.training.checkpoint import weights_sha256
-from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, Watch, train
+from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
 from melano_tf.training.steps import LossFn, Step
@@ -29,12 +29,34 @@ class Network:
         optimizer: on its trainable variables.
         saved: what is judged and saved, on the same layers: what gives probabilities.
         said: a line for the person at the terminal, for example which weights were loaded; "" for none.
+        loss: of a loss that holds networks itself (a frozen teacher), which must be made where this one is; else None.
     """
 
     trained: keras.Model
     optimizer: keras.optimizers.Optimizer
     saved: keras.Model
     said: str = ""
+    loss: LossFn | None = None
+
+
+@dataclass(frozen=True)
+class LoopContext:
+    """What a training's own loop is given beside the network.
+
+    Attributes:
+        settings: epochs, and the watch for a training that stands still.
+        folder: of the checkpoint and of what else the loop keeps; it survives a kill.
+        progress: shows (steps done, last loss).
+        devices: the strategy under whose scope the network was made, or None.
+    """
+
+    settings: LoopSettings
+    folder: Path
+    progress: ProgressBar
+    devices: Any
+
+
+Loop = Callable[[Network, LoopContext], History]
 
 
 @dataclass(frozen=True)
@@ -47,11 +69,16 @@ class Training:
         epochs: how many; the last one is judged unless `ending` says otherwise.
         build: () -> the network; called under the devices' scope, after Keras was seeded.
         batches: the training batches by global step.
-        step: (network, devices) -> what is done with a batch.
+        step: (network, devices) -> what is done with a batch; None for a training with a `loop` of its own.
         judge: (the trained model) -> tables of predictions by file name, and its sidecar, to which provenance is added;
             None: another step judges it (`write_judgement`).
         prior: loss of a network that answers with the class shares, by which a training that stands still is known.
         ending: (network) -> an object that ends the training early and gives the model its best weights back, or None.
+        loop: (network, context) -> the history, where a training is more than steps over batches (new pseudo-labels
+            before each epoch); None: `training.loop.train` with `step`.
+
+    Raises:
+        ValueError: both `step` and `loop`, or neither.
     """
 
     stem: str
@@ -59,17 +86,25 @@ class Training:
     epochs: int
     build: Callable[[], Network]
     batches: Batches
-    step: Callable[[Network, Any], Step]
+    step: Callable[[Network, Any], Step] | None = None
     judge: Callable[[keras.Model], tuple[Frames, Sidecar]] | None = None
     prior: float | None = None
     ending: Callable[[Network], Any] | None = None
+    loop: Loop | None = None
+
+    def __post_init__(self) -> None:
+        if (self.step is None) == (self.loop is None):
+            raise ValueError(f"{self.stem}: a training has either a step or a loop of its own")
 
 
-def by_gradient(loss: LossFn, **options: Any) -> Callable[[Network, Any], Step]:
-    """A `Training.step` that follows the gradient of a loss."""
+def by_gradient(loss: LossFn | None = None, **options: Any) -> Callable[[Network, Any], Step]:
+    """A `Training.step` that follows the gradient of a loss; without one, of the loss that the network brings."""
 
     def step(network: Network, devices: Any) -> Step:
-        return GradientStep(network.trained, network.optimizer, loss, strategy=devices, **options)
+        chosen = loss if loss is not None else network.loss
+        if chosen is None:
+            raise ValueError("by_gradient without a loss, and the network brings none")
+        return GradientStep(network.trained, network.optimizer, chosen, strategy=devices, **options)
 
     return step
 
@@ -110,24 +145,36 @@ def optimise(run: Run, training: Training, scratch: Path) -> tuple[Network, Hist
         network = training.build()
     if network.said:
         run.say(f"{training.stem}: {network.said}")
-    early = training.ending(network) if training.ending is not None else None
-    hooks = {} if early is None else {"epoch_end": early, "extra_variables": early.variables}
     watch = None if training.prior is None else Watch(training.stem, training.prior, run.say)
-    step = training.step(network, devices)
+    settings, loop = LoopSettings(epochs=training.epochs, watch=watch), training.loop or _over_batches(training)
     with bar_over_epochs(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
+        history = loop(network, LoopContext(settings, scratch, progress, devices))
+    return network, history
+
+
+def _over_batches(training: Training) -> Loop:
+    """The loop of most trainings: their step over their batches, ended early where they say so."""
+    assert training.step is not None  # or it has a loop of its own
+    make = training.step
+
+    def loop(network: Network, context: LoopContext) -> History:
+        early = training.ending(network) if training.ending is not None else None
+        hooks = {} if early is None else {"epoch_end": early, "extra_variables": early.variables}
         history = train(
-            step,
+            make(network, context.devices),
             training.batches,
-            LoopSettings(epochs=training.epochs, watch=watch),
-            scratch,
+            context.settings,
+            context.folder,
             network.trained,
             network.optimizer,
-            progress=progress,
+            progress=context.progress,
             **hooks,
         )
-    if early is not None:
-        early.finish(history)
-    return network, history
+        if early is not None:
+            early.finish(history)
+        return history
+
+    return loop
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> Path:

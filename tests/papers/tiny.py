@@ -47,7 +47,7 @@ def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     """
     monkeypatch.setattr("melano_tf.training.runtime.configure", lambda threads, mirror=False: threads or 1)
     monkeypatch.setattr("melano_tf.papers.shell.configure", lambda threads, mirror=False: threads or 1)
-    for paper in ("spitzoid", "multimag", "weighting", "similarity"):
+    for paper in ("spitzoid", "multimag", "weighting"):
         monkeypatch.setattr(f"melano_tf.papers.{paper}.recipe.configure", lambda threads, mirror=False: threads or 1)
 
     def call(*arguments: str) -> Finished:
