@@ -40,11 +40,13 @@ class Clusters:
         places: of these images in the cohort's records, (n,).
         embedding: float32 (n, D), L2-normalised.
         cluster: number of each image's cluster within its source, (n,).
+        rounds: one row an epoch of the teacher: epoch, nmi (against the epoch before), inertia, size_0, …
     """
 
     places: np.ndarray
     embedding: np.ndarray
     cluster: np.ndarray
+    rounds: pd.DataFrame
 
 
 def check_enough(work: Work) -> Looked:
@@ -131,7 +133,7 @@ def cluster_images(work: Work, name: str, places: np.ndarray) -> list[Path]:
         judge=lambda model: ({}, teacher_sidecar(settings, cohort, len(image_ids))),
     )
     files = fit(work.run, training, work.scratch)
-    return [*files, write_frame(rounds_file(work, name), pd.DataFrame(assignments.records()))]
+    return [*files, write_frame(work.path("history", f"{name}-rounds.csv"), pd.DataFrame(assignments.records()))]
 
 
 def build_teacher(settings: SimilaritySettings, seed: int) -> Network:
@@ -145,11 +147,6 @@ def build_teacher(settings: SimilaritySettings, seed: int) -> Network:
 def loaded(report: BackboneReport) -> str:
     """Which initial weights were loaded; "" for none."""
     return f"{report.tensors_loaded} tensors from {report.weights}" if report.tensors_loaded else ""
-
-
-def rounds_file(work: Work, name: str) -> Path:
-    """One row an epoch of a teacher: epoch, nmi (against the epoch before), inertia, size_0, …"""
-    return work.path("history", f"{name}-rounds.csv")
 
 
 def inference(
@@ -198,7 +195,8 @@ def clusters_of(work: Work) -> Clusters:
     """The clusters from their files; how they settled is said once."""
 
     def read() -> Clusters:
-        last = pd.read_csv(rounds_file(work, TEACHER)).iloc[-1]
+        rounds = pd.read_csv(work.path("history", f"{TEACHER}-rounds.csv"))
+        last = rounds.iloc[-1]
         sizes = [int(last[name]) for name in last.index if str(name).startswith("size_")]
         work.say(
             f"clusters  {len(sizes)} of {min(sizes):,} to {max(sizes):,} images; agreement of the last two assignments "
@@ -206,7 +204,7 @@ def clusters_of(work: Work) -> Clusters:
         )
         numbers = pd.read_csv(work.path("clusters", "clusters.csv"))["cluster"].to_numpy()
         embedding = np.load(work.path("clusters", "embedding.npy"))
-        return Clusters(work.value("cohort").of(work.settings.cluster.sources), embedding, numbers)
+        return Clusters(work.value("cohort").of(work.settings.cluster.sources), embedding, numbers, rounds)
 
     return work.once(GROUPS, read)
 

@@ -14,7 +14,7 @@ from melano_tf.dermoscopy.isic_images import read_image
 from melano_tf.evaluation.curves import precision_recall
 from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity import counts
-from melano_tf.papers.similarity.clusters import TEACHER, clusters_of, rounds_file
+from melano_tf.papers.similarity.clusters import clusters_of
 from melano_tf.papers.similarity.edges import BOX, edges_of
 from melano_tf.papers.similarity.partition import WORDS, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, SimilaritySettings
@@ -71,7 +71,7 @@ def draw_resize(work: Work) -> list[Path]:
 
 def draw_rounds(work: Work) -> list[Path]:
     """Step 2: how much the assignments of successive epochs agree, and the clusters' sizes."""
-    rounds = pd.read_csv(rounds_file(work, TEACHER))
+    rounds = clusters_of(work).rounds
     figure = blank_figure(10, 3.8)
     left, right = figure.subplots(1, 2)
     left.plot(rounds["epoch"], rounds["nmi"], ".-", color=COLOURS[1])

@@ -110,15 +110,15 @@ def add_pictures(plan: Plan, s: SimilaritySettings) -> None:
     done = {"cohort", *plan.below(needs_of(plan))}
     for number, step, draw in (
         (1, "cohort", figures.draw_resize),
-        (2, f"cluster/{TEACHER}", figures.draw_rounds),
+        (2, GROUPS, figures.draw_rounds),
         (3, EDGES, figures.draw_edges),
         (4, PARTITION, figures.draw_parts),
     ):
         group = plan.steps[step].group
         if step in done or group in named:
             plan.output(f"picture of step {number}", group, [step], draw)
-    if GROUPS in done or "cluster" in named:
-        plan.output("retrieval", "tables", [GROUPS], tables.retrieval_table)
+            if step == GROUPS:
+                plan.output("retrieval", "tables", [step], tables.retrieval_table)
 
 
 def needs_of(plan: Plan) -> list[str]:

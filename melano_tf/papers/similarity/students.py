@@ -144,12 +144,12 @@ def train_student(work: Work, which: Student) -> list[Path]:
 
     Every network of a partition starts from the same weights and sees the same batches: only the teaching differs.
     """
-    settings, parts = work.settings, parts_of(work)
+    settings, edges, parts = work.settings, edges_of(work), parts_of(work)
     seed = seed_for(settings.seed, "student", which.split)
     records = parts.records.iloc[parts.rows(which.split, "training")]
     targets = records["target"].to_numpy()
     batches = ImageBatches(
-        edges_of(work).cache,
+        edges.cache,
         records["image_id"].tolist(),
         targets,
         settings.network.input_px,
