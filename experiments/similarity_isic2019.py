@@ -42,9 +42,9 @@ from melano_tf.cluster_splits import PAPER_TEST_SHARES, cluster_partition, group
 from melano_tf.dermoscopy.isic import read_isic2019
 from melano_tf.dermoscopy.isic_images import find_images, match_images, read_image
 from melano_tf.papers.notebook import say
+from melano_tf.papers.shell import reproduce
 from melano_tf.papers.similarity import counts
-from melano_tf.papers.similarity.recipe import reproduce
-from melano_tf.papers.similarity.settings import preset
+from melano_tf.papers.similarity.settings import RECIPE, preset
 from melano_tf.reports.tables import markdown
 from melano_tf.splits import leak_lines
 from melano_tf.workspace import atomic
@@ -151,7 +151,7 @@ settings = dataclasses.replace(
     ),
     evaluation=dataclasses.replace(demo.evaluation, repeats=500),
 )
-reproduce(settings, say)
+reproduce(RECIPE, settings, say)
 
 # %% [markdown]
 # Do the clusters find the source of the files? The adjusted Rand index of the teacher's pseudo-labels' sources, were

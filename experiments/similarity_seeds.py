@@ -26,8 +26,8 @@ import pandas as pd
 
 from melano_tf.evaluation.intervals import group_draws, percentile_interval
 from melano_tf.papers.notebook import say
-from melano_tf.papers.similarity.recipe import reproduce
-from melano_tf.papers.similarity.settings import preset
+from melano_tf.papers.shell import reproduce
+from melano_tf.papers.similarity.settings import RECIPE, preset
 
 parser = argparse.ArgumentParser(allow_abbrev=False)
 parser.add_argument("--out", type=Path, default=Path("runs/seeds"), help="folder of the runs, one a seed")
@@ -54,7 +54,7 @@ for seed in seeds:
         threads=given.threads,
         workers=given.workers,
     )
-    reproduce(settings, say)
+    reproduce(RECIPE, settings, say)
 
 # %% [markdown]
 # Test images of both sources together, all seeds. A lesion is one of a seed's phantoms.

@@ -28,12 +28,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from melano_tf.papers.zoome.recipe import reproduce
 
 from melano_tf.dermoscopy.duplicates import listed_pairs
 from melano_tf.dermoscopy.isic import read_isic2020
 from melano_tf.papers.notebook import say
-from melano_tf.papers.zoome.settings import preset
+from melano_tf.papers.shell import reproduce
+from melano_tf.papers.zoome.settings import RECIPE, preset
 from melano_tf.splits import grouped_folds, image_leaks, leak_lines, pair_places, plain_folds
 
 parser = argparse.ArgumentParser(allow_abbrev=False)
@@ -77,7 +77,7 @@ settings = dataclasses.replace(
     threads=given.threads,
     training=dataclasses.replace(demo.training, epochs=given.epochs),
 )
-reproduce(settings, say)
+reproduce(RECIPE, settings, say)
 
 # %%
 table = pd.read_csv(given.out / "tables" / "table1.csv")

@@ -51,7 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     commands: dict[str, Callable[[list[str]], int]] = {
         **{name: functools.partial(_recipe, name) for name in PAPERS},
-        "similarity": _similarity,
         "similar": _similar,
         "check": _check,
         "predict": _predict,
@@ -154,16 +153,20 @@ def _parse(settings: Any, arguments: Sequence[str], command: str, default: Any =
     return tyro.cli(settings, args=list(arguments), prog=f"python -m melano_tf.run {command}", **options)
 
 
-def _similarity(arguments: list[str]) -> int:
-    from melano_tf.papers.similarity.settings import SimilaritySettings, preset
+def _described() -> list[str]:
+    """Each paper's lines in the list of commands."""
+    return [f"  {name:<10} " + words.replace("\n", "\n" + " " * 13) for name, (_, words) in PAPERS.items()]
 
-    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, "--table") is None else "paper")
-    default = preset(chosen if chosen in ("paper", "demo") else "paper")
-    settings = _parse(SimilaritySettings, arguments, "similarity", default)
+
+def _recipe(name: str, arguments: list[str]) -> int:
+    recipe = importlib.import_module(f"{PAPERS[name][0]}.settings").RECIPE
+    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, f"--{recipe.data}") is None else "paper")
+    default = recipe.preset(chosen if chosen in ("paper", "demo") else "paper")
+    settings = _parse(type(default), arguments, name, default)
     _import_tensorflow()
-    from melano_tf.papers.similarity.recipe import reproduce
+    from melano_tf.papers.shell import reproduce
 
-    reproduce(settings, say)
+    reproduce(recipe, settings, say)
     return 0
 
 

@@ -29,7 +29,7 @@ class Looked:
     """What an `always` step gives.
 
     Attributes:
-        value: for those that stand on it (`Work.value`).
+        value: for those that stand on it (`Work.value`); None of a check, which is no part of what results stand on.
         content: all of it that their results depend on, as JSON holds it; its digest is the step's identity.
     """
 
@@ -128,13 +128,13 @@ def reproduce(recipe: Recipe, settings: Any, say: Say) -> Path:
         InputError: a setting or an input file is wrong.
         RunError: a tolerant step failed; all others are done, and the outputs are made of them.
     """
+    threads = configure(settings.threads, settings.mirror)  # first: a method may build a network to look at it
     check_folders(settings)
     plan, steps, outputs = planned(recipe, settings)
     announce(recipe, settings, say)
     if settings.plan:
         return show(recipe, settings, steps, outputs, say)
     weights = weights_of(steps)
-    threads = configure(settings.threads, settings.mirror)
     with Run(settings.out, recipe.name, settings, threads, say) as run:
         run.note(differs=recipe.changes(settings))
         work = Work(run, settings, weights)
@@ -254,10 +254,11 @@ def look(work: Work, step: Step) -> None:
     identity = digest(found.content)
     work.values[step.name] = found.value
     work.finish(step.name, identity)
-    kind = "chosen" if step.by_choice else "looked_at"
+    aside = step.by_choice or found.value is None
+    kind = "chosen" if aside else "looked_at"
     known = {**work.run.record().get(kind, {}), step.name: identity}
     work.run.note(**{kind: known})
-    if not step.by_choice:  # with what earlier sessions of the same settings looked at and this one does not ask for
+    if not aside:  # with what earlier sessions of the same settings looked at and this one does not ask for
         looked_at = [f"{name}: {known[name]}" for name in sorted(known)]
         work.run.stands_on(*looked_at, *given_weights(work.settings))
 

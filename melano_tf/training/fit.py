@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.training.checkpoint import training_variables, weights_sha256
-from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, Watch, train
+from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
 from melano_tf.training.steps import LossFn, Step, traced
@@ -31,12 +31,34 @@ class Network:
         optimizer: on its trainable variables.
         saved: what is judged and saved, on the same layers: what gives probabilities.
         said: a line for the person at the terminal, for example which weights were loaded; "" for none.
+        loss: of a loss that holds networks itself (a frozen teacher), which must be made where this one is; else None.
     """
 
     trained: keras.Model
     optimizer: keras.optimizers.Optimizer
     saved: keras.Model
     said: str = ""
+    loss: LossFn | None = None
+
+
+@dataclass(frozen=True)
+class LoopContext:
+    """What a training's own loop is given beside the network.
+
+    Attributes:
+        settings: epochs, and the watch for a training that stands still.
+        folder: of the checkpoint and of what else the loop keeps; it survives a kill.
+        progress: shows (steps done, last loss).
+        devices: the strategy under whose scope the network was made, or None.
+    """
+
+    settings: LoopSettings
+    folder: Path
+    progress: ProgressBar
+    devices: Any
+
+
+Loop = Callable[[Network, LoopContext], History]
 
 
 @dataclass(frozen=True)
@@ -49,7 +71,7 @@ class Training:
         epochs: how many; the last one is judged unless `ending` says otherwise.
         build: () -> the network; called under the devices' scope, after Keras was seeded.
         batches: the training batches by global step.
-        step: (network, devices) -> what is done with a batch.
+        step: (network, devices) -> what is done with a batch; None for a training with a `loop` of its own.
         judge: (the trained model) -> tables of predictions by file name, and its sidecar, to which provenance is added;
             None: another step judges it (`write_judgement`).
         prior: loss of a network that answers with the class shares, by which a training that stands still is known.
@@ -57,6 +79,11 @@ class Training:
         spread: over all devices under --mirror; False: on one, for a step that cannot be spread (a bag's).
         around: (step, network) -> that step with what is this training's alone: a learning rate that is set, a log.
         start: weights of `trained` (as `get_weights` gives them) in the place of those that it was built with.
+        loop: (network, context) -> the history, where a training is more than steps over batches (new pseudo-labels
+            before each epoch); None: `training.loop.train` with `step`.
+
+    Raises:
+        ValueError: both `step` and `loop`, or neither.
     """
 
     stem: str
@@ -64,13 +91,18 @@ class Training:
     epochs: int
     build: Callable[[], Network]
     batches: Batches
-    step: Callable[[Network, Any], Step]
+    step: Callable[[Network, Any], Step] | None = None
     judge: Callable[[keras.Model], tuple[Frames, Sidecar]] | None = None
     prior: float | None = None
     ending: Callable[[Network], Any] | None = None
     spread: bool = True
     around: Callable[[Step, Network], Step] | None = None
     start: Sequence[np.ndarray] | None = None
+    loop: Loop | None = None
+
+    def __post_init__(self) -> None:
+        if (self.step is None) == (self.loop is None):
+            raise ValueError(f"{self.stem}: a training has either a step or a loop of its own")
 
 
 class Prepared:
@@ -94,11 +126,14 @@ class Prepared:
             variable.assign(value)
 
 
-def by_gradient(loss: LossFn, **options: Any) -> Callable[[Network, Any], Step]:
-    """A `Training.step` that follows the gradient of a loss."""
+def by_gradient(loss: LossFn | None = None, **options: Any) -> Callable[[Network, Any], Step]:
+    """A `Training.step` that follows the gradient of a loss; without one, of the loss that the network brings."""
 
     def step(network: Network, devices: Any) -> Step:
-        return GradientStep(network.trained, network.optimizer, loss, strategy=devices, **options)
+        chosen = loss if loss is not None else network.loss
+        if chosen is None:
+            raise ValueError("by_gradient without a loss, and the network brings none")
+        return GradientStep(network.trained, network.optimizer, chosen, strategy=devices, **options)
 
     return step
 
@@ -134,47 +169,64 @@ def write_judgement(run: Run, stem: str, model: keras.Model, frames: Frames, sid
 
 def prepare(run: Run, training: Training) -> Prepared:
     """A network of this training's build, step and seed, for all trainings that have the same."""
-    return Prepared(*_built(run, training))
+    network, devices = _built(run, training)
+    return Prepared(network, _step(training, network, devices))
 
 
-def _built(run: Run, training: Training) -> tuple[Network, Step]:
+def _built(run: Run, training: Training) -> tuple[Network, Any]:
+    """The network, and the devices that it was made on."""
     keras.utils.set_random_seed(training.seed)
     devices = strategy(training.spread and bool(run.settings.get("mirror")))
     with devices.scope() if devices else contextlib.nullcontext():
         network = training.build()
     if network.said:
         run.say(f"{training.stem}: {network.said}")
-    return network, training.step(network, devices)
+    return network, devices
+
+
+def _step(training: Training, network: Network, devices: Any) -> Step:
+    assert training.step is not None  # or it has a loop of its own
+    return training.step(network, devices)
 
 
 def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | None = None) -> tuple[Network, History]:
     """Build a network, or set a prepared one back, and train it; from the checkpoint in `scratch` if there is one."""
     if prepared is None:
-        network, step = _built(run, training)
+        network, devices = _built(run, training)
+        step = None if training.loop is not None else _step(training, network, devices)
     else:
-        network, step = prepared.network, prepared.step
+        network, devices, step = prepared.network, None, prepared.step
         prepared.reset()
     if training.start is not None:
         network.trained.set_weights(list(training.start))
+    watch = None if training.prior is None else Watch(training.stem, training.prior, run.say)
+    settings = LoopSettings(epochs=training.epochs, watch=watch)
+    with bar_over_epochs(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
+        context = LoopContext(settings, scratch, progress, devices)
+        if training.loop is not None:
+            return network, training.loop(network, context)
+        return network, _over_batches(training, network, step, context)
+
+
+def _over_batches(training: Training, network: Network, step: Any, context: LoopContext) -> History:
+    """The loop of most trainings: their step over their batches, ended early where they say so."""
     if training.around is not None:
         step = training.around(step, network)
     early = training.ending(network) if training.ending is not None else None
     hooks = {} if early is None else {"epoch_end": early, "extra_variables": early.variables}
-    watch = None if training.prior is None else Watch(training.stem, training.prior, run.say)
-    with bar_over_epochs(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
-        history = train(
-            step,
-            training.batches,
-            LoopSettings(epochs=training.epochs, watch=watch),
-            scratch,
-            network.trained,
-            network.optimizer,
-            progress=progress,
-            **hooks,
-        )
+    history = train(
+        step,
+        training.batches,
+        context.settings,
+        context.folder,
+        network.trained,
+        network.optimizer,
+        progress=context.progress,
+        **hooks,
+    )
     if early is not None:
         early.finish(history)
-    return network, history
+    return history
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> Path:

@@ -12,16 +12,18 @@ from melano_tf.dermoscopy.isic import read_isic2019
 from melano_tf.dermoscopy.isic_images import ImageHeader
 from melano_tf.errors import InputError
 from melano_tf.evaluation.multiclass import multiclass_intervals
+from melano_tf.papers.plan import chosen_groups
 from melano_tf.papers.similarity import counts
 from melano_tf.papers.similarity.settings import (
     COMBINATIONS,
+    RECIPE,
+    STEPS,
     ClusterSettings,
     EdgeSettings,
     EvaluationSettings,
     PartitionSettings,
     SimilaritySettings,
     TransferSettings,
-    changes,
     preset,
 )
 from melano_tf.papers.similarity.students import Judged, Student
@@ -52,8 +54,8 @@ def cell(table: pd.DataFrame, row: str, column: str, what: str = "ours") -> floa
 
 
 def test_the_papers_preset_is_the_paper_and_the_demo_says_what_it_changes() -> None:
-    assert changes(preset("paper")) == []
-    changed = {name: here for name, here, _ in changes(preset("demo"))}
+    assert RECIPE.changes(preset("paper")) == []
+    changed = {name: here for name, here, _ in RECIPE.changes(preset("demo"))}
     assert changed["network.student"] == "standin_residual" and changed["network.input_px"] == 64
     assert not any(name.startswith("phantom") for name in changed)
     assert list(COMBINATIONS.values()) == [(1,), (2,), (3,), (4,), (1, 2), (2, 3), (3, 4), (2, 3, 4), (1, 2, 3, 4)]
@@ -74,7 +76,7 @@ def test_what_is_not_made_is_refused(wrong: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         settings.chosen_tables()
         settings.chosen_figures()
-        settings.chosen_steps()
+        chosen_groups(settings.steps, STEPS)
         settings.chosen_combinations()
         settings.chosen_splits()
 
@@ -156,9 +158,7 @@ def predictions(right: int, wrong: int, part: str = "validation") -> pd.DataFram
 
 def test_the_highest_is_chosen_on_the_validation_part_alone() -> None:
     def judged(validation: int, test: int) -> Judged:
-        return Judged(
-            "", Path(), pd.concat([predictions(validation, 10 - validation), predictions(test, 10 - test, "HAM test")])
-        )
+        return Judged(pd.concat([predictions(validation, 10 - validation), predictions(test, 10 - test, "HAM test")]))
 
     results = {
         Student("baseline", (), "cluster"): judged(9, 9),
@@ -178,7 +178,7 @@ def test_the_best_of_the_combinations_on_a_test_stands_beside_and_is_marked() ->
     parts = {"1": (5, 8), "4": (7, 2), "baseline": (9, 9)}
     results = {
         Student(name, (int(name),) if name.isdigit() else (), "cluster"): Judged(
-            "", Path(), pd.concat([predictions(v, 10 - v), predictions(t, 10 - t, "HAM test")])
+            pd.concat([predictions(v, 10 - v), predictions(t, 10 - t, "HAM test")])
         )
         for name, (v, t) in parts.items()
     }

@@ -172,11 +172,19 @@ def test_the_same_command_again_repeats_nothing(copy, inside):
 
 def test_a_changed_setting_repeats_what_depends_on_it_and_nothing_else(copy, inside):
     changed = inside(
-        *("similarity", "--out", str(copy), *SIMILARITY, "--transfer.weight", "10", "--tables", "6"),
+        *("similarity", "--out", str(copy), *SIMILARITY, "--transfer.weight", "10", "--tables", "5,6"),
         *("--figures", "none", "--partition.splits", "cluster,lesion"),
     )
     assert changed.code == 0, changed.errors
     assert "did 4 steps" in changed.shown  # both students of both partitions, and neither baseline
+    assert "test clusters of HAM" in (copy / "tables" / "table5.md").read_text()  # noted when the partition was drawn
+
+
+def test_what_results_stand_on_is_the_same_for_a_part_of_the_run(copy, inside):
+    before = read_json(copy / "run.json")["plan"]
+    part = inside("similarity", "--out", str(copy), *SIMILARITY, "--tables", "1", "--figures", "none")
+    assert part.code == 0 and "did 0 steps, kept 2 finished ones" in part.shown, part.errors
+    assert read_json(copy / "run.json")["plan"] == before
 
 
 def test_a_teacher_that_never_sees_the_test_and_distillation(copy, inside):

@@ -8,8 +8,10 @@ import pytest
 
 from melano_tf.dermoscopy.phantom_cohort import PhantomDermoscopySettings
 from melano_tf.evaluation.metrics import roc_auc
-from melano_tf.papers.zoome.cohort import prepare_cohort
-from melano_tf.papers.zoome.models import Trained, proposed, train_network
+from melano_tf.papers.shell import Work, do
+from melano_tf.papers.zoome.method import method
+from melano_tf.papers.zoome.models import Trained, judge_name, proposed
+from melano_tf.papers.zoome.models import trained as read_trained
 from melano_tf.papers.zoome.settings import preset
 from melano_tf.papers.zoome.tables import value_table
 from melano_tf.workspace import Run
@@ -29,9 +31,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         training=dataclasses.replace(demo.training, epochs=12, learning_rate=3e-3),
         phantom=PhantomDermoscopySettings(patients=300, height_px=64, clarity=0.0, signal=4.0, hair_share=0.0),
     )
+    plan = method(settings)
     with Run(settings.out, "zoome", settings, 1, lambda line: None) as run:
-        cohort = prepare_cohort(run, settings, lambda line: None)
-        return train_network(run, settings, cohort, proposed(settings), 1)
+        work = Work(run, settings, {})
+        for name in plan.below([judge_name(proposed(settings), 1)]):
+            do(work, plan.steps[name])
+        return read_trained(work, proposed(settings), 1)
 
 
 def test_metadata_help_and_those_of_another_patient_do_not(trained):

@@ -47,8 +47,6 @@ def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     """
     monkeypatch.setattr("melano_tf.training.runtime.configure", lambda threads, mirror=False: threads or 1)
     monkeypatch.setattr("melano_tf.papers.shell.configure", lambda threads, mirror=False: threads or 1)
-    for paper in ("similarity",):
-        monkeypatch.setattr(f"melano_tf.papers.{paper}.recipe.configure", lambda threads, mirror=False: threads or 1)
 
     def call(*arguments: str) -> Finished:
         try:

@@ -35,7 +35,7 @@ def test_every_tile_is_the_slides_own_at_its_magnification(slides, tmp_path) -> 
     outcome = write_slide(row(slides[0]), GRIDS, STORE, tmp_path)
     assert outcome.status == "done"
     assert outcome.notes == f"not at finer: its {MPP:.3g} µm/px would be enlarged 2.00 times to 0.25 µm/px"
-    table = pd.read_parquet(tmp_path / "a.parquet")
+    table = pd.read_parquet(tmp_path / "a.tiles.parquet")
     assert set(table["magnification"]) == {"fine", "middle", "coarse"}
     with Slide(slides[0]) as slide:
         for name, rows in table.groupby("magnification"):
@@ -48,7 +48,7 @@ def test_every_tile_is_the_slides_own_at_its_magnification(slides, tmp_path) -> 
 def test_upsampling_only_where_it_is_allowed(slides, tmp_path) -> None:
     allowed = TileGrids(GRIDS.names, GRIDS.mpp, tile_px=64, most_enlargement=None)
     outcome = write_slide(row(slides[0]), allowed, STORE, tmp_path)
-    table = pd.read_parquet(tmp_path / "a.parquet")
+    table = pd.read_parquet(tmp_path / "a.tiles.parquet")
     assert outcome.notes == ""
     assert (table["magnification"] == "finer").sum() > 10
 
@@ -117,7 +117,7 @@ def test_real_slide(real_data, tmp_path) -> None:
     assert outcome.status == "done", outcome.reason
     assert outcome.notes.startswith("not at 40x: its 0.499 µm/px would be enlarged 1.81 times")
     assert outcome.notes.endswith("at 4x: no tile with at least 60% tissue; the one with most, 32%, was kept")
-    table = pd.read_parquet(tmp_path / f"{path.stem}.parquet")
+    table = pd.read_parquet(tmp_path / f"{path.stem}.tiles.parquet")
     with Slide(path) as slide:
         width, height = slide.size
         whole = slide.read(0, 0, slide.size, slide.mpp[0])

@@ -1,6 +1,5 @@
 """The second step: deep clustering with a metric loss, and each source's clusters (section "Similarity clustering")."""
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,39 +11,25 @@ import pandas as pd
 
 from melano_tf.errors import InputError
 from melano_tf.models.attention_transfer import build_embedding, pooled
-from melano_tf.papers.checks import weights_key
+from melano_tf.models.backbones import BackboneReport
+from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.similarity.cohort import Cohort
 from melano_tf.papers.similarity.settings import SimilaritySettings
 from melano_tf.pipelines.cluster_batches import ClusterImageBatches
 from melano_tf.pipelines.image_batches import predict_image_batches
 from melano_tf.pipelines.images import ImageCache
-from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.clustering import ClusterSettings, PKSampler, PKSettings, kmeans
 from melano_tf.training.deep_cluster import Assignments, FeatureWriter, deep_cluster, metric_loss
+from melano_tf.training.fit import LoopContext, Network, Training, fit, write_frame
 from melano_tf.training.inference import predict
-from melano_tf.training.loop import LoopSettings
+from melano_tf.training.loop import History
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.runtime import strategy
-from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
+from melano_tf.workspace import Sidecar, atomic, plain, seed_for
 
 KIND = "similarity-embedding"
 BATCH = 64  # images at once in inference
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A trained teacher.
-
-    Attributes:
-        key: of its step.
-        model: its file.
-        rounds: one row an epoch: epoch, nmi (against the epoch before), inertia, size_0, …
-    """
-
-    key: str
-    model: Path
-    rounds: pd.DataFrame
+TEACHER = "teacher"  # its files
+GROUPS = "cluster/groups"  # the step of each source's clusters
 
 
 @dataclass(frozen=True)
@@ -52,93 +37,37 @@ class Clusters:
     """What the teacher says of every image of its sources.
 
     Attributes:
-        key: of the step.
         places: of these images in the cohort's records, (n,).
         embedding: float32 (n, D), L2-normalised.
         cluster: number of each image's cluster within its source, (n,).
+        rounds: one row an epoch of the teacher: epoch, nmi (against the epoch before), inertia, size_0, …
     """
 
-    key: str
     places: np.ndarray
     embedding: np.ndarray
     cluster: np.ndarray
+    rounds: pd.DataFrame
 
 
-def check_enough(settings: SimilaritySettings, cohort: Cohort) -> None:
+def check_enough(work: Work) -> Looked:
     """Every source that is divided by clusters holds more images than clusters.
 
     Raises:
         InputError: one does not; all are named.
     """
+    wanted, cohort = work.settings.cluster.clusters, work.value("cohort")
     faults = []
-    for source in settings.partition.sources:
+    for source in work.settings.partition.sources:
         found = len(cohort.of((source,)))
-        if found < 2 * settings.cluster.clusters:
+        if found < 2 * wanted:
             faults.append(f"{source}: {found} image{'s' * (found != 1)}")
     if faults:
         raise InputError.of(
-            f"too few images for {settings.cluster.clusters} clusters a source (at least two images a cluster are "
+            f"too few images for {wanted} clusters a source (at least two images a cluster are "
             "needed); give fewer --cluster.clusters, other --partition.sources, or more images:",
             faults,
         )
-
-
-def train_teacher(
-    run: Run, settings: SimilaritySettings, cohort: Cohort, places: np.ndarray, name: str = "teacher"
-) -> Teacher:
-    """Deep clustering of these images: features, k-means, an epoch of metric learning, and again.
-
-    Args:
-        places: of the images in the cohort's records.
-        name: of the model: "teacher", or "teacher-blind" for one that does not see the test images.
-    """
-    chosen, seed = settings.cluster, seed_for(settings.seed, name)
-    model_path = run.path("models", f"{name}.keras")
-    history_path, rounds_path = run.path("history", f"{name}.csv"), run.path("history", f"{name}-rounds.csv")
-    image_ids = cohort.names(places)
-
-    def work(scratch: Path) -> list[Path]:
-        model, optimizer = make_teacher(settings, seed)
-        grouping = ClusterSettings(clusters=chosen.clusters, components=chosen.whitened, iterations=chosen.iterations)
-        assignments = Assignments(scratch / "assignments", grouping, seed, len(image_ids))
-        drawn = PKSettings(clusters=min(chosen.per_batch, chosen.clusters), images=chosen.per_cluster)
-        sampler = PKSampler(assignments.labels, len(image_ids), drawn, seed)
-        batches = ClusterImageBatches(
-            cohort.cache, image_ids, settings.network.input_px, sampler, seed, augment=settings.augment
-        )
-        features = FeatureWriter(pooled(model), inference(settings, cohort.cache, image_ids), len(image_ids))
-        with bar_over_epochs(name, chosen.epochs, sampler.steps_per_epoch) as progress:
-            done = deep_cluster(
-                model,
-                optimizer,
-                metric_loss(chosen.loss),
-                batches,
-                features,
-                assignments,
-                LoopSettings(epochs=chosen.epochs),
-                scratch,
-                progress=progress,
-                strategy=strategy(settings.mirror),
-            )
-        done.history.write(history_path)
-        run.keep_logs(scratch, name)
-        write_csv(rounds_path, pd.DataFrame(done.records))
-        with atomic(model_path) as temporary:
-            model.save(temporary)
-        sidecar = teacher_sidecar(run, settings, cohort, len(image_ids), weights_sha256(model)).write(model_path)
-        return [model_path, sidecar, history_path, rounds_path]
-
-    inputs = {
-        "cohort": cohort.key,
-        "images": image_ids if name != "teacher" else len(image_ids),
-        "network": [settings.network.teacher, settings.network.input_px],
-        "weights": weights_key(settings.network.teacher, settings.network.weights),
-        "cluster": asked(settings),
-        "augment": settings.augment,
-        "seed": settings.seed,
-    }
-    key = run.step(f"cluster/{name}", {what: plain(value) for what, value in inputs.items()}, work)
-    return Teacher(key, model_path, pd.read_csv(rounds_path))
+    return Looked(None, None)
 
 
 def asked(settings: SimilaritySettings) -> dict[str, Any]:
@@ -146,14 +75,78 @@ def asked(settings: SimilaritySettings) -> dict[str, Any]:
     return {name: value for name, value in plain(settings.cluster).items() if name != "sees_test"}
 
 
-def make_teacher(settings: SimilaritySettings, seed: int) -> tuple[keras.Model, keras.optimizers.Optimizer]:
-    """The embedding network and its optimiser, on all devices."""
+def teacher_depends_on(settings: SimilaritySettings) -> dict[str, Any]:
+    """All that a teacher depends on, beside its images and the content of the initial weights."""
+    return {
+        "network": [settings.network.teacher, settings.network.input_px],
+        "cluster": asked(settings),
+        "augment": settings.augment,
+        "seed": settings.seed,
+    }
+
+
+def train_teacher(work: Work) -> list[Path]:
+    """The teacher of all images of the sources that are clustered."""
+    return cluster_images(work, TEACHER, work.value("cohort").of(work.settings.cluster.sources))
+
+
+def cluster_images(work: Work, name: str, places: np.ndarray) -> list[Path]:
+    """Deep clustering of these images: features, k-means, an epoch of metric learning, and again.
+
+    Args:
+        work: of the step.
+        name: of the model, and of its seed.
+        places: of the images in the cohort's records.
+    """
+    settings, cohort, chosen = work.settings, work.value("cohort"), work.settings.cluster
+    seed, image_ids = seed_for(settings.seed, name), cohort.names(places)
+    grouping = ClusterSettings(clusters=chosen.clusters, components=chosen.whitened, iterations=chosen.iterations)
+    assignments = Assignments(work.scratch / "assignments", grouping, seed, len(image_ids))
+    drawn = PKSettings(clusters=min(chosen.per_batch, chosen.clusters), images=chosen.per_cluster)
+    sampler = PKSampler(assignments.labels, len(image_ids), drawn, seed)
+    batches = ClusterImageBatches(
+        cohort.cache, image_ids, settings.network.input_px, sampler, seed, augment=settings.augment
+    )
+
+    def loop(network: Network, context: LoopContext) -> History:
+        model, shown = network.trained, inference(settings, cohort.cache, image_ids)
+        return deep_cluster(
+            model,
+            network.optimizer,
+            metric_loss(chosen.loss),
+            batches,
+            FeatureWriter(pooled(model), shown, len(image_ids)),
+            assignments,
+            context.settings,
+            context.folder,
+            progress=context.progress,
+            strategy=context.devices,
+        ).history
+
+    training = Training(
+        stem=name,
+        seed=seed,
+        epochs=chosen.epochs,
+        build=lambda: build_teacher(settings, seed),
+        batches=batches,
+        loop=loop,
+        judge=lambda model: ({}, teacher_sidecar(settings, cohort, len(image_ids))),
+    )
+    files = fit(work.run, training, work.scratch)
+    return [*files, write_frame(work.path("history", f"{name}-rounds.csv"), pd.DataFrame(assignments.records()))]
+
+
+def build_teacher(settings: SimilaritySettings, seed: int) -> Network:
+    """The embedding network and its optimiser."""
     network, chosen = settings.network, settings.cluster
-    keras.utils.set_random_seed(seed)
-    devices = strategy(settings.mirror)
-    with devices.scope() if devices else contextlib.nullcontext():
-        model, _ = build_embedding(network.teacher, network.input_px, chosen.embedding, network.weights, seed)
-        return model, make_optimizer("adam", chosen.learning_rate, epsilon=chosen.adam_epsilon)
+    model, report = build_embedding(network.teacher, network.input_px, chosen.embedding, network.weights, seed)
+    optimizer = make_optimizer("adam", chosen.learning_rate, epsilon=chosen.adam_epsilon)
+    return Network(model, optimizer, model, loaded(report))
+
+
+def loaded(report: BackboneReport) -> str:
+    """Which initial weights were loaded; "" for none."""
+    return f"{report.tensors_loaded} tensors from {report.weights}" if report.tensors_loaded else ""
 
 
 def inference(
@@ -168,46 +161,55 @@ def inference(
     return batches
 
 
-def find_clusters(
-    run: Run, settings: SimilaritySettings, cohort: Cohort, places: np.ndarray, teacher: Teacher
-) -> Clusters:
+def find_clusters(work: Work) -> list[Path]:
     """k-means of each source apart in the teacher's embedding."""
-    vectors, table = run.path("clusters", "embedding.npy"), run.path("clusters", "clusters.csv")
+    settings, cohort = work.settings, work.value("cohort")
+    places = cohort.of(settings.cluster.sources)
+    model = keras.saving.load_model(work.path("models", f"{TEACHER}.keras"))
+    embedding = predict(model, inference(settings, cohort.cache, cohort.names(places))()).astype(np.float32)
     sources = cohort.records["source"].to_numpy()[places]
-
-    def work(_: Path) -> list[Path]:
-        model = keras.saving.load_model(teacher.model)
-        embedding = predict(model, inference(settings, cohort.cache, cohort.names(places))()).astype(np.float32)
-        labels = np.zeros(len(places), np.int64)
-        for source in settings.cluster.sources:
-            own = np.flatnonzero(sources == source)
-            if len(own):
-                labels[own] = cluster_source(settings, embedding[own], source)
-        with atomic(vectors) as temporary:
-            np.save(temporary, embedding)
-        found = cohort.records.iloc[places][["image_id", "source", "label", "group"]].assign(cluster=labels)
-        return [vectors, write_csv(table, found)]
-
-    inputs = {"teacher": teacher.key, "places": cohort.key, "cluster": asked(settings), "seed": settings.seed}
-    key = run.step("cluster/groups", inputs, work)
-    return Clusters(key, places, np.load(vectors), pd.read_csv(table)["cluster"].to_numpy())
+    labels = np.zeros(len(places), np.int64)
+    for source in settings.cluster.sources:
+        own = np.flatnonzero(sources == source)
+        if len(own):
+            labels[own] = cluster_source(settings, embedding[own], source)
+    vectors = work.path("clusters", "embedding.npy")
+    with atomic(vectors) as temporary:
+        np.save(temporary, embedding)
+    found = cohort.records.iloc[places][["image_id", "source", "label", "group"]].assign(cluster=labels)
+    return [vectors, write_frame(work.path("clusters", "clusters.csv"), found)]
 
 
 def cluster_source(settings: SimilaritySettings, embedding: np.ndarray, source: str) -> np.ndarray:
-    """Clusters of one source's embeddings (n, D); a source that nothing divides may have fewer of them."""
-    chosen = settings.cluster
-    count = chosen.clusters
-    if source not in settings.partition.sources:
-        count = max(1, min(count, len(embedding) // 2))
+    """Clusters of one source's embeddings (n, D); a source that nothing divides (see `check_enough`) may have fewer."""
+    count = max(1, min(settings.cluster.clusters, len(embedding) // 2))
     if count < 2:
         return np.zeros(len(embedding), np.int64)
-    grouping = ClusterSettings(clusters=count, iterations=chosen.iterations)
+    grouping = ClusterSettings(clusters=count, iterations=settings.cluster.iterations)
     # The embedding as it is: whitening would blow up directions that the metric loss has made short.
     _, labels = kmeans(embedding, grouping, seed_for(settings.seed, "clusters", source))
     return labels.astype(np.int64)
 
 
-def teacher_sidecar(run: Run, settings: SimilaritySettings, cohort: Cohort, images: int, weights: str) -> Sidecar:
+def clusters_of(work: Work) -> Clusters:
+    """The clusters from their files; how they settled is said once."""
+
+    def read() -> Clusters:
+        rounds = pd.read_csv(work.path("history", f"{TEACHER}-rounds.csv"))
+        last = rounds.iloc[-1]
+        sizes = [int(last[name]) for name in last.index if str(name).startswith("size_")]
+        work.say(
+            f"clusters  {len(sizes)} of {min(sizes):,} to {max(sizes):,} images; agreement of the last two assignments "
+            f"(NMI) {last['nmi']:.3f}"
+        )
+        numbers = pd.read_csv(work.path("clusters", "clusters.csv"))["cluster"].to_numpy()
+        embedding = np.load(work.path("clusters", "embedding.npy"))
+        return Clusters(work.value("cohort").of(work.settings.cluster.sources), embedding, numbers, rounds)
+
+    return work.once(GROUPS, read)
+
+
+def teacher_sidecar(settings: SimilaritySettings, cohort: Cohort, images: int) -> Sidecar:
     """What `similar` needs to know of a teacher."""
     return Sidecar(
         kind=KIND,
@@ -216,24 +218,10 @@ def teacher_sidecar(run: Run, settings: SimilaritySettings, cohort: Cohort, imag
         preprocessing=preprocessing(settings),
         threshold=0.5,
         threshold_from="not used: an embedding decides nothing",
-        run={
-            "configuration": settings.network.teacher,
-            "trained_on": f"{images} images without their labels",
-            "weights_sha256": weights,
-            "recipe": run.recipe,
-            "folder": str(run.folder),
-            **{name: run.settings[name] for name in ("preset", "seed", "table")},
-        },
+        run={"configuration": settings.network.teacher, "trained_on": f"{images} images without their labels"},
     )
 
 
 def preprocessing(settings: SimilaritySettings) -> dict[str, Any]:
     """How an image is brought to a network of this recipe."""
     return {"store": plain(settings.store), "colour": "RGB, 0 to 255", "metadata": None}
-
-
-def write_csv(path: Path, frame: pd.DataFrame) -> Path:
-    """Write a table as CSV, atomically; returns the path."""
-    with atomic(path) as temporary:
-        frame.to_csv(temporary, index=False)
-    return path

@@ -9,13 +9,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from melano_tf.dermoscopy.borders import BorderSettings, find_border
-from melano_tf.papers.similarity.clusters import Clusters, write_csv
-from melano_tf.papers.similarity.cohort import Cohort
-from melano_tf.papers.similarity.settings import SimilaritySettings
+from melano_tf.papers.shell import Work
+from melano_tf.papers.similarity.clusters import clusters_of
 from melano_tf.pipelines.edited import EditedCache, stored, write_cropped
 from melano_tf.pipelines.images import ImageCache
-from melano_tf.workspace import Run, plain
+from melano_tf.training.fit import write_frame
 
+EDGES = "edges"  # the step
 PUBLISHED = 3506  # images that the paper processed
 BOX = ("left", "top", "right", "bottom")
 
@@ -25,57 +25,59 @@ class Edges:
     """What was found and removed.
 
     Attributes:
-        key: of the step.
         cache: the images, with those that were processed replaced.
         found: one row a looked-at image: image_id, row (in the cache), source, cluster, found (a black edge), reason,
             left, top, right, bottom (px of the stored image), removed, aspect (of what is left).
     """
 
-    key: str
     cache: ImageCache
     found: pd.DataFrame
 
-    def lines(self) -> list[str]:
+    def line(self) -> str:
         """How many were looked at and processed, and what the paper processed."""
         removed, with_edges = int(self.found["removed"].sum()), int(self.found["found"].sum())
         clusters = self.found[self.found["removed"]].groupby("source")["cluster"].nunique()
         of = ", ".join(f"{count} clusters of {source}" for source, count in clusters.items()) or "no cluster"
-        return [
+        return (
             f"edges     {with_edges:,} of {len(self.found):,} images have a black edge; removed from {removed:,} of "
             f"{of} (the paper: {PUBLISHED:,} of BCN)"
-        ]
+        )
 
 
-def remove_edges(run: Run, settings: SimilaritySettings, cohort: Cohort, clusters: Clusters) -> Edges:
+def remove_edges(work: Work) -> list[Path]:
     """Look for black edges, and remove them in clusters where enough images have one."""
-    table, pixels = run.path("edges", "edges.csv"), run.path("edges", "pixels.npy")
+    settings, cohort, clusters = work.settings, work.value("cohort"), clusters_of(work)
     sources = cohort.records["source"].to_numpy()[clusters.places]
     looked = np.isin(sources, settings.edges.sources)
     rows = cohort.cache.rows(cohort.names(clusters.places[looked]))
-
-    def work(_: Path) -> list[Path]:
-        with tqdm(total=len(rows), desc="looking for black edges", unit="image", leave=False) as bar:
-            found = look(cohort.cache, rows, bar.update)
-        records = cohort.records.iloc[clusters.places[looked]]
-        found = found.assign(
-            image_id=records["image_id"].tolist(), source=sources[looked], cluster=clusters.cluster[looked]
-        )
-        share = found.groupby(["source", "cluster"])["found"].transform("mean") if len(found) else found["found"]
-        found["removed"] = found["found"] & (share >= settings.edges.share)
-        removed = found[found["removed"]]
-        boxes = dict(zip(removed["row"], removed[list(BOX)].itertuples(index=False, name=None), strict=True))
-        _, aspects = write_cropped(cohort.cache, boxes, pixels)
-        found["aspect"] = cohort.cache.aspects[found["row"].to_numpy(np.int64)]
-        found.loc[found["removed"], "aspect"] = np.array(aspects, np.float32)
-        return [pixels, write_csv(table, found)]
-
-    inputs = {"clusters": clusters.key, "edges": plain(settings.edges)}
-    key = run.step("edges", inputs, work)
-    found = pd.read_csv(table, dtype={"image_id": str, "reason": str, "found": bool, "removed": bool})
+    with tqdm(total=len(rows), desc="looking for black edges", unit="image", leave=False) as bar:
+        found = look(cohort.cache, rows, bar.update)
+    image_ids = cohort.names(clusters.places[looked])
+    found = found.assign(image_id=image_ids, source=sources[looked], cluster=clusters.cluster[looked])
+    share = found.groupby(["source", "cluster"])["found"].transform("mean") if len(found) else found["found"]
+    found["removed"] = found["found"] & (share >= settings.edges.share)
     removed = found[found["removed"]]
-    cropped = np.load(pixels, mmap_mode="r")
-    cache = EditedCache(cohort.cache, removed["row"].tolist(), cropped, removed["aspect"].tolist())
-    return Edges(key, cache, found)
+    boxes = dict(zip(removed["row"], removed[list(BOX)].itertuples(index=False, name=None), strict=True))
+    pixels, aspects = write_cropped(cohort.cache, boxes, work.path("edges", "pixels.npy"))
+    found["aspect"] = cohort.cache.aspects[found["row"].to_numpy(np.int64)]
+    found.loc[found["removed"], "aspect"] = np.array(aspects, np.float32)
+    return [pixels, write_frame(work.path("edges", "edges.csv"), found)]
+
+
+def edges_of(work: Work) -> Edges:
+    """What was found and removed, from its files; said once."""
+
+    def read() -> Edges:
+        types = {"image_id": str, "reason": str, "found": bool, "removed": bool}
+        found = pd.read_csv(work.path("edges", "edges.csv"), dtype=types)
+        removed = found[found["removed"]]
+        cropped = np.load(work.path("edges", "pixels.npy"), mmap_mode="r")
+        cache = EditedCache(work.value("cohort").cache, removed["row"].tolist(), cropped, removed["aspect"].tolist())
+        edges = Edges(cache, found)
+        work.say(edges.line())
+        return edges
+
+    return work.once(EDGES, read)
 
 
 def look(cache: ImageCache, rows: np.ndarray, progress: Callable[[int], object]) -> pd.DataFrame:

@@ -12,18 +12,18 @@ from matplotlib.patches import Rectangle
 
 from melano_tf.dermoscopy.isic_images import read_image
 from melano_tf.evaluation.curves import precision_recall
-from melano_tf.papers.similarity.clusters import Clusters, Teacher
-from melano_tf.papers.similarity.cohort import Cohort
-from melano_tf.papers.similarity.edges import BOX, Edges
-from melano_tf.papers.similarity.partition import WORDS, Parts
+from melano_tf.papers.shell import Work
+from melano_tf.papers.similarity import counts
+from melano_tf.papers.similarity.clusters import clusters_of
+from melano_tf.papers.similarity.edges import BOX, edges_of
+from melano_tf.papers.similarity.partition import WORDS, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, SimilaritySettings
-from melano_tf.papers.similarity.students import Judged, Student, probabilities
+from melano_tf.papers.similarity.students import probabilities, results_of
 from melano_tf.reports.curves import COLOURS
 from melano_tf.reports.figures import blank_figure, save_figure
 from melano_tf.reports.sheets import contact_sheet
-from melano_tf.workspace import Run, seed_for
+from melano_tf.workspace import seed_for
 
-Results = Mapping[Student, Judged]
 CURVES = {"BCC": "#d62728", "SCC": "#2ca02c", "MEL": "#1f77b4", "NV": "#000000"}  # Figures 6 and 7: the paper's colours
 TESTS = {6: "HAM test", 7: "BCN test"}
 SHOWN = 4  # pictures of a source
@@ -35,8 +35,20 @@ def title(what: str, settings: SimilaritySettings) -> str:
     return what if settings.table else f"{what} (PHANTOM images)"
 
 
-def draw_resize(run: Run, settings: SimilaritySettings, cohort: Cohort) -> Path:
+def saved(work: Work, name: str, figure: Figure) -> list[Path]:
+    """Write a figure; returns its file."""
+    return [save_figure(work.run.folder / "figures" / f"{name}.png", figure)]
+
+
+def draw_distribution(work: Work) -> list[Path]:
+    """Figure 3: classes, sites and sources."""
+    cohort, heading = work.value("cohort"), title("Figure 3: what the data set holds", work.settings)
+    return saved(work, "figure3", counts.distribution_figure(cohort.everything, cohort.classes, heading))
+
+
+def draw_resize(work: Work) -> list[Path]:
     """Step 1: files as they are, and as every later step sees them."""
+    cohort = work.value("cohort")
     sources = [source for source in dict.fromkeys(cohort.records["source"]) if len(cohort.of((source,)))]
     figure = blank_figure(2.1 * 2 * SHOWN, 2.3 * len(sources) + 0.6)
     grid = figure.subplots(len(sources), 2 * SHOWN, squeeze=False)
@@ -53,13 +65,13 @@ def draw_resize(run: Run, settings: SimilaritySettings, cohort: Cohort) -> Path:
                 picture = read_image(cohort.records["path"].iloc[places[place]])
             axis.imshow(picture)
             axis.set_title(f"{source} {picture.shape[1]} x {picture.shape[0]}", fontsize=8)
-    figure.suptitle(title("Step 1: resize, before and after", settings), fontsize=11)
-    return save_figure(run.folder / "figures" / "step1-resize.png", figure)
+    figure.suptitle(title("Step 1: resize, before and after", work.settings), fontsize=11)
+    return saved(work, "step1-resize", figure)
 
 
-def draw_rounds(run: Run, settings: SimilaritySettings, teacher: Teacher) -> Path:
+def draw_rounds(work: Work) -> list[Path]:
     """Step 2: how much the assignments of successive epochs agree, and the clusters' sizes."""
-    rounds = teacher.rounds
+    rounds = clusters_of(work).rounds
     figure = blank_figure(10, 3.8)
     left, right = figure.subplots(1, 2)
     left.plot(rounds["epoch"], rounds["nmi"], ".-", color=COLOURS[1])
@@ -74,12 +86,13 @@ def draw_rounds(run: Run, settings: SimilaritySettings, teacher: Teacher) -> Pat
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(title("Step 2: similarity clustering", settings), fontsize=11)
-    return save_figure(run.folder / "figures" / "step2-clusters.png", figure)
+    figure.suptitle(title("Step 2: similarity clustering", work.settings), fontsize=11)
+    return saved(work, "step2-clusters", figure)
 
 
-def draw_sheets(run: Run, settings: SimilaritySettings, cohort: Cohort, clusters: Clusters) -> list[Path]:
+def draw_sheets(work: Work) -> list[Path]:
     """Figure 5: of each source a sheet, a line a cluster, its images drawn at random."""
+    settings, cohort, clusters = work.settings, work.value("cohort"), clusters_of(work)
     written = []
     sources = cohort.records["source"].to_numpy()[clusters.places]
     for source in settings.cluster.sources:
@@ -98,14 +111,15 @@ def draw_sheets(run: Run, settings: SimilaritySettings, cohort: Cohort, clusters
             labels = cohort.records["label"].to_numpy()[clusters.places[drawn]]
             words += [f"{number}: {len(members)} | {labels[0]}", *labels[1:]]
             words += [""] * (settings.evaluation.sheet - len(drawn))
-        path = run.path("figures", f"figure5-{source}.png")
+        path = work.path("figures", f"figure5-{source}.png")
         what = f"Figure 5: clusters of {source}, a line each: number: images | class"
         written.append(contact_sheet(images, words, settings.evaluation.sheet, path, title(what, settings)))
     return written
 
 
-def draw_edges(run: Run, settings: SimilaritySettings, cohort: Cohort, edges: Edges) -> Path:
+def draw_edges(work: Work) -> list[Path]:
     """Step 3: images with the box that is kept, and what is left; and the share with edges of each cluster."""
+    settings, cohort, edges = work.settings, work.value("cohort"), edges_of(work)
     found = edges.found
     removed = found[found["removed"]].iloc[: 2 * SHOWN]
     figure = blank_figure(2.0 * 2 * SHOWN, 5.6 if len(removed) else 3.4)
@@ -133,11 +147,12 @@ def draw_edges(run: Run, settings: SimilaritySettings, cohort: Cohort, edges: Ed
     axis.set_ylabel("share with black edge")
     axis.set_xlabel("cluster, and its images", fontsize=8)
     figure.suptitle(title("Step 3: black-edge removal", settings), fontsize=11)
-    return save_figure(run.folder / "figures" / "step3-edges.png", figure)
+    return saved(work, "step3-edges", figure)
 
 
-def draw_parts(run: Run, settings: SimilaritySettings, cohort: Cohort, parts: Parts) -> Path:
+def draw_parts(work: Work) -> list[Path]:
     """Step 4: the share of each class in every part, and the parts' sizes, of each partition."""
+    settings, cohort, parts = work.settings, work.value("cohort"), parts_of(work)
     splits = settings.chosen_splits()
     figure = blank_figure(6.6 * len(splits), 4.0)
     for axis, split in zip(figure.subplots(1, len(splits), squeeze=False)[0], splits, strict=True):
@@ -159,24 +174,20 @@ def draw_parts(run: Run, settings: SimilaritySettings, cohort: Cohort, parts: Pa
         axis.set_xlim(-0.6, len(names) + 0.6)
         axis.legend(fontsize=7, loc="center right")
     figure.suptitle(title("Step 4: data partitioning", settings), fontsize=11)
-    return save_figure(run.folder / "figures" / "step4-partition.png", figure)
+    return saved(work, "step4-partition", figure)
 
 
-def draw_curves(
-    run: Run, settings: SimilaritySettings, cohort: Cohort, results: Results, figures: Sequence[int]
-) -> list[Path]:
-    """Figures 6 and 7: precision and recall on the test of HAM and of BCN, a panel a combination."""
-    written = []
-    for number in (number for number in figures if number in TESTS):
-        for split in settings.chosen_splits():
-            own = {which.name: judged.of(TESTS[number]) for which, judged in results.items() if which.split == split}
-            own = {name: rows for name, rows in own.items() if len(rows)}
-            if len(own) < 2:
-                continue
-            what = f"Figure {number}: {TESTS[number]}, divided {WORDS[split]}"
-            figure = curve_figure(own, cohort.classes, title(what, settings))
-            behind = "" if split == "cluster" else f"-{split}"
-            written.append(save_figure(run.folder / "figures" / f"figure{number}{behind}.png", figure))
+def draw_curves(work: Work, number: int) -> list[Path]:
+    """Figure 6 or 7: precision and recall on the test of HAM or of BCN, a panel a combination; a file a partition."""
+    settings, results, written = work.settings, results_of(work), []
+    for split in settings.chosen_splits():
+        own = {which.name: judged.of(TESTS[number]) for which, judged in results.items() if which.split == split}
+        own = {name: rows for name, rows in own.items() if len(rows)}
+        if len(own) < 2:
+            continue
+        what = f"Figure {number}: {TESTS[number]}, divided {WORDS[split]}"
+        figure = curve_figure(own, work.value("cohort").classes, title(what, settings))
+        written += saved(work, f"figure{number}" + ("" if split == "cluster" else f"-{split}"), figure)
     return written
 
 

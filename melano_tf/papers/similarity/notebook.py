@@ -1,12 +1,13 @@
 """What the notebooks in experiments/ share: what is missing in a run's folder, made with that run's settings."""
 
+import functools
 from pathlib import Path
 
 import pandas as pd
 
 from melano_tf.papers import notebook
-from melano_tf.papers.similarity.recipe import reproduce
-from melano_tf.papers.similarity.settings import preset
+from melano_tf.papers.shell import reproduce
+from melano_tf.papers.similarity.settings import RECIPE
 
 __all__ = ["finished", "run_folder", "table_of_run"]
 
@@ -21,7 +22,14 @@ def finished(run: Path, tables: str = "none", figures: str = "none") -> None:
 
     A folder without a run gets the demo on phantom images.
     """
-    notebook.complete(run, preset("demo"), reproduce, tables=tables, figures=figures, steps="tables,figures")
+    notebook.complete(
+        run,
+        RECIPE.preset("demo"),
+        functools.partial(reproduce, RECIPE),
+        tables=tables,
+        figures=figures,
+        steps="tables,figures",
+    )
 
 
 def table_of_run(run: Path, number: int) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The fourth step: who trains, validates and tests, by cluster as the paper and by lesion; and what leaks between."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,15 @@ from melano_tf.cluster_splits import (
     grouped_partition,
     partition_leaks,
 )
-from melano_tf.papers.similarity.clusters import Clusters, write_csv
+from melano_tf.papers.shell import Work
+from melano_tf.papers.similarity.clusters import clusters_of
 from melano_tf.papers.similarity.cohort import Cohort
 from melano_tf.papers.similarity.settings import SPLITS, SimilaritySettings
 from melano_tf.splits import Leak, leak_lines
-from melano_tf.workspace import Run, plain, seed_for
+from melano_tf.training.fit import write_frame
+from melano_tf.workspace import read_json, seed_for, write_json
 
-Say = Callable[[str], None]
+PARTITION = "partition"  # the step
 BEHIND = {"cluster": "", "lesion": ", by lesion"}  # what stands behind a column's name
 WORDS = {"cluster": "by cluster", "lesion": "by lesion"}
 TEST_SHARE = 0.5  # of a source that the paper does not test on
@@ -31,14 +33,12 @@ class Parts:
     """The images that are classified, and their part in each partition.
 
     Attributes:
-        key: of the step.
         records: of these images: the cohort's columns, cluster, and a column a partition ("side_cluster",
             "side_lesion"): "training", "validation" or "test".
         leaks: by partition.
         notes: by partition: repairs, and the test clusters.
     """
 
-    key: str
     records: pd.DataFrame
     leaks: Mapping[str, tuple[Leak, ...]]
     notes: Mapping[str, tuple[str, ...]]
@@ -57,37 +57,54 @@ class Parts:
         tests = sorted({name for name in self.part(split) if name.endswith("test")}, reverse=True)
         return ["validation", *tests]
 
+    def lines(self) -> list[str]:
+        """Of each partition the parts' sizes, its repairs and its first leaks."""
+        lines = []
+        for split, leaks in self.leaks.items():
+            sizes = self.part(split).value_counts()
+            lines.append(
+                f"partition {WORDS[split]}: " + ", ".join(f"{name} {count:,}" for name, count in sizes.items())
+            )
+            leaking = [f"LEAK: {line}" for line in leak_lines(leaks, shown=3)]
+            lines += [f"  {line}" for line in (*self.notes[split], *leaking)]
+        return lines
 
-def divide(run: Run, settings: SimilaritySettings, cohort: Cohort, clusters: Clusters, say: Say) -> Parts:
-    """Both partitions, their leaks and repairs."""
-    path = run.path("partition.csv")
-    chosen = settings.partition
-    within = np.flatnonzero(cohort.records["source"].isin(list(chosen.sources)).to_numpy()[clusters.places])
-    records = cohort.records.iloc[clusters.places[within]].reset_index(drop=True)
-    records = records.assign(cluster=clusters.cluster[within])
-    made: dict[str, Partition] = {}
 
-    def work(_: Path) -> list[Path]:
-        for split in SPLITS:  # both, whichever is trained on: another choice of them changes no student
-            made[split] = draw(settings, records, split)
-        run.note(partition={split: said_of(one) for split, one in made.items()})
-        columns = {f"side_{split}": one.side for split, one in made.items()}
-        return [write_csv(path, records[["image_id", "source", "label", "group", "cluster"]].assign(**columns))]
+def classified(work: Work) -> tuple[pd.DataFrame, np.ndarray]:
+    """The records of the sources that train, validate and test, with their clusters; and their places in the cohort."""
+    cohort, clusters = work.value("cohort"), clusters_of(work)
+    within = np.isin(clusters.places, cohort.of(work.settings.partition.sources))
+    places = clusters.places[within]
+    return cohort.records.iloc[places].reset_index(drop=True).assign(cluster=clusters.cluster[within]), places
 
-    asked = {name: value for name, value in plain(chosen).items() if name != "splits"}
-    inputs = {"clusters": clusters.key, "partition": asked, "seed": settings.seed}
-    key = run.step("partition", inputs, work)
-    found = pd.read_csv(path, dtype={"image_id": str})
-    records = records.assign(**{f"side_{split}": found[f"side_{split}"].to_numpy() for split in SPLITS})
-    notes = {split: tuple(lines) for split, lines in run.record().get("partition", {}).items()}
-    leaks = {split: find_leaks(cohort, clusters.places[within], records, split) for split in settings.chosen_splits()}
-    for split in settings.chosen_splits():
-        sizes = records.assign(part=Parts(key, records, {}, {}).part(split))["part"].value_counts()
-        say(f"partition {WORDS[split]}: " + ", ".join(f"{name} {count:,}" for name, count in sizes.items()))
-        for line in (*notes.get(split, ()), *(f"LEAK: {line}" for line in leak_lines(leaks[split], shown=3))):
-            say(f"  {line}")
-    run.note(leaks={split: count_kinds(found) for split, found in leaks.items()})
-    return Parts(key, records, leaks, notes)
+
+def divide(work: Work) -> list[Path]:
+    """Draw both partitions, whichever is trained on, so that another choice of them changes no student."""
+    records, _ = classified(work)
+    made = {split: draw(work.settings, records, split) for split in SPLITS}
+    sides = {f"side_{split}": one.side for split, one in made.items()}
+    notes = work.path("partition.json")
+    write_json(notes, {split: said_of(one) for split, one in made.items()})
+    found = records[["image_id", "source", "label", "group", "cluster"]].assign(**sides)
+    return [write_frame(work.path("partition.csv"), found), notes]
+
+
+def parts_of(work: Work) -> Parts:
+    """The partitions from their files, and what leaks between their parts; said and noted once."""
+
+    def read() -> Parts:
+        records, places = classified(work)
+        found = pd.read_csv(work.path("partition.csv"), dtype={"image_id": str})
+        records = records.assign(**{f"side_{split}": found[f"side_{split}"].to_numpy() for split in SPLITS})
+        notes = {split: tuple(lines) for split, lines in read_json(work.path("partition.json")).items()}
+        cohort, splits = work.value("cohort"), work.settings.chosen_splits()
+        parts = Parts(records, {split: find_leaks(cohort, places, records, split) for split in splits}, notes)
+        work.run.note(partition=notes, leaks={split: count_kinds(found) for split, found in parts.leaks.items()})
+        for line in parts.lines():
+            work.say(line)
+        return parts
+
+    return work.once(PARTITION, read)
 
 
 def draw(settings: SimilaritySettings, records: pd.DataFrame, split: str) -> Partition:

@@ -12,7 +12,8 @@ from typing import Literal
 
 from melano_tf.dermoscopy.phantom_cohort import SOURCE_SHARES, PhantomDermoscopySettings
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import differing, names
+from melano_tf.papers.choices import names
+from melano_tf.papers.plan import Recipe
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 
 STEPS = ("resize", "cluster", "edges", "partition", "train", "tables", "figures")
@@ -153,11 +154,14 @@ class SimilaritySettings:
     seed: int = 0
     """All randomness comes from this one number."""
     tables: str = "1,2,3,5,6,7,8,9,10,11"
-    """Tables of the paper to make (4 defines TP, FP, TN, FN); without 6 to 11 no student is trained."""
+    """Tables of the paper to make (4 defines TP, FP, TN, FN). 1 to 3 need no clustering; without 6 to 11, and Figures
+    6 and 7, no student is trained."""
     figures: str = "3,5,6,7"
     """Figures of the paper to make, or none. 6 and 7 show what the tables' networks do on the test parts."""
     steps: str = "all"
     """Steps to do: all, or some of resize,cluster,edges,partition,train,tables,figures (with what they stand on)."""
+    plan: bool = False
+    """Print what is finished and what would be done, and why, and do nothing."""
     cache: Path | None = None
     """Folder of the decoded images, which several runs may share. Not given: in the run's folder."""
     workers: int = 0
@@ -226,10 +230,6 @@ class SimilaritySettings:
         """The figures asked for, in order. Raises InputError for one that is not made."""
         return _chosen("--figures", self.figures, FIGURES)
 
-    def chosen_steps(self) -> tuple[str, ...]:
-        """The steps asked for, in the recipe's order. Raises InputError for an unknown one."""
-        return names("--steps", self.steps, STEPS, "step")
-
     def chosen_combinations(self) -> dict[str, tuple[int, ...]]:
         """Layers of each student asked for, without the baseline. Raises InputError for one that the paper lacks."""
         found = names("--transfer.combinations", self.transfer.combinations, tuple(COMBINATIONS), "combination")
@@ -281,24 +281,12 @@ def preset(name: str) -> SimilaritySettings:
     )
 
 
-def changes(settings: SimilaritySettings) -> list[tuple[str, object, object]]:
-    """(name, value here, value in the paper) of every setting of the method that differs from the paper's.
-
-    What says where to read, write or how many processes to use is no part of the method; the phantoms are no part of
-    the paper.
-    """
-    aside = (
-        "table",
-        "images",
-        "out",
-        "preset",
-        "seed",
-        "tables",
-        "figures",
-        "steps",
-        "cache",
-        "workers",
-        "threads",
-        "mirror",
-    )
-    return differing(settings, SimilaritySettings(), aside, ("phantom",))
+RECIPE = Recipe(
+    name="similarity",
+    about="eight skin lesions by similarity clustering and attention transfer",
+    data="table",
+    drawn="images",
+    preset=preset,
+    method="melano_tf.papers.similarity.method:method",
+    aside=("images", "cache"),
+)

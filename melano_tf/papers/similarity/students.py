@@ -1,6 +1,5 @@
 """Attention transfer: the baseline and the students, trained and judged on one partition (figure 4, Tables 6 to 11)."""
 
-import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,21 +19,18 @@ from melano_tf.models.attention_transfer import (
     transfer,
 )
 from melano_tf.models.logits import logits_of
-from melano_tf.papers.checks import weights_key
-from melano_tf.papers.similarity.clusters import inference, preprocessing
-from melano_tf.papers.similarity.cohort import Cohort
-from melano_tf.papers.similarity.edges import Edges
-from melano_tf.papers.similarity.partition import WORDS, Parts
+from melano_tf.papers.shell import Work
+from melano_tf.papers.similarity.clusters import TEACHER, cluster_images, inference, loaded, preprocessing
+from melano_tf.papers.similarity.cohort import class_names
+from melano_tf.papers.similarity.edges import edges_of
+from melano_tf.papers.similarity.partition import WORDS, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, SimilaritySettings
 from melano_tf.pipelines.image_batches import ImageBatches
-from melano_tf.training.checkpoint import weights_sha256
+from melano_tf.training.fit import Network, Training, by_gradient, fit
 from melano_tf.training.inference import predict
-from melano_tf.training.loop import GradientStep, LoopSettings, Watch, train
 from melano_tf.training.losses import prior_loss
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.runtime import strategy
-from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
+from melano_tf.workspace import Sidecar, seed_for
 
 KIND = "similarity"
 UNDECIDED = 0.5  # a sidecar has a threshold; the most probable of eight classes needs none
@@ -61,20 +57,21 @@ class Student:
         what = self.name if self.name == BASELINE else f"layers-{self.name.replace('+', '-')}"
         return f"{what}-{self.split}"
 
+    @property
+    def step(self) -> str:
+        """Name of the step that trains and judges it."""
+        return f"train/{self.stem}"
+
 
 @dataclass(frozen=True)
 class Judged:
     """A finished student.
 
     Attributes:
-        key: of its step.
-        model: its file.
         predictions: one row an image outside the training: image_id, source, group, part ("validation", "HAM test",
             …), target, p0, p1, … (probabilities).
     """
 
-    key: str
-    model: Path
     predictions: pd.DataFrame
 
     def of(self, part: str) -> pd.DataFrame:
@@ -94,8 +91,8 @@ def wanted_students(settings: SimilaritySettings) -> list[Student]:
     return [Student(name, layers, split) for split in settings.chosen_splits() for name, layers in combinations.items()]
 
 
-def check_pair(settings: SimilaritySettings, classes: int) -> None:
-    """Teacher and student fit together, to be known before the teacher is trained.
+def check_pair(settings: SimilaritySettings) -> None:
+    """Teacher and student fit together, to be known before anything is drawn or trained.
 
     Raises:
         InputError: their layers differ in size.
@@ -103,111 +100,92 @@ def check_pair(settings: SimilaritySettings, classes: int) -> None:
     network = settings.network
     if network.teacher == network.student:
         return
-    student, _ = build_classifier(network.student, network.input_px, classes)
+    student, _ = build_classifier(network.student, network.input_px, len(class_names()))
     teacher, _ = build_embedding(network.teacher, network.input_px, settings.cluster.embedding)
     for layers in settings.chosen_combinations().values():
         transfer(student, teacher, TransferSettings(layers=layers))
 
 
-def train_student(
-    run: Run,
-    settings: SimilaritySettings,
-    cohort: Cohort,
-    edges: Edges,
-    parts: Parts,
-    which: Student,
-    teacher: tuple[str, Path],
-    baseline: Judged | None = None,
-) -> Judged:
-    """Train one network on the training part and ask it about the others; the last epoch is judged.
+def teacher_name(settings: SimilaritySettings, split: str) -> str:
+    """Of the files of the teacher of a partition's students: the one that saw all images, or one that is blind."""
+    return TEACHER if settings.cluster.sees_test else f"{TEACHER}-blind-{split}"
 
-    Every network of a partition starts from the same weights and sees the same batches: only the teaching differs.
 
-    Args:
-        teacher: (key, file) of the frozen teacher.
-        baseline: of the same partition, where its probabilities are distilled.
-    """
-    model_path = run.path("models", f"{which.stem}.keras")
-    table, history = run.path("predictions", f"{which.stem}.parquet"), run.path("history", f"{which.stem}.csv")
+def train_blind(work: Work, split: str) -> list[Path]:
+    """A teacher that never sees the test images of a partition."""
+    cohort, parts = work.value("cohort"), parts_of(work)
+    tested = parts.records["image_id"][parts.records[f"side_{split}"] == "test"]
+    places = cohort.of(work.settings.cluster.sources)
+    kept = places[~cohort.records["image_id"].iloc[places].isin(set(tested)).to_numpy()]
+    return cluster_images(work, teacher_name(work.settings, split), kept)
 
-    def work(scratch: Path) -> list[Path]:
-        model = fit(run, settings, cohort, edges, parts, which, teacher[1], baseline, scratch)
-        with atomic(table) as temporary:
-            judge(settings, cohort, edges, parts, which.split, model).to_parquet(temporary)
-        with atomic(model_path) as temporary:
-            model.save(temporary)
-        sidecar = student_sidecar(run, settings, cohort, which, weights_sha256(model)).write(model_path)
-        return [model_path, sidecar, table, history]
 
+def is_distilled(settings: SimilaritySettings, which: Student) -> bool:
+    """Whether a student also learns from its partition's baseline."""
+    return bool(which.layers and settings.transfer.distillation)
+
+
+def student_depends_on(settings: SimilaritySettings, which: Student) -> dict[str, Any]:
+    """All that a student depends on, beside its images, its teachers and the content of the initial weights."""
     chosen = settings.transfer
-    taught = {"teacher": teacher[0], "weight": chosen.weight} if which.layers else {}
-    if which.layers and chosen.distillation and baseline is not None:
-        taught |= {"baseline": baseline.key, "distillation_loss": [chosen.distillation, chosen.temperature]}
-    inputs = {
-        "cohort": cohort.key,
-        "edges": edges.key,
-        "partition": parts.key,
+    told = [chosen.distillation, chosen.temperature] if is_distilled(settings, which) else None
+    return {
         "network": [settings.network.student, settings.network.input_px],
-        "weights": weights_key(settings.network.student, settings.network.weights),
-        "student": [which.layers, which.split, taught],
+        "student": [which.layers, which.split],
+        "taught": {"weight": chosen.weight, "distillation": told} if which.layers else None,
         "training": [chosen.epochs, chosen.batch, chosen.learning_rate, chosen.adam_epsilon],
         "augment": settings.augment,
         "seed": settings.seed,
     }
-    key = run.step(f"train/{which.stem}", {name: plain(value) for name, value in inputs.items()}, work)
-    return Judged(key, model_path, pd.read_parquet(table))
 
 
-def fit(
-    run: Run,
-    settings: SimilaritySettings,
-    cohort: Cohort,
-    edges: Edges,
-    parts: Parts,
-    which: Student,
-    teacher: Path,
-    baseline: Judged | None,
-    scratch: Path,
-) -> keras.Model:
-    """Build and train one network; a killed training goes on from its checkpoint in `scratch`."""
-    network, chosen = settings.network, settings.transfer
+def train_student(work: Work, which: Student) -> list[Path]:
+    """Train one network on the training part and ask it about the others; the last epoch is judged.
+
+    Every network of a partition starts from the same weights and sees the same batches: only the teaching differs.
+    """
+    settings, edges, parts = work.settings, edges_of(work), parts_of(work)
     seed = seed_for(settings.seed, "student", which.split)
-    keras.utils.set_random_seed(seed)
-    devices = strategy(settings.mirror)
-    with devices.scope() if devices else contextlib.nullcontext():
-        student, report = build_classifier(
-            network.student, network.input_px, len(cohort.classes), network.weights, seed=seed
-        )
-        frozen = load_frozen(teacher) if which.layers else None
-        taught = transfer(student, frozen, TransferSettings(layers=which.layers, weight=chosen.weight))
-        loss_fn = taught.loss_fn
-        if which.layers and chosen.distillation and baseline is not None:
-            told = logits_of(load_frozen(baseline.model))
-            loss_fn = also_distilled(loss_fn, told, chosen.distillation, chosen.temperature)
-        optimizer = make_optimizer("adam", chosen.learning_rate, epsilon=chosen.adam_epsilon)
-    if report.tensors_loaded:
-        run.say(f"{which.stem}: {report.tensors_loaded} tensors from {report.weights}")
-    rows = parts.rows(which.split, "training")
+    records = parts.records.iloc[parts.rows(which.split, "training")]
+    targets = records["target"].to_numpy()
     batches = ImageBatches(
         edges.cache,
-        parts.records["image_id"].to_numpy()[rows].tolist(),
-        parts.records["target"].to_numpy()[rows],
-        network.input_px,
-        chosen.batch,
+        records["image_id"].tolist(),
+        targets,
+        settings.network.input_px,
+        settings.transfer.batch,
         seed,
         augment=settings.augment,
     )
-    step = GradientStep(taught.model, optimizer, loss_fn, strategy=devices)
-    # A student's loss is more than its cross-entropy, so that the prior's says nothing of it.
-    shown = np.bincount(parts.records["target"].to_numpy()[rows])
-    watch = None if which.layers else Watch(which.stem, prior_loss(shown), run.say)
-    with bar_over_epochs(which.stem, chosen.epochs, batches.steps_per_epoch) as progress:
-        history = train(
-            step, batches, LoopSettings(chosen.epochs, watch=watch), scratch, taught.model, optimizer, progress=progress
-        )
-    history.write(run.path("history", f"{which.stem}.csv"))
-    run.keep_logs(scratch, which.stem)
-    return student
+    training = Training(
+        stem=which.stem,
+        seed=seed,
+        epochs=settings.transfer.epochs,
+        build=lambda: build(work, which, seed),
+        batches=batches,
+        step=by_gradient(),
+        judge=lambda model: ({f"{which.stem}.parquet": judge(work, which.split, model)}, sidecar(settings, which)),
+        # A student's loss is more than its cross-entropy, so that the prior's says nothing of it.
+        prior=None if which.layers else prior_loss(np.bincount(targets)),
+    )
+    return fit(work.run, training, work.scratch)
+
+
+def build(work: Work, which: Student, seed: int) -> Network:
+    """One network with its initial weights and its optimiser, and the loss with the frozen networks that teach it."""
+    settings, chosen = work.settings, work.settings.transfer
+    network, models = settings.network, work.run.folder / "models"
+    student, report = build_classifier(
+        network.student, network.input_px, len(class_names()), network.weights, seed=seed
+    )
+    frozen = load_frozen(models / f"{teacher_name(settings, which.split)}.keras") if which.layers else None
+    taught = transfer(student, frozen, TransferSettings(layers=which.layers, weight=chosen.weight))
+    loss = taught.loss_fn
+    if is_distilled(settings, which):
+        told = logits_of(load_frozen(models / f"{Student(BASELINE, (), which.split).stem}.keras"))
+        loss = also_distilled(loss, told, chosen.distillation, chosen.temperature)
+    optimizer = make_optimizer("adam", chosen.learning_rate, epsilon=chosen.adam_epsilon)
+    return Network(taught.model, optimizer, student, loaded(report), loss)
 
 
 def load_frozen(path: Path) -> keras.Model:
@@ -235,24 +213,35 @@ def also_distilled(loss_fn: LossFn, baseline: keras.Model, weight: float, temper
     return both
 
 
-def judge(
-    settings: SimilaritySettings, cohort: Cohort, edges: Edges, parts: Parts, split: str, model: keras.Model
-) -> pd.DataFrame:
+def judge(work: Work, split: str, model: keras.Model) -> pd.DataFrame:
     """Probabilities of every image outside the training part; see `Judged`."""
+    parts = parts_of(work)
     part = parts.part(split)
     rows = np.flatnonzero((part != "training").to_numpy())
     records = parts.records.iloc[rows]
-    found = predict(model, inference(settings, edges.cache, records["image_id"].tolist())()).astype(np.float64)
+    shown = inference(work.settings, edges_of(work).cache, records["image_id"].tolist())
+    found = predict(model, shown()).astype(np.float64)
     table = records[["image_id", "source", "group", "target"]].reset_index(drop=True)
     table["part"] = part.iloc[rows].to_numpy()
-    return table.assign(**{f"p{index}": found[:, index] for index in range(len(cohort.classes))})
+    return table.assign(**{f"p{index}": found[:, index] for index in range(found.shape[1])})
 
 
-def student_sidecar(run: Run, settings: SimilaritySettings, cohort: Cohort, which: Student, weights: str) -> Sidecar:
+def judged(work: Work, which: Student) -> Judged:
+    """A finished student's predictions, from its file."""
+    path = work.path("predictions", f"{which.stem}.parquet")
+    return work.once(which.step, lambda: Judged(pd.read_parquet(path)))
+
+
+def results_of(work: Work) -> dict[Student, Judged]:
+    """Every student that stands finished."""
+    return {which: judged(work, which) for which in wanted_students(work.settings) if work.has(which.step)}
+
+
+def sidecar(settings: SimilaritySettings, which: Student) -> Sidecar:
     """What predict needs to know of a student."""
     return Sidecar(
         kind=KIND,
-        classes=cohort.classes,
+        classes=class_names(),
         input_px=settings.network.input_px,
         preprocessing=preprocessing(settings),
         threshold=UNDECIDED,
@@ -260,9 +249,5 @@ def student_sidecar(run: Run, settings: SimilaritySettings, cohort: Cohort, whic
         run={
             "configuration": which.name if which.name == BASELINE else f"attention of layers {which.name}",
             "trained_on": f"the training part {WORDS[which.split]}, black edges removed where clusters have them",
-            "weights_sha256": weights,
-            "recipe": run.recipe,
-            "folder": str(run.folder),
-            **{name: run.settings[name] for name in ("preset", "seed", "table")},
         },
     )

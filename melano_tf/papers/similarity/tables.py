@@ -1,7 +1,7 @@
 """Tables 1 to 3 and 5 to 11 of the paper beside the published numbers, and retrieval by the embedding."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +10,18 @@ import pandas as pd
 from melano_tf.evaluation.intervals import Interval
 from melano_tf.evaluation.multiclass import MulticlassIntervals, multiclass_intervals
 from melano_tf.evaluation.retrieval import retrieval_intervals
+from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity import counts
-from melano_tf.papers.similarity.clusters import Clusters
+from melano_tf.papers.similarity.clusters import clusters_of
 from melano_tf.papers.similarity.cohort import Cohort
-from melano_tf.papers.similarity.partition import BEHIND, WORDS, Parts, count_kinds
-from melano_tf.papers.similarity.settings import BASELINE, JUDGED, SimilaritySettings, changes
-from melano_tf.papers.similarity.students import Judged, Student, probabilities
+from melano_tf.papers.similarity.partition import BEHIND, WORDS, Parts, count_kinds, parts_of
+from melano_tf.papers.similarity.settings import BASELINE, JUDGED, RECIPE, SimilaritySettings
+from melano_tf.papers.similarity.students import Judged, Student, probabilities, results_of
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import interval_table, markdown, write_table
-from melano_tf.workspace import Run, seed_for
+from melano_tf.workspace import seed_for
 
 Results = Mapping[Student, Judged]
-Show = Callable[[str, pd.DataFrame, str, Sequence[str]], None]
 HIGHEST = "highest"
 OPTIMISTIC = "highest here (optimistic)"
 TITLES = {
@@ -36,37 +36,27 @@ RETRIEVAL = "Retrieval by the teacher's embedding"
 NO_CELLS = 0  # number of a table that the paper does not have
 
 
-def shower(run: Run, say: Callable[[str], None], written: list[Path], *, down: bool, unit: str = "lesions") -> Show:
-    """What shows a table and writes it, and notes the files."""
-
-    def show(name: str, frame: pd.DataFrame, title: str, notes: Sequence[str]) -> None:
-        say("")
-        say(markdown(frame, title, notes, models_down=down, unit=unit))
-        written.extend(write_table(run.folder / "tables", name, frame, title, notes, models_down=down, unit=unit))
-
-    return show
-
-
-def count_tables(
-    run: Run, settings: SimilaritySettings, cohort: Cohort, tables: Sequence[int], say: Callable[[str], None]
+def show(
+    work: Work, name: str, frame: pd.DataFrame, title: str, notes: Sequence[str], down: bool = False
 ) -> list[Path]:
-    """Tables 1 to 3, from the tables (and the files' headers) alone."""
-    written: list[Path] = []
-    show = shower(run, say, written, down=False)
-    records = cohort.everything
-    made = {
-        1: lambda: counts.source_table(records, cohort.classes),
-        2: lambda: counts.site_table(records, cohort.classes),
-        3: lambda: counts.resolution_table(records, cohort.headers),
-    }
-    for number in (number for number in tables if number in made):
-        notes = [whose(settings)]
-        if number == 3:
-            notes.append(f"Of the {len(cohort.headers):,} files that are there; the paper's table is lost in our text.")
-        else:
-            notes.append(f"All {len(records):,} labelled rows of the table, with or without an image file.")
-        show(f"table{number}", made[number](), counts.TITLES[number], notes)
-    return written
+    """Show a table, its models one below the other if `down`, and write it; returns its files."""
+    work.say("")
+    work.say(markdown(frame, title, notes, models_down=down, unit="lesions"))
+    folder = work.run.folder / "tables"
+    return [*write_table(folder, name, frame, title, notes, models_down=down, unit="lesions")]
+
+
+def counted_table(work: Work, number: int) -> list[Path]:
+    """Table 1, 2 or 3, from the tables (and the files' headers) alone."""
+    cohort = work.value("cohort")
+    if number == 3:
+        frame = counts.resolution_table(cohort.everything, cohort.headers)
+        of = f"Of the {len(cohort.headers):,} files that are there; the paper's table is lost in our text."
+    else:
+        make = {1: counts.source_table, 2: counts.site_table}[number]
+        frame = make(cohort.everything, cohort.classes)
+        of = f"All {len(cohort.everything):,} labelled rows of the table, with or without an image file."
+    return show(work, f"table{number}", frame, counts.TITLES[number], [whose(work.settings), of])
 
 
 def whose(settings: SimilaritySettings) -> str:
@@ -76,19 +66,14 @@ def whose(settings: SimilaritySettings) -> str:
     return "Ours: PHANTOM images drawn by this program; their numbers say nothing of real skin."
 
 
-def partition_table(
-    run: Run, settings: SimilaritySettings, cohort: Cohort, parts: Parts, say: Callable[[str], None]
-) -> list[Path]:
+def partition_table(work: Work) -> list[Path]:
     """Table 5: both partitions, and what leaks."""
-    written: list[Path] = []
-    labels = parts.records["label"]
-    frame = counts.part_table(
-        {BEHIND[split]: parts.part(split) for split in settings.chosen_splits()}, labels, cohort.classes
-    )
+    settings, parts = work.settings, parts_of(work)
+    sides = {BEHIND[split]: parts.part(split) for split in settings.chosen_splits()}
+    frame = counts.part_table(sides, parts.records["label"], work.value("cohort").classes)
     notes = [whose(settings), *leak_notes(settings, parts)]
     notes += [f"{WORDS[split].capitalize()}: {line}" for split, lines in parts.notes.items() for line in lines]
-    shower(run, say, written, down=False)("table5", frame, counts.TITLES[5], notes)
-    return written
+    return show(work, "table5", frame, counts.TITLES[5], notes)
 
 
 def leak_notes(settings: SimilaritySettings, parts: Parts) -> list[str]:
@@ -104,29 +89,18 @@ def leak_notes(settings: SimilaritySettings, parts: Parts) -> list[str]:
     return lines
 
 
-def result_tables(
-    run: Run,
-    settings: SimilaritySettings,
-    cohort: Cohort,
-    parts: Parts,
-    results: Results,
-    tables: Sequence[int],
-    say: Callable[[str], None],
-) -> list[Path]:
-    """Tables 6 to 11: accuracy and F1 of each part, by cluster and by lesion."""
-    written: list[Path] = []
-    show = shower(run, say, written, down=True)
+def result_tables(work: Work, part: str, numbers: Sequence[int]) -> list[Path]:
+    """Some of Tables 6 to 11: accuracy, F1 of each class, or both, on one part, by cluster and by lesion."""
+    settings, cohort, parts, results = work.settings, work.value("cohort"), parts_of(work), results_of(work)
+    if not any(part in parts.names(split) for split in settings.chosen_splits()):
+        work.say(f"tables {' and '.join(map(str, JUDGED[part]))} are left out: no image is in the {part}")
+        return []
     best = {split: highest(results, split, "validation") for split in settings.chosen_splits()}
-    for part, (accuracy, by_class) in JUDGED.items():
-        if not {accuracy, by_class} & set(tables):
-            continue
-        if not any(part in parts.names(split) for split in settings.chosen_splits()):
-            say(f"tables {accuracy} and {by_class} are left out: no image is in the {part}")
-            continue
-        found = judged_part(settings, cohort, results, part, best)
-        notes = notes_on(settings, parts, best, part)
-        for number in (number for number in (accuracy, by_class) if number in tables):
-            show(f"table{number}", result_table(found, number, cohort.classes), TITLES[number], notes)
+    found, notes = judged_part(settings, cohort, results, part, best), notes_on(settings, parts, best, part)
+    written = []
+    for number in numbers:
+        frame = result_table(found, number, cohort.classes)
+        written += show(work, f"table{number}", frame, TITLES[number], notes, down=True)
     return written
 
 
@@ -227,17 +201,15 @@ def notes_on(settings: SimilaritySettings, parts: Parts, best: Mapping[str, str 
         notes.append(
             f"In the place of the paper's ResNet stands {settings.network.student!r} at {settings.network.input_px} px."
         )
-    if differing := len(changes(settings)):
+    if differing := len(RECIPE.changes(settings)):
         notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
     return notes
 
 
-def retrieval_table(
-    run: Run, settings: SimilaritySettings, cohort: Cohort, clusters: Clusters, say: Callable[[str], None]
-) -> list[Path]:
+def retrieval_table(work: Work) -> list[Path]:
     """Recall@1, Recall@5 and mAP@R of the class among images of other lesions, of each source and of all."""
-    written: list[Path] = []
-    records = cohort.records.iloc[clusters.places]
+    settings, clusters = work.settings, clusters_of(work)
+    records = work.value("cohort").records.iloc[clusters.places]
     models: dict[str, dict[str, Interval]] = {}
     by_chance: dict[str, float] = {}
     for name in ("all", *settings.cluster.sources):
@@ -255,7 +227,7 @@ def retrieval_table(
             seed=seed_for(settings.seed, "retrieval"),
         )
     if not models:
-        return written
+        return []
     metrics = tuple(next(iter(models.values())))
     frame = interval_table(models, load_published("similarity"), NO_CELLS, published_as={}, metrics=metrics)
     notes = [
@@ -264,8 +236,7 @@ def retrieval_table(
         "class.",
         f"Recall@1 of chance: {', '.join(f'{share:.4f} ({name})' for name, share in by_chance.items())}.",
     ]
-    shower(run, say, written, down=True)("retrieval", frame, RETRIEVAL, notes)
-    return written
+    return show(work, "retrieval", frame, RETRIEVAL, notes, down=True)
 
 
 def chance(labels: np.ndarray, groups: np.ndarray) -> float:
