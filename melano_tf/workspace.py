@@ -292,8 +292,7 @@ class Run:
             "environment": environment(self.threads),
         }
         sessions = [*record.get("sessions", []), session]
-        used = {name: value for name, value in flat(self.settings).items() if name.partition(".")[0] not in ASIDE}
-        asked = digest([self.recipe, __version__, used])
+        asked = self.settings_key()
         if record.get("plan", {}).get("settings") != asked:
             # What was noted of another plan (its split, what it left out) says nothing of this one.
             record = {"plan": {"settings": asked, "data": None}}
@@ -326,6 +325,11 @@ class Run:
 
     def _write_record(self, **content: Any) -> None:
         write_json(self.folder / "run.json", {**self.record(), **plain(content)})
+
+    def settings_key(self) -> str:
+        """The key of all settings that change a result; see `plan_key`."""
+        used = {name: value for name, value in flat(self.settings).items() if name.partition(".")[0] not in ASIDE}
+        return digest([self.recipe, __version__, used])
 
     def stands_on(self, *keys: str) -> None:
         """Note what the session's results stand on besides its settings: keys of the data, their split, the weights."""

@@ -310,6 +310,9 @@ def show(recipe: Recipe, settings: Any, steps: Iterable[Step], outputs: Iterable
     run = Run(folder, recipe.name, settings, 0, say)
     work, undone = Work(run, settings, local_weights(steps)), 0
     recorded = {**record.get("looked_at", {}), **record.get("chosen", {})}
+    # What is looked at anew may be found otherwise under other settings: that is not known before it is looked at.
+    if recorded and record.get("plan", {}).get("settings") != run.settings_key():
+        say("settings differ from the last session's: finished below means, if what is looked at anew is as it was")
     for step in steps:
         words = state_of(work, step, recorded)
         undone += words.startswith("to do")

@@ -227,6 +227,8 @@ def test_the_plan_says_what_is_finished_and_why_not_and_does_nothing(toy, tmp_pa
     after, changed = toy("--plan"), toy("--plan", "--times", "9")
     assert "count/a" in after.shown and "1 steps would be done" in after.shown  # z, which was left out
     assert "to do: times changed" in changed.shown
+    words = "finished below means, if what is looked at anew is as it was"
+    assert words in changed.shown and words not in after.shown
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
 
 

@@ -160,7 +160,7 @@ def test_a_changed_setting_repeats_what_depends_on_it_and_nothing_else(copy, ins
 
 def test_how_it_is_judged_trains_nothing_again(copy, inside):
     before = {path.name: path.stat().st_mtime_ns for path in (copy / "models").glob("*.keras")}
-    judged = ("--evaluation.permutations", "1", "--evaluation.repeats", "50", "--decision.threshold.repeats", "60")
+    judged = ("--evaluation.permutations", "1", "--evaluation.repeats", "50", "--decision.no-calibrate")
     changed = inside("zoome", "--out", str(copy), *ZOOME, *ALL_OF_ZOOME, *judged)
     assert changed.code == 0, changed.errors
     assert f"did {NETWORKS * FOLDS + 1} steps" in changed.shown  # what each network says, and no training
