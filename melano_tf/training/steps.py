@@ -75,6 +75,8 @@ class GradientStep:
             batch is cut into equal parts, one a replica; where it does not divide, the last sample is repeated
             with weight 0 (BatchNorm and losses between samples see those copies). Replicas draw the same
             dropout masks for their own samples. Losses and gradients are summed over replicas before clipping.
+        open_axes: leading axes of batch["x"] whose lengths may differ from batch to batch: 1, the samples; 2, also
+            the instances of padded bags.
 
     Raises:
         InputError: nothing is trainable, or model or optimizer were made outside the strategy's scope.
@@ -87,11 +89,13 @@ class GradientStep:
         loss_fn: LossFn,
         weights_fn: WeightsFn | None = None,
         strategy: tf.distribute.Strategy | None = None,
+        open_axes: int = 1,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.loss_fn = loss_fn
         self.weights_fn = weights_fn
+        self.open_axes = open_axes
         self.strategy = strategy or tf.distribute.get_strategy()
         self._trainable = list(model.trainable_variables)
         if not self._trainable:
@@ -107,7 +111,8 @@ class GradientStep:
     def __call__(self, batch: Batch, progress: Progress) -> Mapping[str, Any]:
         """Update the model; returns loss and gradient_norm (float32 scalars) and loss_per_sample (B,) float32."""
         if self._function is None:
-            self._function = traced(self._global_step, [batch_signature(batch), batch_signature(progress)])
+            signature = {**batch_signature(batch), "x": batch_signature(batch["x"], self.open_axes)}
+            self._function = traced(self._global_step, [signature, batch_signature(progress)])
         return self._function(dict(batch), progress)
 
     def _global_step(self, batch: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -178,8 +183,8 @@ def batch_size(batch: Batch) -> Any:
     return tf.shape(batch["id"])[0]
 
 
-def batch_signature(batch: Any) -> Any:
-    """The tensor specs of a batch with an open first dimension.
+def batch_signature(batch: Any, open_axes: int = 1) -> Any:
+    """The tensor specs of a batch with an open first dimension, or with several.
 
     A fixed signature makes one trace for every batch size, and therefore the same arithmetic in a resumed process,
     whichever batch it meets first.
@@ -187,7 +192,8 @@ def batch_signature(batch: Any) -> Any:
 
     def spec(value: Any) -> tf.TensorSpec:
         value = tf.convert_to_tensor(value)
-        shape = value.shape if value.shape.rank == 0 else [None, *value.shape[1:]]
+        opened = min(open_axes, value.shape.rank)
+        shape = [None] * opened + list(value.shape[opened:])
         return tf.TensorSpec(shape, value.dtype)
 
     return tf.nest.map_structure(spec, dict(batch) if isinstance(batch, Mapping) else batch)
