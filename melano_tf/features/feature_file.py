@@ -171,8 +171,13 @@ def _sized(
             mpp=None if px is None else side / float(px),
             encoder=_text(root.get("extractor")),
         )
-    px = coords.get("patch_size")
-    blank = replace(blank, tile_px=None if px is None else int(px), encoder=_text(data.get("encoder")))
+    px, mpp = coords.get("patch_size"), coords.get("mpp")
+    blank = replace(
+        blank,
+        tile_px=None if px is None else int(px),
+        encoder=_text(data.get("encoder")),
+        mpp=None if mpp is None else float(mpp),
+    )
     if "patch_size_level0" in coords:
         side = float(coords["patch_size_level0"])
         return replace(blank, tile_extent=(side, side))

@@ -102,10 +102,8 @@ class FeatureCohort:
         faults = [] if len(names) > 1 else [f"the only label is {names[0]!r}; two at least are needed to tell apart"]
         strange = sorted(set(self.table["label"]) - set(names))
         faults += [f"label {label!r} is none of {', '.join(names)}" for label in strange]
-        rows = self.table.assign(
-            bag=self.table["slide_id" if by == "slide" else "patient_id"],
-            file=pd.Series(list(self.files), self.table.index, object),
-        )
+        files = pd.Series(list(self.files), self.table.index, object)
+        rows = self.table.assign(bag=self.table["slide_id" if by == "slide" else "patient_id"], file=files)
         groups = rows.groupby("bag", sort=False)
         for bag, group in groups:
             if len(found := sorted(set(group["label"]))) > 1:

@@ -115,6 +115,11 @@ class Slide:
     def __repr__(self) -> str:
         return f"Slide({str(self.path)!r}, slide_id={self.slide_id!r}, mpp={self.mpp})"
 
+    @property
+    def origin(self) -> tuple[int, int]:
+        """(x, y) of the bounds' upper left in the file's own level-0 pixels, from which other tools count."""
+        return self._origin
+
     def close(self) -> None:
         """Close the OpenSlide handle, if one is open; a later read opens a new one."""
         handle, self._handle = self._handle, None
