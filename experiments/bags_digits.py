@@ -3,9 +3,9 @@
 #
 # After the MNIST-bags of Ilse, Tomczak, Welling, ICML 2018: a bag is positive if it holds a 9; bag sizes are normal,
 # mean 10, deviation 2. Here the images are scikit-learn's 1,797 digits of 8x8 (64 numbers, 0..1), so that the
-# numbers are not the paper's. Half of the images (drawn by class) make the training bags, the other half 400 test bags, half of
-# the bags are positive. One hidden layer of 64, attention L = 64, no dropout, Adam 1e-3, weight decay 1e-4, 50 epochs,
-# batches of 5 bags; settings were fixed before the first run.
+# numbers are not the paper's. Half of the images (drawn by class) make the training bags, the other half 400 test bags;
+# half of the bags are positive. One hidden layer of 64, attention L = 64, no dropout, Adam 1e-3, weight decay 1e-4, 50
+# epochs, batches of 5 bags; settings were fixed before the first run.
 #
 # "AUC" is that of the test bags. "attention" is the AUC of the attention against the true instances (is it a 9?)
 # within each positive test bag, mean over those bags (the mean's attention is uniform: 0.5 by definition).
