@@ -40,7 +40,7 @@ class BagModelSettings:
 
     kind: BagKind = "gated"
     """bgmp, bgap, bgas: maximum, mean, attention of the spitzoid paper; gated: gated attention (Ilse et al. 2018);
-    instance_max: the maximum over the instances' own logits (mi-Net), the one kind whose bags cannot become less
+    instance_max: the maximum over the instances' own logits (mi-Net), which of two classes cannot become less
     positive by one more instance; clam, clam_multi: CLAM with one branch or one a class (Lu et al. 2021); transformer:
     self-attention through landmarks (after TransMIL, Shao et al. 2021)."""
     hidden: tuple[int, ...] = (512,)

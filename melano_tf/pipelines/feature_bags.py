@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,7 +53,7 @@ class ArrayBags:
     labels: np.ndarray
     arrays: Sequence[np.ndarray]
 
-    @property
+    @cached_property
     def sizes(self) -> np.ndarray:
         return np.array([len(array) for array in self.arrays], np.int64)
 
