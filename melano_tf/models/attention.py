@@ -36,7 +36,7 @@ class BagMean(BagAggregation):
     """BGAP: the mean of the instances. Attention is uniform: 1 / number of real instances."""
 
     def call(self, inputs: Any, mask: Any = None) -> tuple[Any, Any]:
-        inputs, real = _real(inputs, mask)
+        inputs, real = real_instances(inputs, mask)
         attention = real / ops.maximum(ops.sum(real, axis=1, keepdims=True), 1.0)
         return _weighted(inputs, attention), attention
 
@@ -50,7 +50,7 @@ class BagMax(BagAggregation):
     """
 
     def call(self, inputs: Any, mask: Any = None) -> tuple[Any, Any]:
-        inputs, real = _real(inputs, mask)
+        inputs, real = real_instances(inputs, mask)
         real = real[:, :, None]
         lowest = ops.cast(-1e30 if ops.dtype(inputs) != "float16" else -6e4, inputs.dtype)
         masked = ops.where(real > 0, inputs, lowest)
@@ -82,24 +82,16 @@ class BagAttention(BagAggregation):
         self.built = True
 
     def call(self, inputs: Any, mask: Any = None) -> tuple[Any, Any]:
-        inputs, real = _real(inputs, mask)
+        inputs, real = real_instances(inputs, mask)
         hidden = ops.tanh(ops.matmul(inputs, ops.transpose(self.v)))
-        # The softmax over up to thousands of instances is taken in float32 under any precision policy.
-        scores = ops.cast(ops.sum(hidden * self.w, axis=-1), "float32")
-        real = ops.cast(real, "float32")
-        scores = ops.where(real > 0, scores, -1e30)
-        scores = scores - ops.stop_gradient(ops.max(scores, axis=1, keepdims=True))
-        parts = ops.exp(scores) * real
-        total = ops.sum(parts, axis=1, keepdims=True)
-        # A bag with a real instance has a total of at least exp(0) = 1.
-        attention = ops.cast(parts / ops.maximum(total, 1.0), inputs.dtype)
+        attention = ops.cast(masked_softmax(ops.sum(hidden * self.w, axis=-1), real), inputs.dtype)
         return _weighted(inputs, attention), attention
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "units": self.units}
 
 
-def _real(inputs: Any, mask: Any) -> tuple[Any, Any]:
+def real_instances(inputs: Any, mask: Any) -> tuple[Any, Any]:
     """The instances with padding set to 0 (it may be anything, even NaN), and (B, N): 1 where an instance is real."""
     if mask is None:
         return inputs, ops.ones_like(inputs[:, :, 0])
@@ -110,3 +102,19 @@ def _real(inputs: Any, mask: Any) -> tuple[Any, Any]:
 def _weighted(inputs: Any, attention: Any) -> Any:
     """sum_i a_i h_i."""
     return ops.sum(inputs * attention[:, :, None], axis=1)
+
+
+def masked_softmax(scores: Any, real: Any) -> Any:
+    """Softmax over the last axis among real instances, float32 under any precision policy; a bag without any: zeros.
+
+    Args:
+        scores: (..., N).
+        real: (..., N), above 0 where an instance is real; broadcast to the scores.
+    """
+    real = ops.cast(real, "float32")
+    scores = ops.where(real > 0, ops.cast(scores, "float32"), -1e30)
+    scores = scores - ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
+    parts = ops.exp(scores) * real
+    total = ops.sum(parts, axis=-1, keepdims=True)
+    # A bag with a real instance has a total of at least exp(0) = 1.
+    return parts / ops.maximum(total, 1.0)

@@ -52,14 +52,14 @@ def build_target(
     return keras.Model(copy.inputs[0], outputs, name=source.name.replace("source", "target", 1) + f"_{aggregation}")
 
 
-def make_aggregation(aggregation: Aggregation, attention_units: int = 128) -> BagAggregation:
-    """The layer "aggregation". Raises InputError for an unknown name."""
+def make_aggregation(aggregation: Aggregation, attention_units: int = 128, **kwargs: Any) -> BagAggregation:
+    """The layer "aggregation", with further arguments of a Keras layer. Raises InputError for an unknown name."""
     if aggregation == "bgmp":
-        return BagMax(name="aggregation")
+        return BagMax(name="aggregation", **kwargs)
     if aggregation == "bgap":
-        return BagMean(name="aggregation")
+        return BagMean(name="aggregation", **kwargs)
     if aggregation == "bgas":
-        return BagAttention(attention_units, name="aggregation")
+        return BagAttention(attention_units, name="aggregation", **kwargs)
     raise InputError(f"aggregation {aggregation!r}: choose bgmp, bgap or bgas")
 
 

@@ -272,7 +272,7 @@ def _write_tiles(
                 for index in order[cut[order]]:
                     tile = tiles[index]
                     one = grid.at(tile["magnification"]) if isinstance(grid, TileGrids) else grid
-                    image = _encoded(_tile(slide, tile, one, store), store.jpeg_quality)
+                    image = _encoded(read_tile(slide, tile, one, store), store.jpeg_quality)
                     places[index] = append_image(file, {name: tile[name] for name in features}, "jpeg", image)
     table = table.assign(offset=places[:, 0], length=places[:, 1])
     write_table(files[1], table)
@@ -301,7 +301,7 @@ def _listed(
     return table, positions, "; ".join(notes + annotation.notes(slide.mpp)), annotation.words(slide.mpp)
 
 
-def _tile(slide: Slide, tile: Mapping[Hashable, Any], grid: TileGrid, store: StoreSettings) -> np.ndarray:
+def read_tile(slide: Slide, tile: Mapping[Hashable, Any], grid: TileGrid, store: StoreSettings) -> np.ndarray:
     """A tile of the grid at the stored size, uint8 (stored_px, stored_px, 3).
 
     Raises:

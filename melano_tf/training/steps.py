@@ -79,6 +79,8 @@ class GradientStep:
             with weight 0 (BatchNorm and losses between samples see those copies). BatchNorm's statistics are those of
             the global batch. Replicas draw the same dropout masks for their own samples. Losses and gradients are
             summed over replicas before clipping.
+        open_axes: leading axes of batch["x"] whose lengths may differ from batch to batch: 1, the samples; 2, also
+            the instances of padded bags.
 
     Raises:
         InputError: nothing is trainable, the model ends in probabilities, or model or optimizer were made outside the
@@ -92,11 +94,13 @@ class GradientStep:
         loss_fn: LossFn,
         weights_fn: WeightsFn | None = None,
         strategy: tf.distribute.Strategy | None = None,
+        open_axes: int = 1,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.loss_fn = loss_fn
         self.weights_fn = weights_fn
+        self.open_axes = open_axes
         self.strategy = strategy or tf.distribute.get_strategy()
         self._trainable = list(model.trainable_variables)
         if not self._trainable:
@@ -115,7 +119,8 @@ class GradientStep:
     def __call__(self, batch: Batch, progress: Progress) -> Mapping[str, Any]:
         """Update the model; returns loss, its terms, gradient_norm (float32 scalars), loss_per_sample (B,) float32."""
         if self._function is None:
-            self._function = traced(self._global_step, [batch_signature(batch), batch_signature(progress)])
+            signature = {**batch_signature(batch), "x": batch_signature(batch["x"], self.open_axes)}
+            self._function = traced(self._global_step, [signature, batch_signature(progress)])
         return self._function(dict(batch), progress)
 
     def _global_step(self, batch: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -193,6 +198,8 @@ class GradientStep:
 
 def _check_ends_in_logits(model: Any) -> None:
     """A loss of logits that is given probabilities would train, and wrongly."""
+    if isinstance(getattr(model, "output", None), dict) and "logits" in model.output:
+        return  # its loss takes those, whatever else it gives
     for output in getattr(model, "outputs", None) or ():
         layer = output._keras_history.operation
         ends = (keras.activations.softmax, keras.activations.sigmoid)
@@ -205,8 +212,8 @@ def batch_size(batch: Batch) -> Any:
     return tf.shape(batch["id"])[0]
 
 
-def batch_signature(batch: Any) -> Any:
-    """The tensor specs of a batch with an open first dimension.
+def batch_signature(batch: Any, open_axes: int = 1) -> Any:
+    """The tensor specs of a batch with an open first dimension, or with several.
 
     A fixed signature makes one trace for every batch size, and therefore the same arithmetic in a resumed process,
     whichever batch it meets first.
@@ -214,7 +221,8 @@ def batch_signature(batch: Any) -> Any:
 
     def spec(value: Any) -> tf.TensorSpec:
         value = tf.convert_to_tensor(value)
-        shape = value.shape if value.shape.rank == 0 else [None, *value.shape[1:]]
+        opened = min(open_axes, value.shape.rank)
+        shape = [None] * opened + list(value.shape[opened:])
         return tf.TensorSpec(shape, value.dtype)
 
     return tf.nest.map_structure(spec, dict(batch) if isinstance(batch, Mapping) else batch)

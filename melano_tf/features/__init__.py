@@ -1,0 +1,1 @@
+"""Features of slides that are there already: readers of the files that TRIDENT, CLAM and STAMP write."""

@@ -1,0 +1,210 @@
+"""A cohort of feature files: a table of slides, patients and labels, joined to the files of a folder, and its bags."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from melano_tf.errors import InputError
+from melano_tf.features.feature_file import SUFFIXES, FeatureFile, open_features
+from melano_tf.slides.cohort import read_manifest
+from melano_tf.specs import load_spec
+
+BagBy = Literal["slide", "patient"]
+
+
+@dataclass(frozen=True, eq=False)
+class FileBags:
+    """Bags that are read from their files when they are asked for; a `pipelines.feature_bags.Bags`.
+
+    Attributes:
+        ids: name of each bag: its slide, or its patient.
+        patients: patient of each bag; splits go by it.
+        labels: int64 (bags,), places in `classes`.
+        files: of each bag its slides' files, in the table's order.
+        classes: the labels, in the order of a model's outputs.
+    """
+
+    ids: Sequence[str]
+    patients: Sequence[str]
+    labels: np.ndarray
+    files: Sequence[Sequence[FeatureFile]]
+    classes: Sequence[str]
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Instances of each bag, int64 (bags,)."""
+        return np.array([sum(file.instances for file in files) for files in self.files], np.int64)
+
+    @property
+    def width(self) -> int:
+        """Numbers of a feature vector."""
+        return self.files[0][0].width
+
+    def read(self, bag: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """Features of a bag, its slides one after the other, or of some of its instances (ascending places)."""
+        parts = []
+        for file, start in self._placed(bag):
+            if rows is None:
+                parts.append(file.features())
+                continue
+            own = rows[(rows >= start) & (rows < start + file.instances)] - start
+            if len(own):
+                parts.append(file.features(own))
+        return np.concatenate(parts) if parts else np.zeros((0, self.width), np.float32)
+
+    def by_slide(self, bag: int, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Values of a bag's instances (its attention), (n, ...), as {slide_id: those of that slide}."""
+        return {file.slide_id: values[start : start + file.instances] for file, start in self._placed(bag)}
+
+    def _placed(self, bag: int) -> Iterator[tuple[FeatureFile, int]]:
+        """A bag's files, each with the place of its first instance."""
+        start = 0
+        for file in self.files[bag]:
+            yield file, start
+            start += file.instances
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureCohort:
+    """What a table and a folder of features have in common.
+
+    Attributes:
+        table: the table's rows: slide_id, patient_id, label, then its further columns as text.
+        files: the file of each row.
+        unlabelled: slides with features that the table does not name, sorted; they are left out.
+        notes: what the reader of a report should know: formats, encoders and tile sizes that differ.
+    """
+
+    table: pd.DataFrame
+    files: Sequence[FeatureFile]
+    unlabelled: Sequence[str]
+    notes: Sequence[str]
+
+    def bags(self, by: BagBy = "slide", classes: Sequence[str] | None = None) -> FileBags:
+        """One bag a slide, or one a patient (all slides of the patient together).
+
+        Args:
+            by: "slide" or "patient".
+            classes: the labels in the order of a model's outputs, None for the alphabet.
+
+        Raises:
+            InputError: fewer than two labels, a label that is none of `classes`, or a patient's slides with different
+                labels where bags are patients; all at once.
+        """
+        names = sorted(set(self.table["label"])) if classes is None else list(classes)
+        faults = [] if len(names) > 1 else [f"the only label is {names[0]!r}; two at least are needed to tell apart"]
+        strange = sorted(set(self.table["label"]) - set(names))
+        faults += [f"label {label!r} is none of {', '.join(names)}" for label in strange]
+        files = pd.Series(list(self.files), self.table.index, object)
+        rows = self.table.assign(bag=self.table["slide_id" if by == "slide" else "patient_id"], file=files)
+        groups = rows.groupby("bag", sort=False)
+        for bag, group in groups:
+            if len(found := sorted(set(group["label"]))) > 1:
+                faults.append(f"patient {bag}: slides with the labels {', '.join(found)}; take bags by slide")
+        if faults:
+            raise InputError.of("bags:", faults)
+        first = groups.first()
+        return FileBags(
+            ids=list(first.index),
+            patients=first["patient_id"].tolist(),
+            labels=np.array([names.index(label) for label in first["label"]], np.int64),
+            files=[group["file"].tolist() for _, group in groups],
+            classes=tuple(names),
+        )
+
+
+def read_feature_cohort(folder: Path | str, table: Path | str, check_values: bool = True) -> FeatureCohort:
+    """Read and check a table and the files of features that it names.
+
+    Args:
+        folder: holds the files, at any depth: `.h5` (or `.hdf5`); `.pt` only where there are none of those.
+        table: CSV with slide_id, patient_id, label and further columns (`data_specs/features.yaml`).
+        check_values: read all features once, to find NaN and infinite ones.
+
+    Raises:
+        InputError: faults of the table; else all faults of the files at once, a line each.
+    """
+    folder = Path(folder)
+    rows = _table(Path(table))
+    found = _found(folder)
+    faults, files = [], []
+    for slide_id in rows["slide_id"]:
+        paths = found.get(slide_id, [])
+        if len(paths) == 1:
+            try:
+                files.append(open_features(paths[0]))
+            except InputError as error:
+                faults.append(str(error))
+        else:
+            faults.append(_not_one(slide_id, paths, folder, found))
+    faults += _odd_ones(files, "width", "features of width {}")
+    faults += _odd_ones([file for file in files if file.encoder], "encoder", "features of the encoder {}")
+    if check_values:
+        for file in files:
+            faults += file.check()
+    if faults:
+        count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise InputError.of(f"{folder}, for {table}: {count}", faults)
+    unlabelled = sorted(set(found) - set(rows["slide_id"]))
+    return FeatureCohort(rows, files, unlabelled, _notes(files))
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """The checked table with its further columns as text."""
+    rows = read_manifest(path, load_spec("features"))
+    further = rows.attrs["ignored_columns"]
+    if further:
+        cells = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        cells = cells[(cells != "").any(axis=1)].reset_index(drop=True).rename(columns=str.strip)
+        rows = rows.assign(**{name: cells[name].str.strip() for name in further})
+    return rows
+
+
+def _found(folder: Path) -> dict[str, list[Path]]:
+    """Files of features by their slide."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of features")
+    for suffixes in (SUFFIXES[:2], SUFFIXES[2:]):
+        found: dict[str, list[Path]] = {}
+        for path in sorted(path for suffix in suffixes for path in folder.rglob(f"*{suffix}")):
+            found.setdefault(path.stem, []).append(path)
+        if found:
+            return found
+    raise InputError(f"{folder}: holds no files of features ({', '.join(SUFFIXES)})")
+
+
+def _not_one(slide_id: str, paths: Sequence[Path], folder: Path, found: Sequence[str] | dict[str, Any]) -> str:
+    """The fault of a slide that has no file of features, or several."""
+    if paths:
+        return f"slide {slide_id}: {len(paths)} files of features ({', '.join(map(str, paths))}); leave one"
+    close = difflib.get_close_matches(slide_id, found, n=1, cutoff=0.8)
+    return f"slide {slide_id}: has a label but no features in {folder}" + (f"; is {close[0]} meant?" if close else "")
+
+
+def _odd_ones(files: Sequence[FeatureFile], what: str, words: str) -> list[str]:
+    """A fault for each file that differs in one attribute from what most have."""
+    counts = Counter(getattr(file, what) for file in files)
+    if len(counts) < 2:
+        return []
+    (usual, count), *_ = counts.most_common()
+    odd = [file for file in files if getattr(file, what) != usual]
+    others = f"where {count} files have {usual}"
+    return [f"{file.path}: {words.format(getattr(file, what))}, {others}" for file in odd]
+
+
+def _notes(files: Sequence[FeatureFile]) -> list[str]:
+    """What differs between files without being a fault."""
+    notes = []
+    for what, name in (("format", "formats"), ("tile_px", "tile sizes in px"), ("mpp", "µm/px")):
+        counts = Counter(getattr(file, what) for file in files)
+        if len(counts) > 1:
+            parts = (f"{'unknown' if value is None else value} ({count})" for value, count in counts.most_common())
+            notes.append(f"{name} differ: {', '.join(parts)}")
+    return notes

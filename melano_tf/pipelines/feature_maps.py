@@ -1,0 +1,47 @@
+"""Where the tiles of a file of features lie on their slide, for maps of a bag model's attention."""
+
+import numpy as np
+import pandas as pd
+
+from melano_tf.errors import InputError
+from melano_tf.features.feature_file import FeatureFile
+from melano_tf.slides.slide import Slide
+
+
+def tile_boxes(file: FeatureFile, slide: Slide) -> pd.DataFrame:
+    """Tiles in level-0 pixels from the slide bounds' upper left, as `explain.maps.tile_map` takes them.
+
+    Coordinates in µm (STAMP) are divided by the slide's µm/px. Where the file does not say how large its tiles are
+    (CLAM's files of features), they are taken to lie side by side: the smallest step between two of them is their side.
+
+    Returns:
+        One row an instance, in the file's order: x, y, w0, h0, float64.
+
+    Raises:
+        InputError: no coordinates, coordinates of an unknown unit, a tile size that cannot be told, or tiles that lie
+            outside the slide, so that it must be another one.
+    """
+    corners = file.coordinates()
+    if corners is None or file.unit == "unknown":
+        why = "holds no coordinates" if corners is None else "does not say in which unit its coordinates are (STAMP 1)"
+        raise InputError(f"{file.path}: {why}; its tiles cannot be laid over a slide")
+    extent = file.tile_extent or (_step(corners, file),) * 2
+    scale = np.array(slide.mpp if file.unit == "um" else (1.0, 1.0))
+    corners = corners / scale - slide.origin
+    sides = np.array(extent) / scale
+    outside = (corners + sides <= 0).any(axis=1) | (corners >= slide.size).any(axis=1)
+    if outside.any():
+        width, height = slide.size
+        raise InputError(
+            f"{file.path}: {int(outside.sum())} of {file.instances} tiles lie outside of the slide {slide.path} "
+            f"({width}x{height} px at {slide.mpp[0]:g} µm/px); it must be another slide, or its µm/px is wrong"
+        )
+    return pd.DataFrame({"x": corners[:, 0], "y": corners[:, 1], "w0": sides[0], "h0": sides[1]})
+
+
+def _step(corners: np.ndarray, file: FeatureFile) -> float:
+    """The smallest distance between tiles of one row or column."""
+    steps = np.concatenate([np.diff(np.unique(corners[:, axis])) for axis in (0, 1)])
+    if not len(steps):
+        raise InputError(f"{file.path}: does not say how large its tiles are, and holds one only")
+    return float(steps.min())

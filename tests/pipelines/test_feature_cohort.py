@@ -1,0 +1,118 @@
+"""A table joined to a folder of features: bags by slide and patient, and all faults at once."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.pipelines.feature_cohort import read_feature_cohort
+from tests.features.files import numbers, write_clam, write_stamp, write_trident
+
+SIZES = {"s1": 4, "s2": 7, "s3": 1, "s4": 9}
+ROWS = ["s1,p1,tumour,m", "s2,p2,normal,f", "s3,p1,tumour,", "s4,p3,normal,f"]
+
+
+def table(folder: Path, rows: list[str], header: str = "slide_id,patient_id,label,sex") -> Path:
+    path = folder / "cases.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "features_uni" / "deep"
+    made.mkdir(parents=True)
+    for seed, (slide, size) in enumerate({**SIZES, "extra": 3}.items()):
+        write_trident(made / f"{slide}.h5", *numbers(size, seed=seed))
+    return tmp_path / "features_uni"
+
+
+def test_bags_by_slide(folder: Path, tmp_path: Path) -> None:
+    cohort = read_feature_cohort(folder, table(tmp_path, ROWS))
+    assert list(cohort.unlabelled) == ["extra"] and list(cohort.notes) == []
+    assert cohort.table["sex"].tolist() == ["m", "f", "", "f"]
+    bags = cohort.bags()
+    assert list(bags.ids) == list(SIZES) and list(bags.patients) == ["p1", "p2", "p1", "p3"]
+    assert bags.classes == ("normal", "tumour") and bags.labels.tolist() == [1, 0, 1, 0]
+    assert bags.sizes.tolist() == list(SIZES.values()) and bags.width == 5
+    np.testing.assert_array_equal(bags.read(1), numbers(7, seed=1)[0])
+    np.testing.assert_array_equal(bags.read(3, np.array([2, 8])), numbers(9, seed=3)[0][[2, 8]])
+    assert cohort.bags(classes=["tumour", "normal"]).labels.tolist() == [0, 1, 0, 1]
+
+
+def test_bags_by_patient(folder: Path, tmp_path: Path) -> None:
+    bags = read_feature_cohort(folder, table(tmp_path, ROWS)).bags("patient")
+    assert list(bags.ids) == ["p1", "p2", "p3"] and bags.sizes.tolist() == [5, 7, 9]
+    both = np.concatenate([numbers(4, seed=0)[0], numbers(1, seed=2)[0]])
+    np.testing.assert_array_equal(bags.read(0), both)
+    for rows in ([1, 3], [4], [0, 4]):
+        np.testing.assert_array_equal(bags.read(0, np.array(rows)), both[rows])
+    parts = bags.by_slide(0, np.arange(5))
+    assert {slide: values.tolist() for slide, values in parts.items()} == {"s1": [0, 1, 2, 3], "s3": [4]}
+
+
+def test_a_patient_of_two_labels_is_no_bag(folder: Path, tmp_path: Path) -> None:
+    cohort = read_feature_cohort(folder, table(tmp_path, ["s1,p1,a,", "s2,p1,b,", "s3,p2,a,"]))
+    assert len(cohort.bags().ids) == 3
+    with pytest.raises(InputError, match="patient p1: slides with the labels a, b; take bags by slide"):
+        cohort.bags("patient")
+    one = read_feature_cohort(folder, table(tmp_path, ["s1,p1,a,"]))
+    with pytest.raises(InputError, match="the only label is 'a'"):
+        one.bags()
+
+
+def test_all_faults_at_once_each_one_line(folder: Path, tmp_path: Path) -> None:
+    deep = folder / "deep"
+    features, coords = numbers(6)
+    write_trident(deep / "s2.h5", features[:, :3], coords)
+    with h5py.File(deep / "s3.h5", "w") as file:
+        file["features"] = features
+    features[1] = np.nan
+    write_trident(deep / "s5.h5", features, coords)
+    write_trident(deep / "s6.h5", *numbers(2), encoder="conch_v15")
+    write_trident(deep / "s7.h5", *numbers(2))
+    write_clam(folder / "s7.h5", *numbers(2))
+    with h5py.File(deep / "s8.h5", "w") as file:
+        file["features"], file["coords"] = np.zeros((0, 5), "float32"), np.zeros((0, 2))
+    rows = [*ROWS, "s5,p4,normal,", "s6,p4,normal,", "s7,p5,normal,", "s8,p5,normal,", "exta,p6,normal,"]
+    with pytest.raises(InputError) as error:
+        read_feature_cohort(folder, table(tmp_path, rows))
+    headline, *lines = str(error.value).splitlines()
+    assert headline.endswith("7 faults")
+    expected = [
+        "s3.h5: no `coords`",
+        "slide s7: 2 files of features",
+        "s8.h5: features is (0, 5): 0 instances",
+        "slide exta: has a label but no features",
+        "s2.h5: features of width 3, where 4 files have 5",
+        "s6.h5: features of the encoder conch_v15, where 4 files have uni_v1",
+        "s5.h5: 1 of 6 tiles have features that are NaN or infinite",
+    ]
+    assert len(lines) == len(expected)
+    for line, words in zip(lines, expected, strict=True):
+        assert words in line
+    assert "is extra meant?" in lines[3]
+
+
+def test_a_slide_twice_and_a_missing_column_are_faults_of_the_table(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"row 3: slide_id 'S1' stands in row 2 already"):
+        read_feature_cohort(folder, table(tmp_path, ["s1,p1,a,", "S1,p1,b,"]))
+    with pytest.raises(InputError, match="column 'label' is missing; is 'labels' meant"):
+        read_feature_cohort(folder, table(tmp_path, ["s1,p1,a"], "slide_id,patient_id,labels"))
+
+
+def test_formats_may_be_mixed_and_are_noted(folder: Path, tmp_path: Path) -> None:
+    write_stamp(folder / "deep" / "s2.h5", *numbers(4), extractor="uni_v1")
+    cohort = read_feature_cohort(folder, table(tmp_path, ROWS))
+    assert "formats differ: trident (3), stamp (1)" in cohort.notes
+
+
+def test_folders_without_features(tmp_path: Path) -> None:
+    path = table(tmp_path, ROWS)
+    with pytest.raises(InputError, match="no such folder"):
+        read_feature_cohort(tmp_path / "none", path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no files of features"):
+        read_feature_cohort(tmp_path / "empty", path)
