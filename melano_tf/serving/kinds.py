@@ -45,7 +45,7 @@ def _tiles(made: Mapping[str, Any]) -> None:
     from melano_tf.slides.tiling import TileGrid
 
     TileGrid(**made["grid"])
-    StoreSettings(**made["store"])
+    StoreSettings.recorded(made["store"])
 
 
 def _biopsies(made: Mapping[str, Any]) -> None:
@@ -60,7 +60,7 @@ def _magnified_tiles(made: Mapping[str, Any]) -> None:
 
     grid = made["grid"]
     TileGrids(**{**grid, "names": tuple(grid["names"]), "mpp": tuple(grid["mpp"])})
-    StoreSettings(**made["store"])
+    StoreSettings.recorded(made["store"])
     if not made["magnifications"] or not set(made["magnifications"]) <= set(grid["names"]):
         raise ValueError(f"magnifications {made['magnifications']!r} are not of its grid")
 
