@@ -40,10 +40,10 @@ from melano_tf.models.bag_models import BagModelSettings
 from melano_tf.pipelines.bag_baseline import fit_baseline
 from melano_tf.pipelines.bag_training import BagTrainingSettings, train_bag_model
 from melano_tf.pipelines.feature_bags import ArrayBags, answers
-from melano_tf.splits import plain_folds
+from melano_tf.runs.plain import seed_for
+from melano_tf.splits.folds import plain_folds
 from melano_tf.training.loop import LoopSettings
 from melano_tf.training.runtime import configure
-from melano_tf.workspace import seed_for
 
 parser = argparse.ArgumentParser(allow_abbrev=False)
 parser.add_argument("--data", type=Path, required=True, help="musk1.data")

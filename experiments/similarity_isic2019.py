@@ -38,7 +38,6 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from melano_tf.cluster_splits import PAPER_TEST_SHARES, cluster_partition, grouped_partition, partition_leaks
 from melano_tf.dermoscopy.isic import read_isic2019
 from melano_tf.dermoscopy.isic_images import find_images, match_images, read_image
 from melano_tf.papers.notebook import say
@@ -46,8 +45,9 @@ from melano_tf.papers.shell import reproduce
 from melano_tf.papers.similarity import counts
 from melano_tf.papers.similarity.settings import RECIPE, preset
 from melano_tf.reports.tables import markdown
-from melano_tf.splits import leak_lines
-from melano_tf.workspace import atomic
+from melano_tf.runs.files import atomic
+from melano_tf.splits.clusters import PAPER_TEST_SHARES, cluster_partition, grouped_partition, partition_leaks
+from melano_tf.splits.leaks import leak_lines
 
 parser = argparse.ArgumentParser(allow_abbrev=False)
 parser.add_argument("--data", type=Path, required=True, help="folder of ISIC 2019's official CSV files")

@@ -28,8 +28,8 @@ import cv2
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
-from melano_tf.dermoscopy.phantom import draw_picture
-from melano_tf.dermoscopy.phantom_cohort import PhantomDermoscopySettings, plan_images
+from melano_tf.phantoms.skin.data_sets import draw_picture
+from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings, plan_images
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 parser = argparse.ArgumentParser(allow_abbrev=False)

@@ -45,8 +45,8 @@ from melano_tf.papers.ham10000.settings import Settings
 from melano_tf.papers.ham10000.strategies import features_of, train_strategy
 from melano_tf.papers.ham10000.tables import write_tables
 from melano_tf.papers.notebook import say
+from melano_tf.runs.run import Run
 from melano_tf.training.runtime import configure
-from melano_tf.workspace import Run
 
 parser = argparse.ArgumentParser(allow_abbrev=False)
 parser.add_argument("--data", type=Path, help="folder with train_200x150 and HAM10000_metadata.csv; none: phantoms")

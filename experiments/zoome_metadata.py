@@ -21,7 +21,7 @@ run = run_folder()
 finished(run, tables="1", figures="metadata")
 
 # %% [markdown]
-# The same network, told more and less. "Trained without metadata" is Table I's ablation, another training.
+# The same network, told more and less. "FoldTraining without metadata" is Table I's ablation, another training.
 
 # %%
 table = pd.read_csv(run / "tables" / "metadata.csv")

@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from melano_tf.models.mil import build_target, split_target
 from melano_tf.models.seanet import build_source
-from melano_tf.training.bags import BagStep
+from melano_tf.training.exact_bags import BagStep
 from melano_tf.training.losses import binary_crossentropy
 from melano_tf.training.steps import Progress
 

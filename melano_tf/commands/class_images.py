@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from melano_tf.commands.served import TABLE, listed_images, shown_progress, with_bad_rows
 from melano_tf.errors import InputError
-from melano_tf.workspace import write_json
+from melano_tf.runs.files import write_json
 
 if TYPE_CHECKING:
     from melano_tf.commands.predict import PredictSettings

@@ -8,15 +8,16 @@ from typing import Annotated, Any
 import pandas as pd
 import tyro
 
-from melano_tf import journal
 from melano_tf.errors import InputError
 from melano_tf.evaluation.intervals import DELONG, METHODS, WIDER, WILSON, ends_text
 from melano_tf.evaluation.metrics import format_value
 from melano_tf.evaluation.paired import Answer, Paired, paired_intervals
 from melano_tf.reports.predictions import Judgement, read_judgements, read_record
 from melano_tf.reports.tables import aligned
-from melano_tf.splits import joined_groups
-from melano_tf.workspace import atomic, flat, read_json
+from melano_tf.runs import journal
+from melano_tf.runs.files import atomic, read_json
+from melano_tf.runs.plain import flat
+from melano_tf.splits.groups import joined_groups
 
 LABELS = {"AUC": "ROC AUC", "BACC": "balanced accuracy", "ACC": "accuracy"}
 ASIDE = ("out", "workers", "threads", "cache", "cache_mib", "tables", "figures", "steps")

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from melano_tf import journal
 from melano_tf.errors import InputError
+from melano_tf.runs import journal
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ def export(settings: ExportSettings, say: Callable[[str], None]) -> Path:
     Raises:
         InputError: no such model, one that `predict` does not take either, a version that exists.
     """
+    from melano_tf.runs.sidecar import Sidecar
     from melano_tf.serving.export import export_model
     from melano_tf.serving.graph import Limits
     from melano_tf.serving.kinds import checked_kind
-    from melano_tf.workspace import Sidecar
 
     sidecar = Sidecar.read(settings.model)
     checked_kind(sidecar, settings.model)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from melano_tf.errors import InputError
-from melano_tf.workspace import atomic, write_json
+from melano_tf.runs.files import atomic, write_json
 
 if TYPE_CHECKING:
     from melano_tf.commands.predict import PredictSettings
     from melano_tf.commands.served import Opened
-    from melano_tf.serving.magnifications import LocalTilesJudge, MagnifiedAnswer, TilesJudge
+    from melano_tf.serving.magnified_slide import LocalTilesJudge, MagnifiedAnswer, TilesJudge
     from melano_tf.slides.slide import Slide
 
 Seen = tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray], dict[str, str]]
@@ -25,7 +25,7 @@ def predict_magnified(settings: "PredictSettings", opened: "Opened", say: Callab
     if not settings.input.is_file():
         raise InputError(f"{settings.input}: no such slide file")
     from melano_tf.commands.served import named_files, threshold_words
-    from melano_tf.serving.magnifications import LocalTilesJudge, decided, judge_magnifications, magnified_record
+    from melano_tf.serving.magnified_slide import LocalTilesJudge, decided, judge_magnifications, magnified_record
 
     sidecar = opened.sidecar
     slide_id = settings.input.stem
@@ -70,7 +70,7 @@ def predict_magnified(settings: "PredictSettings", opened: "Opened", say: Callab
 def _seen(local: "LocalTilesJudge", answer: "MagnifiedAnswer", scratch: Path) -> list[Seen]:
     """The surest tiles, read once more from where they were cut, with the maps of what their networks saw in them."""
     from melano_tf.explain.cam import maps_of
-    from melano_tf.serving.magnifications import shown_tiles
+    from melano_tf.serving.magnified_slide import shown_tiles
 
     chosen = shown_tiles(answer, local.sidecar.threshold)
     rows = [{str(key): value for key, value in row.items()} for row in chosen.to_dict("records")]
@@ -85,7 +85,7 @@ def _pictures(
     settings: "PredictSettings", answer: "MagnifiedAnswer", shown: int, slide_id: str, seen: Sequence[Seen]
 ) -> list[Path]:
     """A map for each magnification, Figure 2 of local models, and the tiles as a GeoJSON that QuPath opens."""
-    from melano_tf.reports.explained import write_magnification_maps
+    from melano_tf.reports.explanation_figures import write_magnification_maps
     from melano_tf.slides.annotations import write_tiles_geojson
     from melano_tf.slides.slide import Slide
 
@@ -115,7 +115,7 @@ def _figure_2(
     settings: "PredictSettings", answer: "MagnifiedAnswer", title: str, slide: "Slide", seen: Sequence[Seen]
 ) -> Path:
     """The surest tiles with the maps of what their networks saw in them."""
-    from melano_tf.reports.explained import ExplainedTile, explained_sheet, thumbnail_box
+    from melano_tf.reports.explanation_figures import ExplainedTile, explained_sheet, thumbnail_box
     from melano_tf.reports.figures import save_figure
     from melano_tf.reports.slide_maps import fitting_mpp
 

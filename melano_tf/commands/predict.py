@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melano_tf import journal
 from melano_tf.commands.class_images import predict_several_classes
 from melano_tf.commands.magnified_slide import predict_magnified
 from melano_tf.commands.served import (
@@ -21,7 +20,9 @@ from melano_tf.commands.served import (
     with_bad_rows,
 )
 from melano_tf.errors import InputError
-from melano_tf.workspace import Sidecar, atomic, write_json
+from melano_tf.runs import journal
+from melano_tf.runs.files import atomic, write_json
+from melano_tf.runs.sidecar import Sidecar
 
 SLIDE_OPTIONS = ("mpp", "thumbnail_mpp")
 IMAGE_OPTIONS = ("metadata", "age", "sex", "site")

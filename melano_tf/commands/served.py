@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from melano_tf.csv_rows import delimiter_of
 from melano_tf.errors import InputError
-from melano_tf.workspace import Sidecar, atomic
+from melano_tf.runs.files import atomic
+from melano_tf.runs.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from melano_tf.commands.predict import PredictSettings
@@ -209,7 +210,7 @@ def predict_slides(
     Raises:
         InputError: the list cannot be used, or not one slide could be judged.
     """
-    from melano_tf.workspace import read_json
+    from melano_tf.runs.files import read_json
 
     lines: list[dict[str, Any]] = []
     listed = read_list(settings.input, ("slide_id", "mpp"))

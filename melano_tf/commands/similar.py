@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from melano_tf import journal
 from melano_tf.errors import InputError
+from melano_tf.runs import journal
+from melano_tf.runs.files import atomic
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.record import caveat
-from melano_tf.workspace import Sidecar, atomic
 
 KIND = "similarity-embedding"
 COLUMNS = 5
@@ -68,7 +69,7 @@ def answer(settings: SimilarSettings, sidecar: Sidecar, found: list[Path], say: 
 
     from melano_tf.dermoscopy.isic_images import read_image
     from melano_tf.reports.sheets import contact_sheet
-    from melano_tf.serving.similar import embed_images, nearest
+    from melano_tf.serving.neighbours import embed_images, nearest
 
     asked = embed_images(settings.model, sidecar, [settings.input])
     if not len(asked.paths):

@@ -2,7 +2,7 @@
 
 The light of channel c is estimated from the image alone, e_c = (mean over pixels of I_c^p)^(1/p), and made of length
 one; the image is divided by sqrt(3) e_c, so that a grey light changes nothing (Finlayson and Trezzi, Shades of Gray).
-`melano_tf.models.colour` does the same inside a network.
+`melano_tf.models.colour_constancy` does the same inside a network.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Decision thresholds, and a fitted decision: calibration and threshold, both from one hold-out.
 
 A threshold is never chosen on the samples that a table reports: Youden's index or a wanted sensitivity is sought on an
-inner hold-out of training patients (`evaluation.holdout`), on calibrated probabilities, and what it reached there is
+inner hold-out of training patients (`splits.holdout`), on calibrated probabilities, and what it reached there is
 kept with it. That record is a little optimistic, because the same samples chose the threshold.
 """
 
@@ -247,7 +247,7 @@ class Decision:
         return self.threshold.apply(self.probability(p))
 
     def sidecar_fields(self) -> dict[str, Any]:
-        """`threshold`, `threshold_from`, `threshold_measured` and `calibration` of a `workspace.Sidecar`."""
+        """`threshold`, `threshold_from`, `threshold_measured` and `calibration` of a `runs.sidecar.Sidecar`."""
         return {
             "threshold": self.threshold.value,
             "threshold_from": self.threshold.words(),

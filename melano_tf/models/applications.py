@@ -13,7 +13,7 @@ from pathlib import Path
 
 from melano_tf.errors import InputError
 from melano_tf.models.layers import PreprocessMode
-from melano_tf.workspace import atomic
+from melano_tf.runs.files import atomic
 
 HOST = "https://storage.googleapis.com"
 TIMEOUT_S = 10.0

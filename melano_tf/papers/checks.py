@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from melano_tf import journal
 from melano_tf.errors import InputError
 from melano_tf.models.backbones import backbone_names, weights_file
 from melano_tf.models.zoome import BACKBONES
+from melano_tf.runs import journal
+from melano_tf.runs.files import file_sha256
+from melano_tf.runs.plain import flat, plain
 from melano_tf.slides.cohort import read_manifest
 from melano_tf.specs import load_spec
-from melano_tf.workspace import file_sha256, flat, plain
 
 GIVEN = ("slides", "table", "images", "cache", "taxonomy", "data")  # settings that name what is the user's
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from melano_tf.errors import InputError
-from melano_tf.workspace import flat, plain
+from melano_tf.runs.plain import flat, plain
 
 
 def numbers(option: str, text: str, allowed: range) -> tuple[int, ...]:

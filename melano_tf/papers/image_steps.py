@@ -17,13 +17,14 @@ from melano_tf.dermoscopy.duplicates import (
 )
 from melano_tf.dermoscopy.isic import Findings, read_isic
 from melano_tf.dermoscopy.isic_images import ImageSettings
-from melano_tf.dermoscopy.phantom import draw_dermoscopy
 from melano_tf.errors import InputError
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Looked, Work
+from melano_tf.phantoms.skin.data_sets import draw_dermoscopy
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import ImageCache, cache_images, prune_cache
-from melano_tf.workspace import atomic, digest, plain, seed_for
+from melano_tf.runs.files import atomic
+from melano_tf.runs.plain import digest, plain, seed_for
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from melano_tf.workspace import read_json
+from melano_tf.runs.files import read_json
 
 Settings = TypeVar("Settings")
 

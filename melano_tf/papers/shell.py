@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from melano_tf import journal
 from melano_tf.errors import InputError, RunError
 from melano_tf.papers.checks import check_folders, given_weights, weights_key
 from melano_tf.papers.plan import Output, Plan, Recipe, Step, chosen_groups
 from melano_tf.reports.html import write_report
+from melano_tf.runs import journal
+from melano_tf.runs.files import atomic, read_json
+from melano_tf.runs.plain import digest, flat, plain
+from melano_tf.runs.run import Run
 from melano_tf.training.runtime import configure
-from melano_tf.workspace import Run, atomic, digest, flat, plain, read_json
 
 Say = Callable[[str], None]
 Made = TypeVar("Made")

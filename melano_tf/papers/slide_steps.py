@@ -14,11 +14,11 @@ from melano_tf.papers.shell import Looked, Work
 from melano_tf.pipelines.records import slide_files
 from melano_tf.pipelines.store import COHORT_TABLES, FORMAT, Grid, StoreSettings, write_cohort
 from melano_tf.pipelines.wanted import Wanted, wanted_too
+from melano_tf.runs.plain import digest, plain, seed_for
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings
 from melano_tf.slides.cohort import read_manifest
 from melano_tf.specs import load_spec
 from melano_tf.training.fit import write_frame
-from melano_tf.workspace import digest, plain, seed_for
 
 Check = Callable[[Work, pd.DataFrame], None]
 Choose = Callable[[Work, pd.DataFrame], Sequence[Wanted]]

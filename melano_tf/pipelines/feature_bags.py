@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import InputError
-from melano_tf.pipelines.bags import BAG_STREAM, bag_draw
+from melano_tf.pipelines.slide_bags import BAG_STREAM, bag_draw
 from melano_tf.pipelines.tiles import prepared, python_call
 
 DTYPES = ("float32", "bfloat16", "float16")

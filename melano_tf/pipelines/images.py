@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from melano_tf import journal
 from melano_tf.dermoscopy.colour import normalise
 from melano_tf.dermoscopy.isic_images import UnreadableImageError, read_header, read_image
 from melano_tf.dermoscopy.jpeg import check_whole, read_scans
 from melano_tf.errors import InputError
 from melano_tf.pipelines.image_settings import ImageCacheSettings
-from melano_tf.workspace import atomic, digest, read_json, write_json
+from melano_tf.runs import journal
+from melano_tf.runs.files import atomic, read_json, write_json
+from melano_tf.runs.plain import digest
 
 VERSION = 1  # of what is stored: raised whenever the same file and settings give other pixels
 SHARD = 256  # images

@@ -15,11 +15,12 @@ import melano_tf.models.mil  # registers the layers that files of this project a
 from melano_tf.errors import InputError
 from melano_tf.models.backbones import build_backbone
 from melano_tf.pipelines.store import StoreSettings, read_tile
+from melano_tf.runs.files import atomic
+from melano_tf.runs.plain import digest, plain
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.tiling import TileGrid, tile_extent, tile_table
 from melano_tf.slides.tissue import tissue_mask
 from melano_tf.training.checkpoint import weights_sha256
-from melano_tf.workspace import atomic, digest, plain
 
 FORMAT = 1  # part of every key: change it when the files' content changes
 CHUNK_ROWS = 256

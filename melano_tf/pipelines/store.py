@@ -25,18 +25,19 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from melano_tf import journal
 from melano_tf.errors import InputError
 from melano_tf.pipelines.processes import WorkerDied, spread
 from melano_tf.pipelines.records import append_image, slide_files
 from melano_tf.pipelines.records import read_jpegs as read_jpegs  # a store is written and read from here
 from melano_tf.pipelines.wanted import OUTLINED, Wanted, wanted_rows, wanted_too
+from melano_tf.runs import journal
+from melano_tf.runs.files import atomic, read_json, write_json
+from melano_tf.runs.plain import digest, plain
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings, slide_outlines
 from melano_tf.slides.magnifications import TileGrids, magnified_table, reading_order
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.tiling import TileGrid, tile_table
 from melano_tf.slides.tissue import HEADROOM, tissue_mask
-from melano_tf.workspace import atomic, digest, plain, read_json, write_json
 
 FORMAT = 2  # part of every key: change it when the files' content changes
 ATTEMPTS = 2

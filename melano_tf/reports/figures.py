@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from melano_tf.explain.maps import heat, overlay
-from melano_tf.workspace import atomic
+from melano_tf.runs.files import atomic
 
 DPI = 110
 OUTLINE = "#00a651"

@@ -11,8 +11,7 @@ from typing import Any
 import jinja2
 
 from melano_tf.errors import InputError
-from melano_tf.reports.drawn import judged_pictures, training_pictures
-from melano_tf.reports.parts import (
+from melano_tf.reports.contents import (
     MOST_ROWS,
     command_text,
     counts,
@@ -26,8 +25,10 @@ from melano_tf.reports.parts import (
 )
 from melano_tf.reports.pictures import Album, Picture, Source, album
 from melano_tf.reports.predictions import Judgement, read_judgements, read_record, recipe_facts
-from melano_tf.standing import Standing
-from melano_tf.workspace import atomic, flat
+from melano_tf.reports.run_figures import judged_pictures, training_pictures
+from melano_tf.runs.files import atomic
+from melano_tf.runs.plain import flat
+from melano_tf.runs.standing import Standing
 
 NAME = "report.html"
 UNKNOWN: Mapping[str, Any] = {"paper": "", "asked": "", "method": (), "case": "cases"}

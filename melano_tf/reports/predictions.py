@@ -12,8 +12,9 @@ import yaml
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
-from melano_tf.standing import Standing
-from melano_tf.workspace import flat, read_json
+from melano_tf.runs.files import read_json
+from melano_tf.runs.plain import flat
+from melano_tf.runs.standing import Standing
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
 

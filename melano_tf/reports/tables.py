@@ -14,8 +14,8 @@ import pandas as pd
 from melano_tf.evaluation.intervals import METHODS, Interval, ends_text
 from melano_tf.evaluation.metrics import METRICS, format_mean_std, mean_std
 from melano_tf.reports.published import Cell, table_of
-from melano_tf.splits import Split
-from melano_tf.workspace import atomic
+from melano_tf.runs.files import atomic
+from melano_tf.splits.patients import Split
 
 COLUMNS = (
     *("row", "column", "kind", "published_row", "published", "published_std", "flag"),

@@ -18,10 +18,11 @@ from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import StoredImage, decode_image
+from melano_tf.runs.files import atomic
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.loading import load_network
 from melano_tf.serving.record import blank_record
 from melano_tf.serving.remarks import remark_on
-from melano_tf.workspace import Sidecar, atomic
 
 CHUNK = 32  # images in memory at once; it changes memory and speed, not the answer
 __all__ = [

@@ -19,18 +19,20 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from melano_tf import __version__, journal, models
+from melano_tf import __version__, models
 from melano_tf.errors import InputError
 from melano_tf.models.grouped import GroupedConv2D, make_portable
+from melano_tf.runs import journal
+from melano_tf.runs.plain import plain
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving import loading
 from melano_tf.serving.graph import ImageNetwork, Limits
 from melano_tf.serving.kinds import checked_kind, read_companion
-from melano_tf.serving.magnifications import judged_by, tile_signatures
+from melano_tf.serving.magnified_slide import judged_by, tile_signatures
 from melano_tf.serving.measured import measured_numbers
 from melano_tf.serving.serving_files import server_files, write_model_files, write_server_files
 from melano_tf.serving.tile_graph import BagNetwork, MagnifiedNetwork
 from melano_tf.serving.warmup import write_warmup
-from melano_tf.workspace import Sidecar, plain
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 SCHEMA = "melano_tf export 1"

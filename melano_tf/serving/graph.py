@@ -14,14 +14,15 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.evaluation.calibration import RESOLUTION, Calibration
-from melano_tf.models.colour import ColourNormalisation
+from melano_tf.models.colour_constancy import ColourNormalisation
 from melano_tf.models.metadata import UNKNOWN, MetadataCode
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.images import SHRINKS, decode_jpeg
+from melano_tf.runs.plain import plain
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.checks import EARLY, GOOD, Judged, judge_image, refuse_count, refuse_images, refuse_metadata
 from melano_tf.serving.jpeg_graph import corner_is_grey, with_filler
 from melano_tf.serving.remarks import remarks_on
-from melano_tf.workspace import Sidecar, plain
 
 OLDEST = 120.0  # years, as the tables of the data sets allow
 UNDECIDED = "undecided"  # where two classes are the most probable

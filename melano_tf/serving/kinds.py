@@ -16,7 +16,7 @@ from melano_tf.evaluation.thresholds import Threshold
 from melano_tf.models.metadata import MetadataCode
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.pipelines.image_settings import ImageCacheSettings
-from melano_tf.workspace import Sidecar
+from melano_tf.runs.sidecar import Sidecar
 
 LARGEST_INPUT = 4096  # px
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from melano_tf.errors import InputError
-from melano_tf.workspace import Sidecar
+from melano_tf.runs.sidecar import Sidecar
 
 
 def load_network(path: Path, sidecar: Sidecar | None = None, **options: Any) -> keras.Model:

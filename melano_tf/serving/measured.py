@@ -13,7 +13,7 @@ import pandas as pd
 
 from melano_tf.evaluation.intervals import binary_intervals, ends_text
 from melano_tf.evaluation.metrics import format_value
-from melano_tf.workspace import Sidecar
+from melano_tf.runs.sidecar import Sidecar
 
 NAMES = {"SN": "sensitivity", "SPC": "specificity", "AUC": "roc_auc"}
 

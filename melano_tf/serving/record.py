@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from melano_tf.workspace import Sidecar
+from melano_tf.runs.sidecar import Sidecar
 
 SCHEMA = "melano_tf prediction 1"
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from melano_tf.pipelines.edited import EVEN, even
+from melano_tf.pipelines.replaced_images import EVEN, even
 
 ONE_COLOUR = "of one colour (all black, for example): it shows nothing that could be judged"
 

@@ -9,12 +9,12 @@ import pandas as pd
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.tiles import TileImages
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.classes import ClassAnswer
 from melano_tf.serving.client import Client, RefusedError, refusal_words
 from melano_tf.serving.image import CHUNK, ImageAnswer, Patient
 from melano_tf.serving.kinds import checked_kind
-from melano_tf.serving.magnifications import OWN, judged_by, tile_signatures
-from melano_tf.workspace import Sidecar
+from melano_tf.serving.magnified_slide import OWN, judged_by, tile_signatures
 
 
 def served_sidecar(card: Mapping[str, Any]) -> Sidecar:
@@ -183,7 +183,7 @@ class ServedJudge:
 
 
 class ServedTilesJudge:
-    """A multimag model and its companions that are served as one; see `serving.magnifications.TilesJudge`.
+    """A multimag model and its companions that are served as one; see `serving.magnified_slide.TilesJudge`.
 
     Args:
         client: to the exported model.

@@ -6,10 +6,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from melano_tf.runs.files import atomic, read_json, write_json
+from melano_tf.runs.standing import Standing
 from melano_tf.serving import templates
 from melano_tf.serving.measured import measured_words
-from melano_tf.standing import Standing
-from melano_tf.workspace import atomic, read_json, write_json
 
 MOST_TABLES = 6
 

@@ -9,18 +9,18 @@ import pandas as pd
 
 from melano_tf.errors import InputError
 from melano_tf.models.mil import split_target
-from melano_tf.pipelines.bags import Bag, bag_chunks
 from melano_tf.pipelines.records import slide_files
 from melano_tf.pipelines.selection import select_tumour_tiles
+from melano_tf.pipelines.slide_bags import Bag, bag_chunks
 from melano_tf.pipelines.store import StoreSettings, write_slide
 from melano_tf.pipelines.tiles import predict_batches
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.kinds import read_companion
 from melano_tf.serving.loading import load_network
 from melano_tf.serving.record import blank_record
 from melano_tf.slides.tiling import TileGrid
-from melano_tf.training.bags import predict_bag
+from melano_tf.training.exact_bags import predict_bag
 from melano_tf.training.inference import predict
-from melano_tf.workspace import Sidecar
 
 CHUNK = 64  # tiles in memory at once; it changes memory and speed, not the answer
 

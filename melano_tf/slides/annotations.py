@@ -18,8 +18,8 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from melano_tf.errors import InputError
+from melano_tf.runs.files import atomic
 from melano_tf.slides.annotation_formats import HOLE_CLASSES, Fault, Outline, read_outlines
-from melano_tf.workspace import atomic
 
 MOST_VERTICES = 256  # a piece of an outline with more is halved before tiles are intersected with it
 COLOURS = ((200, 0, 0), (150, 200, 150), (0, 110, 200), (230, 160, 0), (120, 80, 170), (90, 90, 90))

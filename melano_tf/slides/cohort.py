@@ -17,7 +17,7 @@ import pandas as pd
 
 from melano_tf.csv_rows import read_rows
 from melano_tf.errors import InputError
-from melano_tf.workspace import file_sha256
+from melano_tf.runs.files import file_sha256
 
 DTYPES = ("text", "file", "number")
 LONGEST_NAME = 200  # bytes; file systems allow 255, and suffixes are added

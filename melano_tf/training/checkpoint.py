@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from melano_tf.errors import InputError
-from melano_tf.workspace import atomic
+from melano_tf.runs.files import atomic
 
 
 def training_variables(model: Any, optimizer: Any, extra: Iterable[Any] = ()) -> list[Any]:

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
+from melano_tf.runs.files import atomic
+from melano_tf.runs.plain import seed_for
 from melano_tf.training.clustering import Clustering, ClusterSettings, cluster, nmi
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, TrainingError, train
 from melano_tf.training.metric import METRIC_LOSSES
 from melano_tf.training.steps import traced
-from melano_tf.workspace import atomic, seed_for
 
 FEATURES = "features.npy"
 

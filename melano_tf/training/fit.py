@@ -12,12 +12,14 @@ import keras
 import numpy as np
 import pandas as pd
 
+from melano_tf.runs.files import atomic
+from melano_tf.runs.run import Run
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.training.checkpoint import training_variables, weights_sha256
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
 from melano_tf.training.steps import LossFn, Step, traced
-from melano_tf.workspace import Run, Sidecar, atomic
 
 Frames = Mapping[str, pd.DataFrame]
 

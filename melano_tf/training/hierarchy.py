@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from melano_tf.training.losses import at_least_float32, log_odds_against, modulation
+from melano_tf.training.sample_weights import STRATEGY
 from melano_tf.training.steps import Batch, LossFn
-from melano_tf.training.weights import STRATEGY
 
 
 def path_focal(y_true: Any, scores: Any, paths: Any, children: Sequence[int], gamma: Any = 0.0) -> Any:

@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import InputError
-from melano_tf.journal import watched
+from melano_tf.runs.files import atomic
+from melano_tf.runs.journal import watched
 from melano_tf.training.checkpoint import load_checkpoint, save_checkpoint, training_variables
 from melano_tf.training.steps import (
     Batch,
@@ -28,7 +29,6 @@ from melano_tf.training.steps import (
     reduce_batch_norm,
 )
 from melano_tf.training.watch import Watch
-from melano_tf.workspace import atomic
 
 __all__ = [
     "Batch",

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from melano_tf.dermoscopy.borders import BorderSettings, before_after, find_border, remove_border
-from melano_tf.dermoscopy.phantom import PhantomDermoscopy, draw_dermoscopy
-from melano_tf.dermoscopy.phantom_cohort import PhantomDermoscopySettings
 from melano_tf.errors import InputError
+from melano_tf.phantoms.skin.data_sets import PhantomDermoscopy, draw_dermoscopy
+from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 
 SKIN, DARK_SKIN, PIGMENT = (226, 176, 155), (98, 66, 52), (96, 60, 45)
 

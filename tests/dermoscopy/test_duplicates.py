@@ -17,8 +17,8 @@ from melano_tf.dermoscopy.duplicates import (
     fingerprints,
     listed_pairs,
 )
-from melano_tf.dermoscopy.phantom import PhantomDermoscopy
 from melano_tf.errors import InputError
+from melano_tf.phantoms.skin.data_sets import PhantomDermoscopy
 
 sys.path.insert(0, str(Path(__file__).parent))
 from isic_files import save

@@ -8,7 +8,7 @@ import pytest
 
 from melano_tf.dermoscopy.inspect import InspectSettings, inspect_records
 from melano_tf.dermoscopy.isic import read_isic, read_isic2020
-from melano_tf.dermoscopy.phantom import PhantomDermoscopy
+from melano_tf.phantoms.skin.data_sets import PhantomDermoscopy
 
 sys.path.insert(0, str(Path(__file__).parent))
 from isic_files import photo, save, table_2020, write

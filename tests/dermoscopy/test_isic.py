@@ -8,8 +8,8 @@ import pytest
 
 from melano_tf.dermoscopy.isic import COLUMNS, read_isic, read_isic2018, read_isic2019, read_isic2020
 from melano_tf.dermoscopy.isic_images import ImageSettings
-from melano_tf.dermoscopy.phantom import PhantomDermoscopy
 from melano_tf.errors import InputError
+from melano_tf.phantoms.skin.data_sets import PhantomDermoscopy
 
 sys.path.insert(0, str(Path(__file__).parent))
 from isic_files import png_claiming, save, table_2020, write

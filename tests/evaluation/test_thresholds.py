@@ -24,7 +24,7 @@ from melano_tf.evaluation.thresholds import (
     sensitivity_threshold,
     youden_threshold,
 )
-from melano_tf.workspace import Sidecar
+from melano_tf.runs.sidecar import Sidecar
 
 Y = [0, 0, 0, 1, 0, 1, 1]
 P = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8]

@@ -23,8 +23,8 @@ from melano_tf.models.hierarchical import (
 from melano_tf.models.logits import logits_of
 from melano_tf.specs import load_spec
 from melano_tf.training.hierarchy import path_focal_loss
+from melano_tf.training.sample_weights import Strategy, curriculum, focal_loss
 from melano_tf.training.steps import GradientStep, Progress
-from melano_tf.training.weights import Strategy, curriculum, focal_loss
 from tests.models.layer_checks import check_layer, nested_models
 
 RNG = np.random.default_rng(0)

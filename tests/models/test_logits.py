@@ -13,7 +13,7 @@ from melano_tf.models.mil import BagClassifier, build_target, split_target
 from melano_tf.models.seanet import build_source
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.models.zoome import build_zoome
-from melano_tf.training.bags import BagStep
+from melano_tf.training.exact_bags import BagStep
 from melano_tf.training.losses import binary_crossentropy, binary_focal, categorical_crossentropy
 from melano_tf.training.steps import GradientStep, Progress
 

@@ -15,9 +15,10 @@ from melano_tf.models.squares import shifted
 from melano_tf.papers.ham10000.best import best_power
 from melano_tf.papers.ham10000.settings import CLASSES, STRATEGIES
 from melano_tf.papers.ham10000.tables import Row, difference_lines, differences
+from melano_tf.runs.files import read_json
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.classes import predict_classes
 from melano_tf.specs import load_spec
-from melano_tf.workspace import Sidecar, read_json
 
 NOTEBOOK = Path(__file__).parents[2] / "experiments" / "weighting_ham10000.py"
 TINY = (

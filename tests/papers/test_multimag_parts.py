@@ -8,7 +8,7 @@ import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.papers.multimag.figures import chosen_tiles, sampled
-from melano_tf.papers.multimag.models import STOPPING, Trained, balanced_loss
+from melano_tf.papers.multimag.models import STOPPING, TaskTraining, balanced_loss
 from melano_tf.papers.multimag.settings import RECIPE, STEPS, preset
 from melano_tf.papers.multimag.tables import fused_slides, judged
 from melano_tf.papers.multimag.tasks import (
@@ -163,9 +163,9 @@ def test_what_a_task_lacks_is_said():
     assert missing_classes(task, task_tiles(task, coarse, 0)) == "no slide has tiles at 40x"
 
 
-def trained(number: int, rows: pd.DataFrame) -> Trained:
+def trained(number: int, rows: pd.DataFrame) -> TaskTraining:
     task = tasks_of(number, PAPER, EVEN)[-1]
-    return Trained(task, "resnet50", None, rows)
+    return TaskTraining(task, "resnet50", None, rows)
 
 
 def predictions(p1: list[float], target: list[int], slides: list[str]) -> pd.DataFrame:

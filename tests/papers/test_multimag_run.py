@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 
 from melano_tf.evaluation.aggregation import fuse
-from melano_tf.papers.multimag.models import Trained
+from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.settings import EvaluationSettings
 from melano_tf.papers.multimag.tables import judged_slides
 from melano_tf.papers.multimag.tasks import Task
+from melano_tf.runs.files import file_sha256, read_json
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.runs.standing import Standing
 from melano_tf.slides.slide import Slide
-from melano_tf.standing import Standing
-from melano_tf.workspace import Sidecar, file_sha256, read_json
 from tests.papers.tiny import CHECKOUT, TinyRun, command
 from tests.papers.tiny_multimag import EVERYTHING, TINY
 
@@ -270,7 +271,7 @@ def test_the_slide_tables_judge_a_slide_as_predict_does(multimag_run, tmp_path, 
     found = answer["evidence"]["magnifications"]
     by_name = own.groupby("magnification")
     classes = tuple((name, (name,)) for name in answer["probabilities"])
-    one = Trained(Task("", 0, "", classes, (), {}), "", path, rows)
+    one = TaskTraining(Task("", 0, "", classes, (), {}), "", path, rows)
     table = judged_slides(one, EvaluationSettings()).set_index("slide_id").loc[slide_id]
     for name, tiles in by_name:
         assert len(tiles) == found[name]["tiles"] > tiles["quota"].sum() or name == "4x"

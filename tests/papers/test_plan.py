@@ -14,7 +14,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers import PAPERS
 from melano_tf.papers.plan import Plan, Step, chosen_groups
 from melano_tf.papers.shell import Looked, Work, do, look
-from melano_tf.workspace import Run, plan_key
+from melano_tf.runs.run import Run, plan_key
 
 GROUPS = ("data", "train", "tables", "model")
 

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 
 from melano_tf.papers.similarity.tables import OPTIMISTIC
-from melano_tf.workspace import Sidecar, read_json
+from melano_tf.runs.files import read_json
+from melano_tf.runs.sidecar import Sidecar
 from tests.papers.similarity_run import SIMILARITY
 from tests.papers.tiny import CHECKOUT, TinyRun, command
 

@@ -13,10 +13,10 @@ from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Work, do
 from melano_tf.papers.slide_steps import Cutting, add_slide_steps, cut_identity, cut_tiles
 from melano_tf.pipelines.store import StoreSettings
+from melano_tf.runs.run import Run
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.tiling import TileGrid
-from melano_tf.workspace import Run
 from tests.pipelines.small_slides import write_annotation, write_slide_file
 
 STORE = StoreSettings(stored_px=64, mask_mpp=4.0)

@@ -13,15 +13,15 @@ from melano_tf.models.mil import build_target, split_target
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.spitzoid.source import region_loss
 from melano_tf.papers.spitzoid.target import diagnosis_loss
+from melano_tf.phantoms.slides.drawing import PhantomSettings, draw_cohort
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.bags import Bag, BagBatches, bag_chunks
+from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks
 from melano_tf.pipelines.store import StoreSettings, write_cohort
 from melano_tf.pipelines.tiles import TileBatches, TileImages
 from melano_tf.slides.cohort import read_manifest
-from melano_tf.slides.phantom import PhantomSettings, draw_cohort
 from melano_tf.slides.tiling import TileGrid
 from melano_tf.specs import load_spec
-from melano_tf.training.bags import BagPredictor, BagStep
+from melano_tf.training.exact_bags import BagPredictor, BagStep
 from melano_tf.training.loop import GradientStep, LoopSettings, train
 from melano_tf.training.optimizers import make_optimizer
 

@@ -16,8 +16,8 @@ from melano_tf.papers.spitzoid import figures
 from melano_tf.papers.spitzoid.figures import chosen_tiles, shown_slides
 from melano_tf.papers.spitzoid.method import method
 from melano_tf.papers.spitzoid.settings import AGGREGATIONS, RECIPE, STEPS, SpitzoidSettings, preset
+from melano_tf.runs.plain import plain
 from melano_tf.slides.annotations import AnnotationSettings
-from melano_tf.workspace import plain
 
 PAPER = preset("paper")
 

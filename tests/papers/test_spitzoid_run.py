@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf import journal
+from melano_tf.runs import journal
+from melano_tf.runs.files import file_sha256, read_json
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.slides.slide import Slide
-from melano_tf.workspace import Sidecar, file_sha256, read_json
 from tests.papers.tiny import CHECKOUT, EVERYTHING, TINY, TinyRun, command
 
 PUBLISHED_CELLS = {1: 6, 2: 28, 3: 21, 4: 21, 5: 14}

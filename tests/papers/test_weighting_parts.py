@@ -13,7 +13,7 @@ from melano_tf.papers.weighting.cohort import cache_settings, check_classes, cla
 from melano_tf.papers.weighting.figures import choose_image
 from melano_tf.papers.weighting.grid import Cell, cells_of
 from melano_tf.papers.weighting.method import method
-from melano_tf.papers.weighting.models import Trained
+from melano_tf.papers.weighting.models import GridTraining
 from melano_tf.papers.weighting.settings import (
     FIGURES,
     RECIPE,
@@ -23,8 +23,8 @@ from melano_tf.papers.weighting.settings import (
     WeightingSettings,
     preset,
 )
-from melano_tf.training.weights import Strategy
-from melano_tf.workspace import plain
+from melano_tf.runs.plain import plain
+from melano_tf.training.sample_weights import Strategy
 
 PAPER = preset("paper")
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
@@ -243,10 +243,10 @@ def test_a_class_without_an_image_is_named():
 
 
 def test_hard_images_divide_the_networks_and_easy_ones_do_not():
-    def says(called: list[int]) -> Trained:
+    def says(called: list[int]) -> GridTraining:
         frame = pd.DataFrame({"image_id": list("abcd"), "target": [0, 0, 0, 1]})
         frame[["p_a", "p_b"]] = np.eye(2)[called]
-        return Trained(Cell("hierarchical", "adam", "cel", "none", 1), None, 0.0, frame)
+        return GridTraining(Cell("hierarchical", "adam", "cel", "none", 1), None, 0.0, frame)
 
     shown = {"one": says([0, 0, 1, 1]), "two": says([0, 1, 1, 1])}
     assert choose_image(shown, 0, 0, hard=True) == "b"

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.workspace import Sidecar, read_json
+from melano_tf.runs.files import read_json
+from melano_tf.runs.sidecar import Sidecar
 from tests.papers.tiny import CHECKOUT, TinyRun, command
 from tests.papers.weighting_run import WEIGHTING
 

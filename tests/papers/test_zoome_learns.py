@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from melano_tf.dermoscopy.phantom_cohort import PhantomDermoscopySettings
 from melano_tf.evaluation.metrics import roc_auc
 from melano_tf.papers.shell import Work, do
 from melano_tf.papers.zoome.method import method
-from melano_tf.papers.zoome.models import Trained, judge_name, proposed
+from melano_tf.papers.zoome.models import FoldTraining, judge_name, proposed
 from melano_tf.papers.zoome.models import trained as read_trained
 from melano_tf.papers.zoome.settings import preset
 from melano_tf.papers.zoome.tables import value_table
-from melano_tf.workspace import Run
+from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
+from melano_tf.runs.run import Run
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> FoldTraining:
     """ZooME on phantoms whose pictures say nothing of the class (clarity 0) and whose metadata say much."""
     demo = preset("demo")
     settings = dataclasses.replace(
@@ -48,7 +48,7 @@ def test_metadata_help_and_those_of_another_patient_do_not(trained):
 
 
 def test_the_effects_are_those_that_were_drawn(trained):
-    """Age, men, and head/neck against the lower extremity raise the log-odds (`dermoscopy.phantom_cohort.SIGNAL`)."""
+    """Age, men, and head/neck against the lower extremity raise the log-odds (`phantoms.skin.patients.SIGNAL`)."""
     effect = value_table([trained]).set_index(["field", "value"])["log_odds"]
     ages = [effect["age", age] for age in ("20", "50", "80")]
     assert ages == sorted(ages) and ages[2] - ages[0] > 0.3

@@ -14,10 +14,10 @@ from melano_tf.papers.plan import chosen_groups
 from melano_tf.papers.zoome.cohort import CODE
 from melano_tf.papers.zoome.metadata import BLANKED, GIVEN, exchanged, rest, study
 from melano_tf.papers.zoome.method import method
-from melano_tf.papers.zoome.models import Network, Trained, proposed, table_1, table_2
+from melano_tf.papers.zoome.models import FoldTraining, Network, proposed, table_1, table_2
 from melano_tf.papers.zoome.settings import FIGURES, RECIPE, STEPS, ZoomeSettings, preset
 from melano_tf.papers.zoome.tables import value_table
-from melano_tf.workspace import plain
+from melano_tf.runs.plain import plain
 
 PAPER = preset("paper")
 
@@ -154,7 +154,7 @@ def test_the_rest_of_a_network_after_its_last_map_is_the_network(backbone, metad
 
 
 def test_effects_are_weighted_by_the_folds_images():
-    def fold(count: int, shift: float) -> Trained:
+    def fold(count: int, shift: float) -> FoldTraining:
         effects = pd.DataFrame(
             {
                 "field": ["sex", "sex"],
@@ -165,7 +165,7 @@ def test_effects_are_weighted_by_the_folds_images():
                 "log_odds": [shift - 1.0, -1.0],
             }
         )
-        return Trained("", None, None, pd.DataFrame({"target": np.zeros(count)}), effects)
+        return FoldTraining("", None, None, pd.DataFrame({"target": np.zeros(count)}), effects)
 
     table = value_table([fold(10, 1.0), fold(30, 2.0)]).set_index("value")
     assert table.loc["male", "against_unknown"] == pytest.approx((10 * 1 + 30 * 2) / 40)

@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from melano_tf.reports.predictions import read_judgements, read_record
-from melano_tf.workspace import Sidecar, read_json
+from melano_tf.runs.files import read_json
+from melano_tf.runs.sidecar import Sidecar
 from tests.papers.tiny import CHECKOUT, TinyRun, command
 from tests.papers.zoome_run import ALL_OF_ZOOME, ZOOME
 

@@ -15,8 +15,9 @@ from melano_tf.pipelines.image_batches import predict_image_batches
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import cache_images, decode_image
 from melano_tf.run import _parse
+from melano_tf.runs.plain import digest, plain
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.image import predict_images
-from melano_tf.workspace import Sidecar, digest, plain
 
 PLAIN = ImageCacheSettings(stored_px=24)
 COLOUR = replace(PLAIN, colour=ColourConstancy(p=5.0))

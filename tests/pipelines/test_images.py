@@ -8,13 +8,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from melano_tf import journal
 from melano_tf.dermoscopy.isic_images import UnreadableImageError, read_image
 from melano_tf.errors import InputError
 from melano_tf.pipelines import images as module
 from melano_tf.pipelines.image_batches import ImageBatches, predict_image_batches, seen
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 from melano_tf.pipelines.images import ImageCache, cache_images, decode_image, prune_cache
+from melano_tf.runs import journal
 
 SETTINGS = ImageCacheSettings(stored_px=24)
 COUNT = 11

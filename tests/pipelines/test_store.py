@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 from small_slides import MPP, SIZE, write_annotation, write_slide_file
 
-from melano_tf import journal
 from melano_tf.errors import InputError
 from melano_tf.pipelines import store
 from melano_tf.pipelines.store import StoreSettings, finished, read_jpegs, write_cohort, write_slide
+from melano_tf.runs import journal
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.tiling import TileGrid

@@ -11,7 +11,7 @@ from melano_tf.evaluation.intervals import Interval
 from melano_tf.reports.figures import blank_figure, save_figure
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import interval_table, write_table
-from melano_tf.workspace import plan_key
+from melano_tf.runs.run import plan_key
 
 HOSTILE = "<script>document.title='run'</script>"
 PICTURE = '"><img src=x onerror="document.title=1">'

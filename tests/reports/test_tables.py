@@ -18,7 +18,7 @@ from melano_tf.reports.tables import (
     split_note,
     write_table,
 )
-from melano_tf.splits import Split
+from melano_tf.splits.patients import Split
 
 
 @pytest.fixture(scope="module")

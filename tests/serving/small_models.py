@@ -14,9 +14,10 @@ from melano_tf.models.mil import build_target
 from melano_tf.models.seanet import build_source
 from melano_tf.models.zoome import build_zoome
 from melano_tf.pipelines.store import StoreSettings
+from melano_tf.runs.plain import plain
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.tiling import TileGrid
-from melano_tf.workspace import Sidecar, plain
 
 CODE = MetadataCode(("head/neck", "torso", "upper extremity", "unknown"))
 STORED_PX, INPUT_PX, TILE_PX = 40, 32, 48

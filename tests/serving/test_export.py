@@ -16,6 +16,7 @@ import tensorflow as tf
 from melano_tf.models.grouped import GroupedConv2D
 from melano_tf.models.mil import split_target
 from melano_tf.pipelines.tiles import decode
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.classes import predict_classes
 from melano_tf.serving.export import load_network, read_card
 from melano_tf.serving.graph import Limits
@@ -24,7 +25,6 @@ from melano_tf.serving.measured import measured_numbers, measured_words
 from melano_tf.serving.serving_files import read_labels
 from melano_tf.serving.tile_graph import TileNetwork
 from melano_tf.serving.warmup import FILE
-from melano_tf.workspace import Sidecar
 from tests.papers.tiny import Finished
 from tests.serving.conftest import Models
 from tests.serving.pictures import encoded

@@ -13,9 +13,9 @@ from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import decode_image
 from melano_tf.pipelines.selection import select_tumour_tiles
 from melano_tf.pipelines.tiles import decode
+from melano_tf.runs.plain import plain
 from melano_tf.serving.graph import Limits, checked_metadata, colour_layer, decode_images, encode_metadata
 from melano_tf.serving.tile_graph import select_tiles
-from melano_tf.workspace import plain
 from tests.serving.pictures import FILES, bad_files, encoded, picture
 
 LIMITS = Limits(max_pixels=400_000)

@@ -9,10 +9,11 @@ import pytest
 
 from melano_tf.commands.predict import ANSWERS
 from melano_tf.errors import InputError
+from melano_tf.runs.plain import plain
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.kinds import ANSWERING, checked_kind, read_companion
 from melano_tf.serving.loading import load_network
 from melano_tf.serving.remote import served_sidecar
-from melano_tf.workspace import Sidecar, plain
 from tests.papers.tiny import Finished
 from tests.serving import small_models
 from tests.serving.pictures import FILES

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from melano_tf.workspace import Sidecar
+from melano_tf.runs.sidecar import Sidecar
 from tests.papers.tiny import Finished
 
 

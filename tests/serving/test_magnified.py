@@ -14,9 +14,10 @@ import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.tiles import predict_batches
-from melano_tf.serving import magnifications
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.serving import magnified_slide
 from melano_tf.serving.export import Exported, export_model, read_card
-from melano_tf.serving.magnifications import (
+from melano_tf.serving.magnified_slide import (
     OWN,
     LocalTilesJudge,
     judge_magnifications,
@@ -25,7 +26,6 @@ from melano_tf.serving.magnifications import (
     tile_signatures,
 )
 from melano_tf.serving.remote import ServedTilesJudge
-from melano_tf.workspace import Sidecar
 from tests.papers.tiny import Finished
 from tests.pipelines.small_slides import write_slide_file
 from tests.serving.small_models import magnified_models
@@ -115,8 +115,8 @@ def test_a_slide_streams_and_the_shown_tiles_are_those_that_were_judged(
             pictures.append(weakref.ref(batch["x"]))
             yield batch
 
-    monkeypatch.setattr(magnifications, "predict_batches", watched)
-    monkeypatch.setattr(magnifications, "CHUNK", 4)
+    monkeypatch.setattr(magnified_slide, "predict_batches", watched)
+    monkeypatch.setattr(magnified_slide, "CHUNK", 4)
     sidecar = Sidecar.read(files["10x"])
     judge = LocalTilesJudge(files["10x"], sidecar)
     answer = judge_magnifications(judge, sidecar, slides / "s1.tif", "one", None, tmp_path)

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from melano_tf.training.hierarchy import path_focal, path_focal_loss
 from melano_tf.training.losses import categorical_focal
+from melano_tf.training.sample_weights import Strategy, curriculum
 from melano_tf.training.steps import GradientStep, Progress
-from melano_tf.training.weights import Strategy, curriculum
 
 # Two classes of depth 2, one of depth 3, one of depth 1: decisions 0..6.
 PATHS = np.array([[1, 0, 1, 0, 0, 0, 0], [1, 0, 0, 1, 1, 0, 0], [1, 0, 0, 1, 0, 1, 0], [0, 1, 0, 0, 0, 0, 0]])

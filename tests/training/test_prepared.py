@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+from melano_tf.runs.run import Run
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.fit import Network, Training, by_gradient, fit, optimise, prepare
 from melano_tf.training.steps import Progress, Step, TrainingError
-from melano_tf.workspace import Run
 from tests.training.toy import ToyBatches, toy_loss, toy_model
 
 

@@ -12,8 +12,8 @@ import tensorflow as tf
 from melano_tf.errors import InputError
 from melano_tf.training.loop import LoopSettings, Watch, train
 from melano_tf.training.runtime import configure, strategy
+from melano_tf.training.sample_weights import Strategy, strategy_prior
 from melano_tf.training.watch import stuck_at
-from melano_tf.training.weights import Strategy, strategy_prior
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import InputError
-from melano_tf.training.bags import BagStep
+from melano_tf.training.exact_bags import BagStep
 from melano_tf.training.loop import GradientStep, LoopSettings, reduce_batch_norm, train
 
 SPEC = importlib.util.spec_from_file_location("training_toy", Path(__file__).with_name("toy.py"))

@@ -8,24 +8,27 @@ from typing import Any
 import keras
 import numpy as np
 
-from melano_tf.evaluation.holdout import inner_holdout
 from melano_tf.evaluation.multiclass import multiclass_metrics
 from melano_tf.models.logits import logits_of
 from melano_tf.models.squares import answering, prior_factors, shifted
 from melano_tf.papers.checks import weights_key
-from melano_tf.papers.ham10000.cohort import Cohort, write_predictions
+from melano_tf.papers.ham10000.cohort import Ham10000Images, write_predictions
 from melano_tf.papers.ham10000.settings import AUGMENT, CLASSES, COLOUR, STRATEGIES, Settings
 from melano_tf.papers.ham10000.strategies import build
 from melano_tf.papers.notebook import say
-from melano_tf.pipelines.features import FLIPS, dihedral
 from melano_tf.pipelines.image_batches import ColouredBatches, ImageBatches, predict_image_batches
+from melano_tf.pipelines.trunk_features import FLIPS, dihedral
+from melano_tf.runs.files import atomic
+from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.run import Run
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.splits.holdout import inner_holdout
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.inference import predict
 from melano_tf.training.loop import GradientStep, LoopSettings, Watch, train
 from melano_tf.training.optimizers import cosine_schedule, make_optimizer
 from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.weights import StrategyBatches, focal_loss, strategy_prior
-from melano_tf.workspace import Run, Sidecar, atomic, plain, seed_for
+from melano_tf.training.sample_weights import StrategyBatches, focal_loss, strategy_prior
 
 POWERS = tuple(round(0.1 * step, 1) for step in range(11))
 
@@ -49,7 +52,7 @@ class Part:
     trained_on: str
 
 
-def part_of(settings: Settings, cohort: Cohort, split: int | None) -> Part:
+def part_of(settings: Settings, cohort: Ham10000Images, split: int | None) -> Part:
     """A split's training part without the lesions held out; None: all images, nobody held out or judged."""
     everyone, none = np.arange(len(cohort.records)), np.zeros(0, np.int64)
     if split is None:
@@ -65,7 +68,7 @@ def part_of(settings: Settings, cohort: Cohort, split: int | None) -> Part:
     return Part(stem, rows[~held], rows[held], judged, words, f"all folds but {split} (from 0), without {words}")
 
 
-def fit(run: Run, settings: Settings, cohort: Cohort, part: Part, scratch: Path) -> keras.Model:
+def fit(run: Run, settings: Settings, cohort: Ham10000Images, part: Part, scratch: Path) -> keras.Model:
     """Train the network from `deep_cut` on; a killed training goes on from its checkpoint."""
     seed = seed_for(settings.seed, part.stem)
     model = build(settings, settings.deep_cut, seed).whole
@@ -90,7 +93,7 @@ def fit(run: Run, settings: Settings, cohort: Cohort, part: Part, scratch: Path)
     return model
 
 
-def answers(settings: Settings, cohort: Cohort, model: keras.Model, rows: np.ndarray) -> dict[str, np.ndarray]:
+def answers(settings: Settings, cohort: Ham10000Images, model: keras.Model, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Probabilities (n, 7) of upright pictures ("one_"), and the mean over their mirror images ("mean_")."""
     batches = list(predict_image_batches(cohort.images, cohort.names(rows), settings.network_px, settings.batch))
     views = [predict(model, ({"x": {"image": dihedral(b["x"], view)}} for b in batches)) for view in FLIPS]
@@ -106,7 +109,9 @@ def best_power(targets: np.ndarray, probabilities: np.ndarray, counts: np.ndarra
     return POWERS[int(np.argmax(sums))]
 
 
-def train_best(run: Run, settings: Settings, cohort: Cohort, split: int | None, power: float | None = None) -> float:
+def train_best(
+    run: Run, settings: Settings, cohort: Ham10000Images, split: int | None, power: float | None = None
+) -> float:
     """Train the best cell on a split's training part (None: all images, with the `power` given); returns the power.
 
     Writes `models/ham10000-split-<split>.keras` or `models/ham10000.keras`, with sidecar, and the predictions of the

@@ -7,17 +7,20 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.dermoscopy.isic import read_isic2018
-from melano_tf.dermoscopy.phantom import draw_dermoscopy
-from melano_tf.dermoscopy.phantom_cohort import PhantomDermoscopySettings
 from melano_tf.papers.ham10000.settings import CLASSES, Settings
 from melano_tf.papers.notebook import say
+from melano_tf.phantoms.skin.data_sets import draw_dermoscopy
+from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 from melano_tf.pipelines.images import ImageCache, cache_images
-from melano_tf.splits import grouped_folds, owner_groups
-from melano_tf.workspace import Run, atomic, digest, seed_for
+from melano_tf.runs.files import atomic
+from melano_tf.runs.plain import digest, seed_for
+from melano_tf.runs.run import Run
+from melano_tf.splits.folds import grouped_folds
+from melano_tf.splits.groups import owner_groups
 
 
 @dataclass(frozen=True)
-class Cohort:
+class Ham10000Images:
     """The images: `records` with columns image_id, target, group (lesion) and fold; `images` their pixels."""
 
     records: pd.DataFrame
@@ -37,7 +40,7 @@ class Cohort:
         return np.bincount(self.targets(rows), minlength=len(CLASSES))
 
 
-def read_cohort(run: Run, settings: Settings) -> Cohort:
+def read_cohort(run: Run, settings: Settings) -> Ham10000Images:
     """The images and their folds; phantoms where no data are given."""
     data = settings.data
     if data is None:
@@ -57,10 +60,10 @@ def read_cohort(run: Run, settings: Settings) -> Cohort:
     records = records.assign(group=groups, fold=fold)
     say(f"images    {len(records):,} of {len(set(groups)):,} lesions; folds of {np.bincount(fold).tolist()}")
     key = digest([by_name, settings.store.identity(), fold.tolist(), records["target"].tolist()])
-    return Cohort(records, images, key)
+    return Ham10000Images(records, images, key)
 
 
-def write_predictions(cohort: Cohort, rows: np.ndarray, found: dict[str, np.ndarray], path: Path) -> None:
+def write_predictions(cohort: Ham10000Images, rows: np.ndarray, found: dict[str, np.ndarray], path: Path) -> None:
     """One row an image: image_id, group, target, and for each kind of answer one column a class."""
     table = cohort.records.iloc[rows][["image_id", "group", "target"]].reset_index(drop=True)
     for kind, values in found.items():

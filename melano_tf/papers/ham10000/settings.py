@@ -5,7 +5,7 @@ from pathlib import Path
 
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
-from melano_tf.training.weights import Strategy
+from melano_tf.training.sample_weights import Strategy
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")  # the order of ISIC 2018's columns
 METRICS = ("Acc", "BAcc", "mPR", "mF1", "mAUC")

@@ -13,17 +13,18 @@ from melano_tf.models.backbones import build_backbone
 from melano_tf.models.frozen import Halves, split_at
 from melano_tf.models.logits import classify, logits_of
 from melano_tf.papers.checks import weights_key
-from melano_tf.papers.ham10000.cohort import Cohort, scores, write_predictions
+from melano_tf.papers.ham10000.cohort import Ham10000Images, scores, write_predictions
 from melano_tf.papers.ham10000.settings import CLASSES, METRICS, STRATEGIES, Settings
 from melano_tf.papers.notebook import say
-from melano_tf.pipelines.features import FLIPS, FeatureBatches, FeatureCache, cache_features, predict_features
+from melano_tf.pipelines.trunk_features import FLIPS, FeatureBatches, FeatureCache, cache_features, predict_features
+from melano_tf.runs.plain import seed_for
+from melano_tf.runs.run import Run
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.inference import predict
 from melano_tf.training.loop import GradientStep, LoopSettings, Watch, train
 from melano_tf.training.optimizers import make_optimizer, step_schedule
 from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.weights import StrategyBatches, curriculum, focal_loss, strategy_prior
-from melano_tf.workspace import Run, seed_for
+from melano_tf.training.sample_weights import StrategyBatches, curriculum, focal_loss, strategy_prior
 
 
 def build(settings: Settings, cut: str, seed: int) -> Halves:
@@ -40,7 +41,7 @@ def build(settings: Settings, cut: str, seed: int) -> Halves:
     return split_at(keras.Model({"image": picture}, x, name=settings.backbone), cut)
 
 
-def features_of(run: Run, settings: Settings, cohort: Cohort) -> FeatureCache:
+def features_of(run: Run, settings: Settings, cohort: Ham10000Images) -> FeatureCache:
     """The trunk's features of every image."""
     trunk = build(settings, settings.cut, settings.seed).trunk
     names = cohort.names(np.arange(len(cohort.records)))
@@ -53,7 +54,9 @@ def features_of(run: Run, settings: Settings, cohort: Cohort) -> FeatureCache:
     return found
 
 
-def train_strategy(run: Run, settings: Settings, cohort: Cohort, cache: FeatureCache, name: str, split: int) -> None:
+def train_strategy(
+    run: Run, settings: Settings, cohort: Ham10000Images, cache: FeatureCache, name: str, split: int
+) -> None:
     """Train the rest with one strategy on one split, and judge the validation fold (upright pictures alone)."""
     stem = f"{STRATEGIES[name].name}-split-{split}"
     table = run.path("predictions", f"{stem}.parquet")

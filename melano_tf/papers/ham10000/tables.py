@@ -11,8 +11,10 @@ from melano_tf.evaluation.multiclass import class_metrics, decide, multiclass_in
 from melano_tf.models.squares import shifted
 from melano_tf.papers.ham10000.cohort import scores
 from melano_tf.papers.ham10000.settings import CLASSES, METRICS, STRATEGIES, Settings
-from melano_tf.standing import Standing
-from melano_tf.workspace import Run, Sidecar, atomic
+from melano_tf.runs.files import atomic
+from melano_tf.runs.run import Run
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.runs.standing import Standing
 
 BASE = "CEL"
 NO_COLOUR = "Colours are as photographed: no colour constancy, which the paper's section 4.2 has."

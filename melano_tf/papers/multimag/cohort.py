@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.parts import PARTS, split_parts
 from melano_tf.papers.multimag.settings import STEPS, MultimagSettings
 from melano_tf.papers.multimag.tasks import missing_classes, tasks_of, wanted_magnifications
 from melano_tf.papers.plan import chosen_groups
@@ -14,14 +13,16 @@ from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.slide_steps import Cutting, cut_identity, cut_tiles
 from melano_tf.pipelines.tiles import TileImages
 from melano_tf.pipelines.wanted import OUTLINED, WHOLE, Wanted
+from melano_tf.runs.plain import plain, seed_for
 from melano_tf.slides.cohort import same_file_groups
 from melano_tf.specs import load_spec
-from melano_tf.splits import Split, assert_no_leaks
-from melano_tf.workspace import plain, seed_for
+from melano_tf.splits.leaks import assert_no_leaks
+from melano_tf.splits.parts import PARTS, split_parts
+from melano_tf.splits.patients import Split
 
 
 @dataclass(frozen=True)
-class Cohort:
+class MultimagSlides:
     """The slides that brought tiles, their tiles, and the split of their patients.
 
     Attributes:
@@ -143,5 +144,5 @@ def gather_tiles(work: Work, cutting: Cutting) -> Looked:
     work.run.note(parts={name: list(own) for name, own in members.items()})
     folder = work.run.folder / "tiles"
     images = TileImages(tiles, folder, settings.model.input_px, settings.cache_mib)
-    cohort = Cohort(manifest, tiles, whole, split, folder, images)
+    cohort = MultimagSlides(manifest, tiles, whole, split, folder, images)
     return Looked(cohort, [*cut_identity(work, cutting), plain(split)])

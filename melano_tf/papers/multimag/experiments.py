@@ -5,12 +5,13 @@ from dataclasses import replace
 import pandas as pd
 
 from melano_tf.errors import InputError
-from melano_tf.papers.multimag.models import Trained, depends_on, initial_weights, model_name, train_model
+from melano_tf.papers.multimag.models import TaskTraining, depends_on, initial_weights, model_name, train_model
 from melano_tf.papers.multimag.settings import MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, missing_classes, planned_tasks, task_tiles, tasks_of
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import LeftOut, Looked, Work
-from melano_tf.workspace import Sidecar, digest
+from melano_tf.runs.plain import digest
+from melano_tf.runs.sidecar import Sidecar
 
 
 def add_experiment(plan: Plan, settings: MultimagSettings, number: int) -> list[Task]:
@@ -47,7 +48,7 @@ def experiment_step(number: int) -> str:
 
 
 def model_step(task: Task, backbone: str) -> str:
-    """Name of the step whose value is a finished model, as `Trained`."""
+    """Name of the step whose value is a finished model, as `TaskTraining`."""
     return f"model/{model_name(task, backbone)}"
 
 
@@ -105,7 +106,7 @@ def take_up(work: Work, task_name: str, backbone: str) -> Looked:
 
     work.run.restate(f"train/{stem}", path, settled)
     predictions = pd.read_parquet(work.path("predictions", f"{stem}.parquet"))
-    return Looked(Trained(task, backbone, path, predictions), work.identity(f"train/{stem}"))
+    return Looked(TaskTraining(task, backbone, path, predictions), work.identity(f"train/{stem}"))
 
 
 def companions_of(work: Work, task: Task, backbone: str) -> dict[str, str]:
@@ -114,7 +115,7 @@ def companions_of(work: Work, task: Task, backbone: str) -> dict[str, str]:
     return {one.name: f"{model_name(one, backbone)}.keras" for one in siblings if one.name != task.name}
 
 
-def trained_of(work: Work, number: int) -> list[Trained]:
+def trained_of(work: Work, number: int) -> list[TaskTraining]:
     """The finished models of an experiment, in the paper's order."""
     backbones = work.settings.model.backbones
     steps = [model_step(task, one) for task in planned_tasks(number, work.settings) for one in backbones]

@@ -7,19 +7,19 @@ import keras
 import numpy as np
 import pandas as pd
 
-from melano_tf import journal
 from melano_tf.explain.cam import maps_of
-from melano_tf.papers.multimag.cohort import Cohort
+from melano_tf.papers.multimag.cohort import MultimagSlides
 from melano_tf.papers.multimag.experiments import trained_of
-from melano_tf.papers.multimag.models import Trained
+from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.tables import network
 from melano_tf.papers.shell import Work
 from melano_tf.pipelines.tiles import predict_batches
-from melano_tf.reports.explained import ExplainedTile, explained_sheet, sample_sheet, thumbnail_box
+from melano_tf.reports.explanation_figures import ExplainedTile, explained_sheet, sample_sheet, thumbnail_box
 from melano_tf.reports.figures import save_figure
+from melano_tf.runs import journal
+from melano_tf.runs.plain import seed_for
 from melano_tf.slides.slide import Slide
 from melano_tf.specs import load_spec
-from melano_tf.workspace import seed_for
 
 THUMBNAIL_MPP = 4.0
 LARGEST_THUMBNAIL_PX = 1200
@@ -58,13 +58,13 @@ def sampled(rows: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.Data
     return ranked.head(count).drop(columns=["share", "slide", "luck", "turn"])
 
 
-def tile_images(tiles: pd.DataFrame, cohort: Cohort) -> np.ndarray:
+def tile_images(tiles: pd.DataFrame, cohort: MultimagSlides) -> np.ndarray:
     """The stored tiles of these rows at the networks' input size, uint8 (n, px, px, 3)."""
     batches = predict_batches(tiles.reset_index(drop=True), cohort.folder, cohort.images.input_px, 64, cohort.images)
     return np.concatenate([batch["x"] for batch in batches])
 
 
-def explained_models(work: Work, what: str) -> list[Trained]:
+def explained_models(work: Work, what: str) -> list[TaskTraining]:
     """The models of Table 1 at the magnification of Figure 2; where there is none, it is said that `what` is not."""
     wanted = work.settings.show.magnification
     found = [one for one in trained_of(work, 1) if one.task.title == wanted]
@@ -102,7 +102,7 @@ def draw_explained(work: Work) -> list[Path]:
 SAME = ["slide_id", "tile"]
 
 
-def chosen_tiles(one: Trained, threshold: float, count: int, right: bool) -> pd.DataFrame:
+def chosen_tiles(one: TaskTraining, threshold: float, count: int, right: bool) -> pd.DataFrame:
     """Test tiles of Figure 2, by a fixed rule: of each class the `count` surest, at most one a slide.
 
     Surest means by the probability of the class that was called; ties go by slide and tile.
@@ -127,7 +127,9 @@ def chosen_tiles(one: Trained, threshold: float, count: int, right: bool) -> pd.
     return picked.sort_values("target", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def explained(model: keras.Model, one: Trained, tiles: pd.DataFrame, cohort: Cohort) -> list[ExplainedTile]:
+def explained(
+    model: keras.Model, one: TaskTraining, tiles: pd.DataFrame, cohort: MultimagSlides
+) -> list[ExplainedTile]:
     """Each tile with its slide and its maps of the class that was called."""
     images = tile_images(tiles, cohort)
     slides = cohort.manifest.set_index("slide_id")

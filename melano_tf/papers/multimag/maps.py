@@ -24,19 +24,19 @@ from melano_tf.explain.faithfulness import (
     tissue_maps,
     truth_in_tile,
 )
-from melano_tf.papers.multimag.cohort import Cohort
+from melano_tf.papers.multimag.cohort import MultimagSlides
 from melano_tf.papers.multimag.figures import SAME, explained_models, tile_images
-from melano_tf.papers.multimag.models import Trained
+from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.settings import MultimagSettings
 from melano_tf.papers.multimag.tables import network, notes_on, show
 from melano_tf.papers.shell import Work
-from melano_tf.reports.explained import curve_figure
+from melano_tf.phantoms.slides.truth import read_truth
+from melano_tf.reports.explanation_figures import curve_figure
 from melano_tf.reports.figures import save_figure
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import interval_table
-from melano_tf.slides.phantom_truth import read_truth
+from melano_tf.runs.plain import seed_for
 from melano_tf.training.inference import predict
-from melano_tf.workspace import seed_for
 
 SHARES = (0.05, 0.75)  # a tile that is nearly all or nearly no lesion cannot tell a good map from a bad one
 RANDOM_WEIGHTS = "weights randomised"
@@ -73,7 +73,9 @@ def measure_maps(work: Work) -> list[Path]:
     return written
 
 
-def measured_tiles(one: Trained, settings: MultimagSettings, cohort: Cohort) -> tuple[pd.DataFrame, list[str]]:
+def measured_tiles(
+    one: TaskTraining, settings: MultimagSettings, cohort: MultimagSlides
+) -> tuple[pd.DataFrame, list[str]]:
     """Rightly classified test tiles whose maps are measured, by a fixed rule, and a line on what was passed over.
 
     Of phantoms those of which the planted cells cover 5 to 75 %; then at most `measured`, spread evenly over the tiles
@@ -102,7 +104,7 @@ def measured_tiles(one: Trained, settings: MultimagSettings, cohort: Cohort) -> 
     return tiles, [*notes, f"Measured: {len(tiles)} of them."]
 
 
-def truth_files(cohort: Cohort, settings: MultimagSettings) -> dict[str, Path]:
+def truth_files(cohort: MultimagSlides, settings: MultimagSettings) -> dict[str, Path]:
     """The exact truth of each phantom slide; none of the user's own."""
     if settings.slides is not None:
         return {}
@@ -110,7 +112,9 @@ def truth_files(cohort: Cohort, settings: MultimagSettings) -> dict[str, Path]:
     return {row["slide_id"]: Path(row["path"]).with_suffix(".truth.npz") for row in slides}
 
 
-def explained_maps(one: Trained, tiles: pd.DataFrame, settings: MultimagSettings, cohort: Cohort) -> Measured:
+def explained_maps(
+    one: TaskTraining, tiles: pd.DataFrame, settings: MultimagSettings, cohort: MultimagSlides
+) -> Measured:
     """Maps of every method, of the same methods with randomised weights, and the baselines."""
     model = keras.saving.load_model(one.model)
     images = tile_images(tiles, cohort).astype(np.float32)

@@ -13,7 +13,7 @@ from melano_tf.papers.multimag.tables import write_aggregation, write_fusion, wr
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import Cutting, add_slide_steps
-from melano_tf.slides.phantom_diagnoses import draw_diagnoses
+from melano_tf.phantoms.slides.diagnoses import draw_diagnoses
 
 
 def method(s: MultimagSettings) -> Plan:

@@ -11,25 +11,26 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
-from melano_tf.evaluation.parts import PARTS
 from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, task_tiles
 from melano_tf.papers.shell import Work
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
+from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.splits.parts import PARTS
 from melano_tf.training.early import EarlyStopping
 from melano_tf.training.fit import Frames, Network, Training, by_gradient, fit
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import categorical_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.workspace import Sidecar, plain, seed_for
 
 KEYS = ["slide_id", "patient_id", "label", "part", "magnification", "tile", "target", "quota"]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TaskTraining:
     """A finished model: its task, its file, and its predictions.
 
     Predictions have one row for every tile of the validation and the test slides: slide_id, patient_id, label, part,

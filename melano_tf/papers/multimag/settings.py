@@ -13,11 +13,11 @@ from typing import Literal
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import numbers
 from melano_tf.papers.plan import Recipe, chosen_groups
+from melano_tf.phantoms.slides.diagnoses import DiagnosisPhantomSettings
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.store import StoreSettings
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.magnifications import TileGrids
-from melano_tf.slides.phantom_diagnoses import DiagnosisPhantomSettings
 
 Aggregation = Literal["mean", "majority", "top"]
 STEPS = ("slides", "tiles", "train", "tables", "faithfulness", "figures")

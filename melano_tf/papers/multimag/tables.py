@@ -12,12 +12,12 @@ from melano_tf.evaluation.aggregation import AGGREGATIONS, FUSIONS, How, fuse, s
 from melano_tf.evaluation.intervals import Interval, binary_intervals
 from melano_tf.evaluation.multiclass import decide
 from melano_tf.papers.multimag.experiments import left_out, trained_of
-from melano_tf.papers.multimag.models import Trained
+from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.settings import RECIPE, EvaluationSettings, MultimagSettings
 from melano_tf.papers.shell import Work
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import interval_table, markdown, write_table
-from melano_tf.workspace import seed_for
+from melano_tf.runs.plain import seed_for
 
 METRICS = ("F1S", "SN", "SPC", "AUC", "PPV")
 PRINTED: Mapping[str, str | None] = {"F1S": "F1", "SN": "Sensitivity", "SPC": "Specificity", "PPV": None}
@@ -120,12 +120,12 @@ def network(backbone: str, settings: MultimagSettings) -> str:
     return dict(zip(settings.model.backbones, PAPERS, strict=False)).get(backbone, backbone)
 
 
-def column(one: Trained, settings: MultimagSettings, label: str = "") -> str:
+def column(one: TaskTraining, settings: MultimagSettings, label: str = "") -> str:
     """A model's published column; in Table 4 that of one of its classes."""
     return " ".join(part for part in (one.task.title or label, network(one.backbone, settings)) if part)
 
 
-def paper_table(number: int, trained: Sequence[Trained], settings: MultimagSettings, unit: str) -> pd.DataFrame:
+def paper_table(number: int, trained: Sequence[TaskTraining], settings: MultimagSettings, unit: str) -> pd.DataFrame:
     """One table of the paper, by tile or by slide."""
     models: dict[str, Intervals] = {}
     for one in trained:
@@ -139,7 +139,7 @@ def paper_table(number: int, trained: Sequence[Trained], settings: MultimagSetti
     return frame.loc[keys.sort_values(["m", "c"], kind="stable").index].reset_index(drop=True)
 
 
-def judged(one: Trained, settings: MultimagSettings, unit: str) -> dict[str, pd.DataFrame]:
+def judged(one: TaskTraining, settings: MultimagSettings, unit: str) -> dict[str, pd.DataFrame]:
     """What is judged of a model on the test part: for two classes "" (melanoma), for three each class by its name.
 
     Each frame has patient_id, truth (0 or 1), score, and called (0 or 1): of two classes by the threshold, of three by
@@ -160,7 +160,7 @@ def judged(one: Trained, settings: MultimagSettings, unit: str) -> dict[str, pd.
     }
 
 
-def judged_slides(one: Trained, evaluation: EvaluationSettings) -> pd.DataFrame:
+def judged_slides(one: TaskTraining, evaluation: EvaluationSettings) -> pd.DataFrame:
     """One row a test slide, its scores from all its tiles: the mean over magnifications, as `predict` fuses them."""
     columns = score_columns(one)
     parts = [
@@ -172,7 +172,7 @@ def judged_slides(one: Trained, evaluation: EvaluationSettings) -> pd.DataFrame:
     return slides.assign(**{name: slides["slide_id"].map(groups[name].mean()) for name in columns})
 
 
-def score_columns(one: Trained) -> list[str]:
+def score_columns(one: TaskTraining) -> list[str]:
     """The probability columns that make a slide's score: melanoma's, or all of more than two classes."""
     return ["p1"] if one.task.binary else [f"p{k}" for k in range(len(one.task.classes))]
 
@@ -196,7 +196,7 @@ def intervals(frame: pd.DataFrame, settings: MultimagSettings) -> Intervals:
     return found | binary_intervals(frame["truth"], frame["score"], patients, ["AUC"], **common)
 
 
-def aggregation_table(trained: Sequence[Trained], settings: MultimagSettings) -> pd.DataFrame:
+def aggregation_table(trained: Sequence[TaskTraining], settings: MultimagSettings) -> pd.DataFrame:
     """ROC AUC and F1 of slides by each way of aggregation, a row a model."""
     models: dict[str, Intervals] = {WORDS[how]: {} for how in AGGREGATIONS}
     for one in trained:
@@ -213,7 +213,7 @@ def _with_aggregation(settings: MultimagSettings, how: How) -> MultimagSettings:
     return dataclasses.replace(settings, evaluation=dataclasses.replace(settings.evaluation, aggregation=how))
 
 
-def fusion_table(trained: Sequence[Trained], settings: MultimagSettings) -> pd.DataFrame:
+def fusion_table(trained: Sequence[TaskTraining], settings: MultimagSettings) -> pd.DataFrame:
     """Slides judged at each magnification and by all of them together, a row a backbone and metric."""
     models: dict[str, Intervals] = {}
     for backbone in settings.model.backbones:
@@ -233,7 +233,7 @@ def fusion_table(trained: Sequence[Trained], settings: MultimagSettings) -> pd.D
     return interval_table(models, load_published("multimag"), 0, published_as={}, metrics=rows)
 
 
-def fused_slides(trained: Sequence[Trained], settings: MultimagSettings) -> pd.DataFrame:
+def fused_slides(trained: Sequence[TaskTraining], settings: MultimagSettings) -> pd.DataFrame:
     """One row a test slide: slide_id, patient_id, target, and its probability at each magnification (NaN: no tiles)."""
     whole = pd.concat([judged_slides(one, settings.evaluation).assign(title=one.task.title) for one in trained])
     scores = whole.pivot_table(index=["slide_id", "patient_id", "target"], columns="title", values="p1")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.parts import PARTS
 from melano_tf.papers.multimag.settings import STEPS, MultimagSettings
 from melano_tf.papers.plan import chosen_groups
-from melano_tf.workspace import seed_for
+from melano_tf.runs.plain import seed_for
+from melano_tf.splits.parts import PARTS
 
 NEVI = ("IN", "CN", "JN")
 MELANOMA = "MM"

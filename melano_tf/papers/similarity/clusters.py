@@ -13,18 +13,20 @@ from melano_tf.errors import InputError
 from melano_tf.models.attention_transfer import build_embedding, pooled
 from melano_tf.models.backbones import BackboneReport
 from melano_tf.papers.shell import Looked, Work
-from melano_tf.papers.similarity.cohort import Cohort
+from melano_tf.papers.similarity.cohort import SimilarityImages
 from melano_tf.papers.similarity.settings import SimilaritySettings
 from melano_tf.pipelines.cluster_batches import ClusterImageBatches
 from melano_tf.pipelines.image_batches import predict_image_batches
 from melano_tf.pipelines.images import ImageCache
+from melano_tf.runs.files import atomic
+from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.training.clustering import ClusterSettings, PKSampler, PKSettings, kmeans
 from melano_tf.training.deep_cluster import Assignments, FeatureWriter, deep_cluster, metric_loss
 from melano_tf.training.fit import LoopContext, Network, Training, fit, write_frame
 from melano_tf.training.inference import predict
 from melano_tf.training.loop import History
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.workspace import Sidecar, atomic, plain, seed_for
 
 KIND = "similarity-embedding"
 BATCH = 64  # images at once in inference
@@ -209,7 +211,7 @@ def clusters_of(work: Work) -> Clusters:
     return work.once(GROUPS, read)
 
 
-def teacher_sidecar(settings: SimilaritySettings, cohort: Cohort, images: int) -> Sidecar:
+def teacher_sidecar(settings: SimilaritySettings, cohort: SimilarityImages, images: int) -> Sidecar:
     """What `similar` needs to know of a teacher."""
     return Sidecar(
         kind=KIND,

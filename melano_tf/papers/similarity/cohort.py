@@ -11,17 +11,17 @@ from melano_tf.dermoscopy.isic_images import ImageHeader
 from melano_tf.errors import InputError
 from melano_tf.papers.image_steps import ImageRecords, copies_of, usable_images
 from melano_tf.papers.shell import Looked, Work
-from melano_tf.pipelines.edited import even, stored
 from melano_tf.pipelines.images import ImageCache
+from melano_tf.pipelines.replaced_images import even, stored
+from melano_tf.runs.plain import plain
 from melano_tf.specs import load_spec
-from melano_tf.splits import joined_groups, owner_groups, pair_places
-from melano_tf.workspace import plain
+from melano_tf.splits.groups import joined_groups, owner_groups, pair_places
 
 DATASET = "isic2019"
 
 
 @dataclass(frozen=True)
-class Cohort:
+class SimilarityImages:
     """What the tables say, and the images that can be used.
 
     Attributes:
@@ -84,7 +84,7 @@ def gather(work: Work) -> Looked:
     target = usable["label"].map({name: index for index, name in enumerate(class_names())}).astype("int64")
     records = usable.assign(target=target, group=groups)
     everything = found.records.reset_index(drop=True)
-    cohort = Cohort(everything, records, class_names(), found.findings.headers or {}, cache, pairs)
+    cohort = SimilarityImages(everything, records, class_names(), found.findings.headers or {}, cache, pairs)
     facts = records[["image_id", "source", "target", "group"]].assign(file=records["image_id"].map(found.sums))
     return Looked(cohort, [plain(work.settings.store), facts.to_numpy().tolist()])
 

@@ -11,8 +11,8 @@ from tqdm import tqdm
 from melano_tf.dermoscopy.borders import BorderSettings, find_border
 from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity.clusters import clusters_of
-from melano_tf.pipelines.edited import EditedCache, stored, write_cropped
 from melano_tf.pipelines.images import ImageCache
+from melano_tf.pipelines.replaced_images import EditedCache, stored, write_cropped
 from melano_tf.training.fit import write_frame
 
 EDGES = "edges"  # the step

@@ -30,7 +30,7 @@ from melano_tf.papers.similarity.students import (
     train_student,
     wanted_students,
 )
-from melano_tf.workspace import plain
+from melano_tf.runs.plain import plain
 
 
 def method(s: SimilaritySettings) -> Plan:

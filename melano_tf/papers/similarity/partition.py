@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melano_tf.cluster_splits import (
+from melano_tf.papers.shell import Work
+from melano_tf.papers.similarity.clusters import clusters_of
+from melano_tf.papers.similarity.cohort import SimilarityImages
+from melano_tf.papers.similarity.settings import SPLITS, SimilaritySettings
+from melano_tf.runs.files import read_json, write_json
+from melano_tf.runs.plain import seed_for
+from melano_tf.splits.clusters import (
     PAPER_TEST_SHARES,
     Partition,
     cluster_partition,
     grouped_partition,
     partition_leaks,
 )
-from melano_tf.papers.shell import Work
-from melano_tf.papers.similarity.clusters import clusters_of
-from melano_tf.papers.similarity.cohort import Cohort
-from melano_tf.papers.similarity.settings import SPLITS, SimilaritySettings
-from melano_tf.splits import Leak, leak_lines
+from melano_tf.splits.leaks import Leak, leak_lines
 from melano_tf.training.fit import write_frame
-from melano_tf.workspace import read_json, seed_for, write_json
 
 PARTITION = "partition"  # the step
 BEHIND = {"cluster": "", "lesion": ", by lesion"}  # what stands behind a column's name
@@ -146,7 +147,7 @@ def said_of(partition: Partition) -> list[str]:
     return lines + [f"not in the test: {', '.join(partition.untested)}"] * bool(partition.untested)
 
 
-def find_leaks(cohort: Cohort, places: np.ndarray, records: pd.DataFrame, split: str) -> tuple[Leak, ...]:
+def find_leaks(cohort: SimilarityImages, places: np.ndarray, records: pd.DataFrame, split: str) -> tuple[Leak, ...]:
     """Lesions and copies that stand in several parts of a partition."""
     place = {int(old): new for new, old in enumerate(places)}
     pairs = {

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from melano_tf.dermoscopy.phantom_cohort import SOURCE_SHARES, PhantomDermoscopySettings
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import names
 from melano_tf.papers.plan import Recipe
+from melano_tf.phantoms.skin.patients import SOURCE_SHARES, PhantomDermoscopySettings
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 
 STEPS = ("resize", "cluster", "edges", "partition", "train", "tables", "figures")

@@ -26,11 +26,12 @@ from melano_tf.papers.similarity.edges import edges_of
 from melano_tf.papers.similarity.partition import WORDS, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, SimilaritySettings
 from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.runs.plain import seed_for
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.training.fit import Network, Training, by_gradient, fit
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import prior_loss
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.workspace import Sidecar, seed_for
 
 KIND = "similarity"
 UNDECIDED = 0.5  # a sidecar has a threshold; the most probable of eight classes needs none

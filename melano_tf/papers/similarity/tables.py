@@ -13,13 +13,13 @@ from melano_tf.evaluation.retrieval import retrieval_intervals
 from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity import counts
 from melano_tf.papers.similarity.clusters import clusters_of
-from melano_tf.papers.similarity.cohort import Cohort
+from melano_tf.papers.similarity.cohort import SimilarityImages
 from melano_tf.papers.similarity.partition import BEHIND, WORDS, Parts, count_kinds, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, JUDGED, RECIPE, SimilaritySettings
 from melano_tf.papers.similarity.students import Judged, Student, probabilities, results_of
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import interval_table, markdown, write_table
-from melano_tf.workspace import seed_for
+from melano_tf.runs.plain import seed_for
 
 Results = Mapping[Student, Judged]
 HIGHEST = "highest"
@@ -120,7 +120,7 @@ def accuracy(rows: pd.DataFrame) -> float:
 
 
 def judged_part(
-    settings: SimilaritySettings, cohort: Cohort, results: Results, part: str, best: Mapping[str, str | None]
+    settings: SimilaritySettings, cohort: SimilarityImages, results: Results, part: str, best: Mapping[str, str | None]
 ) -> dict[str, MulticlassIntervals]:
     """Intervals of every network on one part, by the column's name.
 

@@ -11,10 +11,11 @@ from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.slide_steps import cut_tiles
 from melano_tf.papers.spitzoid.settings import SpitzoidSettings
 from melano_tf.pipelines.tiles import TileImages
+from melano_tf.runs.plain import plain, seed_for
 from melano_tf.slides.cohort import label_index, same_file_groups
 from melano_tf.specs import load_spec
-from melano_tf.splits import Split, assert_no_leaks, split_patients
-from melano_tf.workspace import plain, seed_for
+from melano_tf.splits.leaks import assert_no_leaks
+from melano_tf.splits.patients import Split, split_patients
 
 NO_ANNOTATION = (
     "no slide has an annotation, and the source model learns from them; name a polygon file in the manifest's column "
@@ -23,7 +24,7 @@ NO_ANNOTATION = (
 
 
 @dataclass(frozen=True)
-class Cohort:
+class SpitzoidSlides:
     """The slides that brought tiles, their tiles, and the split of their patients.
 
     Attributes:
@@ -79,7 +80,7 @@ def check_annotated(settings: SpitzoidSettings, manifest: pd.DataFrame) -> None:
         raise InputError(f"{settings.slides}: {NO_ANNOTATION}")
 
 
-def check_regions(cohort: Cohort) -> None:
+def check_regions(cohort: SpitzoidSlides) -> None:
     """The same of the slides that brought tiles.
 
     Raises:
@@ -119,5 +120,5 @@ def divide(work: Work) -> Looked:
     work.run.note(split=plain(split))
     folder = work.run.folder / "tiles"
     images = TileImages(tiles, folder, settings.source.input_px, settings.cache_mib)
-    cohort = Cohort(manifest, tiles, split, folder, images)
+    cohort = SpitzoidSlides(manifest, tiles, split, folder, images)
     return Looked(cohort, [work.identity("tiles"), manifest["slide_id"].tolist(), plain(split)])

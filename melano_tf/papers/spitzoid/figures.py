@@ -9,7 +9,7 @@ import pandas as pd
 
 from melano_tf.explain.cam import class_activation_map
 from melano_tf.papers.shell import Work
-from melano_tf.papers.spitzoid.cohort import Cohort
+from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
 from melano_tf.papers.spitzoid.settings import SpitzoidSettings
 from melano_tf.papers.spitzoid.source import SourceModel, chosen, judged, source_of, table_2
 from melano_tf.papers.spitzoid.target import attention_of, target_of
@@ -110,7 +110,9 @@ def chosen_tiles(plain: pd.DataFrame, refined: pd.DataFrame, threshold: float, c
     return picked.sort_values("region", ascending=False, kind="stable").drop(columns="score").reset_index(drop=True)
 
 
-def cam_rows(models: Mapping[str, keras.Model], rows: pd.DataFrame, cohort: Cohort, input_px: int) -> list[CamRow]:
+def cam_rows(
+    models: Mapping[str, keras.Model], rows: pd.DataFrame, cohort: SpitzoidSlides, input_px: int
+) -> list[CamRow]:
     """Each chosen tile with each model's CAM of the true class."""
     tiles = rows[["slide_id", "tile"]].merge(cohort.tiles, on=["slide_id", "tile"])
     images = np.concatenate(

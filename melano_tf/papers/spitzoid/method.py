@@ -24,7 +24,7 @@ from melano_tf.papers.spitzoid.source import (
 )
 from melano_tf.papers.spitzoid.tables import table as write_table
 from melano_tf.papers.spitzoid.target import restate_target, target_depends, target_name, train_target
-from melano_tf.slides.phantom import draw_cohort
+from melano_tf.phantoms.slides.drawing import draw_cohort
 
 
 def method(s: SpitzoidSettings) -> Plan:

@@ -12,10 +12,10 @@ from typing import Literal
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import numbers
 from melano_tf.papers.plan import Recipe
+from melano_tf.phantoms.slides.drawing import PhantomSettings
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.store import StoreSettings
 from melano_tf.slides.annotations import AnnotationSettings
-from melano_tf.slides.phantom import PhantomSettings
 from melano_tf.slides.tiling import TileGrid
 
 Head = Literal["gap", "gmp", "mlp"]

@@ -12,14 +12,15 @@ import pandas as pd
 from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.shell import Work
-from melano_tf.papers.spitzoid.cohort import Cohort, check_regions
+from melano_tf.papers.spitzoid.cohort import SpitzoidSlides, check_regions
 from melano_tf.papers.spitzoid.settings import Head, SourceSettings, SpitzoidSettings
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
+from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.training.fit import Frames, Network, Training, by_gradient, fit
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import categorical_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.workspace import Sidecar, plain, seed_for
 
 REGIONS = ("non-tumour", "tumour")
 
@@ -39,7 +40,7 @@ class SourceModel:
 
 
 @dataclass(frozen=True)
-class Trained:
+class SourceTraining:
     """A finished model: its file, and its predictions, one row a tile or a biopsy."""
 
     model: Path
@@ -132,7 +133,9 @@ def train_source(work: Work, which: SourceModel, fold: int | None) -> list[Path]
     return fit(work.run, training, work.scratch)
 
 
-def judge_tiles(settings: SpitzoidSettings, cohort: Cohort, model: keras.Model, fold: int | None) -> pd.DataFrame:
+def judge_tiles(
+    settings: SpitzoidSettings, cohort: SpitzoidSlides, model: keras.Model, fold: int | None
+) -> pd.DataFrame:
     """Probability of tumour of every tile; in the validation of those outside the test."""
     tiles = cohort.tiles if fold is None else cohort.rows(cohort.tiles, cohort.training_patients())
     batches = predict_batches(tiles, cohort.folder, settings.source.input_px, settings.source.batch, cohort.images)
@@ -146,11 +149,11 @@ def restate_source(work: Work, which: SourceModel, fold: int | None) -> None:
     work.run.restate(source_name(which, fold), model, lambda card: replace(card, threshold=threshold))
 
 
-def source_of(work: Work, which: SourceModel, fold: int | None) -> Trained:
+def source_of(work: Work, which: SourceModel, fold: int | None) -> SourceTraining:
     """A finished model; predictions have the columns slide_id, patient_id, tile, region, probability (of tumour)."""
     stem = source_stem(which, fold)
     model, table = work.path("models", f"{stem}.keras"), work.path("predictions", f"{stem}.parquet")
-    return work.once(source_name(which, fold), lambda: Trained(model, pd.read_parquet(table)))
+    return work.once(source_name(which, fold), lambda: SourceTraining(model, pd.read_parquet(table)))
 
 
 def build(settings: SpitzoidSettings, which: SourceModel, seed: int) -> Network:
@@ -170,7 +173,9 @@ def build(settings: SpitzoidSettings, which: SourceModel, seed: int) -> Network:
     return Network(logits_of(model), optimizer, model)
 
 
-def region_batches(settings: SpitzoidSettings, cohort: Cohort, training: pd.DataFrame, seed: int) -> TileBatches:
+def region_batches(
+    settings: SpitzoidSettings, cohort: SpitzoidSlides, training: pd.DataFrame, seed: int
+) -> TileBatches:
     """Batches of these tiles, whose region is known, with instance dropout and augmentation."""
     return TileBatches(
         training,

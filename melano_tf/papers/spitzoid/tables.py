@@ -8,7 +8,7 @@ import pandas as pd
 from melano_tf.evaluation.intervals import binary_intervals
 from melano_tf.evaluation.metrics import binary_metrics
 from melano_tf.papers.shell import Work
-from melano_tf.papers.spitzoid.cohort import Cohort
+from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
 from melano_tf.papers.spitzoid.settings import AGGREGATIONS, RECIPE, SpitzoidSettings
 from melano_tf.papers.spitzoid.source import SourceModel, chosen, judged, table_2, table_3
 from melano_tf.papers.spitzoid.target import target_of
@@ -22,7 +22,7 @@ from melano_tf.reports.tables import (
     split_note,
     write_table,
 )
-from melano_tf.workspace import seed_for
+from melano_tf.runs.plain import seed_for
 
 TITLES = {
     1: "Table 1: the database",
@@ -49,7 +49,7 @@ def table(work: Work, number: int) -> list[Path]:
     return [*write_table(work.run.folder / "tables", f"table{number}", frame, TITLES[number], notes)]
 
 
-def notes_on(number: int, settings: SpitzoidSettings, cohort: Cohort) -> list[str]:
+def notes_on(number: int, settings: SpitzoidSettings, cohort: SpitzoidSlides) -> list[str]:
     """What a reader must know of the data and settings behind a table."""
     notes = []
     if settings.slides is None:
@@ -89,7 +89,7 @@ def columns_of_table_3(settings: SpitzoidSettings) -> dict[str, SourceModel]:
     return {f"SeaNet+{which.head.upper()}": which for which in table_3(settings)}
 
 
-def table1(cohort: Cohort) -> pd.DataFrame:
+def table1(cohort: SpitzoidSlides) -> pd.DataFrame:
     """Slides and tiles by diagnosis."""
     counts = {}
     for diagnosis, name in ((0, "Benign"), (1, "Malignant")):

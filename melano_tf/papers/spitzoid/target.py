@@ -11,21 +11,22 @@ import pandas as pd
 
 from melano_tf.models.mil import build_target, split_target
 from melano_tf.papers.shell import Work
-from melano_tf.papers.spitzoid.cohort import Cohort
+from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
 from melano_tf.papers.spitzoid.settings import Aggregation, SpitzoidSettings
-from melano_tf.papers.spitzoid.source import Trained, chosen, fold_name, source_of, tile_preprocessing
-from melano_tf.pipelines.bags import Bag, BagBatches, bag_chunks
+from melano_tf.papers.spitzoid.source import SourceTraining, chosen, fold_name, source_of, tile_preprocessing
 from melano_tf.pipelines.selection import select_tumour_tiles
-from melano_tf.training.bags import BagPredictor, BagStep
+from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks
+from melano_tf.runs.plain import seed_for
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.training.exact_bags import BagPredictor, BagStep
 from melano_tf.training.fit import Frames, Network, Training, fit
 from melano_tf.training.losses import binary_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.workspace import Sidecar, seed_for
 
 DIAGNOSES = ("benign", "malignant")
 
 
-def make_bags(cohort: Cohort, selected: pd.DataFrame, patients: set[str]) -> list[Bag]:
+def make_bags(cohort: SpitzoidSlides, selected: pd.DataFrame, patients: set[str]) -> list[Bag]:
     """One bag a slide of these patients, of the tiles that the source model selected, in the order of the manifest."""
     tiles = cohort.tiles.merge(selected[["slide_id", "tile"]], on=["slide_id", "tile"], how="inner")
     by_slide = dict(iter(tiles.groupby("slide_id", sort=False)))
@@ -98,12 +99,12 @@ def restate_target(work: Work, aggregation: Aggregation, fold: int | None) -> No
     work.run.restate(target_name(aggregation, fold), model, lambda card: replace(card, threshold=threshold))
 
 
-def target_of(work: Work, aggregation: Aggregation, fold: int | None) -> Trained:
+def target_of(work: Work, aggregation: Aggregation, fold: int | None) -> SourceTraining:
     """A finished model; predictions have one row a judged biopsy: slide_id, patient_id, malignant, probability, tiles,
     fallback. The tiles' attention lies beside (`attention_of`)."""
     stem, types = target_stem(aggregation, fold), {"slide_id": str, "patient_id": str}
     model, table = work.path("models", f"{stem}.keras"), work.path("predictions", f"{stem}.csv")
-    return work.once(target_name(aggregation, fold), lambda: Trained(model, pd.read_csv(table, dtype=types)))
+    return work.once(target_name(aggregation, fold), lambda: SourceTraining(model, pd.read_csv(table, dtype=types)))
 
 
 def attention_of(work: Work, aggregation: Aggregation, fold: int | None) -> pd.DataFrame:
@@ -111,7 +112,7 @@ def attention_of(work: Work, aggregation: Aggregation, fold: int | None) -> pd.D
     return pd.read_parquet(work.path("predictions", f"{target_stem(aggregation, fold)}-attention.parquet"))
 
 
-def build(settings: SpitzoidSettings, aggregation: Aggregation, source: Trained, seed: int) -> Network:
+def build(settings: SpitzoidSettings, aggregation: Aggregation, source: SourceTraining, seed: int) -> Network:
     """A target model that starts from a trained source model, and its optimiser."""
     used = settings.target
     start = keras.saving.load_model(source.model)
@@ -120,7 +121,7 @@ def build(settings: SpitzoidSettings, aggregation: Aggregation, source: Trained,
     return Network(model, optimizer, model)
 
 
-def bag_batches(settings: SpitzoidSettings, cohort: Cohort, bags: list[Bag], seed: int) -> BagBatches:
+def bag_batches(settings: SpitzoidSettings, cohort: SpitzoidSlides, bags: list[Bag], seed: int) -> BagBatches:
     """These bags, one slide a batch, augmented."""
     return BagBatches(
         bags,
@@ -139,7 +140,7 @@ def diagnosis_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
 
 
 def judge_bags(
-    model: keras.Model, bags: list[Bag], cohort: Cohort, input_px: int, chunk: int
+    model: keras.Model, bags: list[Bag], cohort: SpitzoidSlides, input_px: int, chunk: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Probability of each biopsy from all its selected tiles, and the attention of each tile.
 
@@ -156,7 +157,9 @@ def judge_bags(
     return pd.DataFrame(biopsies, columns=columns), pd.concat(attentions, ignore_index=True)
 
 
-def target_sidecar(settings: SpitzoidSettings, aggregation: Aggregation, source: Trained, fold: int | None) -> Sidecar:
+def target_sidecar(
+    settings: SpitzoidSettings, aggregation: Aggregation, source: SourceTraining, fold: int | None
+) -> Sidecar:
     """What predict needs to know of a target model, and which source model selects its tiles."""
     return Sidecar(
         kind="spitzoid-target",

@@ -10,16 +10,16 @@ import yaml
 
 from melano_tf.dermoscopy.colour import ColourConstancy
 from melano_tf.errors import InputError
-from melano_tf.evaluation.holdout import inner_holdout
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.image_steps import ImageRecords, usable_images
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.weighting.settings import ImageStoreSettings, WeightingSettings
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import ImageCache
+from melano_tf.runs.plain import digest, plain, seed_for
 from melano_tf.specs import load_spec
-from melano_tf.splits import owner_groups
-from melano_tf.workspace import digest, plain, seed_for
+from melano_tf.splits.groups import owner_groups
+from melano_tf.splits.holdout import inner_holdout
 
 DATASET = "isic2018"
 
@@ -37,7 +37,7 @@ class Division:
 
 
 @dataclass(frozen=True)
-class Cohort:
+class WeightingImages:
     """The images that can be used, decoded.
 
     Attributes:
@@ -165,7 +165,7 @@ def gather(work: Work, taxonomy: Taxonomy) -> Looked:
         group=owner_groups(records["lesion"].tolist(), records["image_id"].tolist()),
         sha256=records["image_id"].map(work.value("read").sums),
     )
-    cohort = Cohort(records, classes, taxonomy, cache, store)
+    cohort = WeightingImages(records, classes, taxonomy, cache, store)
     return Looked(cohort, cohort.facts(np.arange(len(records))))
 
 

@@ -18,9 +18,9 @@ from melano_tf.evaluation.intervals import Interval
 from melano_tf.evaluation.multiclass import decide
 from melano_tf.models.hierarchical import attention_model
 from melano_tf.papers.shell import Work
-from melano_tf.papers.weighting.cohort import Cohort, split_name, splits_of
+from melano_tf.papers.weighting.cohort import WeightingImages, split_name, splits_of
 from melano_tf.papers.weighting.grid import TABLES, first_optimizer, shown_cells, weight_log
-from melano_tf.papers.weighting.models import Trained, step_name, trained
+from melano_tf.papers.weighting.models import GridTraining, step_name, trained
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.tables import (
     OPTIMIZERS,
@@ -30,10 +30,10 @@ from melano_tf.papers.weighting.tables import (
     rows_of,
 )
 from melano_tf.pipelines.image_batches import predict_image_batches
-from melano_tf.reports.attended import Attended, AttendedImage, attended_sheet
+from melano_tf.reports.attention_figures import Attended, AttendedImage, attended_sheet
 from melano_tf.reports.figures import blank_figure, save_figure
-from melano_tf.training.weights import pace, taking_part
-from melano_tf.workspace import seed_for
+from melano_tf.runs.plain import seed_for
+from melano_tf.training.sample_weights import pace, taking_part
 
 # Colours that the colour-blind tell apart (Wong, 2011), one a weighting; FL has the same, hatched.
 COLOURS = ("#000000", "#0072b2", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#f0e442")
@@ -49,7 +49,7 @@ def draw_recalls(work: Work, name: str) -> list[Path]:
         return []
     optimizer = first_optimizer(settings)
     shown = [number for number in settings.chosen_tables() if number in TABLES and TABLES[number][1] == optimizer]
-    rows: dict[str, dict[str, list[Trained]]] = {}
+    rows: dict[str, dict[str, list[GridTraining]]] = {}
     for number in shown:
         if there := {row: trained for row, trained in rows_of(work, number).items() if trained}:
             rows[TABLES[number][0]] = there
@@ -90,7 +90,7 @@ def whose(settings: WeightingSettings) -> str:
     return "PHANTOM images" if not settings.table else "means over splits" if settings.splits.count > 1 else "one split"
 
 
-def branches(cohort: Cohort) -> tuple[list[str], list[str]]:
+def branches(cohort: WeightingImages) -> tuple[list[str], list[str]]:
     """Classes under "melanocytic" (or whichever branch holds melanoma), and all others, in the paper's order."""
     tax = cohort.taxonomy
     branch = {name: tax.decisions[path[0]] for name, path in zip(tax.classes, tax.paths, strict=True)}
@@ -100,7 +100,7 @@ def branches(cohort: Cohort) -> tuple[list[str], list[str]]:
 
 
 def recall_figure(
-    work: Work, rows: Mapping[str, Mapping[str, Sequence[Trained]]], classes: Sequence[str], title: str
+    work: Work, rows: Mapping[str, Mapping[str, Sequence[GridTraining]]], classes: Sequence[str], title: str
 ) -> Figure:
     """Bars of mean recall by class and strategy, a panel a network; lines: intervals by lesion.
 
@@ -160,7 +160,7 @@ def bar_style(name: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def recalls(
-    trained: Sequence[Trained], classes: Sequence[str], cohort: Cohort, settings: WeightingSettings
+    trained: Sequence[GridTraining], classes: Sequence[str], cohort: WeightingImages, settings: WeightingSettings
 ) -> tuple[list[float], list[Interval]]:
     """Mean recall over splits of each class, and its interval."""
     metrics = [metrics_of(one, cohort) for one in trained]
@@ -193,7 +193,7 @@ def attention_rows(work: Work, figure: str) -> list[AttendedImage]:
     ]
 
 
-def choose_image(shown: Mapping[str, Trained], target: int, seed: int, hard: bool) -> str | None:
+def choose_image(shown: Mapping[str, GridTraining], target: int, seed: int, hard: bool) -> str | None:
     """A judged image of a class, by chance among the most fitting ones.
 
     Hard: those that some networks got right and some wrong, else any. Easy: those that most networks got right.
@@ -223,7 +223,9 @@ def selection_note(hard: bool) -> str:
     )
 
 
-def attended(trained: Trained, settings: WeightingSettings, cohort: Cohort, images: Sequence[str]) -> list[Attended]:
+def attended(
+    trained: GridTraining, settings: WeightingSettings, cohort: WeightingImages, images: Sequence[str]
+) -> list[Attended]:
     """CBAM of one network at the node that took its last decision for each image."""
     looks = attention_model(keras.saving.load_model(trained.model))
     pixels = pictures_of(settings, cohort, images)
@@ -241,7 +243,7 @@ def attended(trained: Trained, settings: WeightingSettings, cohort: Cohort, imag
     ]
 
 
-def pictures_of(settings: WeightingSettings, cohort: Cohort, images: Sequence[str]) -> np.ndarray:
+def pictures_of(settings: WeightingSettings, cohort: WeightingImages, images: Sequence[str]) -> np.ndarray:
     """Images as the networks see them, uint8 (n, px, px, 3)."""
     batches = predict_image_batches(cohort.cache, images, settings.network.input_px, settings.training.batch)
     return np.concatenate([part["x"] for part in batches])

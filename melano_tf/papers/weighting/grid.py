@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from melano_tf.papers.weighting.settings import WeightingSettings, weighting_parts
-from melano_tf.training.weights import Strategy
+from melano_tf.training.sample_weights import Strategy
 
 Kind = Literal["flat", "hierarchical"]
 OptimizerName = Literal["adam", "sgd"]

@@ -10,32 +10,41 @@ import keras
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.holdout import HoldOut, inner_holdout
 from melano_tf.evaluation.multiclass import multiclass_metrics
 from melano_tf.models.hierarchical import build_flat, build_hierarchical
 from melano_tf.models.logits import logits_of
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.shell import Work
-from melano_tf.papers.weighting.cohort import Cohort, split_name
+from melano_tf.papers.weighting.cohort import WeightingImages, split_name
 from melano_tf.papers.weighting.grid import Cell, weight_log
 from melano_tf.papers.weighting.settings import GAMMAS, WeightingSettings
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.image_batches import ImageBatches, predict_image_batches
 from melano_tf.pipelines.image_crops import CroppedBatches
+from melano_tf.runs.files import atomic, read_json, write_json
+from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.splits.holdout import HoldOut, inner_holdout
 from melano_tf.training.fit import Network, Prepared, Training, by_gradient, fit, optimise, prepare
 from melano_tf.training.hierarchy import path_focal_loss
 from melano_tf.training.optimizers import make_optimizer
+from melano_tf.training.sample_weights import (
+    Strategy,
+    StrategyBatches,
+    WeightLog,
+    curriculum,
+    focal_loss,
+    strategy_prior,
+)
 from melano_tf.training.scheduled import ScheduledStep
 from melano_tf.training.steps import LossFn, Step
-from melano_tf.training.weights import Strategy, StrategyBatches, WeightLog, curriculum, focal_loss, strategy_prior
-from melano_tf.workspace import Sidecar, atomic, plain, read_json, seed_for, write_json
 
 KIND = "weighting"
 PREFIX = "p_"  # of the columns of predictions that hold a class's probability
 
 
 @dataclass(frozen=True)
-class Trained:
+class GridTraining:
     """A finished training.
 
     Attributes:
@@ -127,12 +136,12 @@ def gamma_of(work: Work, cell: Cell) -> float:
     return float(read_json(work.path("gamma", f"{cell.pair}.json"))["gamma"])
 
 
-def trained(work: Work, cell: Cell) -> Trained:
+def trained(work: Work, cell: Cell) -> GridTraining:
     """A finished training and its predictions, from its files."""
 
-    def read() -> Trained:
+    def read() -> GridTraining:
         predictions = pd.read_parquet(work.path("predictions", f"{cell.name}.parquet"))
-        return Trained(cell, work.path("models", f"{cell.name}.keras"), gamma_of(work, cell), predictions)
+        return GridTraining(cell, work.path("models", f"{cell.name}.keras"), gamma_of(work, cell), predictions)
 
     return work.once(step_name(cell), read)
 
@@ -297,7 +306,9 @@ def decayed(settings: WeightingSettings, cell: Cell, step: Step, network: Networ
     return ScheduledStep(step, network.optimizer, rate_of(settings, cell), training.decay_at, training.decay)
 
 
-def training_batches(settings: WeightingSettings, cohort: Cohort, split: int, places: np.ndarray) -> CroppedBatches:
+def training_batches(
+    settings: WeightingSettings, cohort: WeightingImages, split: int, places: np.ndarray
+) -> CroppedBatches:
     """Training images of a split, cropped at random, flipped, changed in colour (section 4.3)."""
     seed = seed_for(settings.seed, "batches", str(split))
     stored = settings.store.stored_px
@@ -310,9 +321,9 @@ def training_batches(settings: WeightingSettings, cohort: Cohort, split: int, pl
 
 
 def judge(
-    settings: WeightingSettings, cohort: Cohort, answer: Callable[[Any], Any], places: np.ndarray
+    settings: WeightingSettings, cohort: WeightingImages, answer: Callable[[Any], Any], places: np.ndarray
 ) -> pd.DataFrame:
-    """What a model, {"image"} -> (B, C), says of images, whole and upright; see `Trained`."""
+    """What a model, {"image"} -> (B, C), says of images, whole and upright; see `GridTraining`."""
     px, batch = settings.network.input_px, settings.training.batch
     shown = predict_image_batches(cohort.cache, cohort.names(places), px, batch)
     found = np.concatenate([np.asarray(answer({"image": one["x"].astype(np.float32)}), np.float64) for one in shown])
@@ -348,7 +359,7 @@ def sidecar_of(work: Work, cell: Cell, strategy: Strategy) -> Sidecar:
     )
 
 
-def tree_of(cohort: Cohort) -> dict[str, Any]:
+def tree_of(cohort: WeightingImages) -> dict[str, Any]:
     """The taxonomy as nested mappings; a leaf's value is its class, as `Taxonomy.from_mapping` reads it."""
     tree: dict[str, Any] = {}
     tax = cohort.taxonomy

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from melano_tf.dermoscopy.phantom_cohort import PhantomDermoscopySettings
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import names, numbers
 from melano_tf.papers.plan import Recipe
+from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 
 STEPS = ("images", "train", "tables", "figures")
 FIGURES = ("1", "2", "3", "4", "pace")

@@ -10,13 +10,13 @@ from melano_tf.evaluation.intervals import Interval
 from melano_tf.evaluation.split_intervals import BY_CLASS, OVERALL, JudgedSplit, split_intervals, split_metrics
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.shell import Work
-from melano_tf.papers.weighting.cohort import Cohort, split_name, splits_of
+from melano_tf.papers.weighting.cohort import WeightingImages, split_name, splits_of
 from melano_tf.papers.weighting.grid import TABLES, Cell, cells_of
-from melano_tf.papers.weighting.models import Trained, epochs_of, step_name, trained
+from melano_tf.papers.weighting.models import GridTraining, epochs_of, step_name, trained
 from melano_tf.papers.weighting.settings import RECIPE, WeightingSettings
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import count_table, markdown, metric_table, write_table
-from melano_tf.workspace import seed_for
+from melano_tf.runs.plain import seed_for
 
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 COUNTED = "# Training Samples"
@@ -94,7 +94,7 @@ def write_results(work: Work, number: int) -> list[Path]:
     return written
 
 
-def rows_of(work: Work, number: int) -> dict[str, list[Trained]]:
+def rows_of(work: Work, number: int) -> dict[str, list[GridTraining]]:
     """{row of a table: its trainings, one a split}; an empty list where one of them is missing."""
     rows: dict[str, list[Cell]] = {}
     for cell in cells_of(work.settings, [number]):
@@ -105,7 +105,7 @@ def rows_of(work: Work, number: int) -> dict[str, list[Trained]]:
     }
 
 
-def judged(trained: Trained, greedy: Taxonomy | None = None) -> JudgedSplit:
+def judged(trained: GridTraining, greedy: Taxonomy | None = None) -> JudgedSplit:
     """One training's predictions for `split_intervals`; with a taxonomy the greedy path's call is all that is kept."""
     rows, probabilities = trained.predictions, trained.probabilities
     if greedy is not None:
@@ -113,12 +113,14 @@ def judged(trained: Trained, greedy: Taxonomy | None = None) -> JudgedSplit:
     return JudgedSplit(rows["target"].to_numpy(), probabilities, rows["group"].tolist())
 
 
-def metrics_of(trained: Trained, cohort: Cohort, greedy: Taxonomy | None = None) -> dict[str, float]:
+def metrics_of(trained: GridTraining, cohort: WeightingImages, greedy: Taxonomy | None = None) -> dict[str, float]:
     """One training's metrics on the images of its split."""
     return split_metrics(judged(trained, greedy), cohort.classes)
 
 
-def greedy_table(rows: Mapping[str, Sequence[Trained]], cohort: Cohort, settings: WeightingSettings) -> pd.DataFrame:
+def greedy_table(
+    rows: Mapping[str, Sequence[GridTraining]], cohort: WeightingImages, settings: WeightingSettings
+) -> pd.DataFrame:
     """A hierarchical table's metrics where the greedy path calls the class; the paper prints none of these."""
     metrics = {row: [metrics_of(one, cohort, cohort.taxonomy) for one in trained] for row, trained in rows.items()}
     around = {row: intervals_of(trained, cohort, settings, cohort.taxonomy) for row, trained in rows.items()}
@@ -127,7 +129,10 @@ def greedy_table(rows: Mapping[str, Sequence[Trained]], cohort: Cohort, settings
 
 
 def intervals_of(
-    trained: Sequence[Trained], cohort: Cohort, settings: WeightingSettings, greedy: Taxonomy | None = None
+    trained: Sequence[GridTraining],
+    cohort: WeightingImages,
+    settings: WeightingSettings,
+    greedy: Taxonomy | None = None,
 ) -> dict[str, Interval]:
     """Intervals of the means over splits, by lesion."""
     return split_intervals(
@@ -167,7 +172,7 @@ def data_words(settings: WeightingSettings) -> str:
     return f"Ours: {', '.join(map(str, settings.table))}."
 
 
-def notes_on(work: Work, number: int, rows: Mapping[str, Sequence[Trained]]) -> list[str]:
+def notes_on(work: Work, number: int, rows: Mapping[str, Sequence[GridTraining]]) -> list[str]:
     """What a reader must know of the data and settings behind a table."""
     settings, cohort = work.settings, work.value("cohort")
     judge = [division.judge for division in splits_of(work)]

@@ -11,25 +11,17 @@ from melano_tf.models.metadata import MetadataCode
 from melano_tf.papers.image_steps import ImageRecords, copies_of, usable_images
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.pipelines.images import ImageCache
+from melano_tf.runs.plain import digest, seed_for
 from melano_tf.specs import load_spec
-from melano_tf.splits import (
-    Leak,
-    LeakError,
-    grouped_folds,
-    image_leaks,
-    joined_groups,
-    leak_lines,
-    owner_groups,
-    pair_places,
-    plain_folds,
-)
-from melano_tf.workspace import digest, seed_for
+from melano_tf.splits.folds import grouped_folds, plain_folds
+from melano_tf.splits.groups import joined_groups, owner_groups, pair_places
+from melano_tf.splits.leaks import Leak, LeakError, image_leaks, leak_lines
 
 CODE = MetadataCode(SITES, SEXES)
 
 
 @dataclass(frozen=True)
-class Cohort:
+class ZoomeImages:
     """The images that can be used, decoded, and their folds.
 
     Attributes:
@@ -106,6 +98,6 @@ def divide(work: Work) -> Looked:
         leaks=kinds,
     )
     metadata = CODE.encode(records["age"].to_numpy(), records["sex"].tolist(), records["site"].tolist())
-    cohort = Cohort(records, classes, cache, metadata, tuple(leaks), unit)
+    cohort = ZoomeImages(records, classes, cache, metadata, tuple(leaks), unit)
     content = {"folds": fold.tolist(), "groups": groups, "target": records["target"].tolist()}
     return Looked(cohort, [work.identity("images"), content, digest(metadata.tolist())])

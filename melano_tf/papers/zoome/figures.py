@@ -18,12 +18,12 @@ from melano_tf.evaluation.curves import (
 from melano_tf.evaluation.intervals import binary_intervals
 from melano_tf.evaluation.metrics import confusion, metrics_of_counts
 from melano_tf.papers.shell import Work
-from melano_tf.papers.zoome.models import Trained, proposed
+from melano_tf.papers.zoome.models import FoldTraining, proposed
 from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.papers.zoome.tables import NETWORKS, folds_of, pooled, value_table
 from melano_tf.reports.curves import Drawn, pr_figure, reliability_figure, roc_figure
 from melano_tf.reports.figures import blank_figure, save_figure
-from melano_tf.workspace import seed_for
+from melano_tf.runs.plain import seed_for
 
 
 def draw_curves(work: Work, name: str, tables: Sequence[int]) -> list[Path]:
@@ -82,7 +82,7 @@ def _pr(rows: pd.DataFrame, kept: dict, seed: int) -> Drawn:
     return Drawn(precision_recall(y, p), pr_band(y, p, groups, seed=seed, **kept), area, usable)
 
 
-def calibration_figure(folds: Sequence[Trained], settings: ZoomeSettings) -> Figure:
+def calibration_figure(folds: Sequence[FoldTraining], settings: ZoomeSettings) -> Figure:
     """ZooME's reliability on all folds, before and after the temperature of each fold's inner hold-out."""
     rows = pooled(folds)
     stages = {"before": "probability", "after temperature scaling": "calibrated"}

@@ -9,20 +9,21 @@ import keras
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.holdout import HoldOut, inner_holdout
 from melano_tf.evaluation.thresholds import Decision, fit_decision
 from melano_tf.models.logits import logits_of
 from melano_tf.models.zoome import build_zoome
 from melano_tf.papers.shell import Work
-from melano_tf.papers.zoome.cohort import CODE, Cohort
+from melano_tf.papers.zoome.cohort import CODE, ZoomeImages
 from melano_tf.papers.zoome.metadata import GIVEN, Answers, answers, study
 from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.splits.holdout import HoldOut, inner_holdout
 from melano_tf.training.fit import Network as Built
 from melano_tf.training.fit import Training, by_gradient, fit, write_judgement
 from melano_tf.training.losses import binary_focal, prior_loss
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.workspace import Sidecar, plain, seed_for
 
 KIND = "zoome"
 
@@ -43,7 +44,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Trained:
+class FoldTraining:
     """A finished network of one fold.
 
     Attributes:
@@ -131,17 +132,17 @@ def judging_depends_on(settings: ZoomeSettings, which: Network) -> dict[str, Any
     return {"decision": settings.decision, "permutations": permutations, "batch": settings.training.batch}
 
 
-def trained(work: Work, which: Network, fold: int | None) -> Trained:
+def trained(work: Work, which: Network, fold: int | None) -> FoldTraining:
     """A finished network and its predictions, from its files."""
     name, stem = judge_name(which, fold), file_stem(which, fold)
 
-    def read() -> Trained:
+    def read() -> FoldTraining:
         model = work.path("models", f"{stem}.keras")
         sidecar = Sidecar.read(model)
         decision = Decision.from_sidecar(sidecar.threshold, sidecar.threshold_from, sidecar.calibration)
         predictions = pd.read_parquet(work.path("predictions", f"{stem}.parquet"))
         values = pd.read_csv(work.path("predictions", f"{stem}-values.csv"), dtype={"value": str})
-        return Trained(work.identity(name), model, decision, predictions, values)
+        return FoldTraining(work.identity(name), model, decision, predictions, values)
 
     return work.once(name, read)
 
@@ -191,7 +192,7 @@ def divided(work: Work, which: Network, fold: int | None) -> tuple[np.ndarray, n
     return rows, hold_out.mask(cohort.records["group"].to_numpy()[rows].tolist()), hold_out
 
 
-def draw_holdout(settings: ZoomeSettings, cohort: Cohort, rows: np.ndarray, name: str) -> HoldOut:
+def draw_holdout(settings: ZoomeSettings, cohort: ZoomeImages, rows: np.ndarray, name: str) -> HoldOut:
     """Training patients (or lesions) set aside for calibration and threshold."""
     records = cohort.records.iloc[rows]
     labels = [cohort.classes[target] for target in records["target"]]
@@ -221,7 +222,7 @@ def build(settings: ZoomeSettings, which: Network, seed: int) -> Built:
 
 
 def training_batches(
-    settings: ZoomeSettings, cohort: Cohort, which: Network, rows: np.ndarray, seed: int
+    settings: ZoomeSettings, cohort: ZoomeImages, which: Network, rows: np.ndarray, seed: int
 ) -> ImageBatches:
     """Batches of these rows of the cohort, augmented."""
     return ImageBatches(
@@ -254,7 +255,7 @@ def focal_loss(alpha: float, gamma: float) -> Callable[[Mapping[str, Any], Any],
 
 def decide(
     settings: ZoomeSettings,
-    cohort: Cohort,
+    cohort: ZoomeImages,
     model: keras.Model,
     which: Network,
     rows: np.ndarray,
@@ -271,7 +272,11 @@ def decide(
 
 
 def ask(
-    settings: ZoomeSettings, cohort: Cohort, model: keras.Model, rows: np.ndarray, metadata: Mapping[str, np.ndarray]
+    settings: ZoomeSettings,
+    cohort: ZoomeImages,
+    model: keras.Model,
+    rows: np.ndarray,
+    metadata: Mapping[str, np.ndarray],
 ) -> Answers:
     """The network's probabilities of images of the cohort, with each of several metadata."""
     names = cohort.records["image_id"].to_numpy()[rows].tolist()
@@ -280,14 +285,14 @@ def ask(
 
 def judge(
     settings: ZoomeSettings,
-    cohort: Cohort,
+    cohort: ZoomeImages,
     model: keras.Model,
     which: Network,
     rows: np.ndarray,
     decision: Decision,
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predictions of the judged images, and what each value of the metadata does; see `Trained`."""
+    """Predictions of the judged images, and what each value of the metadata does; see `FoldTraining`."""
     records = cohort.records.iloc[rows]
     metadata, values = study(records, settings.evaluation.permutations, seed) if which.metadata else ({}, [])
     grid = {value.key: value.metadata for value in values}
@@ -318,7 +323,7 @@ def judge(
 
 
 def network_sidecar(
-    settings: ZoomeSettings, cohort: Cohort, which: Network, fold: int | None, decision: Decision
+    settings: ZoomeSettings, cohort: ZoomeImages, which: Network, fold: int | None, decision: Decision
 ) -> Sidecar:
     """What predict needs to know of a network."""
     metadata = {"sites": list(CODE.sites), "sexes": list(CODE.sexes), "age_scale": CODE.age_scale}

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from melano_tf.dermoscopy.phantom_cohort import PhantomDermoscopySettings
 from melano_tf.errors import InputError
 from melano_tf.evaluation.thresholds import DecisionSettings
 from melano_tf.papers.choices import names, numbers
 from melano_tf.papers.plan import Recipe
+from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 
 STEPS = ("images", "train", "model", "tables", "figures")

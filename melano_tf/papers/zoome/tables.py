@@ -10,14 +10,14 @@ from melano_tf.evaluation.calibration import Calibration, expected_calibration_e
 from melano_tf.evaluation.intervals import Interval, Judged, cohort_intervals
 from melano_tf.evaluation.metrics import binary_metrics, roc_auc
 from melano_tf.papers.shell import Work
-from melano_tf.papers.zoome.cohort import Cohort
+from melano_tf.papers.zoome.cohort import ZoomeImages
 from melano_tf.papers.zoome.metadata import BLANKED, PERMUTED
-from melano_tf.papers.zoome.models import Network, Trained, proposed, table_1, table_2, trained
+from melano_tf.papers.zoome.models import FoldTraining, Network, proposed, table_1, table_2, trained
 from melano_tf.papers.zoome.settings import RECIPE, ZoomeSettings
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import markdown, metric_table, write_table
+from melano_tf.runs.plain import seed_for
 from melano_tf.training.fit import write_frame
-from melano_tf.workspace import seed_for
 
 PUBLISHED_AS: Mapping[str, str | None] = {
     "ACC": "Accuracy",
@@ -64,12 +64,12 @@ def metadata_tables(work: Work) -> list[Path]:
     return [*written, write_frame(work.path("tables", "metadata_values.csv"), values)]
 
 
-def folds_of(work: Work, which: Network) -> list[Trained]:
+def folds_of(work: Work, which: Network) -> list[FoldTraining]:
     """One network's trainings, in the order of the folds."""
     return [trained(work, which, fold) for fold in range(1, work.settings.folds.count + 1)]
 
 
-def paper_table(number: int, rows: Mapping[str, Sequence[Trained]], settings: ZoomeSettings) -> pd.DataFrame:
+def paper_table(number: int, rows: Mapping[str, Sequence[FoldTraining]], settings: ZoomeSettings) -> pd.DataFrame:
     """A table of the paper: mean ± std over folds, with the interval of the mean by patient."""
     models = {name: [metrics_of(one) for one in folds] for name, folds in rows.items()}
     around = {name: intervals_of([judged(one) for one in folds], settings) for name, folds in rows.items()}
@@ -77,13 +77,13 @@ def paper_table(number: int, rows: Mapping[str, Sequence[Trained]], settings: Zo
     return metric_table(models, published, number, published_as=PUBLISHED_AS, metrics=METRICS, ddof=0, intervals=around)
 
 
-def metrics_of(trained: Trained) -> dict[str, float]:
+def metrics_of(trained: FoldTraining) -> dict[str, float]:
     """One fold's metrics at the threshold from the inner hold-out."""
     rows = trained.predictions
     return binary_metrics(rows["target"], rows["calibrated"], trained.decision.threshold.value)
 
 
-def judged(trained: Trained, column: str = "calibrated") -> Judged:
+def judged(trained: FoldTraining, column: str = "calibrated") -> Judged:
     """One fold's predictions for `cohort_intervals`."""
     rows = trained.predictions
     return Judged(rows["target"], rows[column], rows["group"].tolist(), trained.decision.threshold.value)
@@ -100,7 +100,7 @@ def intervals_of(cohorts: Sequence[Judged], settings: ZoomeSettings) -> dict[str
     )
 
 
-def decision_table(rows: Mapping[str, Sequence[Trained]]) -> pd.DataFrame:
+def decision_table(rows: Mapping[str, Sequence[FoldTraining]]) -> pd.DataFrame:
     """What the paper does not print: balanced accuracy, calibration error, and decisions at a probability of 0.5."""
     models: dict[str, list[dict[str, float]]] = {}
     names = ("ACC", "SN", "SPC", "BACC")
@@ -116,7 +116,7 @@ def decision_table(rows: Mapping[str, Sequence[Trained]]) -> pd.DataFrame:
     return metric_table(models, load_published("zoome"), NO_CELLS, published_as={}, metrics=metrics)
 
 
-def notes_on(number: int, settings: ZoomeSettings, cohort: Cohort) -> list[str]:
+def notes_on(number: int, settings: ZoomeSettings, cohort: ZoomeImages) -> list[str]:
     """What a reader must know of the data and settings behind a table."""
     if not settings.table:
         notes = ["Ours: PHANTOM images drawn by this program; their numbers say nothing of real skin."]
@@ -161,7 +161,7 @@ def notes_on(number: int, settings: ZoomeSettings, cohort: Cohort) -> list[str]:
     return notes
 
 
-def notes_on_decisions(rows: Mapping[str, Sequence[Trained]]) -> list[str]:
+def notes_on_decisions(rows: Mapping[str, Sequence[FoldTraining]]) -> list[str]:
     """The threshold and temperature of each fold, and what the temperature did there."""
     notes = [
         "BACC at the hold-out's threshold; \"at 0.5\": the network's own probability is at least 0.5.",
@@ -197,14 +197,14 @@ def metadata_table(work: Work) -> pd.DataFrame:
     return metric_table(models, load_published("zoome"), NO_CELLS, published_as={}, metrics=METRICS, intervals=around)
 
 
-def again(trained: Trained, column: str) -> Judged:
+def again(trained: FoldTraining, column: str) -> Judged:
     """The same network's predictions with other metadata, decided as its own."""
     rows = trained.predictions
     calibrated = trained.decision.probability(rows[column])
     return Judged(rows["target"], calibrated, rows["group"].tolist(), trained.decision.threshold.value)
 
 
-def judged_permuted(trained: Trained) -> list[Judged]:
+def judged_permuted(trained: FoldTraining) -> list[Judged]:
     """One for each exchange of the metadata."""
     names = [str(name) for name in trained.predictions if str(name).startswith(PERMUTED)]
     return [again(trained, name) for name in names]
@@ -230,7 +230,7 @@ def notes_on_metadata(settings: ZoomeSettings) -> list[str]:
     ]
 
 
-def value_table(folds: Sequence[Trained]) -> pd.DataFrame:
+def value_table(folds: Sequence[FoldTraining]) -> pd.DataFrame:
     """What each value of each field does, over all folds.
 
     Returns:
@@ -258,11 +258,11 @@ def value_table(folds: Sequence[Trained]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def pooled(folds: Sequence[Trained]) -> pd.DataFrame:
+def pooled(folds: Sequence[FoldTraining]) -> pd.DataFrame:
     """All folds' predictions, one below the other: each image judged once, by the network that did not see it."""
     return pd.concat([one.predictions for one in folds], ignore_index=True)
 
 
-def mean_auc(folds: Sequence[Trained]) -> float:
+def mean_auc(folds: Sequence[FoldTraining]) -> float:
     """Mean ROC AUC over folds."""
     return float(np.nanmean([roc_auc(one.predictions["target"], one.predictions["calibrated"]) for one in folds]))

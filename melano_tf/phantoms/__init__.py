@@ -1,0 +1,1 @@
+"""Drawings whose truth is known, where there is no real data: slides and skin."""

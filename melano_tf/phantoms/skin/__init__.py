@@ -1,0 +1,1 @@
+"""Phantom photographs of skin."""

@@ -1,0 +1,53 @@
+"""Atomic files: whole under their name or not there, flushed before they are renamed."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from melano_tf.runs import journal
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; flush and rename it there when the block ends well.
+
+    A file under its final name is therefore always whole. On an exception the temporary file is removed.
+
+    Raises:
+        InputError: in one of this program's folders stands a file of that name which it did not make.
+    """
+    path = Path(path)
+    journal.check_replaceable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last, because writers (OpenCV, Keras) choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{journal.HALF}{path.suffix}")
+    journal.claim(temporary, *([] if path.exists() else [path]))
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

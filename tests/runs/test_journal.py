@@ -1,0 +1,182 @@
+"""What is not ours is neither replaced nor removed: any tree of foreign files outlives whatever a run does in it."""
+
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from melano_tf.errors import InputError
+from melano_tf.runs import journal
+from melano_tf.runs.files import atomic
+from melano_tf.runs.run import Run
+
+# Names that our own code uses, or once removed by their pattern, and names that are anybody's.
+PARTS = ("work", "phantoms", "images", "tiles", "tables", "models", "logs", "train", "a", "0123456789abcdef", "weights")
+LEAVES = (
+    *("notes.txt", ".x.77.partial.csv", "0123456789abcdef.npy", "0123456789abcdef.json", "S1.json", "S1.parquet"),
+    *(".hidden", "events.out.tfevents.1.me", "slides.xml", "best.keras", "a.csv", ".DS_Store"),
+)
+TREES = st.dictionaries(
+    st.tuples(st.lists(st.sampled_from(PARTS), max_size=4).map(tuple), st.sampled_from(LEAVES)),
+    st.binary(min_size=1, max_size=20),
+    min_size=1,
+    max_size=12,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    seed: int = 0
+
+
+def plant(folder: Path, tree: dict) -> dict[Path, bytes]:
+    """Write a tree where nothing stands in the way; returns what was written."""
+    planted = {}
+    for (parts, leaf), content in tree.items():
+        path = folder.joinpath(*parts, leaf)
+        if not path.exists():
+            with suppress(FileExistsError, NotADirectoryError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+                planted[path] = content
+    return planted
+
+
+def intact(planted: dict[Path, bytes]) -> bool:
+    return all(path.is_file() and path.read_bytes() == content for path, content in planted.items())
+
+
+@contextmanager
+def opened(folder: Path, seed: int) -> Iterator[Run]:
+    with Run(folder, "demo", Settings(seed), 1, lambda line: None) as run:
+        yield run
+
+
+def session(folder: Path, seed: int, fails: bool) -> None:
+    """What recipes do in a folder: phantoms by key, steps with scratch work, logs, a killed step, files cleared."""
+    with opened(folder, seed) as run, suppress(RuntimeError):
+        drawn = run.only_folder("phantoms", f"key{seed}")
+        with atomic(drawn / "sub" / "slide.tiff") as temporary:
+            temporary.write_bytes(b"drawn")
+
+        def work(scratch: Path) -> list[Path]:
+            with journal.watched(scratch / "logs"):
+                (scratch / "logs").mkdir(exist_ok=True)
+                (scratch / "logs" / f"events.{seed}").write_text("curve")
+            for name in ("checkpoint", "weights/step_1.csv"):
+                with atomic(scratch / name) as temporary:
+                    temporary.write_text("half done")
+            if fails:
+                raise RuntimeError
+            run.keep_logs(scratch, "a")
+            run.keep(scratch / "weights", run.folder / "weights" / "a")
+            model = run.path("models", "a.keras")
+            with atomic(model) as temporary:
+                temporary.write_text(f"model {seed}")
+            return [model]
+
+        run.step("train/a", {"seed": seed}, work)
+
+
+@settings(max_examples=60, deadline=None)
+@given(before=TREES, between=TREES, after=TREES, draw=st.randoms(use_true_random=False))
+def test_any_foreign_tree_survives_any_sessions(before: dict, between: dict, after: dict, draw: random.Random) -> None:
+    top = Path(tempfile.mkdtemp())
+    try:
+        out = top / "out"
+        planted = plant(top, before)
+        with suppress(InputError):  # where `before` has put files of its own at "out"
+            session(out, 0, draw.random() < 0.5)
+        planted |= plant(out, between)
+        for _ in range(3):
+            session(out, draw.randrange(2), draw.random() < 0.4)
+        [*scratch] = (path for path in (out / "work").rglob("*") if path.is_dir())
+        if scratch:
+            planted |= plant(draw.choice(scratch), after)
+        session(out, draw.randrange(2), False)
+        assert intact(planted)
+    finally:
+        shutil.rmtree(top)
+
+
+def test_what_a_run_made_for_another_key_goes_and_nothing_else(tmp_path: Path) -> None:
+    session(tmp_path / "out", 0, True)
+    session(tmp_path / "out", 1, False)
+    assert [path.name for path in (tmp_path / "out" / "phantoms").iterdir()] == ["key1"]
+    assert not (tmp_path / "out" / "work").exists()
+    assert [path.name for path in (tmp_path / "out" / "logs" / "a").iterdir()] == ["events.1"]
+
+
+def test_a_folder_of_somebody_else_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    planted = plant(tmp_path / "mine", {((), "photo.jpg"): b"me", (("a",), "photo.jpg"): b"me too"})
+    with pytest.raises(InputError, match="is not empty and holds no run"), opened(tmp_path / "mine", 0):
+        pass
+    assert {path for path in (tmp_path / "mine").rglob("*") if path.is_file()} == set(planted)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "run.json").write_text('["not", "ours"]')
+    with pytest.raises(InputError, match="holds no run"), opened(tmp_path / "other", 0):
+        pass
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["run.json"]
+
+
+def test_a_first_session_killed_before_its_record_can_be_taken_up(tmp_path: Path, monkeypatch) -> None:
+    def dies(self: Run) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_open_record", dies)
+        with pytest.raises(KeyboardInterrupt), opened(tmp_path / "out", 0):
+            pass
+    assert not (tmp_path / "out" / "run.json").exists()
+    (tmp_path / "out" / "notes.txt").write_text("put in meanwhile")
+    session(tmp_path / "out", 0, False)
+    assert (tmp_path / "out" / "notes.txt").read_text() == "put in meanwhile"
+
+
+def test_a_run_of_a_version_without_journal_goes_on(tmp_path: Path) -> None:
+    session(tmp_path / "out", 0, False)
+    (tmp_path / "out" / journal.NAME).unlink()
+    foreign = tmp_path / "out" / "models" / "mine.keras"
+    foreign.write_text("mine")
+    session(tmp_path / "out", 0, False)
+    assert not journal.remove(foreign)
+    assert (tmp_path / "out" / "models" / "a.keras") in journal.recorded(tmp_path / "out")
+
+
+def test_a_foreign_file_under_one_of_our_names_is_not_replaced(tmp_path: Path) -> None:
+    journal.open_folder(tmp_path)
+    (tmp_path / "table.csv").write_text("mine")
+    with pytest.raises(InputError, match=r"table\.csv: was not made by this program"), atomic(tmp_path / "table.csv"):
+        pass
+    for _ in range(2):  # our own is
+        with atomic(tmp_path / "ours.csv") as temporary:
+            temporary.write_text("ours")
+    assert (tmp_path / "table.csv").read_text() == "mine"
+
+
+def test_half_a_line_of_the_journal_names_nothing(tmp_path: Path) -> None:
+    journal.open_folder(tmp_path)
+    journal.claim(tmp_path / "a")
+    with (tmp_path / journal.NAME).open("a") as file:
+        file.write('"b')
+    assert journal.recorded(tmp_path) == [tmp_path / "a"]
+
+
+def test_folders_that_are_read_are_not_written_into(tmp_path: Path) -> None:
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    table = tmp_path / "data" / "train.csv"
+    table.write_text("")
+    given_ = {"--images": (images,), "--table": (table,), "--cache": None}
+    for out in (images, tmp_path / "data", tmp_path, images / ".." / "images"):
+        with pytest.raises(InputError, match=r"(?s)--out .*(is the folder of|holds) --(images|table)"):
+            journal.refuse_mixing(out, given_)
+    for out in (images / "results", tmp_path / "results", tmp_path / "data" / "results"):
+        journal.refuse_mixing(out, given_)

@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.splits.clusters import (
+    PAPER_TEST_SHARES,
+    SIDES,
+    cluster_partition,
+    grouped_partition,
+    partition_counts,
+    partition_leaks,
+)
+from melano_tf.splits.leaks import leak_lines
+
+# Of Table 1: shares of the classes, and one that is rare.
+CLASSES = ("MEL", "NV", "BCC", "SCC")
+
+
+def _images(seed: int = 0, count: int = 1200) -> dict[str, np.ndarray]:
+    """Images of two sources in 8 clusters of unequal size; the rare class in a few of them only."""
+    rng = np.random.default_rng(seed)
+    source = rng.choice(["BCN", "HAM"], count, p=[0.6, 0.4])
+    cluster = rng.choice(8, count, p=np.arange(1, 9) / 36)
+    label = rng.choice(CLASSES[:3], count, p=[0.2, 0.6, 0.2])
+    rare = rng.random(count) < 0.04
+    label[rare] = "SCC"
+    cluster[rare] = rng.choice([1, 2, 5], rare.sum())
+    lesion = np.array([f"{s}_{c}_{rng.integers(0, count // 6)}" for s, c in zip(source, label, strict=True)])
+    return {"sources": source, "clusters": cluster, "labels": label, "groups": lesion}
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, np.ndarray]:
+    return _images()
+
+
+def _wanted(source: np.ndarray) -> dict[str, int]:
+    return {name: round(PAPER_TEST_SHARES[name] * (source == name).sum()) for name in ("HAM", "BCN")}
+
+
+def test_whole_clusters_test_and_every_class_trains_and_validates(images: dict[str, np.ndarray]) -> None:
+    wanted = _wanted(images["sources"])
+    found = cluster_partition(**images, test_images=wanted, test_clusters=4, seed=3)
+    assert set(found.side) == set(SIDES) and not found.repairs
+    for source in ("BCN", "HAM"):
+        mine = images["sources"] == source
+        assert len(found.test_clusters[source]) == 4
+        expected = np.isin(images["clusters"][mine], found.test_clusters[source])
+        np.testing.assert_array_equal(found.side[mine] == "test", expected)
+        assert abs(expected.sum() - wanted[source]) <= 0.01 * mine.sum()
+    for side in ("training", "validation"):
+        assert set(images["labels"][found.rows(side)]) == set(CLASSES)
+    rest = len(found.rows("training")) + len(found.rows("validation"))
+    assert abs(len(found.rows("validation")) / rest - 0.2) < 0.01
+    # Lesions are not divided between training and validation.
+    assert not set(images["groups"][found.rows("training")]) & set(images["groups"][found.rows("validation")])
+
+
+def test_the_seed_draws_and_decides(images: dict[str, np.ndarray]) -> None:
+    wanted = _wanted(images["sources"])
+    found = [cluster_partition(**images, test_images=wanted, test_clusters=4, seed=seed) for seed in (0, 0, 1, 2, 3)]
+    np.testing.assert_array_equal(found[0].side, found[1].side)
+    assert len({tuple(sorted(part.test_clusters.items())) for part in found}) > 1
+
+
+def test_the_choice_is_the_nearest_by_a_naive_search(images: dict[str, np.ndarray]) -> None:
+    from itertools import combinations
+
+    only = {name: values[images["sources"] == "HAM"] for name, values in images.items()}
+    wanted = 137
+    found = cluster_partition(**only, test_images={"HAM": wanted}, test_clusters=4, tolerance=0.0)
+    off = []
+    for choice in combinations(range(8), 4):
+        test = np.isin(only["clusters"], choice)
+        left = only["labels"][~test]
+        if all((left == name).sum() >= 2 for name in CLASSES):
+            off.append(abs(int(test.sum()) - wanted))
+    assert abs(len(found.rows("test")) - wanted) == min(off)
+
+
+def test_a_class_within_one_cluster_never_tests() -> None:
+    images = _images(seed=4)
+    images["clusters"][images["labels"] == "SCC"] = 7
+    for seed in range(5):
+        found = cluster_partition(**images, test_images=_wanted(images["sources"]), test_clusters=4, seed=seed)
+        assert 7 not in found.test_clusters["BCN"] and 7 not in found.test_clusters["HAM"]
+        assert found.untested == ("BCN: SCC", "HAM: SCC")
+
+
+def test_the_smallest_cluster_that_holds_a_missing_class_comes_back() -> None:
+    # Each image its own lesion, but the two SCC of cluster 0: enough by images, not by lesions.
+    clusters = np.repeat([0, 1, 2, 3], [30, 12, 10, 20])
+    labels = np.array(["NV"] * 72, dtype=object)
+    groups = np.array([f"l{place}" for place in range(72)])
+    for place in (0, 1, 31, 43):  # clusters 0, 0, 1, 2
+        labels[place] = "SCC"
+    groups[1] = "l0"
+    sources = np.array(["HAM"] * 72)
+    # Only {1, 2} leaves two images of the class and comes near 22.
+    found = cluster_partition(sources, clusters, labels, groups, test_images={"HAM": 22}, test_clusters=2, tolerance=0)
+    assert found.test_clusters == {"HAM": (1,)}
+    assert found.repairs == (
+        "class SCC: 1 lesion outside the test; cluster 2 of HAM (10 images) was moved out of the test",
+    )
+    for side in ("training", "validation"):
+        assert "SCC" in labels[found.rows(side)]
+
+
+def test_what_cannot_be_is_reported_by_class() -> None:
+    sources, labels = ["HAM"] * 12, ["NV"] * 10 + ["SCC", "DF"]
+    clusters, groups = np.arange(12) % 4, [f"l{place}" for place in range(12)]
+    with pytest.raises(InputError, match=r"class DF: 1 lesion outside the test, of 1 in all\n.*class SCC: 1 lesion"):
+        cluster_partition(sources, clusters, labels, groups, test_images={"HAM": 6}, test_clusters=2)
+    with pytest.raises(InputError, match="HAM has 4 clusters, and 4 are to test"):
+        cluster_partition(sources, clusters, ["NV"] * 12, groups, test_images={"HAM": 6}, test_clusters=4)
+    with pytest.raises(InputError, match="of HAM test is not given"):
+        cluster_partition(sources, clusters, labels, groups, test_images={"BCN": 6})
+    with pytest.raises(InputError, match="no images"):
+        grouped_partition([], [], [], test_images={})
+    with pytest.raises(InputError, match="class DF"):
+        grouped_partition(sources, labels, groups, test_images={"HAM": 6})
+
+
+def test_the_partition_by_lesion_has_the_same_sizes_and_no_leak(images: dict[str, np.ndarray]) -> None:
+    wanted = _wanted(images["sources"])
+    ids = [f"i{place}" for place in range(len(images["sources"]))]
+    by_cluster = cluster_partition(**images, test_images=wanted, test_clusters=4)
+    by_lesion = grouped_partition(images["sources"], images["labels"], images["groups"], test_images=wanted)
+    for source, number in wanted.items():
+        mine = images["sources"] == source
+        assert abs((by_lesion.side[mine] == "test").sum() - number) < 0.03 * mine.sum()
+        for side in SIDES:
+            assert set(images["labels"][mine & (by_lesion.side == side)]) == set(CLASSES)
+    owners = {"lesion": images["groups"]}
+    assert partition_leaks(by_lesion, owners, {}, ids) == []
+    leaks = partition_leaks(by_cluster, owners, {"near": [(0, 1), (1, 2)]}, ids)
+    naive = sum(len(set(by_cluster.side[images["groups"] == lesion])) > 1 for lesion in np.unique(images["groups"]))
+    assert naive > 50 and sum(leak.kind == "lesion" for leak in leaks) == naive
+    pairs = (by_cluster.side[0] != by_cluster.side[1]) + (by_cluster.side[1] != by_cluster.side[2])
+    assert sum(leak.kind == "near" for leak in leaks) == pairs
+    assert leak_lines(leaks)[0].startswith(f"{naive:,} lesions on two sides")
+
+
+def test_counts(images: dict[str, np.ndarray]) -> None:
+    found = cluster_partition(**images, test_images=_wanted(images["sources"]), test_clusters=4)
+    table = partition_counts(found, images["sources"], images["labels"])
+    assert table.columns.tolist() == ["side", "source", *sorted(CLASSES), "total"]
+    assert table["side"].drop_duplicates().tolist() == list(SIDES)
+    assert table["total"].sum() == len(images["sources"])
+    row = table[(table["side"] == "test") & (table["source"] == "BCN")].iloc[0]
+    mine = (found.side == "test") & (images["sources"] == "BCN")
+    assert row["total"] == mine.sum() and row["NV"] == (mine & (images["labels"] == "NV")).sum()

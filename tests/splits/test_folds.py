@@ -1,0 +1,109 @@
+"""Folds of images: by group and stratified, plain, and what leaks."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+
+from melano_tf.errors import InputError
+from melano_tf.splits.folds import grouped_folds, plain_folds
+from melano_tf.splits.groups import joined_groups, owner_groups, pair_places
+from melano_tf.splits.leaks import Leak, image_leaks, leak_lines
+
+
+def drawn(seed: int, patients: int = 60, rare: float = 0.15) -> tuple[list[str], list[str]]:
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(patients), rng.integers(1, 12, patients))
+    positive = rng.uniform(size=patients)[groups] < 2 * rare
+    labels = np.where(positive & (rng.uniform(size=len(groups)) < 0.5), "melanoma", "benign")
+    labels[[np.flatnonzero(groups == patient)[0] for patient in range(8)]] = "melanoma"
+    return [f"P{group}" for group in groups], labels.tolist()
+
+
+@limits(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 6))
+def test_whole_groups_every_class_and_an_even_spread(seed: int, folds: int) -> None:
+    groups, labels = drawn(seed)
+    fold = grouped_folds(groups, labels, folds, seed)
+    frame = pd.DataFrame({"group": groups, "label": labels, "fold": fold})
+    assert frame.groupby("group")["fold"].nunique().max() == 1
+    counts = pd.crosstab(frame["fold"], frame["label"])
+    assert counts.shape == (folds, 2) and (counts > 0).all().all()
+    most = frame[frame["label"] == "melanoma"].groupby("group").size().max()
+    assert counts["melanoma"].max() - counts["melanoma"].min() <= most
+    largest = frame.groupby("group").size().max()
+    assert counts.sum(axis=1).max() - counts.sum(axis=1).min() <= 2 * largest
+
+
+def test_the_same_seed_gives_the_same_folds_and_another_one_others() -> None:
+    groups, labels = drawn(1)
+    first = grouped_folds(groups, labels, 4, seed=5)
+    np.testing.assert_array_equal(first, grouped_folds(groups, labels, 4, seed=5))
+    assert (first != grouped_folds(groups, labels, 4, seed=6)).any()
+
+
+def test_a_hand_made_case() -> None:
+    """Two groups hold both melanomas; the other two even out the sizes."""
+    groups = ["A"] * 5 + ["B"] * 2 + ["C"] * 4 + ["D"]
+    labels = ["melanoma"] + ["benign"] * 4 + ["melanoma", "benign"] + ["benign"] * 5
+    fold = dict(zip(groups, grouped_folds(groups, labels, 2).tolist(), strict=True))
+    assert fold["A"] != fold["B"]
+    assert fold["C"] == fold["B"] and fold["D"] == fold["A"]  # 5 + 1 and 2 + 4
+
+
+@pytest.mark.parametrize("folds", [2, 3, 7])
+def test_plain_folds_differ_by_one_image_at_most(folds: int) -> None:
+    labels = ["melanoma"] * 23 + ["benign"] * 90
+    fold = plain_folds(labels, folds, seed=2)
+    for part in (fold, fold[:23], fold[23:]):
+        sizes = np.bincount(part, minlength=folds)
+        assert sizes.max() - sizes.min() <= 1
+    assert (plain_folds(labels, folds, seed=3) != fold).any()
+
+
+def test_copies_join_their_groups_also_in_chains() -> None:
+    assert joined_groups(["A", "B", "C", "D", "A"], [(0, 1), (1, 2)]) == ["A", "A", "A", "D", "A"]
+    assert joined_groups(["A", "B"], []) == ["A", "B"]
+
+
+def test_unknown_owners_and_pairs_by_place() -> None:
+    assert owner_groups(["P1", None, "P1"], ["a", "b", "c"]) == ["P1", "image b", "P1"]
+    pairs = pd.DataFrame({"image_1": ["c", "a"], "image_2": ["a", "b"], "kind": ["near", "exact"]})
+    assert pair_places(pairs, ["a", "b", "c"]) == {"near": [(2, 0)], "exact": [(0, 1)]}
+
+
+def test_leaks_are_named_by_kind() -> None:
+    fold = np.array([0, 1, 0, 1, 1])
+    owners = {"patient": ["P1", "P1", "P2", None, None], "lesion": ["L1", "L2", "L3", "L4", "L4"]}
+    copies = {"exact": [(0, 3), (3, 4)], "near": [(2, 4)]}
+    found = image_leaks(fold, owners, copies, list("abcde"))
+    assert found == [
+        Leak("patient", "P1", (0, 1)),
+        Leak("exact", "a = d", (0, 1)),
+        Leak("near", "c = e", (0, 1)),
+    ]
+    assert leak_lines(found)[0] == "1 patients on two sides: P1"
+    assert "1 pairs of near copies on two sides: c = e" in leak_lines(found)
+    assert image_leaks(np.zeros(5, int), owners, copies, list("abcde")) == []
+
+
+def test_too_few_groups_are_said_by_class() -> None:
+    with pytest.raises(InputError, match="class 'melanoma': 1 patients or lesions"):
+        grouped_folds(["A", "A", "B", "C"], ["melanoma", "melanoma", "benign", "benign"], 2)
+    with pytest.raises(InputError, match="class 'melanoma': 2 images"):
+        plain_folds(["melanoma", "melanoma", "benign", "benign", "benign"], 3)
+    with pytest.raises(InputError, match="at least 2"):
+        plain_folds(["a", "b"], 1)
+    with pytest.raises(InputError, match="1 class"):
+        plain_folds(["a", "a"], 2)
+
+
+def test_the_official_table_has_the_papers_folds(real_data) -> None:
+    table = pd.read_csv(real_data / "isic2020" / "ISIC_2020_Training_GroundTruth.csv")
+    fold = grouped_folds(table["patient_id"].tolist(), table["target"].astype(str).tolist(), 10)
+    assert np.bincount(fold).min() >= 3310 and np.bincount(fold).max() <= 3316
+    malignant = np.bincount(fold, weights=table["target"])
+    assert malignant.min() == 58 and malignant.max() <= 60
+    assert image_leaks(fold, {"patient": table["patient_id"].tolist()}, {}, table["image_name"].tolist()) == []
