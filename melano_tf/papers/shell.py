@@ -138,7 +138,7 @@ def reproduce(recipe: Recipe, settings: Any, say: Say) -> Path:
         return show(recipe, settings, steps, outputs, say)
     weights = weights_of(steps)
     with Run(settings.out, recipe.name, settings, threads, say) as run:
-        run.note(differs=recipe.changes(settings))
+        run.note(differs=recipe.changes(settings), judged=plan.judged)
         work = Work(run, settings, weights)
         for step in steps:
             do(work, step)
