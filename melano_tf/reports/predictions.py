@@ -107,6 +107,23 @@ def read_judgements(folder: Path, record: Mapping[str, Any]) -> list[Judgement]:
     return found
 
 
+def judged_cases(folder: Path, record: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """{model: slides or images that the report judges it by}, of those predictions that belong to the present plan.
+
+    Raises:
+        InputError: a file of predictions is damaged, or lacks a column.
+    """
+    found: dict[str, frozenset[str]] = {}
+    standing, settings = Standing(folder, record), _dotted(record["settings"])
+    for rule in recipe_facts(record["recipe"]).get("predictions", []):
+        pattern = str(rule["files"]).format_map(_Names(settings))
+        for _, files in _matching(folder / "predictions", pattern, settings.get(rule.get("pooled"))):
+            for file in standing.of(files):
+                cases = _read(file, {**rule, "case": rule["case"][:1]}, record, {})["case"]
+                found[file.stem] = found.get(file.stem, frozenset()) | frozenset(cases)
+    return found
+
+
 class _Names(dict[str, Any]):
     def __missing__(self, key: str) -> str:
         return "?"  # no such setting: no such file
