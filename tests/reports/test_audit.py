@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from melano_tf.reports.predictions import read_record
+from melano_tf.runs.judgements import read_record
 
 from melano_tf import run
 from melano_tf.reports.audit import audit_run
