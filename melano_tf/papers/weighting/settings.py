@@ -15,6 +15,7 @@ from typing import Literal
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import names, numbers
 from melano_tf.papers.plan import Recipe
+from melano_tf.papers.weighting.words import WORDS
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 
 STEPS = ("images", "train", "tables", "figures")
@@ -368,6 +369,7 @@ RECIPE = Recipe(
     data="table",
     drawn="images",
     preset=preset,
+    words=WORDS,
     method="melano_tf.papers.weighting.method:method",
     aside=("images", "cells", "cache", "log_weights"),
     groups=("phantom", "show"),

@@ -13,6 +13,7 @@ from melano_tf.errors import InputError
 from melano_tf.evaluation.thresholds import DecisionSettings
 from melano_tf.papers.choices import names, numbers
 from melano_tf.papers.plan import Recipe
+from melano_tf.papers.zoome.words import WORDS
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 
@@ -208,6 +209,7 @@ RECIPE = Recipe(
     data="table",
     drawn="images",
     preset=preset,
+    words=WORDS,
     method="melano_tf.papers.zoome.method:method",
     aside=("images", "comparators", "allow_leaks", "cache"),
 )
