@@ -17,7 +17,21 @@ from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.plain import plain
 
 # Settings of every recipe that are no part of a method: what to read, where to write, how many processes.
-ASIDE = ("out", "preset", "seed", "tables", "figures", "steps", "plan", "workers", "threads", "mirror")
+ASIDE = (
+    "out",
+    "preset",
+    "seed",
+    "tables",
+    "figures",
+    "steps",
+    "plan",
+    "workers",
+    "threads",
+    "mirror",
+    "jobs",
+    "gpus",
+    "scheduler",
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ class Step:
             which tasks there are), so that it is no part of what says whether an earlier session's results still stand.
         taken: not to be done, but taken where it stands finished from before (`--cells`).
         tolerant: a training where others go on if it fails; what needs it is left out.
+        here: done in this process, though trainings are handed to others: it takes all cores itself (tiling, decoding).
         restate: (work, *args), called whenever the step stands finished, also from before: lets its model's sidecar say
             what the training does not depend on, for example a threshold (`Run.restate`).
     """
@@ -53,6 +68,7 @@ class Step:
     by_choice: bool = False
     taken: bool = False
     tolerant: bool = False
+    here: bool = False
     restate: Callable[..., None] | None = None
 
     @property
