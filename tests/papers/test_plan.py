@@ -108,9 +108,10 @@ SETTINGS = '''
     from pathlib import Path
     from typing import Literal
     from melano_tf.papers.plan import Recipe
+    from melano_tf.papers.running import Running
 
     @dataclass(frozen=True)
-    class ToySettings:
+    class ToySettings(Running):
         """Counts letters."""
         table: Path | None = None
         """Your text."""
@@ -118,18 +119,8 @@ SETTINGS = '''
         """The run's folder."""
         preset: Literal["paper", "demo"] = "paper"
         """Preset."""
-        seed: int = 0
-        """Seed."""
         steps: str = "all"
         """Steps."""
-        plan: bool = False
-        """Print the plan."""
-        workers: int = 1
-        """Threads."""
-        threads: int = 0
-        """Threads."""
-        mirror: bool = False
-        """Mirrored."""
         times: int = 2
         """The method's one number."""
         fails: str = ""
