@@ -70,7 +70,7 @@ def _magnified_tiles(made: Mapping[str, Any]) -> None:
 def _image(made: Mapping[str, Any]) -> None:
     ImageCacheSettings(**made["store"])
     if (code := made["metadata"]) is not None:
-        MetadataCode(tuple(code["sites"]), tuple(code["sexes"]), float(code["age_scale"])).names  # noqa: B018
+        MetadataCode.from_json(code)
 
 
 ANSWERING: Mapping[str, ModelKind] = {
