@@ -41,7 +41,7 @@ class ModelKind:
 
 
 def _tiles(made: Mapping[str, Any]) -> None:
-    from melano_tf.pipelines.store import StoreSettings
+    from melano_tf.pipelines.store_settings import StoreSettings
     from melano_tf.slides.tiling import TileGrid
 
     TileGrid(**made["grid"])
@@ -55,7 +55,7 @@ def _biopsies(made: Mapping[str, Any]) -> None:
 
 
 def _magnified_tiles(made: Mapping[str, Any]) -> None:
-    from melano_tf.pipelines.store import StoreSettings
+    from melano_tf.pipelines.store_settings import StoreSettings
     from melano_tf.slides.magnifications import TileGrids
 
     grid = made["grid"]

@@ -9,10 +9,11 @@ import pandas as pd
 
 from melano_tf.errors import InputError
 from melano_tf.models.mil import split_target
+from melano_tf.pipelines.cutting import write_slide
 from melano_tf.pipelines.records import slide_files
 from melano_tf.pipelines.selection import select_tumour_tiles
 from melano_tf.pipelines.slide_bags import Bag, bag_chunks
-from melano_tf.pipelines.store import StoreSettings, write_slide
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.pipelines.tiles import predict_batches
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.kinds import read_companion
