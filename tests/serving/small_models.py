@@ -15,7 +15,7 @@ from melano_tf.models.metadata import MetadataCode
 from melano_tf.models.mil import build_target
 from melano_tf.models.seanet import build_source
 from melano_tf.models.zoome import build_zoome
-from melano_tf.pipelines.store import StoreSettings
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.runs.plain import plain
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.slides.magnifications import TileGrids
