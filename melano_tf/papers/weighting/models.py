@@ -1,7 +1,7 @@
 """One training of the grid: its network, sample weights, learning rate, and the images that it is judged on."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,23 @@ def train_cell(work: Work, cell: Cell) -> list[Path]:
     strategy = cell.strategy(settings, gamma_of(work, cell))
     training = training_of(work, cell, strategy, split.train, start_of(work, cell, False))
     shared = shared_network(work, cell, training)
+    return fit_cell(
+        work, cell, training, shared, lambda: judge(settings, work.value("cohort"), shared.answer, split.judge)
+    )
+
+
+def fit_cell(
+    work: Work, cell: Cell, training: Training, shared: Prepared, ask: Callable[[], pd.DataFrame]
+) -> list[Path]:
+    """Do one training of the grid with a network that others share; returns its files.
+
+    Args:
+        cell, training: what is trained.
+        shared: the network.
+        ask: () -> what it then says of the images that its split judges, as `answers_frame`.
+    """
+    settings = work.settings
+    strategy = cell.strategy(settings, gamma_of(work, cell))
 
     def logged(step: Step, network: Network) -> Step:
         scheduled = decayed(settings, cell, step, network)
@@ -160,8 +177,7 @@ def train_cell(work: Work, cell: Cell) -> list[Path]:
         )
 
     def judged(model: keras.Model) -> tuple[dict[str, pd.DataFrame], Sidecar]:
-        frame = judge(settings, work.value("cohort"), shared.answer, split.judge)
-        return {f"{cell.name}.parquet": frame}, sidecar_of(work, cell, strategy)
+        return {f"{cell.name}.parquet": ask()}, sidecar_of(work, cell, strategy)
 
     files = fit(work.run, replace(training, around=logged, judge=judged), work.scratch, shared)
     work.run.keep(work.scratch / "weights", weight_log(work.run.folder, cell.name))
@@ -327,6 +343,11 @@ def judge(
     px, batch = settings.network.input_px, settings.training.batch
     shown = predict_image_batches(cohort.cache, cohort.names(places), px, batch)
     found = np.concatenate([np.asarray(answer({"image": one["x"].astype(np.float32)}), np.float64) for one in shown])
+    return answers_frame(cohort, places, found)
+
+
+def answers_frame(cohort: WeightingImages, places: np.ndarray, found: np.ndarray) -> pd.DataFrame:
+    """What is said of images, (n, C), as `GridTraining.predictions` holds it."""
     rows = cohort.records[["image_id", "group", "target"]].iloc[places].reset_index(drop=True)
     return rows.assign(**{f"{PREFIX}{name}": found[:, k] for k, name in enumerate(cohort.classes)})
 
@@ -337,12 +358,26 @@ def probability_columns(predictions: pd.DataFrame) -> np.ndarray:
 
 
 def sidecar_of(work: Work, cell: Cell, strategy: Strategy) -> Sidecar:
-    """What predict needs to know of a model."""
+    """What predict needs to know of a model of the grid."""
     cohort = work.value("cohort")
+    facts = {"configuration": cell.name, "strategy": plain(strategy)}
+    facts["trained_on"] = f"training part of split {cell.split}"
+    return image_sidecar(work, facts, tree_of(cohort) if cell.network == "hierarchical" else None)
+
+
+def image_sidecar(work: Work, facts: Mapping[str, Any], taxonomy: Mapping[str, Any] | None = None) -> Sidecar:
+    """What predict needs to know of a model.
+
+    Args:
+        facts: of this model.
+        taxonomy: of a hierarchical one.
+    """
+    cohort, transfer = work.value("cohort"), work.settings.transfer
     return Sidecar(
         kind=KIND,
         classes=cohort.classes,
-        input_px=work.settings.network.input_px,
+        # A part of a pretrained network brings squares of any size to what it was trained on: models.squares.
+        input_px=work.settings.network.input_px if transfer is None else work.settings.store.stored_px,
         preprocessing={
             "store": plain(cohort.store),
             "colour": "RGB, 0 to 255",
@@ -350,12 +385,8 @@ def sidecar_of(work: Work, cell: Cell, strategy: Strategy) -> Sidecar:
         },
         threshold=0.0,
         threshold_from="none: the most probable class is called",
-        taxonomy=tree_of(cohort) if cell.network == "hierarchical" else None,
-        run={
-            "configuration": cell.name,
-            "strategy": plain(strategy),
-            "trained_on": f"training part of split {cell.split}",
-        },
+        taxonomy=taxonomy,
+        run=facts,
     )
 
 
