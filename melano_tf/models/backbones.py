@@ -13,8 +13,8 @@ from melano_tf.errors import InputError
 from melano_tf.models.layers import Preprocess
 from melano_tf.models.pretrained import load_weights
 from melano_tf.models.registry import Backbone, check_backbone, weights_file
-from melano_tf.models.seeding import seeded
 from melano_tf.models.torch_weights import assign_state_dict, read_state_dict
+from melano_tf.seeding import seeded
 
 Freeze = Literal["none", "first_block"]
 Kind = Literal["none", "weights.h5", "state dict"]

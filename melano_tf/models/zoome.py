@@ -17,7 +17,7 @@ from melano_tf.models.layers import Preprocess
 from melano_tf.models.logits import classify
 from melano_tf.models.pooling import adaptive_pool
 from melano_tf.models.registry import BACKBONES, Backbone, check_backbone, weights_file
-from melano_tf.models.seeding import seeded
+from melano_tf.seeding import seeded
 
 Gate = Literal["printed", "se"]
 

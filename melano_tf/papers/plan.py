@@ -15,7 +15,21 @@ from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing
 
 # Settings of every recipe that are no part of a method: what to read, where to write, how many processes.
-ASIDE = ("out", "preset", "seed", "tables", "figures", "steps", "plan", "workers", "threads", "mirror")
+ASIDE = (
+    "out",
+    "preset",
+    "seed",
+    "tables",
+    "figures",
+    "steps",
+    "plan",
+    "workers",
+    "threads",
+    "mirror",
+    "jobs",
+    "gpus",
+    "scheduler",
+)
 
 
 Backbone = tuple[str, str, int]  # its name, its initial weights, the side of its images in pixels
@@ -40,6 +54,7 @@ class Step:
             which tasks there are), so that it is no part of what says whether an earlier session's results still stand.
         taken: not to be done, but taken where it stands finished from before (`--cells`).
         tolerant: a training where others go on if it fails; what needs it is left out.
+        here: done in this process, though trainings are handed to others: it takes all cores itself (tiling, decoding).
         restate: (work, *args), called whenever the step stands finished, also from before: lets its model's sidecar say
             what the training does not depend on, for example a threshold (`Run.restate`).
     """
@@ -55,6 +70,7 @@ class Step:
     by_choice: bool = False
     taken: bool = False
     tolerant: bool = False
+    here: bool = False
     restate: Callable[..., None] | None = None
 
     @property

@@ -33,6 +33,7 @@ from melano_tf.papers.weighting.transfer_settings import TransferSettings
 from melano_tf.pipelines.trunk_features import FLIPS, FeatureBatches, FeatureCache, cache_features, predict_features
 from melano_tf.runs.files import write_json
 from melano_tf.runs.plain import seed_for
+from melano_tf.seeding import seeded
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.fit import Network, Training, by_gradient
 from melano_tf.training.inference import predict
@@ -123,8 +124,8 @@ def features_of(work: Work) -> FeatureCache:
 def _features_of(work: Work) -> FeatureCache:
     settings, cohort = work.settings, work.value("cohort")
     names = cohort.names(np.arange(len(cohort.records)))
-    keras.utils.set_random_seed(network_seed(settings))
-    halves, report = build_halves(settings, transfer_of(settings).cut, network_seed(settings), len(cohort.classes))
+    with seeded(network_seed(settings)):
+        halves, report = build_halves(settings, transfer_of(settings).cut, network_seed(settings), len(cohort.classes))
     if report.tensors_loaded:
         work.say(f"features: {report.tensors_loaded} tensors from {report.weights}")
     began, folder = time.monotonic(), (work.settings.cache or work.run.folder) / FEATURES
