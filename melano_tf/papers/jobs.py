@@ -281,6 +281,7 @@ def opened(work: Work) -> Iterator[Any]:
         InputError: it does not answer, has no worker, or one of another version; a GPU is not there.
     """
     settings = work.settings
+    _check_gpus(settings.gpus)
     with contextlib.ExitStack() as stack:
         if settings.scheduler:
             client = stack.enter_context(_client(settings.scheduler))
@@ -312,6 +313,16 @@ def _local(settings: Any) -> Any:
     }
     scheduler = {"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     return distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=50)
+
+
+def _check_gpus(numbers: Sequence[int]) -> None:
+    if not numbers:
+        return
+    import tensorflow as tf
+
+    there = len(tf.config.list_physical_devices("GPU"))
+    if missing := [number for number in numbers if number >= there]:
+        raise InputError(f"--gpus {missing[0]}: there is no such GPU here; TensorFlow sees {there}, counted from 0")
 
 
 def _check_workers(client: Any, scheduler: str) -> None:

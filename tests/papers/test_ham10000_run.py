@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from melano_tf.serving.classes import predict_classes
 from PIL import Image
 
 from melano_tf import run
@@ -18,11 +19,10 @@ from melano_tf.evaluation.multiclass import multiclass_metrics
 from melano_tf.models.squares import prior_factors, shifted
 from melano_tf.papers.notebook import restored
 from melano_tf.papers.weighting.best import FAVOURS, best_powers
-from melano_tf.papers.weighting.models import probability_columns
 from melano_tf.papers.weighting.settings import RECIPE, preset
 from melano_tf.runs.files import read_json
+from melano_tf.runs.predictions import probabilities
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.classes import predict_classes
 from tests.papers.tiny import CHECKOUT, Finished
 
 PRESET = ("--preset", "ham10000", "--phantom.patients", "40", "--phantom.height-px", "64", "--workers", "1")
@@ -54,7 +54,7 @@ def test_table_2_holds_every_strategy_beside_the_published_ones(finished: Path) 
     assert ((ours["low"] <= ours["ours"]) & (ours["ours"] <= ours["high"])).all()
     assert set(table[table["published"].notna()]["column"]) >= {"CEL", "FL-OHEM"}
     by_fold = [predictions(finished, f"flat-adam-cel-split-{fold}") for fold in (1, 2)]
-    judge = [multiclass_metrics(one["target"].to_numpy(), probability_columns(one)) for one in by_fold]
+    judge = [multiclass_metrics(one["target"].to_numpy(), probabilities(one)) for one in by_fold]
     cell = table[(table["column"] == "CEL") & (table["row"] == "BAcc")]["ours"]
     assert cell.item() == pytest.approx(np.mean([one["BAcc"] for one in judge]))
     first, second = (set(one["image_id"]) for one in by_fold)
@@ -69,12 +69,12 @@ def test_the_best_cells_table_follows_from_its_predictions(finished: Path) -> No
     targets = mirrored["target"].to_numpy()
     for name, words in (("both", "Acc + BAcc"), ("accuracy", "Acc"), ("balanced", "BAcc")):
         factors = np.array(sidecar.run["operating_points"][name]["factors"])
-        judge = multiclass_metrics(targets, shifted(probability_columns(mirrored), factors))
+        judge = multiclass_metrics(targets, shifted(probabilities(mirrored), factors))
         for metric in ("Acc", "BAcc", "mPR", "mF1", "mAUC"):
             assert table[metric, f"shifted for {words}"] == pytest.approx(judge[metric]), (words, metric)
     said = predictions(finished, "best-fold-1")
-    both = shifted(probability_columns(mirrored), np.array(sidecar.run["factors"]))
-    np.testing.assert_allclose(probability_columns(said), both, atol=1e-6)
+    both = shifted(probabilities(mirrored), np.array(sidecar.run["factors"]))
+    np.testing.assert_allclose(probabilities(said), both, atol=1e-6)
     confusion = pd.read_csv(finished / "tables" / "best-confusion.csv", index_col="true")
     assert confusion.to_numpy().sum() == len(said)
     assert np.trace(confusion.to_numpy()[:, :-1]) / len(said) == pytest.approx(table["Acc", "shifted for Acc + BAcc"])
@@ -96,7 +96,7 @@ def test_no_lesion_is_judged_that_trained_or_chose_the_decision(finished: Path) 
     trained = predictions(finished, "flat-adam-cel-split-2")
     trained = trained[~trained["image_id"].isin(set(table["image_id"]))]
     counts = np.bincount(trained["target"], minlength=7)
-    chosen = best_powers(table["target"].to_numpy(), probability_columns(table), counts)
+    chosen = best_powers(table["target"].to_numpy(), probabilities(table), counts)
     assert {name: point["power"] for name, point in points.items()} == chosen
     np.testing.assert_allclose(points["balanced"]["factors"], prior_factors(counts, chosen["balanced"]))
 
@@ -116,7 +116,7 @@ def test_the_models_answer_as_the_tables_say(finished: Path) -> None:
         table = predictions(finished, stem).head(8)
         files = [next(phantoms.rglob(f"{name}.jpg")) for name in table["image_id"]]
         answers = predict_classes(model, sidecar, files)
-        wanted = probability_columns(table)
+        wanted = probabilities(table)
         np.testing.assert_allclose([answer.probabilities for answer in answers], wanted, atol=4e-3, err_msg=stem)
         # A picture of another size is brought to the training's pixels within the saved model, too.
         pixels = np.stack([np.asarray(Image.open(file).convert("RGB"), np.float32)[:, 10:74] for file in files])

@@ -16,8 +16,9 @@ from melano_tf.evaluation.multiclass import multiclass_metrics
 from melano_tf.models.logits import logits_of
 from melano_tf.models.squares import answering, prior_factors, shifted
 from melano_tf.papers.shell import Work
+from melano_tf.papers.weighting.answers import answers_frame, image_sidecar
 from melano_tf.papers.weighting.cohort import split_name
-from melano_tf.papers.weighting.models import answers_frame, image_sidecar
+from melano_tf.papers.weighting.models import sides_of
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.transfer import build_halves, transfer_of
 from melano_tf.pipelines.augment import AugmentSettings
@@ -27,6 +28,7 @@ from melano_tf.runs.files import atomic
 from melano_tf.runs.plain import seed_for
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.holdout import inner_holdout
+from melano_tf.training.fed import record_choice, record_path
 from melano_tf.training.fit import Network, Training, by_gradient, optimise, write_frame, write_judgement
 from melano_tf.training.inference import predict
 from melano_tf.training.optimizers import cosine_schedule, make_optimizer
@@ -126,7 +128,7 @@ def train_best(work: Work, fold: int | None) -> list[Path]:
     stem, part, cohort = best_stem(fold), part_of(work, fold), work.value("cohort")
     network, history = optimise(work.run, training_of_best(work, fold, part), work.scratch)
     counts, px = cohort.counts(part.training), work.settings.store.stored_px
-    files, frames = [history.write(work.path("history", f"{stem}.csv"))], {}
+    files, frames = [history.write(work.path("history", f"{stem}.csv")), record_path(work.run, stem)], {}
     work.run.keep_logs(work.scratch, stem)
     if fold is None:
         powers = median_powers(work)
@@ -136,6 +138,8 @@ def train_best(work: Work, fold: int | None) -> list[Path]:
         powers = best_powers(cohort.targets(part.held), held, counts)
         files += [write_unshifted(work, stem, kind, part.judged, found) for kind, found in asked.items()]
         files.append(write_unshifted(work, stem, "held-out", part.held, held))
+        chose = sides_of(work, part.training[:0], part.held, part.judged, {stem: ""})
+        files.append(record_choice(work.run, f"{stem}-decision", chose, chose.held_out))
         said = shifted(asked[MIRRORED], prior_factors(counts, powers["both"]))  # as the saved model answers
         frames = {f"{stem}.parquet": answers_frame(cohort, part.judged, said)}
     factors = {name: prior_factors(counts, power) for name, power in powers.items()}
@@ -176,6 +180,7 @@ def training_of_best(work: Work, fold: int | None, part: Part) -> Training:
         epochs=transfer.best_epochs,
         build=functools.partial(build_best, settings, seed, steps, len(cohort.classes)),
         batches=batches,
+        sides=sides_of(work, part.training, part.held, part.judged),
         step=by_gradient(focal_loss),
         prior=strategy_prior(Strategy(), counts),
     )

@@ -22,13 +22,13 @@ from melano_tf.evaluation.split_intervals import (
 from melano_tf.models.squares import shifted
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.best import BestTraining, best_name, trained_best
-from melano_tf.papers.weighting.models import probability_columns
 from melano_tf.papers.weighting.tables import NO_CELLS, data_words, judged, rows_of, show, write
 from melano_tf.papers.weighting.transfer import transfer_of
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import metric_table
 from melano_tf.runs.files import atomic
 from melano_tf.runs.plain import seed_for
+from melano_tf.runs.predictions import probabilities
 
 BASE = "CEL"
 DECIDED = {"both": "Acc + BAcc", "accuracy": "Acc", "balanced": "BAcc"}
@@ -44,7 +44,7 @@ def decisions(folds: Sequence[BestTraining]) -> dict[str, list[JudgedSplit]]:
     """Rows of the table: what was said of each fold's images, by view and by what the decision is in favour of."""
 
     def split(frame: pd.DataFrame, factors: np.ndarray | None = None) -> JudgedSplit:
-        said = probability_columns(frame)
+        said = probabilities(frame)
         said = said if factors is None else shifted(said, factors)
         return JudgedSplit(frame["target"].to_numpy(), said, frame["group"].tolist())
 

@@ -44,6 +44,7 @@ from melano_tf.papers.weighting.transfer import (
     train_strategy,
 )
 from melano_tf.papers.weighting.transfer_settings import TransferSettings
+from melano_tf.runs.judgements import JudgedModel
 
 
 def method(s: WeightingSettings) -> Plan:
@@ -55,7 +56,10 @@ def method(s: WeightingSettings) -> Plan:
     picked = s.picked([cell.name for cell in cells]) if cells else set()
     taxonomy = read_taxonomy(s.taxonomy, class_names())
     check_shown(s)
-    plan = Plan(STEPS, found, models)
+    judged = [
+        JudgedModel(cell.name, (f"{cell.name}.parquet",), class_names(), "images") for cell in cells_of(s, TABLES)
+    ]
+    plan = Plan(STEPS, found, models, judged)
     splits = add_splits(plan, s, taxonomy, s.split_numbers())  # sections 4.2 and 4.4
     network: dict[str, Any] = {
         "weights": ((s.network.backbone, s.network.weights, s.network.input_px),),
@@ -102,7 +106,10 @@ def transfer_method(s: WeightingSettings, transfer: TransferSettings) -> Plan:
     cells = cells_of(s, s.chosen_tables())
     picked = s.picked([cell.name for cell in cells]) if cells else set()
     check_cuts(s)
-    plan = Plan(TRANSFER_STEPS, found, models)
+    judged = [JudgedModel(cell.name, (f"{cell.name}.parquet",), class_names(), "images") for cell in cells_of(s, [2])]
+    if files := tuple(f"{best_stem(fold)}.parquet" for fold in transfer.best_folds):
+        judged.append(JudgedModel("best cell", files, class_names(), "images"))
+    plan = Plan(TRANSFER_STEPS, found, models, judged)
     numbers = tuple(dict.fromkeys((*s.split_numbers(), *transfer.best_folds)))
     splits = add_splits(plan, s, read_taxonomy(s.taxonomy, class_names()), numbers)
     network: dict[str, Any] = {"weights": ((s.network.backbone, s.network.weights, s.network.input_px),)}

@@ -18,15 +18,16 @@ from melano_tf.models.logits import classify, logits_of
 from melano_tf.models.registry import check_backbone
 from melano_tf.models.squares import answering
 from melano_tf.papers.shell import Work
+from melano_tf.papers.weighting.answers import answers_frame
 from melano_tf.papers.weighting.cohort import split_name
 from melano_tf.papers.weighting.grid import Cell
 from melano_tf.papers.weighting.models import (
-    answers_frame,
     decayed,
     fit_cell,
     gamma_of,
     rate_of,
     shared_network,
+    sides_of,
 )
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.transfer_settings import TransferSettings
@@ -145,12 +146,14 @@ def train_strategy(work: Work, cell: Cell) -> list[Path]:
     strategy, counts = cell.strategy(settings, gamma_of(work, cell)), cohort.counts(split.train)
     seed = seed_for(settings.seed, "batches", str(cell.split))  # the same for all strategies
     batches = FeatureBatches(kept, cohort.names(split.train), cohort.targets(split.train), batch, seed)
+    sides = sides_of(work, split.train, judged=split.judge)
     training = Training(
         stem=cell.name,
         seed=network_seed(settings),
         epochs=settings.training.flat_epochs,
         build=functools.partial(build_strategy, settings, len(cohort.classes)),
         batches=StrategyBatches(batches, strategy, counts, cohort.classes),
+        sides=sides,
         step=by_gradient(focal_loss, weights_fn=curriculum),
         prior=strategy_prior(strategy, counts),
         around=functools.partial(decayed, settings, cell),
