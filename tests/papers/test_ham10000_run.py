@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from melano_tf.serving.classes import predict_classes
 from PIL import Image
 
 from melano_tf import run
@@ -23,6 +22,9 @@ from melano_tf.papers.weighting.settings import RECIPE, preset
 from melano_tf.runs.files import read_json
 from melano_tf.runs.predictions import probabilities
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.serving.answering import Case
+from melano_tf.serving.client import ClientSettings
+from melano_tf.serving.opening import open_model
 from tests.papers.tiny import CHECKOUT, Finished
 
 PRESET = ("--preset", "ham10000", "--phantom.patients", "40", "--phantom.height-px", "64", "--workers", "1")
@@ -115,7 +117,7 @@ def test_the_models_answer_as_the_tables_say(finished: Path) -> None:
         assert sidecar.preprocessing["store"]["crop"] == "centre" and sidecar.preprocessing["metadata"] is None
         table = predictions(finished, stem).head(8)
         files = [next(phantoms.rglob(f"{name}.jpg")) for name in table["image_id"]]
-        answers = predict_classes(model, sidecar, files)
+        answers = open_model(model, None, ClientSettings()).answer([Case(file) for file in files], finished)
         wanted = probabilities(table)
         np.testing.assert_allclose([answer.probabilities for answer in answers], wanted, atol=4e-3, err_msg=stem)
         # A picture of another size is brought to the training's pixels within the saved model, too.
@@ -126,6 +128,33 @@ def test_the_models_answer_as_the_tables_say(finished: Path) -> None:
     final = Sidecar.read(finished / "models" / "ham10000.keras")
     assert final.run["trained_on"] == "all images"
     assert final.run["power"] == Sidecar.read(finished / "models" / "best-fold-1.keras").run["power"]
+
+
+def test_predict_decides_in_favour_of_what_the_user_says(
+    finished: Path, inside: Callable[..., Finished], tmp_path: Path
+) -> None:
+    model = finished / "models" / "best-fold-1.keras"
+    points = Sidecar.read(model).run["operating_points"]
+    mirrored = predictions(finished, "best-fold-1-mirrored", "unshifted").set_index("image_id")
+    images = tmp_path / "images"
+    images.mkdir()
+    pictures = {path.stem: path for path in (finished / "phantoms").rglob("*.jpg")}
+    names = list(mirrored.index[:3])
+    for name in names:
+        shutil.copy(pictures[name], images)
+    for favour in ("accuracy", "balanced"):
+        out = tmp_path / favour
+        done = inside("predict", "--model", str(model), "--input", str(images), "--out", str(out), "--favour", favour)
+        assert done.code == 0, done.errors
+        said = pd.read_csv(out / "predictions.csv").set_index("image").loc[names]
+        wanted = shifted(probabilities(mirrored.loc[names]), np.array(points[favour]["factors"]))
+        np.testing.assert_allclose(said.to_numpy(), wanted, atol=4e-3)
+        record = read_json(out / "predictions.json")[0]
+        assert record["evidence"]["in_favour_of"] == favour
+    strategy = finished / "models" / "flat-adam-cel-split-1.keras"
+    asked = ("--input", str(images), "--out", str(tmp_path / "none"), "--favour", "accuracy")
+    done = inside("predict", "--model", str(strategy), *asked)
+    assert done.code == 2 and "has no such operating point" in done.errors
 
 
 def test_the_same_command_again_trains_nothing(finished: Path, inside: Callable[..., Finished]) -> None:

@@ -53,7 +53,8 @@ def check_options(settings: PredictSettings, sidecar: Sidecar) -> None:
     """
     kind = ANSWERING[sidecar.kind]
     told = IMAGE_OPTIONS if kind.judges == "slide" or kind.called_by == "most probable" else ()
-    for name in (*(SLIDE_OPTIONS if kind.judges == "image" else ()), *told):
+    decided = ("favour",) if kind.called_by == "threshold" else ()
+    for name in (*(SLIDE_OPTIONS if kind.judges == "image" else ()), *told, *decided):
         if getattr(settings, name) is not None:
             raise InputError(f"--{name.replace('_', '-')}: does not belong to a model of kind {sidecar.kind!r}")
     suffix = settings.input.suffix.lower()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class PredictSettings:
     """Images: female or male, if no CSV says otherwise."""
     site: str | None = None
     """Images: where the lesion is, for example torso or head/neck, if no CSV says otherwise."""
+    favour: Literal["accuracy", "balanced"] | None = None
+    """Images, of a model with operating points (--preset ham10000): decide in favour of accuracy, or of balanced
+    accuracy, the mean recall of the classes. Not given: as the model itself decides."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core."""
     server: str | None = None
