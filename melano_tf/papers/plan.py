@@ -14,6 +14,7 @@ from typing import Any
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing
 from melano_tf.runs.judgements import JudgedModel
+from melano_tf.runs.plain import plain
 
 # Settings of every recipe that are no part of a method: what to read, where to write, how many processes.
 ASIDE = (
@@ -203,6 +204,28 @@ def chosen_groups(text: str, groups: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class ReportWords:
+    """What a report says of a paper.
+
+    Attributes:
+        title: of the report: the question in a line.
+        paper: its title.
+        asked: the question in a sentence or two.
+        method: the steps, a sentence each.
+        groups: whom the intervals count as independent.
+        pictures: (pattern of file names below figures/ and maps/, what they show), in the order of the report; what no
+            pattern fits is shown behind.
+    """
+
+    title: str
+    paper: str
+    asked: str
+    method: tuple[str, ...]
+    groups: str = "patients or lesions"
+    pictures: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One paper: its words, its settings, and the function that makes its plan.
 
@@ -217,6 +240,7 @@ class Recipe:
         groups: groups of settings that are none, for example "phantom".
         presets: names that `--preset` takes; the first two are the paper's, and the demo.
         on_phantoms: settings of another preset -> what they are where no data are given.
+        words: for its report.
     """
 
     name: str
@@ -229,6 +253,7 @@ class Recipe:
     groups: tuple[str, ...] = ("phantom",)
     presets: tuple[str, ...] = ("paper", "demo")
     on_phantoms: Callable[[Any], Any] = lambda settings: settings
+    words: ReportWords | None = None
 
     def default(self, preset: str | None, data: bool) -> Any:
         """The settings that a command's options change.
@@ -240,6 +265,11 @@ class Recipe:
         chosen = preset or ("paper" if data else "demo")
         settings = self.preset(chosen if chosen in self.presets else "paper")
         return settings if data or chosen in ("paper", "demo") else self.on_phantoms(settings)
+
+    def told(self) -> dict[str, Any]:
+        """What a run records of its recipe, for the report."""
+        words = self.words or ReportWords(f"{self.name}: {self.about}", "", "", ())
+        return {**plain(words), "data": self.data, "case": self.drawn}
 
     def changes(self, settings: Any) -> list[tuple[str, object, object]]:
         """(name, value here, value in the paper) of every setting of the method that differs from the paper's."""

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.evaluation.intervals import Interval
-from melano_tf.evaluation.metrics import format_value
 from melano_tf.evaluation.multiclass import confusion_matrix, multiclass_metrics
 from melano_tf.evaluation.split_intervals import (
     MEAN_AUC,
@@ -21,11 +20,13 @@ from melano_tf.evaluation.split_intervals import (
 )
 from melano_tf.models.squares import shifted
 from melano_tf.papers.shell import Work
+from melano_tf.papers.tables import show, whose
 from melano_tf.papers.weighting.best import BestTraining, best_name, trained_best
-from melano_tf.papers.weighting.tables import NO_CELLS, data_words, judged, rows_of, show, write
+from melano_tf.papers.weighting.settings import RECIPE
+from melano_tf.papers.weighting.tables import NO_CELLS, judged, rows_of
 from melano_tf.papers.weighting.transfer import transfer_of
 from melano_tf.reports.published import load_published
-from melano_tf.reports.tables import metric_table
+from melano_tf.reports.tables import Headline, Table, metric_table
 from melano_tf.runs.files import atomic
 from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import probabilities
@@ -73,9 +74,21 @@ def write_best(work: Work) -> list[Path]:
     }
     published, names = load_published("weighting"), (*OVERALL, MEAN_AUC)
     frame = metric_table(metrics, published, NO_CELLS, published_as={}, metrics=names, intervals=around)
-    title = "The best cell: most of the network trained, by decision"
-    written = show(work, "best", frame, title, notes_on(work, folds))
-    return [*written, confusion(work, rows[f"shifted for {DECIDED['both']}"], cohort.classes)]
+    own = f"shifted for {DECIDED['both']}"
+    table = Table(
+        "The best cell: most of the network trained, by decision",
+        frame,
+        tuple(notes_on(work, folds)),
+        "Most of a pretrained network trained, and the imbalance taken out of its decision, in favour of this or that.",
+        models_down=True,
+        unit="lesions",
+        headlines=(
+            Headline("Acc", own, "best cell, the saved model's decision: accuracy"),
+            Headline("BAcc", own, "best cell, the saved model's decision: balanced accuracy"),
+        ),
+    )
+    written = show(work, "best", table)
+    return [*written, confusion(work, rows[own], cohort.classes)]
 
 
 def notes_on(work: Work, folds: Sequence[BestTraining]) -> list[str]:
@@ -84,7 +97,7 @@ def notes_on(work: Work, folds: Sequence[BestTraining]) -> list[str]:
     numbers = ", ".join(str(one.fold) for one in folds)
     powers = ", ".join(f"{one.power:g}" for one in folds)
     return [
-        data_words(settings),
+        whose(RECIPE, settings),
         f"Mean over fold{'s' * (len(folds) != 1)} {numbers} of {transfer.folds}, by lesion; each image is judged once.",
         f"{settings.network.backbone} at {settings.network.input_px} px, frozen up to {transfer.best_cut}; plain "
         f"cross-entropy, {transfer.best_epochs} epochs.",
@@ -93,23 +106,6 @@ def notes_on(work: Work, folds: Sequence[BestTraining]) -> list[str]:
         "model's; the other two stand in its sidecar.",
         NO_COLOUR,
     ]
-
-
-def best_lines(work: Work) -> list[str]:
-    """The best cell's balanced accuracy with the saved model's decision, with its interval."""
-    folds = best_folds(work)
-    if not folds:
-        return []
-    splits, settings = decisions(folds)[f"shifted for {DECIDED['both']}"], work.settings
-    around = split_intervals(
-        splits,
-        work.value("cohort").classes,
-        repeats=settings.evaluation.repeats,
-        level=settings.evaluation.level,
-        seed=seed_for(settings.seed, "intervals"),
-    )
-    words = ", ".join(f"{name} {format_value(around[name].value)} ({around[name].ends()})" for name in ("Acc", "BAcc"))
-    return [f"best cell {len(folds)} of {transfer_of(settings).folds} folds, {around['Acc'].groups} lesions: {words}"]
 
 
 def confusion(work: Work, splits: Sequence[JudgedSplit], classes: Sequence[str]) -> Path:
@@ -145,9 +141,17 @@ def write_differences(work: Work) -> list[Path]:
     frame = metric_table(
         values, load_published("weighting"), NO_CELLS, published_as={}, metrics=OVERALL, intervals=around
     )
-    notes = [
-        data_words(settings),
+    notes = (
+        whose(RECIPE, settings),
         "Both are judged on the same draws of lesions (paired). The intervals say what other lesions would change, not "
         "what another training would.",
-    ]
-    return write(work, "differences", frame, f"Each strategy minus {BASE}, mean over folds", notes)
+    )
+    table = Table(
+        f"Each strategy minus {BASE}, mean over folds",
+        frame,
+        notes,
+        "What each weighting changes against plain cross-entropy, on the same lesions.",
+        models_down=True,
+        unit="lesions",
+    )
+    return show(work, "differences", table, aloud=False)

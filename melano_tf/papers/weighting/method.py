@@ -9,8 +9,9 @@ from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.image_steps import add_image_steps
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Work
+from melano_tf.papers.tables import first_numbers
 from melano_tf.papers.weighting.best import best_depends_on, best_name, best_stem, train_best
-from melano_tf.papers.weighting.best_tables import best_lines, write_best, write_differences
+from melano_tf.papers.weighting.best_tables import write_best, write_differences
 from melano_tf.papers.weighting.cohort import (
     cache_settings,
     class_names,
@@ -179,7 +180,7 @@ def models(work: Work) -> str:
 
 def found(work: Work) -> list[str]:
     """The row with the highest balanced accuracy, with its interval; with --preset ham10000 the best cell's too."""
-    best, lines = best_row(work), best_lines(work) if work.settings.transfer is not None else []
+    best, lines = best_row(work), first_numbers(work, "best", of="folds")
     if best is None:
         return lines
     number, row, around = best

@@ -18,6 +18,7 @@ from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
 from melano_tf.papers.weighting.image_settings import CropSettings, ImageStoreSettings, SplitSettings
 from melano_tf.papers.weighting.transfer_settings import TransferSettings
+from melano_tf.papers.weighting.words import WORDS
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 
 STEPS = ("images", "train", "tables", "figures")
@@ -369,6 +370,7 @@ RECIPE = Recipe(
     preset=preset,
     presets=("paper", "demo", "ham10000"),
     on_phantoms=on_phantoms,
+    words=WORDS,
     method="melano_tf.papers.weighting.method:method",
     aside=("images", "cells", "cache", "log_weights", "allow_leaks"),
     groups=("phantom", "show"),
