@@ -134,8 +134,7 @@ def _described() -> list[str]:
 
 def _recipe(name: str, arguments: list[str]) -> int:
     recipe = importlib.import_module(f"{PAPERS[name][0]}.settings").RECIPE
-    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, f"--{recipe.data}") is None else "paper")
-    default = recipe.preset(chosen if chosen in ("paper", "demo") else "paper")
+    default = recipe.default(_option(arguments, "--preset"), _option(arguments, f"--{recipe.data}") is not None)
     settings = _parse(type(default), arguments, name, default)
     import_quietly()
     from melano_tf.papers.shell import reproduce

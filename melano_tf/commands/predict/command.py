@@ -56,6 +56,8 @@ def check_options(settings: PredictSettings, sidecar: Sidecar) -> None:
     foreign: dict[str, Any] = of_slides if kind.judges == "image" else {}
     if kind.judges == "slide" or kind.called_by == "most probable":
         foreign |= of_patients
+    if kind.called_by == "threshold":
+        foreign |= {"favour": settings.favour}
     for name, given in foreign.items():
         if given is not None:
             raise InputError(f"--{name.replace('_', '-')}: does not belong to a model of kind {sidecar.kind!r}")
