@@ -102,7 +102,8 @@ def judge(kind: str, count: int, seed: int) -> tuple[float, float]:
         model = fit_baseline(training, 2, places)
     else:
         network = BagModelSettings(kind, hidden=(64,), dropout=0.0, attention_units=64)
-        settings = BagTrainingSettings(network, given.epochs, batch=5, learning_rate=1e-3, weight_decay=1e-4)
+        fit = {"batch": 5, "learning_rate": 1e-3, "weight_decay": 1e-4}
+        settings = BagTrainingSettings(model=network, epochs=given.epochs, **fit)
         loop = LoopSettings(given.epochs, checkpoint_seconds=1e6, log_every=10**6)
         model, _ = train_bag_model(training, places, 2, settings, given.out / f"{kind}-{count}-{seed}", seed, loop=loop)
     found = answers(model, test)

@@ -88,7 +88,7 @@ def settings_of(kind: str) -> BagTrainingSettings:
     width = (256, 128, 64)
     model = BagModelSettings(kind, hidden=width, dropout=0.5, attention_units=64, landmarks=16, heads=4)
     return BagTrainingSettings(
-        model, epochs=given.epochs, optimizer="sgd", learning_rate=5e-4, momentum=0.9, weight_decay=0.005
+        model=model, epochs=given.epochs, optimizer="sgd", learning_rate=5e-4, momentum=0.9, weight_decay=0.005
     )
 
 

@@ -121,7 +121,8 @@ def judge(kind: str, test: str, seed: int) -> tuple[float, float]:
         model = fit_baseline(training, 2)
     else:
         network = BagModelSettings(kind, hidden=(64,), dropout=0.0, attention_units=64, landmarks=16, heads=4)
-        settings = BagTrainingSettings(network, given.epochs, batch=32, learning_rate=1e-3, weight_decay=0.0)
+        fit = {"batch": 32, "learning_rate": 1e-3, "weight_decay": 0.0}
+        settings = BagTrainingSettings(model=network, epochs=given.epochs, **fit)
         folder = given.out / test.replace(" ", "-") / f"{kind}-{seed}"
         loop = LoopSettings(given.epochs, checkpoint_seconds=1e6, log_every=10**6)
         places = np.arange(given.training_bags)

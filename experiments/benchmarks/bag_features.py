@@ -72,7 +72,7 @@ def write_bags(folder: Path) -> FileBags:
 with tempfile.TemporaryDirectory() as scratch:
     bags = write_bags(Path(scratch))
     print(f"before: {peak_mib():.0f} MiB")
-    settings = BagTrainingSettings(BagModelSettings(given.model), given.epochs, precision=given.precision)
+    settings = BagTrainingSettings(model=BagModelSettings(given.model), epochs=given.epochs, precision=given.precision)
     seconds, peaks, last = [], [], [time.monotonic()]
 
     def note(done: int, loss: float) -> None:

@@ -16,7 +16,7 @@ from melano_tf.runs.plain import flat, plain
 from melano_tf.slides.cohort import read_manifest
 from melano_tf.specs import load_spec
 
-GIVEN = ("slides", "table", "images", "cache", "taxonomy", "data")  # settings that name what is the user's
+GIVEN = ("features", "slides", "table", "images", "cache", "taxonomy", "data")  # settings that name what is the user's
 
 
 def check_folders(settings: Any) -> None:

@@ -188,10 +188,12 @@ class Recipe:
         about: what it is, in one line.
         data: the setting that names a user's own data; without it phantoms are drawn.
         drawn: what phantoms are of: "slides" or "images".
-        preset: "paper" or "demo" -> the settings.
+        preset: `base` or "demo" -> the settings.
         method: where the plan is made, "module:function"; imported when it is needed, for it brings TensorFlow.
         aside: settings that are no part of the method beside those of every recipe (`ASIDE`) and `data`.
         groups: groups of settings that are none, for example "phantom".
+        base: the preset that is named where data are given, and that settings are compared with: "paper", or
+            "default" of a recipe that stands on no paper.
     """
 
     name: str
@@ -202,7 +204,8 @@ class Recipe:
     method: str
     aside: tuple[str, ...] = ()
     groups: tuple[str, ...] = ("phantom",)
+    base: str = "paper"
 
     def changes(self, settings: Any) -> list[tuple[str, object, object]]:
         """(name, value here, value in the paper) of every setting of the method that differs from the paper's."""
-        return differing(settings, self.preset("paper"), (*ASIDE, self.data, *self.aside), self.groups)
+        return differing(settings, self.preset(self.base), (*ASIDE, self.data, *self.aside), self.groups)

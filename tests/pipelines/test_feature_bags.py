@@ -134,7 +134,10 @@ def test_the_baseline_is_scikit_learns(classes: int, tmp_path: Path) -> None:
 def test_a_training_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     bags = made_bags(sizes=(4, 9, 1, 6, 3, 5, 7, 2))
     settings = BagTrainingSettings(
-        BagModelSettings("clam", hidden=(8,), dropout=0.2, extremes=2), epochs=6, learning_rate=0.01, max_instances=5
+        model=BagModelSettings("clam", hidden=(8,), dropout=0.2, extremes=2),
+        epochs=6,
+        learning_rate=0.01,
+        max_instances=5,
     )
     model, history = train_bag_model(bags, np.arange(8), 2, settings, tmp_path / "a", seed=5)
     assert len(history) == 6 and history[-1]["loss"] < history[0]["loss"]

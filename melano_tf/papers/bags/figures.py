@@ -1,0 +1,163 @@
+"""ROC and precision-recall curves and calibration of all models, and maps of attention."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from melano_tf.errors import InputError
+from melano_tf.evaluation.calibration import Reliability, reliability, top_label
+from melano_tf.evaluation.curves import average_precision_interval, pr_band, precision_recall, roc, roc_band
+from melano_tf.evaluation.intervals import binary_intervals
+from melano_tf.evaluation.metrics import confusion, metrics_of_counts
+from melano_tf.explain.maps import tile_map, within_bag
+from melano_tf.features.feature_file import FeatureFile
+from melano_tf.papers.bags.settings import BASELINE
+from melano_tf.papers.bags.tables import folds_of, pooled
+from melano_tf.papers.shell import Work
+from melano_tf.pipelines.feature_maps import own_boxes, tile_boxes, unit_um
+from melano_tf.reports.curves import Drawn, pr_figure, reliability_figure, roc_figure
+from melano_tf.reports.figures import save_figure, slide_map_figure
+from melano_tf.reports.slide_maps import fitting_mpp
+from melano_tf.runs.plain import seed_for
+from melano_tf.slides.slide import Slide, SlideReadError
+
+MAP_PX = 800  # longer side of a map without a slide
+LABEL = "attention, 0 to 1 within the bag"
+
+
+def draw_curves(work: Work, name: str) -> list[Path]:
+    """ROC or precision-recall curves ("roc", "pr") of all models: a panel a class, of two classes the second one."""
+    classes = work.value("folds").classes
+    shown = [1] if len(classes) == 2 else list(range(len(classes)))
+    curve = {"roc": _roc, "pr": _pr}[name]
+    panels = {
+        f"{classes[place]} against the rest" if len(classes) > 2 else classes[place]: {
+            kind: curve(work, pooled(folds_of(work, kind)), place) for kind in work.settings.chosen_models()
+        }
+        for place in shown
+    }
+    title = _title("ROC" if name == "roc" else "Precision and recall", work)
+    return _saved(work, name, (roc_figure if name == "roc" else pr_figure)(panels, title))
+
+
+def draw_calibration(work: Work) -> list[Path]:
+    """Reliability of every model on all folds, before and after each fold's temperature; a panel a model."""
+    panels: dict[str, Mapping[str, Reliability]] = {}
+    for kind in work.settings.chosen_models():
+        rows = pooled(folds_of(work, kind))
+        panels[kind] = {stage: _bins(work, rows, name) for stage, name in (("before", "raw"), ("calibrated", "p"))}
+    return _saved(work, "reliability", reliability_figure(panels, _title("Calibration", work)))
+
+
+def _bins(work: Work, rows: pd.DataFrame, name: str) -> Reliability:
+    classes, kept = work.value("folds").classes, work.settings.evaluation
+    p = rows[[f"{name}{place}" for place in range(len(classes))]].to_numpy(float)
+    y, score = (rows["target"].to_numpy(), p[:, 1]) if len(classes) == 2 else top_label(rows["target"], p)
+    return reliability(y, score, rows["group"].tolist(), bins=kept.bins, by="mass", level=kept.level)
+
+
+def _title(what: str, work: Work) -> str:
+    features = "PHANTOM features, " if work.settings.features is None else ""
+    return f"{what} ({features}all folds pooled; the tables give means over folds)"
+
+
+def _saved(work: Work, name: str, figure: Figure) -> list[Path]:
+    return [save_figure(work.run.folder / "figures" / f"{name}.png", figure)]
+
+
+def _against(work: Work, rows: pd.DataFrame, place: int) -> tuple[np.ndarray, np.ndarray, list[str], dict, int]:
+    """Truth and probability of one class against the rest, groups, and how bands are drawn."""
+    kept = {"repeats": work.settings.evaluation.repeats, "level": work.settings.evaluation.level}
+    y, p = (rows["target"] == place).to_numpy(), rows[f"p{place}"].to_numpy(float)
+    return y, p, rows["group"].tolist(), kept, seed_for(work.settings.seed, "bands")
+
+
+def _roc(work: Work, rows: pd.DataFrame, place: int) -> Drawn:
+    y, p, groups, kept, seed = _against(work, rows, place)
+    area = binary_intervals(y, p, groups, ("AUC",), seed=seed, **kept)["AUC"]
+    found = metrics_of_counts(confusion(y, (rows["called"] == place).to_numpy(float)))
+    band = roc_band(y, p, groups, seed=seed, **kept)
+    return Drawn(roc(y, p), band, area, (1 - float(found["SPC"]), float(found["SN"])))
+
+
+def _pr(work: Work, rows: pd.DataFrame, place: int) -> Drawn:
+    y, p, groups, kept, seed = _against(work, rows, place)
+    area = average_precision_interval(y, p, groups, seed=seed, **kept)
+    found = metrics_of_counts(confusion(y, (rows["called"] == place).to_numpy(float)))
+    operating = (float(found["SN"]), float(found["PPV"]))
+    usable = None if np.isnan(operating).any() else operating
+    return Drawn(precision_recall(y, p), pr_band(y, p, groups, seed=seed, **kept), area, usable)
+
+
+def mapped_model(work: Work) -> str | None:
+    """The model whose attention is mapped: the one for use if it was judged, else the first that attends."""
+    able = [kind for kind in work.settings.chosen_models() if kind not in (BASELINE, "bgap")]
+    return work.settings.final if work.settings.final in able else next(iter(able), None)
+
+
+def mapped_bags(work: Work) -> list[str]:
+    """Bags to be mapped: the first of each class in the table's order, in turn."""
+    bags = work.value("folds").bags
+    rows = pd.DataFrame({"case": list(bags.ids), "label": bags.labels})
+    rows["turn"] = rows.groupby("label").cumcount()
+    return rows.sort_values(["turn", "label"], kind="stable")["case"].tolist()[: work.settings.evaluation.maps]
+
+
+def draw_maps(work: Work) -> list[Path]:
+    """Attention of the judged bags over their slides, or over the tiles' own lattice where no slide is given."""
+    kind, written = mapped_model(work), []
+    if kind is None:
+        work.say("maps are not drawn: none of the models attends to instances")
+        return []
+    chosen, files = mapped_bags(work), {file.slide_id: file for file in work.value("read").cohort.files}
+    for one in folds_of(work, kind):
+        rows = {str(row["case"]): row for row in one.predictions.to_dict("records")}
+        for case, own in one.attention[one.attention["case"].isin(chosen)].groupby("case", sort=False):
+            values = within_bag(own["attention"])
+            for slide, places in own.reset_index(drop=True).groupby("slide_id", sort=False).groups.items():
+                target = rows[str(case)]["target"]
+                given = f"given {rows[str(case)][f'p{target}']:.2f} by {kind}, which did not see the patient"
+                title = f"{slide}: {one.card.classes[target]} in the table, {given}"
+                try:
+                    figure = map_figure(work, files[str(slide)], values[places], title)
+                except (InputError, SlideReadError) as error:
+                    work.say(f"  no map of {slide}: {error}")
+                    continue
+                written.append(save_figure(work.run.folder / "maps" / f"{slide}-attention.png", figure))
+    return written
+
+
+def map_figure(work: Work, file: FeatureFile, values: np.ndarray, title: str) -> Figure:
+    """One slide's attention.
+
+    Raises:
+        InputError, SlideReadError: the coordinates cannot be laid over the slide, or it cannot be read.
+    """
+    slides = work.value("read").slides
+    if file.slide_id in slides.index:
+        row = slides.loc[file.slide_id]
+        with Slide(row["path"], slide_id=file.slide_id, mpp=row["mpp"]) as slide:
+            mpp = fitting_mpp(slide)
+            ground, scale = slide.thumbnail(mpp), (mpp / slide.mpp[0], mpp / slide.mpp[1])
+            return _laid(ground, tile_boxes(file, slide), values, slide.size, scale, mpp, title)
+    boxes, (width, height) = own_boxes(file)
+    step, um = max(width, height) / MAP_PX, unit_um(file)
+    ground = np.full((int(np.ceil(height / step)), int(np.ceil(width / step)), 3), 255, np.uint8)
+    return _laid(ground, boxes, values, (width, height), (step, step), None if um is None else step * um, title)
+
+
+def _laid(
+    ground: np.ndarray,
+    boxes: pd.DataFrame,
+    values: np.ndarray,
+    size: tuple[float, float],
+    scale: tuple[float, float],
+    mpp: float | None,
+    title: str,
+) -> Figure:
+    """Values of boxes as a map beside the ground that it is laid over."""
+    found = tile_map(boxes["x"], boxes["y"], boxes["w0"], boxes["h0"], values, size, ground.shape[:2], scale=scale)
+    return slide_map_figure(ground, found, mpp, None, title, LABEL, scale=scale)

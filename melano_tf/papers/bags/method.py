@@ -1,0 +1,88 @@
+"""The bags recipe as a plan. Nothing is done here."""
+
+from melano_tf.evaluation.metrics import format_value
+from melano_tf.papers.bags.cohort import divide, read
+from melano_tf.papers.bags.figures import draw_calibration, draw_curves, draw_maps
+from melano_tf.papers.bags.models import depends_on, judge_model, judge_name, step_name, train_model
+from melano_tf.papers.bags.settings import STEPS, BagsSettings
+from melano_tf.papers.bags.tables import (
+    attention_table,
+    calibration_table,
+    cohort_table,
+    differences_table,
+    folds_of,
+    intervals_of,
+    models_table,
+)
+from melano_tf.papers.plan import Plan
+from melano_tf.papers.shell import Work
+
+MAKERS = {
+    "models": models_table,
+    "differences": differences_table,
+    "calibration": calibration_table,
+    "attention": attention_table,
+}
+
+
+def method(s: BagsSettings) -> Plan:
+    """Join table and features -> divide the patients into folds -> train each model on all folds but one, ended by an
+    inner hold-out -> calibrate it there and judge the fold left out -> tables -> figures; and one model trained on all
+    folds, for use."""
+    plan = Plan(STEPS, found, models)
+    features = plan.step("read", read, group="features", always=True)
+    folds = plan.step("folds", divide, needs=[features], group="features", always=True)
+    plan.output("folds", "features", [folds], None)
+
+    def train(kind: str, fold: int | None) -> str:
+        trained = plan.step(
+            *(step_name(kind, fold), train_model, kind, fold), needs=[folds], depends=depends_on(s, kind, fold)
+        )
+        return plan.step(
+            *(judge_name(kind, fold), judge_model, kind, fold),
+            needs=[trained, folds],
+            depends={"decision": s.decision},
+            group=plan.steps[trained].group,
+        )
+
+    kinds = s.chosen_models()
+    tables, figures = s.chosen_tables(), s.chosen_figures()
+    judged = [train(kind, fold) for kind in kinds for fold in range(1, s.folds.count + 1)] if tables or figures else []
+    if "cohort" in tables:
+        plan.output("table cohort", "tables", [folds], cohort_table)
+    for name, make in MAKERS.items():
+        possible = (name != "attention" or s.features is None) and (name != "differences" or len(kinds) > 1)
+        if name in tables and possible:
+            plan.output(f"table {name}", "tables", judged, make)
+    for name in ("roc", "pr"):
+        if name in figures:
+            plan.output(f"figure {name}", "figures", judged, draw_curves, name)
+    for name, draw in (("reliability", draw_calibration), ("maps", draw_maps)):
+        if name in figures:
+            plan.output(f"figure {name}", "figures", judged, draw)
+    if s.final != "none":
+        plan.output("the model for use", "model", [train(s.final, None)], None)
+    return plan
+
+
+def models(work: Work) -> str:
+    """Which models are there."""
+    there = (work.run.folder / "models" / "bags.keras").exists()
+    return f"the final one, {work.settings.final}: bags.keras" if there else ""
+
+
+def found(work: Work) -> list[str]:
+    """Each model's first metric with its interval, a line each."""
+    kinds = work.settings.chosen_models()
+    if not (work.written and all(work.has(judge_name(kind, 1)) for kind in kinds)):
+        return []
+    lines = []
+    for kind in kinds:
+        around = intervals_of(folds_of(work, kind), work.settings)
+        name = "AUC" if "AUC" in around else "BAcc"
+        words, value = {"AUC": "ROC AUC", "BAcc": "balanced accuracy"}[name], around[name]
+        lines.append(
+            f"folds     {kind}: {words} {format_value(value.value)}, {value.level:.0%} interval {value.ends()}, "
+            f"{value.groups} patients"
+        )
+    return lines
