@@ -15,7 +15,21 @@ from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing
 
 # Settings of every recipe that are no part of a method: what to read, where to write, how many processes.
-ASIDE = ("out", "preset", "seed", "tables", "figures", "steps", "plan", "workers", "threads", "mirror")
+ASIDE = (
+    "out",
+    "preset",
+    "seed",
+    "tables",
+    "figures",
+    "steps",
+    "plan",
+    "workers",
+    "threads",
+    "mirror",
+    "jobs",
+    "gpus",
+    "scheduler",
+)
 
 
 @dataclass(frozen=True)
