@@ -34,15 +34,21 @@ def tile_boxes(file: FeatureFile, slide: Slide) -> pd.DataFrame:
     return _frame(corners, sides)
 
 
-def own_boxes(file: FeatureFile) -> tuple[pd.DataFrame, tuple[float, float]]:
-    """Tiles without their slide: boxes in the coordinates' own unit from their upper left, and the extent of them all.
+def own_boxes(file: FeatureFile, moved: bool = True) -> tuple[pd.DataFrame, tuple[float, float]]:
+    """Tiles without their slide: boxes in the coordinates' own unit, and the extent of them all.
+
+    Args:
+        file: the file.
+        moved: so that the upper left of all tiles lies at 0, 0.
 
     Raises:
         InputError: no coordinates, or a tile size that cannot be told.
     """
     corners, sides = _corners(file)
-    corners = corners - corners.min(axis=0)
-    width, height = (float(end) for end in (corners + sides).max(axis=0))
+    first = corners.min(axis=0)
+    width, height = (float(end) for end in (corners + sides).max(axis=0) - first)
+    if moved:
+        corners = corners - first
     return _frame(corners, sides), (width, height)
 
 

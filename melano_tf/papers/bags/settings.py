@@ -14,6 +14,7 @@ from melano_tf.evaluation.thresholds import DecisionSettings
 from melano_tf.models.bag_models import BagKind, BagModelSettings, BagNetworkSettings
 from melano_tf.papers.choices import names
 from melano_tf.papers.plan import Recipe
+from melano_tf.papers.running import Running
 from melano_tf.phantoms.features import FeaturePhantomSettings
 from melano_tf.pipelines.bag_training import BagFitSettings, BagTrainingSettings
 
@@ -66,7 +67,7 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
-class BagsSettings:
+class BagsSettings(Running):
     """Labels of slides or patients from features of their tiles: TRIDENT's, CLAM's and STAMP's files, several models.
 
     With --features and --table: a folder of feature files and a CSV with slide_id, patient_id and label. Without:
@@ -83,8 +84,6 @@ class BagsSettings:
     """The run's folder: its own record, tables, figures and models."""
     preset: Literal["default", "demo"] = "default"
     """"default", or "demo" (small networks, few epochs). Not given: default with --features, demo without."""
-    seed: int = 0
-    """All randomness comes from this one number."""
     models: str = "mean,bgmp,bgap,bgas,gated,clam,transformer"
     """Models, or all: mean (mean of the instances, logistic regression), bgmp, bgap, bgas, gated, instance_max, clam,
     clam_multi, transformer. The first of them is what the others are compared with."""
@@ -101,16 +100,8 @@ class BagsSettings:
     """Figures: some of roc,pr,reliability,maps, or all, or none."""
     steps: str = "all"
     """Steps to do: all, or some of features,train,model,tables,figures (with what they stand on)."""
-    plan: bool = False
-    """Print what is finished and what would be done, and why, and do nothing."""
     allow_leaks: bool = False
     """Go on where a patient or a copy of a file stands on two sides of the folds; they are counted."""
-    workers: int = 0
-    """Threads and processes for files; 0: one a core."""
-    threads: int = 0
-    """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
-    mirror: bool = False
-    """Kept for all recipes; a bag is trained on one device."""
     folds: FoldSettings = field(default_factory=FoldSettings)
     """How the patients are divided."""
     network: BagNetworkSettings = field(default_factory=BagNetworkSettings)
