@@ -50,6 +50,7 @@ class Step:
             which tasks there are), so that it is no part of what says whether an earlier session's results still stand.
         taken: not to be done, but taken where it stands finished from before (`--cells`).
         tolerant: a training where others go on if it fails; what needs it is left out.
+        here: done in this process, though trainings are handed to others: it takes all cores itself (tiling, decoding).
         restate: (work, *args), called whenever the step stands finished, also from before: lets its model's sidecar say
             what the training does not depend on, for example a threshold (`Run.restate`).
     """
@@ -65,6 +66,7 @@ class Step:
     by_choice: bool = False
     taken: bool = False
     tolerant: bool = False
+    here: bool = False
     restate: Callable[..., None] | None = None
 
     @property

@@ -60,7 +60,7 @@ def add_slide_steps(
         looked: dict[str, Any] = {"group": "tiles", "always": True, "by_choice": True}
         needs += [plan.step("wanted", choose_tiles, choose, cutting, needs=[files], **looked)]
     facts = {"format": FORMAT, "grid": plain(cutting.grid), "store": plain(cutting.store)}
-    return plan.step("tiles", cut_slides, cutting, needs=needs, depends=facts)
+    return plan.step("tiles", cut_slides, cutting, needs=needs, depends=facts, here=True)
 
 
 def read_slides(work: Work, spec: str, draw: Callable[..., Path], check: Check) -> Looked:

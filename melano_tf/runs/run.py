@@ -74,6 +74,8 @@ class Run:
         self.settings = plain(settings)
         self.threads = threads
         self.say = say
+        # Shows a training's progress, as `training.progress.bar_over_epochs`; None: by that.
+        self.bars: Callable[[str, int, int], contextlib.AbstractContextManager[Any]] | None = None
         self.repeated: list[str] = []
         self.kept: list[str] = []
         self._lock: IO[str] | None = None

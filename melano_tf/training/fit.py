@@ -15,6 +15,7 @@ import pandas as pd
 from melano_tf.runs.files import atomic
 from melano_tf.runs.run import Run
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.seeding import seeded
 from melano_tf.training.checkpoint import training_variables, weights_sha256
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
 from melano_tf.training.progress import bar_over_epochs
@@ -179,7 +180,7 @@ def _built(run: Run, training: Training) -> tuple[Network, Any]:
     """The network, and the devices that it was made on."""
     keras.utils.set_random_seed(training.seed)
     devices = strategy(training.spread and bool(run.settings.get("mirror")))
-    with devices.scope() if devices else contextlib.nullcontext():
+    with devices.scope() if devices else contextlib.nullcontext(), seeded(training.seed):
         network = training.build()
     if network.said:
         run.say(f"{training.stem}: {network.said}")
@@ -203,7 +204,7 @@ def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | N
         network.trained.set_weights(list(training.start))
     watch = None if training.prior is None else Watch(training.stem, training.prior, run.say)
     settings = LoopSettings(epochs=training.epochs, watch=watch)
-    with bar_over_epochs(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
+    with (run.bars or bar_over_epochs)(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
         context = LoopContext(settings, scratch, progress, devices)
         if training.loop is not None:
             return network, training.loop(network, context)

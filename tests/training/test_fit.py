@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.models.seeding import seeded
 from melano_tf.runs.run import Run
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.seeding import seeded
 from melano_tf.training.fit import LoopContext, Network, Training, by_gradient, fit
 from melano_tf.training.loop import GradientStep, History, train
 from melano_tf.training.losses import binary_crossentropy
