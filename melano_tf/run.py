@@ -158,7 +158,7 @@ def _features(arguments: list[str]) -> int:
     from melano_tf.commands.features import FeaturesSettings
 
     settings = _parse(FeaturesSettings, arguments, "features")
-    _import_tensorflow()
+    import_quietly()
     from melano_tf.commands.features import features
 
     features(settings, say)
