@@ -13,6 +13,7 @@ from typing import Any
 
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing
+from melano_tf.runs.judgements import JudgedModel
 
 # Settings of every recipe that are no part of a method: what to read, where to write, how many processes.
 ASIDE = (
@@ -102,6 +103,7 @@ class Plan:
         groups: the words of `--steps`, in order.
         found: (work) -> the lines with the main results, said last.
         models: (work) -> which models are there and what takes them; "" where none is.
+        judged: by which predictions its models are judged, in the order of the report; also those not asked for.
         steps: by name.
         outputs: those that are asked for, by name.
     """
@@ -109,6 +111,7 @@ class Plan:
     groups: tuple[str, ...]
     found: Callable[..., Iterable[str]]
     models: Callable[..., str]
+    judged: Sequence[JudgedModel] = ()
     steps: dict[str, Step] = field(default_factory=dict)
     outputs: dict[str, Output] = field(default_factory=dict)
 

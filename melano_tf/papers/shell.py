@@ -156,7 +156,7 @@ def reproduce(
         return show(recipe, settings, steps, outputs, say)
     weights = weights_of(steps)
     with Run(settings.out, recipe.name, settings, threads, say) as run:
-        run.note(differs=recipe.changes(settings))
+        run.note(differs=recipe.changes(settings), judged=plan.judged)
         work = Work(run, settings, weights)
         walk(recipe, work, steps)
         run.note(failed={plan.steps[name].called: why for name, why in work.failed.items()}, left_out=work.left_out)

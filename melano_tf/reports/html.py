@@ -21,12 +21,13 @@ from melano_tf.reports.contents import (
     is_phantom,
     models,
     read_tables,
+    recipe_facts,
     words_for,
 )
 from melano_tf.reports.pictures import Album, Picture, Source, album
-from melano_tf.reports.predictions import Judgement, read_judgements, read_record, recipe_facts
 from melano_tf.reports.run_figures import judged_pictures, training_pictures
 from melano_tf.runs.files import atomic
+from melano_tf.runs.judgements import Judgement, read_judgements, read_record
 from melano_tf.runs.plain import flat
 from melano_tf.runs.standing import Standing
 

@@ -21,6 +21,7 @@ from melano_tf.errors import InputError
 from melano_tf.runs import journal
 from melano_tf.runs.files import atomic, file_sha256, read_json, write_json
 from melano_tf.runs.plain import digest, flat, plain
+from melano_tf.runs.predictions import decided, read_predictions, write_predictions
 from melano_tf.runs.sidecar import Sidecar
 
 ASIDE = (
@@ -319,6 +320,8 @@ class Run:
     def restate(self, name: str, model: Path, change: Callable[[Sidecar], Sidecar]) -> None:
         """Let a trained model's sidecar say what the training does not depend on (a threshold): nothing is repeated.
 
+        Its predictions are decided anew where the threshold is another one.
+
         Args:
             name: of the step that trained the model.
             model: the model's file.
@@ -328,12 +331,16 @@ class Run:
         wanted = change(card)
         if plain(wanted) == plain(card):
             return
-        path, state_path = wanted.write(model), self.folder / "steps" / f"{name}.json"
+        state_path = self.folder / "steps" / f"{name}.json"
         state = read_json(state_path)
-        state["outputs"][str(path.relative_to(self.folder))] = {
-            "bytes": path.stat().st_size,
-            "sha256": file_sha256(path),
-        }
+        files = [wanted.write(model)]
+        for path in (self.folder / "predictions" / f"{model.stem}{suffix}" for suffix in (".parquet", ".csv")):
+            if wanted.threshold != card.threshold and str(path.relative_to(self.folder)) in state["outputs"]:
+                table = read_predictions(path)
+                files.append(write_predictions(path, table.assign(called=decided(table, wanted.threshold))))
+        for path in files:
+            facts = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            state["outputs"][str(path.relative_to(self.folder))] = facts
         write_json(state_path, state)
 
     @staticmethod

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.runs.files import atomic
+from melano_tf.runs.predictions import write_predictions
 from melano_tf.runs.run import Run
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.seeding import seeded
@@ -164,8 +165,19 @@ def fit(run: Run, training: Training, scratch: Path, prepared: Prepared | None =
 
 
 def write_judgement(run: Run, stem: str, model: keras.Model, frames: Frames, sidecar: Sidecar) -> list[Path]:
-    """Write what a model said of the cases it was asked about, and its sidecar with provenance; returns the files."""
-    written = [write_frame(run.path("predictions", name), frame) for name, frame in frames.items()]
+    """Write what a model said of the cases it was asked about, and its sidecar with provenance; returns the files.
+
+    Args:
+        run, stem, model, sidecar: of the model.
+        frames: by file name: its predictions, called `stem`, in the form of `runs.predictions`; the others as they are.
+
+    Raises:
+        RunError: the predictions are not of the form.
+    """
+    written = []
+    for name, frame in frames.items():
+        write = write_predictions if Path(name).stem == stem else write_frame
+        written.append(write(run.path("predictions", name), frame))
     path = run.path("models", f"{stem}.keras")
     return [with_provenance(run, sidecar, model).write(path), *written]
 

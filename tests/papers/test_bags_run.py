@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.reports.predictions import read_judgements, read_record
 from melano_tf.runs.files import read_json
+from melano_tf.runs.judgements import read_judgements, read_record
 from melano_tf.runs.sidecar import Sidecar
 from tests.papers.bags_run import BAGS
 from tests.papers.tiny import CHECKOUT, TinyRun, command
@@ -62,7 +62,7 @@ def test_each_bag_is_judged_once_by_models_that_saw_no_slide_of_its_patient(tiny
         owners = cases.loc[judged["case"], "patient_id"].to_numpy()
         assert judged.assign(owner=owners).groupby("owner")["fold"].nunique().max() == 1
         np.testing.assert_array_equal(judged["target"], cases.loc[judged["case"], "label"] == "malignant")
-        np.testing.assert_allclose(judged["p0"] + judged["p1"], 1)
+        np.testing.assert_allclose(judged["p_benign"] + judged["p_malignant"], 1)
         attention = pd.concat(
             [pd.read_parquet(folder / "predictions" / f"{kind}-fold-{n}-attention.parquet") for n in (1, 2)]
         )
@@ -144,7 +144,7 @@ def test_ones_own_features_by_patient_of_three_classes(own: tuple[Path, Path], t
     assert "left out, features without a label: 1 (slide-001-1)" in done.shown
     assert "PHANTOM" not in done.shown and "preset default" in done.shown
     judged = pd.read_parquet(tmp_path / "run" / "predictions" / "gated-fold-1.parquet")
-    np.testing.assert_allclose(judged[["p0", "p1", "p2"]].sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(judged[["p_benign", "p_malignant", "p_atypical"]].sum(axis=1), 1, atol=1e-6)
     models = pd.read_csv(tmp_path / "run" / "tables" / "models.csv")
     assert {"BAcc", "mF1"} <= set(models["row"]) and not (tmp_path / "run" / "models" / "bags.keras").exists()
     assert not (tmp_path / "run" / "tables" / "attention.csv").exists()

@@ -10,12 +10,14 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
 from melano_tf.models.grouped import GroupedConv2D
 from melano_tf.models.mil import split_target
 from melano_tf.pipelines.tiles import decode
+from melano_tf.runs.predictions import predictions, write_predictions
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.classes import predict_classes
 from melano_tf.serving.export import load_network, read_card
@@ -204,15 +206,20 @@ def test_a_tile_classifier_agrees(models: Models) -> None:
     np.testing.assert_array_equal(found["decision"].numpy().astype(bytes), called)
 
 
+def biopsies(folder: Path, groups: str, target: list[int], p: list[float]) -> Path:
+    """A run's predictions of test biopsies of these patients, and of one that the model was trained on."""
+    frame = pd.DataFrame({"group": list(groups), "target": target, "part": "test"})
+    rows = pd.concat([frame, pd.DataFrame({"group": ["Z"], "target": [0], "part": ["training"]})])
+    rows = rows.assign(case=[f"S{place}" for place in range(len(rows))])
+    return write_predictions(folder / "predictions" / "target.csv", predictions(rows, np.array([*p, 0.99])))
+
+
 def test_measured_numbers_come_from_the_run_or_from_nowhere(models: Models, tmp_path: Path) -> None:
     model = models.files["biopsy"]
     sidecar = Sidecar.read(model)
     assert measured_numbers(model, sidecar) is None
     assert "not at hand" in measured_words(None)
-    rows = ["A,1,0.9", "A,1,0.4", "B,0,0.2", "C,1,0.5", "D,0,0.7", "E,0,0.1"]
-    (tmp_path / "predictions").mkdir()
-    table = tmp_path / "predictions" / "target.csv"
-    table.write_text("patient_id,malignant,probability\n" + "\n".join(rows) + "\n")
+    table = biopsies(tmp_path, "AABCDE", [1, 1, 0, 1, 0, 0], [0.9, 0.4, 0.2, 0.5, 0.7, 0.1])
     found = measured_numbers(tmp_path / "models" / "target.keras", sidecar)
     assert found is not None
     # By hand: two of three positives at or above 0.5, one of three negatives.
@@ -222,7 +229,7 @@ def test_measured_numbers_come_from_the_run_or_from_nowhere(models: Models, tmp_
     assert (found["samples"], found["positives"], found["groups"]) == (6, 3, 5)
     assert found["sensitivity"]["low"] < 2 / 3 < found["sensitivity"]["high"]
     assert "6 biopsies of 5 patients" in measured_words(found)
-    table.write_text("patient_id,malignant,probability\nA,1,0.9\nB,1,0.8\nC,0,0.1\n")
+    assert biopsies(tmp_path, "ABC", [1, 1, 0], [0.9, 0.8, 0.1]) == table
     perfect = measured_numbers(tmp_path / "models" / "target.keras", sidecar)
     words = measured_words(perfect)
     assert perfect["sensitivity"]["method"] == "Wilson" and "sensitivity 1.0000 (95% interval 0." in words

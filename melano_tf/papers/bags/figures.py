@@ -14,6 +14,7 @@ from melano_tf.evaluation.intervals import binary_intervals
 from melano_tf.evaluation.metrics import confusion, metrics_of_counts
 from melano_tf.explain.maps import tile_map, within_bag
 from melano_tf.features.feature_file import FeatureFile
+from melano_tf.papers.bags.models import raw_probabilities
 from melano_tf.papers.bags.settings import BASELINE
 from melano_tf.papers.bags.tables import folds_of, pooled
 from melano_tf.papers.shell import Work
@@ -22,6 +23,7 @@ from melano_tf.reports.curves import Drawn, pr_figure, reliability_figure, roc_f
 from melano_tf.reports.figures import save_figure, slide_map_figure
 from melano_tf.reports.slide_maps import fitting_mpp
 from melano_tf.runs.plain import seed_for
+from melano_tf.runs.predictions import probabilities
 from melano_tf.slides.slide import Slide, SlideReadError
 
 MAP_PX = 800  # longer side of a map without a slide
@@ -48,14 +50,14 @@ def draw_calibration(work: Work) -> list[Path]:
     panels: dict[str, Mapping[str, Reliability]] = {}
     for kind in work.settings.chosen_models():
         rows = pooled(folds_of(work, kind))
-        panels[kind] = {stage: _bins(work, rows, name) for stage, name in (("before", "raw"), ("calibrated", "p"))}
+        stages = {"before": raw_probabilities(rows, work.value("folds").classes), "calibrated": probabilities(rows)}
+        panels[kind] = {stage: _bins(work, rows, p) for stage, p in stages.items()}
     return _saved(work, "reliability", reliability_figure(panels, _title("Calibration", work)))
 
 
-def _bins(work: Work, rows: pd.DataFrame, name: str) -> Reliability:
-    classes, kept = work.value("folds").classes, work.settings.evaluation
-    p = rows[[f"{name}{place}" for place in range(len(classes))]].to_numpy(float)
-    y, score = (rows["target"].to_numpy(), p[:, 1]) if len(classes) == 2 else top_label(rows["target"], p)
+def _bins(work: Work, rows: pd.DataFrame, p: np.ndarray) -> Reliability:
+    kept = work.settings.evaluation
+    y, score = (rows["target"].to_numpy(), p[:, 1]) if p.shape[1] == 2 else top_label(rows["target"], p)
     return reliability(y, score, rows["group"].tolist(), bins=kept.bins, by="mass", level=kept.level)
 
 
@@ -71,7 +73,7 @@ def _saved(work: Work, name: str, figure: Figure) -> list[Path]:
 def _against(work: Work, rows: pd.DataFrame, place: int) -> tuple[np.ndarray, np.ndarray, list[str], dict, int]:
     """Truth and probability of one class against the rest, groups, and how bands are drawn."""
     kept = {"repeats": work.settings.evaluation.repeats, "level": work.settings.evaluation.level}
-    y, p = (rows["target"] == place).to_numpy(), rows[f"p{place}"].to_numpy(float)
+    y, p = (rows["target"] == place).to_numpy(), probabilities(rows)[:, place]
     return y, p, rows["group"].tolist(), kept, seed_for(work.settings.seed, "bands")
 
 
@@ -114,12 +116,12 @@ def draw_maps(work: Work) -> list[Path]:
         return []
     chosen, files = mapped_bags(work), {file.slide_id: file for file in work.value("read").cohort.files}
     for one in folds_of(work, kind):
-        rows = {str(row["case"]): row for row in one.predictions.to_dict("records")}
+        targets = dict(zip(one.predictions["case"], zip(one.truth, one.calibrated, strict=True), strict=True))
         for case, own in one.attention[one.attention["case"].isin(chosen)].groupby("case", sort=False):
             values = within_bag(own["attention"])
             for slide, places in own.reset_index(drop=True).groupby("slide_id", sort=False).groups.items():
-                target = rows[str(case)]["target"]
-                given = f"given {rows[str(case)][f'p{target}']:.2f} by {kind}, which did not see the patient"
+                target, p = targets[str(case)]
+                given = f"given {p[target]:.2f} by {kind}, which did not see the patient"
                 title = f"{slide}: {one.card.classes[target]} in the table, {given}"
                 try:
                     figure = map_figure(work, files[str(slide)], values[places], title)

@@ -3,7 +3,7 @@
 from melano_tf.evaluation.metrics import format_value
 from melano_tf.papers.bags.cohort import divide, read
 from melano_tf.papers.bags.figures import draw_calibration, draw_curves, draw_maps
-from melano_tf.papers.bags.models import depends_on, judge_model, judge_name, step_name, train_model
+from melano_tf.papers.bags.models import depends_on, judge_model, judge_name, judged_models, step_name, train_model
 from melano_tf.papers.bags.settings import STEPS, BagsSettings
 from melano_tf.papers.bags.tables import (
     attention_table,
@@ -29,7 +29,7 @@ def method(s: BagsSettings) -> Plan:
     """Join table and features -> divide the patients into folds -> train each model on all folds but one, ended by an
     inner hold-out -> calibrate it there and judge the fold left out -> tables -> figures; and one model trained on all
     folds, for use."""
-    plan = Plan(STEPS, found, models)
+    plan = Plan(STEPS, found, models, judged_models(s))
     features = plan.step("read", read, group="features", always=True)
     folds = plan.step("folds", divide, needs=[features], group="features", always=True)
     plan.output("folds", "features", [folds], None)

@@ -1,6 +1,6 @@
 """The models of all folds: how one is trained, how it decides, and what it says of the fold left out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.evaluation.calibration import Calibration, fit_calibration, log_loss
-from melano_tf.evaluation.multiclass import decide
 from melano_tf.evaluation.thresholds import fit_decision
 from melano_tf.papers.bags.cohort import BagCohort
 from melano_tf.papers.bags.settings import BASELINE, BagsSettings
@@ -19,7 +18,9 @@ from melano_tf.pipelines.bag_baseline import fit_baseline
 from melano_tf.pipelines.bag_training import OPEN_AXES, bag_batches, bag_network
 from melano_tf.pipelines.feature_bags import BagAnswers, answers, forward_of
 from melano_tf.runs.files import atomic
+from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.predictions import VALIDATION, predictions, probabilities, read_predictions
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.training.early import EarlyStopping
 from melano_tf.training.fit import Network, Training, by_gradient, fit, write_judgement
@@ -29,6 +30,7 @@ KIND = "bags"
 NO_IMAGE = 0  # a sidecar has the side of an input image; a bag model takes none
 CLUSTERED = ("clam", "clam_multi")  # their loss has more terms than the bag's
 USE = "bags"  # stem of the model for use
+RAW = "raw_"  # of the columns with the model's own probabilities, a class each
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class FoldTraining:
     Attributes:
         model: its file.
         card: its sidecar.
-        predictions: one row a judged bag: case, group, fold, target, raw0, raw1, … (the model's own probabilities),
-            p0, p1, … (calibrated), called (class index; -1: undecided among several).
+        predictions: of the judged bags (`runs.predictions`), calibrated; with fold, and raw_<class>, the model's own
+            probabilities.
         attention: one row an instance of the judged bags: case, slide_id, tile (its place in the file), attention.
     """
 
@@ -53,9 +55,29 @@ class FoldTraining:
         """Class index of each judged bag."""
         return self.predictions["target"].to_numpy(np.int64)
 
-    def probabilities(self, stage: str = "p") -> np.ndarray:
-        """Probabilities (n, K), calibrated ("p") or the model's own ("raw")."""
-        return self.predictions[[f"{stage}{place}" for place in range(len(self.card.classes))]].to_numpy(float)
+    @property
+    def calibrated(self) -> np.ndarray:
+        """Probabilities (n, K), calibrated."""
+        return probabilities(self.predictions)
+
+    @property
+    def raw(self) -> np.ndarray:
+        """The model's own probabilities (n, K)."""
+        return raw_probabilities(self.predictions, self.card.classes)
+
+
+def raw_probabilities(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """The model's own probabilities (n, K) of a table of predictions."""
+    return table[[f"{RAW}{name}" for name in classes]].to_numpy(float)
+
+
+def judged_models(settings: BagsSettings) -> list[JudgedModel]:
+    """Every model, its folds together: each bag judged by the one that did not see its patient."""
+    folds = range(1, settings.folds.count + 1)
+    return [
+        JudgedModel(kind, tuple(f"{file_stem(kind, fold)}.parquet" for fold in folds), (), "bags", VALIDATION)
+        for kind in settings.chosen_models()
+    ]
 
 
 def file_stem(kind: str, fold: int | None) -> str:
@@ -89,8 +111,9 @@ def trained(work: Work, kind: str, fold: int | None) -> FoldTraining:
 
     def read() -> FoldTraining:
         model = work.path("models", f"{stem}.keras")
-        frames = [pd.read_parquet(work.path("predictions", f"{name}.parquet")) for name in (stem, f"{stem}-attention")]
-        return FoldTraining(model, Sidecar.read(model), *frames)
+        table = read_predictions(work.path("predictions", f"{stem}.parquet"))
+        weights = pd.read_parquet(work.path("predictions", f"{stem}-attention.parquet"))
+        return FoldTraining(model, Sidecar.read(model), table, weights)
 
     return work.once(judge_name(kind, fold), read)
 
@@ -160,7 +183,7 @@ def judge_model(work: Work, kind: str, fold: int | None) -> list[Path]:
     places = cohort.places("judge", fold)
     found = answers(model, cohort.bags, places, dtype, forward)
     frames = {
-        f"{stem}.parquet": predictions(cohort, places, found, card),
+        f"{stem}.parquet": judgement(cohort, places, found, card),
         f"{stem}-attention.parquet": attention(cohort, places, found),
     }
     return write_judgement(work.run, stem, model, frames, card)
@@ -185,24 +208,25 @@ def decision_fields(
     }
 
 
-def predictions(cohort: BagCohort, places: np.ndarray, found: BagAnswers, card: Sidecar) -> pd.DataFrame:
-    """One row a bag; see `FoldTraining`."""
+def judgement(cohort: BagCohort, places: np.ndarray, found: BagAnswers, card: Sidecar) -> pd.DataFrame:
+    """What a model says of bags, one row each; see `FoldTraining`."""
     raw = found.probabilities.astype(np.float64) if len(places) else np.zeros((0, len(cohort.classes)))
-    p = calibrated(raw, card)
-    table = pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "case": [cohort.bags.ids[place] for place in places],
             "group": [cohort.groups[place] for place in places],
-            "fold": cohort.fold[places],
+            "part": VALIDATION,
             "target": cohort.bags.labels[places],
+            "fold": cohort.fold[places],
+            **{f"{RAW}{name}": raw[:, place] for place, name in enumerate(cohort.classes)},
         }
     )
-    for name, values in (("raw", raw), ("p", p)):
-        for place in range(values.shape[1]):
-            table[f"{name}{place}"] = values[:, place]
-    binary = len(cohort.classes) == 2
-    table["called"] = (p[:, 1] >= card.threshold).astype(np.int64) if binary else decide(p).astype(np.int64)
-    return table
+    return predictions(rows, calibrated(raw, card), cohort.classes, called=called(calibrated(raw, card), card))
+
+
+def called(p: np.ndarray, card: Sidecar) -> np.ndarray:
+    """Class index decided for, (n,): of two classes by the threshold on the second, else the most probable one."""
+    return p[:, 1] >= card.threshold if p.shape[1] == 2 else p.argmax(axis=1)
 
 
 def calibrated(raw: np.ndarray, card: Sidecar) -> np.ndarray:

@@ -18,6 +18,7 @@ from melano_tf.papers.shell import Work
 from melano_tf.reports.published import COLUMNS
 from melano_tf.reports.tables import count_table, interval_table, markdown, metric_table, write_table
 from melano_tf.runs.plain import seed_for
+from melano_tf.runs.predictions import probabilities, scores
 
 BINARY = ("AUC", "BACC", "SN", "SPC", "ACC")
 ERRORS = ("ECE", "ECE calibrated")
@@ -77,13 +78,13 @@ def models_table(work: Work) -> list[Path]:
 def metrics_of(one: FoldTraining) -> dict[str, float]:
     """One fold's metrics: of two classes at the threshold from the hold-out, of several by the most probable class."""
     if len(one.card.classes) == 2:
-        return binary_metrics(one.truth, one.probabilities()[:, 1], one.card.threshold)
+        return binary_metrics(one.truth, one.calibrated[:, 1], one.card.threshold)
     return split_metrics(judged_split(one), one.card.classes)
 
 
 def judged_split(one: FoldTraining) -> JudgedSplit:
     """One fold's predictions of several classes for `split_intervals`."""
-    return JudgedSplit(one.truth, one.probabilities(), one.predictions["group"].tolist())
+    return JudgedSplit(one.truth, one.calibrated, one.predictions["group"].tolist())
 
 
 def intervals_of(folds: Sequence[FoldTraining], settings: BagsSettings) -> dict[str, Interval]:
@@ -93,8 +94,7 @@ def intervals_of(folds: Sequence[FoldTraining], settings: BagsSettings) -> dict[
     if len(classes) > 2:
         return split_intervals([judged_split(one) for one in folds], classes, seed=seed, **kept)
     judged = [
-        Judged(one.truth, one.probabilities()[:, 1], one.predictions["group"].tolist(), one.card.threshold)
-        for one in folds
+        Judged(one.truth, one.calibrated[:, 1], one.predictions["group"].tolist(), one.card.threshold) for one in folds
     ]
     return cohort_intervals(judged, BINARY, seed=seed, **kept)
 
@@ -130,8 +130,7 @@ def differences_table(work: Work) -> list[Path]:
 
 def answer_of(rows: pd.DataFrame, binary: bool) -> Answer:
     """One model's calibrated answers on all folds."""
-    p = rows[[name for name in rows if str(name).startswith("p") and str(name)[1:].isdigit()]].to_numpy(float)
-    return Answer(p[:, 1], rows["called"].to_numpy()) if binary else Answer(p)
+    return Answer(scores(rows), rows["called"].to_numpy()) if binary else Answer(probabilities(rows))
 
 
 def calibration_table(work: Work) -> list[Path]:
@@ -141,8 +140,7 @@ def calibration_table(work: Work) -> list[Path]:
     for kind in work.settings.chosen_models():
         values[kind] = []
         for one in folds_of(work, kind):
-            stages = [one.probabilities(stage) for stage in ("raw", "p")]
-            shown = [p[:, 1] if binary else p for p in stages]
+            shown = [p[:, 1] if binary else p for p in (one.raw, one.calibrated)]
             row = {name: expected_calibration_error(one.truth, p) for name, p in zip(ERRORS, shown, strict=True)}
             if binary:
                 row["BACC at 0.5"] = binary_metrics(one.truth, shown[0], 0.5)["BACC"]
