@@ -183,11 +183,11 @@ def _check(arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> int:
-    from melano_tf.commands.predict import PredictSettings
+    from melano_tf.commands.predict.settings import PredictSettings
 
     settings = _parse(PredictSettings, arguments, "predict")
     import_quietly()
-    from melano_tf.commands.predict import predict
+    from melano_tf.commands.predict.command import predict
 
     predict(settings, say)
     return 0

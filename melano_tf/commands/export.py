@@ -26,8 +26,8 @@ class ExportSettings:
     """Images of more pixels are refused before they are decoded; not given: as in training."""
     max_bytes: int = 32 * 2**20
     """Encoded images of more bytes are refused."""
-    max_images: int = 256
-    """Images or tiles in one request."""
+    max_images: int | None = None
+    """Images or tiles in one request; not given: 256. Of a bag model: instances of a bag; not given: 100,000."""
     portable: bool = True
     """Split grouped convolutions, so that the graph runs on any processor; off: faster where oneDNN or a GPU is."""
 
@@ -38,23 +38,16 @@ def export(settings: ExportSettings, say: Callable[[str], None]) -> Path:
     Raises:
         InputError: no such model, one that `predict` does not take either, a version that exists.
     """
-    from melano_tf.runs.sidecar import Sidecar
-    from melano_tf.serving.export import export_model
-    from melano_tf.serving.graph import Limits
-    from melano_tf.serving.kinds import checked_kind
+    from melano_tf.serving.export import export_model, limits_of
+    from melano_tf.serving.opening import file_card
 
-    sidecar = Sidecar.read(settings.model)
-    checked_kind(sidecar, settings.model)
-    pixels = settings.max_pixels
-    if pixels is None:
-        pixels = int(sidecar.preprocessing["store"].get("max_pixels", Limits.max_pixels))
-    limits = Limits(pixels, settings.max_bytes, settings.max_images)
+    card = file_card(settings.model)
+    asked = {name: getattr(settings, name) for name in ("max_pixels", "max_bytes", "max_images")}
+    limits = limits_of(card, **{name: value for name, value in asked.items() if value is not None})
     if settings.out.is_file():
         raise InputError(f"--out {settings.out}: is a file, not a folder")
     journal.refuse_mixing(settings.out, {"--model": settings.model})
-    found = export_model(
-        settings.model, settings.out, settings.name, settings.version, limits, portable=settings.portable
-    )
+    found = export_model(card, settings.out, settings.name, settings.version, limits, portable=settings.portable)
     say(f"{found.name}, version {found.version}: signatures {', '.join(found.signatures)}")
     say(f"model     {found.folder}")
     say(f"card      {found.folder / 'assets.extra' / 'model_card.md'}")

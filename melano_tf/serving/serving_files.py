@@ -1,11 +1,13 @@
 """What stands beside an exported graph: labels, card, and the server's configuration with the exact calls."""
 
+import json
 import os
 import re
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from melano_tf.errors import InputError
 from melano_tf.runs.files import atomic, read_json, write_json
 from melano_tf.runs.standing import Standing
 from melano_tf.serving import templates
@@ -19,7 +21,7 @@ def write_model_files(folder: Path, card: dict[str, Any], run: Path) -> list[Pat
 
     Args:
         folder: of the version.
-        card: see `export.make_card`.
+        card: see `export.card_content`.
         run: folder of the run that trained the model; it may be gone.
     """
     extra = folder / "assets.extra"
@@ -115,6 +117,12 @@ def _what(sidecar: dict[str, Any], signatures: dict[str, str]) -> str:
             f"Judges tiles of whole slide images, each magnification by a signature of its own ({each}), and a slide "
             f"by the mean over the tiles, then over the magnifications: {classes}."
         )
+    if sidecar["kind"] == "bags":
+        made = sidecar["preprocessing"]["features"]
+        return (
+            f"Judges a bag of features, all tiles of one {made['bag']} ({made['width']} numbers a tile, of the encoder "
+            f"{made['encoder'] or 'that the run used'}): {classes}."
+        )
     if "grid" in sidecar["preprocessing"]:
         return f"Judges tiles of whole slide images: {classes}."
     return f"Judges dermoscopy images: {classes}."
@@ -134,6 +142,8 @@ def _tables(folder: Path) -> str:
 
 def _preprocessing(sidecar: dict[str, Any]) -> str:
     made, px = sidecar["preprocessing"], sidecar["input_px"]
+    if sidecar["kind"] == "bags":
+        return "- Nothing: features are taken as they are. Those of another encoder mean nothing to it."
     lines = ["JPEG decoded by the accurate integer transform, PNG; greyscale repeated to RGB; nothing else is asked."]
     if "grid" in made:
         lines.append(f"Tiles (grid: {made['grid']}) resized to {px} px, by area where they shrink.")
@@ -150,6 +160,8 @@ def _preprocessing(sidecar: dict[str, Any]) -> str:
 def calls(card: dict[str, Any]) -> str:
     """The exact curl, gRPC and command lines for one model, to be given in the folder of all of them."""
     sidecar = card["sidecar"]
+    if sidecar["kind"] == "bags":
+        return _feature_calls(card)
     bag, told = sidecar["kind"] == "spitzoid-target", bool(sidecar["preprocessing"].get("metadata"))
     names = {
         "name": card["name"],
@@ -171,9 +183,31 @@ def calls(card: dict[str, Any]) -> str:
     )
 
 
+def _feature_calls(card: dict[str, Any]) -> str:
+    names = {"name": card["name"]}
+    return Template(templates.CALLS).substitute(
+        names,
+        curl=Template(templates.CURL_FEATURES).substitute(names),
+        grpc=Template(templates.GRPC_FEATURES).substitute(names),
+        program=Template(templates.PROGRAM).substitute(
+            names, input="slide.h5", folder=f"{card['name']}/{card['version']}"
+        ),
+    )
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of an exported model's version folder.
+
+    Raises:
+        InputError: the folder is no exported model of this program.
+    """
+    path = folder / "assets.extra" / "card.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        raise InputError(f"{folder}: no exported model of this program (it has no {path.name})") from None
+
+
 def read_labels(folder: Path) -> list[str]:
     """The classes of an exported version folder, in the order of the outputs."""
     return (folder / "assets.extra" / "labels.txt").read_text(encoding="utf-8").splitlines()
-
-
-__all__ = ["calls", "model_card", "read_json", "read_labels", "write_model_files", "write_server_files"]

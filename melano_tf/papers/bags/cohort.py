@@ -12,9 +12,8 @@ from melano_tf.papers.bags.settings import BagsSettings
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.phantoms.features import TRUTH, draw_features
 from melano_tf.pipelines.feature_cohort import FeatureCohort, FileBags, read_feature_cohort
+from melano_tf.reports.feature_maps import read_slides
 from melano_tf.runs.plain import digest, plain, seed_for
-from melano_tf.slides.cohort import read_manifest
-from melano_tf.specs import load_spec
 from melano_tf.splits.folds import grouped_folds, plain_folds
 from melano_tf.splits.groups import joined_groups
 from melano_tf.splits.holdout import HoldOut, inner_holdout
@@ -96,13 +95,11 @@ def read(work: Work) -> Looked:
     seen = _state(folder)
     unknown = run.record().get("values_checked") != seen
     cohort = read_feature_cohort(folder, table, unknown, settings.bag, classes)
-    slides = pd.DataFrame({"slide_id": [], "path": [], "mpp": []})
-    if settings.slides is not None:
-        slides = read_manifest(settings.slides, load_spec("slides"))
+    slides = read_slides(settings.slides)
     sums = _checksums(work, cohort)
     run.note(values_checked=seen, excluded={"unlabelled": list(cohort.unlabelled)})
     _say_found(work, cohort, folder)
-    found = FoundFeatures(cohort, sums, truth, slides.set_index("slide_id"))
+    found = FoundFeatures(cohort, sums, truth, slides)
     return Looked(found, [cohort.table[["slide_id", "patient_id", "label"]].to_csv(index=False), list(sums)])
 
 

@@ -12,22 +12,16 @@ from melano_tf.evaluation.calibration import Reliability, reliability, top_label
 from melano_tf.evaluation.curves import average_precision_interval, pr_band, precision_recall, roc, roc_band
 from melano_tf.evaluation.intervals import binary_intervals
 from melano_tf.evaluation.metrics import confusion, metrics_of_counts
-from melano_tf.explain.maps import tile_map, within_bag
-from melano_tf.features.feature_file import FeatureFile
 from melano_tf.papers.bags.models import raw_probabilities
 from melano_tf.papers.bags.settings import BASELINE
 from melano_tf.papers.bags.tables import folds_of, pooled
 from melano_tf.papers.shell import Work
-from melano_tf.pipelines.feature_maps import own_boxes, tile_boxes, unit_um
 from melano_tf.reports.curves import Drawn, pr_figure, reliability_figure, roc_figure
-from melano_tf.reports.figures import save_figure, slide_map_figure
-from melano_tf.reports.slide_maps import fitting_mpp
+from melano_tf.reports.feature_maps import attention_map, within_bag
+from melano_tf.reports.figures import save_figure
 from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import probabilities
-from melano_tf.slides.slide import Slide, SlideReadError
-
-MAP_PX = 800  # longer side of a map without a slide
-LABEL = "attention, 0 to 1 within the bag"
+from melano_tf.slides.slide import SlideReadError
 
 
 def draw_curves(work: Work, name: str) -> list[Path]:
@@ -114,7 +108,8 @@ def draw_maps(work: Work) -> list[Path]:
     if kind is None:
         work.say("maps are not drawn: none of the models attends to instances")
         return []
-    chosen, files = mapped_bags(work), {file.slide_id: file for file in work.value("read").cohort.files}
+    found, chosen = work.value("read"), mapped_bags(work)
+    slides, files = found.slides, {file.slide_id: file for file in found.cohort.files}
     for one in folds_of(work, kind):
         targets = dict(zip(one.predictions["case"], zip(one.truth, one.calibrated, strict=True), strict=True))
         for case, own in one.attention[one.attention["case"].isin(chosen)].groupby("case", sort=False):
@@ -124,42 +119,9 @@ def draw_maps(work: Work) -> list[Path]:
                 given = f"given {p[target]:.2f} by {kind}, which did not see the patient"
                 title = f"{slide}: {one.card.classes[target]} in the table, {given}"
                 try:
-                    figure = map_figure(work, files[str(slide)], values[places], title)
+                    figure = attention_map(files[str(slide)], values[places], slides, title)
                 except (InputError, SlideReadError) as error:
                     work.say(f"  no map of {slide}: {error}")
                     continue
                 written.append(save_figure(work.run.folder / "maps" / f"{slide}-attention.png", figure))
     return written
-
-
-def map_figure(work: Work, file: FeatureFile, values: np.ndarray, title: str) -> Figure:
-    """One slide's attention.
-
-    Raises:
-        InputError, SlideReadError: the coordinates cannot be laid over the slide, or it cannot be read.
-    """
-    slides = work.value("read").slides
-    if file.slide_id in slides.index:
-        row = slides.loc[file.slide_id]
-        with Slide(row["path"], slide_id=file.slide_id, mpp=row["mpp"]) as slide:
-            mpp = fitting_mpp(slide)
-            ground, scale = slide.thumbnail(mpp), (mpp / slide.mpp[0], mpp / slide.mpp[1])
-            return _laid(ground, tile_boxes(file, slide), values, slide.size, scale, mpp, title)
-    boxes, (width, height) = own_boxes(file)
-    step, um = max(width, height) / MAP_PX, unit_um(file)
-    ground = np.full((int(np.ceil(height / step)), int(np.ceil(width / step)), 3), 255, np.uint8)
-    return _laid(ground, boxes, values, (width, height), (step, step), None if um is None else step * um, title)
-
-
-def _laid(
-    ground: np.ndarray,
-    boxes: pd.DataFrame,
-    values: np.ndarray,
-    size: tuple[float, float],
-    scale: tuple[float, float],
-    mpp: float | None,
-    title: str,
-) -> Figure:
-    """Values of boxes as a map beside the ground that it is laid over."""
-    found = tile_map(boxes["x"], boxes["y"], boxes["w0"], boxes["h0"], values, size, ground.shape[:2], scale=scale)
-    return slide_map_figure(ground, found, mpp, None, title, LABEL, scale=scale)
