@@ -25,9 +25,10 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from melano_tf.evaluation.metrics import roc_auc
-from melano_tf.models.bag_models import BagModelSettings
+from melano_tf.models.bag_settings import BagModelSettings
 from melano_tf.pipelines.bag_baseline import fit_baseline
-from melano_tf.pipelines.bag_training import BagTrainingSettings, train_bag_model
+from melano_tf.pipelines.bag_fitting import BagTrainingSettings
+from melano_tf.pipelines.bag_training import train_bag_model
 from melano_tf.pipelines.feature_bags import ArrayBags, answers
 from melano_tf.training.loop import LoopSettings
 from melano_tf.training.runtime import configure

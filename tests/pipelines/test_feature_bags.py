@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.features.feature_file import open_features
-from melano_tf.models.bag_models import BagModelSettings, build_bag_model
+from melano_tf.models.bag_models import build_bag_model
+from melano_tf.models.bag_settings import BagModelSettings
 from melano_tf.pipelines.bag_baseline import bag_means, fit_baseline
-from melano_tf.pipelines.bag_training import BagTrainingSettings, train_bag_model
+from melano_tf.pipelines.bag_fitting import BagTrainingSettings
+from melano_tf.pipelines.bag_training import train_bag_model
 from melano_tf.pipelines.feature_bags import ArrayBags, FeatureBagBatches, answers, padded
 from melano_tf.pipelines.feature_cohort import FileBags
 from melano_tf.training.loop import LoopSettings

@@ -9,7 +9,8 @@ import numpy as np
 from melano_tf.evaluation.calibration import Calibration
 from melano_tf.evaluation.intervals import Interval
 from melano_tf.evaluation.thresholds import Decision, Threshold
-from melano_tf.models.bag_models import BagKind, BagModelSettings, build_bag_model
+from melano_tf.models.bag_models import build_bag_model
+from melano_tf.models.bag_settings import BagKind, BagModelSettings
 from melano_tf.models.metadata import MetadataCode
 from melano_tf.models.mil import build_target
 from melano_tf.models.seanet import build_source

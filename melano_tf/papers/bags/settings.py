@@ -11,12 +11,12 @@ from typing import Literal, get_args
 
 from melano_tf.errors import InputError
 from melano_tf.evaluation.thresholds import DecisionSettings
-from melano_tf.models.bag_models import BagKind, BagModelSettings, BagNetworkSettings
+from melano_tf.models.bag_settings import BagKind, BagModelSettings, BagNetworkSettings
 from melano_tf.papers.choices import names
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
 from melano_tf.phantoms.features import FeaturePhantomSettings
-from melano_tf.pipelines.bag_training import BagFitSettings, BagTrainingSettings
+from melano_tf.pipelines.bag_fitting import BagFitSettings, BagTrainingSettings
 
 STEPS = ("features", "train", "model", "tables", "figures")
 BASELINE = "mean"
