@@ -30,7 +30,7 @@ setup(
         "melano_tf.data_specs.published": "data_specs/published",
     },
     package_data={
-        "melano_tf.reports": ["recipes.yaml", "templates/*.j2"],
+        "melano_tf.reports": ["templates/*.j2"],
         "melano_tf.data_specs": ["*.yaml"],
         "melano_tf.data_specs.published": ["*.csv"],
     },

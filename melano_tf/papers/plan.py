@@ -14,6 +14,7 @@ from typing import Any
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing
 from melano_tf.runs.judgements import JudgedModel
+from melano_tf.runs.plain import plain
 
 # Settings of every recipe that are no part of a method: what to read, where to write, how many processes.
 ASIDE = (
@@ -199,6 +200,28 @@ def chosen_groups(text: str, groups: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class ReportWords:
+    """What a report says of a paper.
+
+    Attributes:
+        title: of the report: the question in a line.
+        paper: its title.
+        asked: the question in a sentence or two.
+        method: the steps, a sentence each.
+        groups: whom the intervals count as independent.
+        pictures: (pattern of file names below figures/ and maps/, what they show), in the order of the report; what no
+            pattern fits is shown behind.
+    """
+
+    title: str
+    paper: str
+    asked: str
+    method: tuple[str, ...]
+    groups: str = "patients or lesions"
+    pictures: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One paper: its words, its settings, and the function that makes its plan.
 
@@ -211,6 +234,7 @@ class Recipe:
         method: where the plan is made, "module:function"; imported when it is needed, for it brings TensorFlow.
         aside: settings that are no part of the method beside those of every recipe (`ASIDE`) and `data`.
         groups: groups of settings that are none, for example "phantom".
+        words: for its report.
         base: the preset that is named where data are given, and that settings are compared with: "paper", or
             "default" of a recipe that stands on no paper.
     """
@@ -223,7 +247,13 @@ class Recipe:
     method: str
     aside: tuple[str, ...] = ()
     groups: tuple[str, ...] = ("phantom",)
+    words: ReportWords | None = None
     base: str = "paper"
+
+    def told(self) -> dict[str, Any]:
+        """What a run records of its recipe, for the report."""
+        words = self.words or ReportWords(f"{self.name}: {self.about}", "", "", ())
+        return {**plain(words), "data": self.data, "case": self.drawn}
 
     def changes(self, settings: Any) -> list[tuple[str, object, object]]:
         """(name, value here, value in the paper) of every setting of the method that differs from the paper's."""

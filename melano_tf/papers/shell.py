@@ -156,7 +156,7 @@ def reproduce(
         return show(recipe, settings, steps, outputs, say)
     weights = weights_of(steps)
     with Run(settings.out, recipe.name, settings, threads, say) as run:
-        run.note(differs=recipe.changes(settings), judged=plan.judged)
+        run.note(differs=recipe.changes(settings), report=recipe.told(), judged=plan.judged)
         work = Work(run, settings, weights)
         walk(recipe, work, steps)
         run.note(failed={plan.steps[name].called: why for name, why in work.failed.items()}, left_out=work.left_out)
@@ -308,13 +308,15 @@ def make(work: Work, output: Output) -> None:
         why = work.left_out.get(first) or work.failed.get(first) or "it is not asked for"
         work.say(f"{output.name} is not made: {first}: {why}")
         return
-    work.written += output.makes(work, *output.args)
+    files = list(output.makes(work, *output.args))
+    work.written += files
+    known = {name: work.identity(name) if work.has(name) else None for name in output.needs}
+    work.run.made_output(files, output.name, known)
 
 
 def finish(work: Work, plan: Plan) -> Path:
     """Say what was done, what was kept from before, what was found, and where it lies; write the report."""
     run, say = work.run, work.say
-    run.made(work.written)
     run.note(durations=run.durations())
     kept = len(set(run.kept) - set(run.repeated))  # what is made once and asked for again was not kept from before
     say("")

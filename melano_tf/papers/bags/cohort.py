@@ -9,6 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from melano_tf.papers.bags.settings import BagsSettings
+from melano_tf.papers.cases import CASES, write_cases
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.phantoms.features import TRUTH, draw_features
 from melano_tf.pipelines.feature_cohort import FeatureCohort, FileBags, read_feature_cohort
@@ -18,6 +19,7 @@ from melano_tf.splits.folds import grouped_folds, plain_folds
 from melano_tf.splits.groups import joined_groups
 from melano_tf.splits.holdout import HoldOut, inner_holdout
 from melano_tf.splits.leaks import Leak, LeakError, image_leaks, leak_lines
+from melano_tf.splits.sides import Sides
 
 COPIES = "identical"
 
@@ -64,6 +66,23 @@ class BagCohort:
         """Bags of "train" or "judge" of a fold (1, 2, …); without one everything trains, and nothing is judged."""
         judged = self.fold == fold if fold is not None else np.zeros(len(self.fold), bool)
         return np.flatnonzero(judged if part == "judge" else ~judged)
+
+    def names(self, places: np.ndarray) -> list[str]:
+        """The bags at these places by their names."""
+        return [self.bags.ids[place] for place in places]
+
+    def sides(
+        self, settings: BagsSettings, trains: np.ndarray, held: np.ndarray, judged: np.ndarray, after: str = ""
+    ) -> Sides:
+        """Who has which part in a training, or in a decision that stands on the training `after`."""
+        return Sides(
+            groups=dict(zip(self.bags.ids, self.groups, strict=True)),
+            trains=self.names(trains),
+            held_out=self.names(held),
+            judged=self.names(judged),
+            after={after: ""} if after else {},
+            divided="--allow-leaks" if settings.allow_leaks else "",
+        )
 
     def divided(self, settings: BagsSettings, fold: int | None) -> tuple[np.ndarray, np.ndarray, HoldOut]:
         """Bags that a model learns from, those of its hold-out, and how that was drawn; the same for every model."""
@@ -116,6 +135,7 @@ def divide(work: Work) -> Looked:
         fold = grouped_folds(groups, labels, settings.folds.count, seed)
     else:
         fold = plain_folds(labels, settings.folds.count, seed)
+    write_cases(work, _cases(bags, found))
     leaks = image_leaks(fold, {"patient": list(bags.patients)}, copies, list(bags.ids))
     if leaks and not settings.allow_leaks:
         raise LeakError.of("the folds leak; choose --folds.by patient, or give --allow-leaks:", leak_lines(leaks))
@@ -171,6 +191,14 @@ def _say_found(work: Work, cohort: FeatureCohort, folder: Path) -> None:
         work.say(f"  {note}")
     if left := list(cohort.unlabelled):
         work.say(f"  left out, features without a label: {len(left)} ({', '.join(left[:5])}{', …' * (len(left) > 5)})")
+
+
+def _cases(bags: FileBags, found: FoundFeatures) -> pd.DataFrame:
+    """The bags as `write_cases` wants them."""
+    sums = {file.slide_id: own for file, own in zip(found.cohort.files, found.sums, strict=True)}
+    contents = [digest([sums[file.slide_id] for file in files]) for files in bags.files]
+    rows = {"case": list(bags.ids), "patient": list(bags.patients), "lesion": None, "content": contents}
+    return pd.DataFrame(rows, columns=list(CASES)).astype(object)
 
 
 def _copies(bags: FileBags, found: FoundFeatures) -> list[tuple[int, int]]:

@@ -1,6 +1,5 @@
 """The bags recipe as a plan. Nothing is done here."""
 
-from melano_tf.evaluation.metrics import format_value
 from melano_tf.papers.bags.cohort import divide, read
 from melano_tf.papers.bags.figures import draw_calibration, draw_curves, draw_maps
 from melano_tf.papers.bags.models import depends_on, judge_model, judge_name, judged_models, step_name, train_model
@@ -10,12 +9,11 @@ from melano_tf.papers.bags.tables import (
     calibration_table,
     cohort_table,
     differences_table,
-    folds_of,
-    intervals_of,
     models_table,
 )
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Work
+from melano_tf.papers.tables import first_numbers
 
 MAKERS = {
     "models": models_table,
@@ -72,17 +70,5 @@ def models(work: Work) -> str:
 
 
 def found(work: Work) -> list[str]:
-    """Each model's first metric with its interval, a line each."""
-    kinds = work.settings.chosen_models()
-    if not (work.written and all(work.has(judge_name(kind, 1)) for kind in kinds)):
-        return []
-    lines = []
-    for kind in kinds:
-        around = intervals_of(folds_of(work, kind), work.settings)
-        name = "AUC" if "AUC" in around else "BAcc"
-        words, value = {"AUC": "ROC AUC", "BAcc": "balanced accuracy"}[name], around[name]
-        lines.append(
-            f"folds     {kind}: {words} {format_value(value.value)}, {value.level:.0%} interval {value.ends()}, "
-            f"{value.groups} patients"
-        )
-    return lines
+    """Each model's first number with its interval, a line each."""
+    return first_numbers(work, "models", of="folds")

@@ -23,6 +23,7 @@ from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import VALIDATION, predictions, probabilities, read_predictions
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.training.early import EarlyStopping
+from melano_tf.training.fed import FED, Fed, record_choice
 from melano_tf.training.fit import Network, Training, by_gradient, fit, write_judgement
 from melano_tf.training.losses import prior_loss
 
@@ -122,13 +123,16 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
     """Train one model on all folds but one (None: on all of them), less an inner hold-out, which ends the training."""
     settings, cohort, stem = work.settings, work.value("folds"), file_stem(kind, fold)
     places, held, _ = cohort.divided(settings, fold)
+    sides = cohort.sides(settings, places, held, cohort.places("judge", fold))
     bags, classes = cohort.bags, len(cohort.classes)
     if kind == BASELINE:
+        fed = Fed(stem, sides, None)
+        fed.note(FED, cohort.names(places))
         model = fit_baseline(bags, classes, places, settings.training.strength, settings.training.balanced)
         path = work.path("models", f"{stem}.keras")
         with atomic(path) as temporary:
             model.save(temporary)
-        return [path]
+        return [path, fed.write(work.run)]
     chosen, seed = settings.training_of(kind), seed_for(settings.seed, step_name(kind, fold))
     weights = class_weights(bags.labels[places], classes) if settings.training.balanced else None
     counted = kind not in CLUSTERED and weights is None
@@ -138,6 +142,7 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
         epochs=settings.training.epochs,
         build=lambda: bag_network(bags.width, classes, chosen, seed),
         batches=bag_batches(bags, places, chosen, seed, weights),
+        sides=sides,
         step=by_gradient(open_axes=OPEN_AXES),
         prior=prior_loss(np.bincount(bags.labels[places], minlength=classes)) if counted else None,
         ending=ending(settings, cohort, held, chosen.features_dtype),
@@ -146,14 +151,14 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
     return fit(work.run, training, work.scratch)
 
 
-def ending(settings: BagsSettings, cohort: BagCohort, held: np.ndarray, dtype: str) -> Callable[[Network], Any]:
+def ending(settings: BagsSettings, cohort: BagCohort, held: np.ndarray, dtype: str) -> Callable[[Network, Fed], Any]:
     """Ends a training by the cross-entropy of the hold-out's bags, and gives the model its best weights back."""
 
-    def early(network: Network) -> EarlyStopping:
+    def early(network: Network, fed: Fed) -> EarlyStopping:
         forward = forward_of(network.saved)
 
         def loss() -> float:
-            logits = answers(network.saved, cohort.bags, held, dtype, forward).logits
+            logits = answers(network.saved, cohort.bags, held, dtype, forward, fed.chose).logits
             return log_loss(cohort.bags.labels[held], logits[:, 0] if logits.shape[1] == 1 else logits)
 
         return EarlyStopping(network.trained, loss, settings.training.epochs, settings.training.patience)
@@ -181,12 +186,14 @@ def judge_model(work: Work, kind: str, fold: int | None) -> list[Path]:
     fields = decision_fields(settings, cohort, held, known, hold_out.words())
     card = sidecar(work, kind, fold, fields)
     places = cohort.places("judge", fold)
+    sides = cohort.sides(settings, held[:0], held, places, after=stem)
+    record = record_choice(work.run, f"{stem}-decision", sides, list(known.ids))
     found = answers(model, cohort.bags, places, dtype, forward)
     frames = {
         f"{stem}.parquet": judgement(cohort, places, found, card),
         f"{stem}-attention.parquet": attention(cohort, places, found),
     }
-    return write_judgement(work.run, stem, model, frames, card)
+    return [*write_judgement(work.run, stem, model, frames, card), record]
 
 
 def decision_fields(

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from melano_tf.errors import InputError
 from melano_tf.evaluation.thresholds import DecisionSettings
 from melano_tf.models.bag_settings import BagKind, BagModelSettings, BagNetworkSettings
+from melano_tf.papers.bags.words import WORDS
 from melano_tf.papers.choices import names
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
@@ -170,5 +171,6 @@ RECIPE = Recipe(
     preset=preset,
     method="melano_tf.papers.bags.method:method",
     aside=("table", "slides", "allow_leaks", "models", "final"),
+    words=WORDS,
     base="default",
 )

@@ -13,10 +13,11 @@ from melano_tf.evaluation.metrics import binary_metrics, roc_auc
 from melano_tf.evaluation.paired import Answer, paired_intervals
 from melano_tf.evaluation.split_intervals import OVERALL, JudgedSplit, split_intervals, split_metrics
 from melano_tf.papers.bags.models import FoldTraining, trained
-from melano_tf.papers.bags.settings import BASELINE, BagsSettings
+from melano_tf.papers.bags.settings import BASELINE, RECIPE, BagsSettings
 from melano_tf.papers.shell import Work
+from melano_tf.papers.tables import differing, show, whose
 from melano_tf.reports.published import COLUMNS
-from melano_tf.reports.tables import count_table, interval_table, markdown, metric_table, write_table
+from melano_tf.reports.tables import Headline, Table, count_table, interval_table, metric_table
 from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import probabilities, scores
 
@@ -25,13 +26,6 @@ ERRORS = ("ECE", "ECE calibrated")
 UNPUBLISHED = pd.DataFrame(columns=list(COLUMNS))  # no paper stands beside these tables
 NO_CELLS = 0
 FOUND = "attention AUC"
-
-
-def show(work: Work, name: str, frame: pd.DataFrame, title: str, notes: Sequence[str], down: bool = True) -> list[Path]:
-    """Show a table and write it; returns its files, a CSV and a Markdown file."""
-    work.say("")
-    work.say(markdown(frame, title, notes, models_down=down))
-    return [*write_table(work.run.folder / "tables", name, frame, title, notes, models_down=down)]
 
 
 def folds_of(work: Work, kind: str) -> list[FoldTraining]:
@@ -61,7 +55,7 @@ def cohort_table(work: Work) -> list[Path]:
         for name, found in columns.items()
     }
     frame = count_table(counts, UNPUBLISHED, NO_CELLS)
-    return show(work, "cohort", frame, "The cohort", [data_words(work.settings)], down=False)
+    return show(work, "cohort", Table("The cohort", frame, (whose(RECIPE, work.settings),), "Who was studied."))
 
 
 def models_table(work: Work) -> list[Path]:
@@ -72,7 +66,12 @@ def models_table(work: Work) -> list[Path]:
     values = {kind: [metrics_of(one) for one in own] for kind, own in folds.items()}
     around = {kind: intervals_of(own, settings) for kind, own in folds.items()}
     frame = metric_table(values, UNPUBLISHED, NO_CELLS, published_as={}, metrics=metrics, intervals=around)
-    return show(work, "models", frame, "Models on folds that no training saw", notes_on(work))
+    metric, words = ("AUC", "ROC AUC") if len(classes) == 2 else ("BAcc", "balanced accuracy")
+    first = tuple(Headline(metric, kind, f"{kind}: {words}, mean over folds") for kind in folds)
+    shown = "Each model on folds left out of training; mean is the baseline that the others must beat."
+    title = "Models on folds that no training saw"
+    table = Table(title, frame, tuple(notes_on(work)), shown, models_down=True, headlines=first)
+    return show(work, "models", table)
 
 
 def metrics_of(one: FoldTraining) -> dict[str, float]:
@@ -120,12 +119,13 @@ def differences_table(work: Work) -> list[Path]:
     }
     names = list(next(iter(gaps.values())))
     frame = interval_table(gaps, UNPUBLISHED, NO_CELLS, published_as={}, metrics=names)
-    notes = [
-        data_words(settings),
+    notes = (
+        whose(RECIPE, settings),
         "All folds together, each bag judged once; every resample of patients judges both models. Above 0: better "
         f"than {first}. An interval that holds 0 shows no difference.",
-    ]
-    return show(work, "differences", frame, f"Differences from {first}", notes)
+    )
+    words = "By how much each model differs from the first one, on the same bags."
+    return show(work, "differences", Table(f"Differences from {first}", frame, notes, words, models_down=True))
 
 
 def answer_of(rows: pd.DataFrame, binary: bool) -> Answer:
@@ -148,14 +148,15 @@ def calibration_table(work: Work) -> list[Path]:
     metrics = [*ERRORS, *(["BACC at 0.5"] if binary else [])]
     frame = metric_table(values, UNPUBLISHED, NO_CELLS, published_as={}, metrics=metrics)
     notes = [
-        data_words(work.settings),
+        whose(RECIPE, work.settings),
         "ECE: expected calibration error in 15 bins of equal width; with few bags a fold it is large by chance alone.",
     ]
     if binary:
         for kind in work.settings.chosen_models():
             thresholds = ", ".join(f"{one.card.threshold:.3f}" for one in folds_of(work, kind))
             notes.append(f"{kind}: thresholds of the folds {thresholds}.")
-    return show(work, "calibration", frame, "Calibration", notes)
+    words = "Do probabilities mean what they say? Before and after the temperature from the hold-out."
+    return show(work, "calibration", Table("Calibration", frame, tuple(notes), words, models_down=True))
 
 
 def attention_table(work: Work) -> list[Path]:
@@ -174,19 +175,13 @@ def attention_table(work: Work) -> list[Path]:
         index, draws = group_draws(groups, settings.evaluation.repeats, seed_for(settings.seed, "attention"))
         found[kind] = {FOUND: mean_interval(np.array(areas), index, draws, settings.evaluation.level, share=False)}
     frame = interval_table(found, UNPUBLISHED, NO_CELLS, published_as={}, metrics=(FOUND,))
-    notes = [
-        data_words(settings),
+    notes = (
+        whose(RECIPE, settings),
         "AUC of a bag's attention against the tiles that show the class, mean over the bags that hold such tiles; 0.5 "
         "is chance, and what uniform attention has by definition.",
-    ]
-    return show(work, "attention", frame, "Does attention find the tiles that matter?", notes)
-
-
-def data_words(settings: BagsSettings) -> str:
-    """What the numbers are of."""
-    if settings.features is None:
-        return "Ours: PHANTOM features drawn by this program; their numbers say nothing of real slides."
-    return f"Ours: {settings.table} with the features of {settings.features}."
+    )
+    title, words = "Does attention find the tiles that matter?", "Phantoms only: the planted tiles."
+    return show(work, "attention", Table(title, frame, notes, words, models_down=True))
 
 
 def notes_on(work: Work) -> list[str]:
@@ -195,7 +190,7 @@ def notes_on(work: Work) -> list[str]:
     sizes = np.bincount(cohort.fold)[1:]
     patients = len(set(cohort.groups))
     notes = [
-        data_words(settings),
+        whose(RECIPE, settings),
         f"{len(cohort.fold):,} bags (one a {settings.bag}) of {patients:,} patients in {len(sizes)} folds of "
         f"{sizes.min():,} to {sizes.max():,}.",
     ]
@@ -213,4 +208,4 @@ def notes_on(work: Work) -> list[str]:
         kinds = pd.Series([leak.kind for leak in cohort.leaks]).value_counts()
         counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         notes.append(f"LEAKS, allowed by --allow-leaks, that make these numbers too good: {counted} on two sides.")
-    return notes
+    return [*notes, *differing(RECIPE, settings)]
