@@ -238,7 +238,7 @@ class Recipe:
         method: where the plan is made, "module:function"; imported when it is needed, for it brings TensorFlow.
         aside: settings that are no part of the method beside those of every recipe (`ASIDE`) and `data`.
         groups: groups of settings that are none, for example "phantom".
-        presets: names that `--preset` takes; the first two are the paper's, and the demo.
+        presets: names that `--preset` takes: first what settings are compared with (the paper's), then the demo.
         on_phantoms: settings of another preset -> what they are where no data are given.
         words: for its report.
     """
@@ -255,6 +255,11 @@ class Recipe:
     on_phantoms: Callable[[Any], Any] = lambda settings: settings
     words: ReportWords | None = None
 
+    @property
+    def base(self) -> str:
+        """The preset that settings are compared with: "paper", or "default" of a recipe that stands on no paper."""
+        return self.presets[0]
+
     def default(self, preset: str | None, data: bool) -> Any:
         """The settings that a command's options change.
 
@@ -262,9 +267,9 @@ class Recipe:
             preset: as --preset says; None: not given; one that is not known is left for the parser to refuse.
             data: whether the user names data.
         """
-        chosen = preset or ("paper" if data else "demo")
-        settings = self.preset(chosen if chosen in self.presets else "paper")
-        return settings if data or chosen in ("paper", "demo") else self.on_phantoms(settings)
+        chosen = preset or (self.base if data else "demo")
+        settings = self.preset(chosen if chosen in self.presets else self.base)
+        return settings if data or chosen in (self.base, "demo") else self.on_phantoms(settings)
 
     def told(self) -> dict[str, Any]:
         """What a run records of its recipe, for the report."""
@@ -273,4 +278,4 @@ class Recipe:
 
     def changes(self, settings: Any) -> list[tuple[str, object, object]]:
         """(name, value here, value in the paper) of every setting of the method that differs from the paper's."""
-        return differing(settings, self.preset("paper"), (*ASIDE, self.data, *self.aside), self.groups)
+        return differing(settings, self.preset(self.base), (*ASIDE, self.data, *self.aside), self.groups)
