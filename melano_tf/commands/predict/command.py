@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from melano_tf.commands.predict.features import listed_files, predict_features
 from melano_tf.commands.predict.images import predict_images
@@ -18,9 +19,6 @@ from melano_tf.serving.kinds import ANSWERING
 from melano_tf.serving.opening import open_model
 from melano_tf.training.runtime import configure
 
-SLIDE_OPTIONS = ("mpp", "thumbnail_mpp")
-IMAGE_OPTIONS = ("metadata", "age", "sex", "site")
-FEATURE_OPTIONS = ("slides",)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".svslide", ".dcm")
 
@@ -67,14 +65,15 @@ def check_options(settings: PredictSettings, sidecar: Sidecar) -> None:
         InputError: an option or an input of slides given to a model of images, or the other way round.
     """
     kind = ANSWERING[sidecar.kind]
-    told = kind.judges == "image" and kind.called_by == "threshold"
-    refused = [
-        *(() if kind.judges == "slide" else SLIDE_OPTIONS),
-        *(() if told else IMAGE_OPTIONS),
-        *(() if kind.judges == "features" else FEATURE_OPTIONS),
-    ]
-    for name in refused:
-        if getattr(settings, name) is not None:
+    of_slides = {"mpp": settings.mpp, "thumbnail_mpp": settings.thumbnail_mpp}
+    of_patients = {"metadata": settings.metadata, **vars(settings.patient)}
+    foreign: dict[str, Any] = {} if kind.judges == "slide" else of_slides
+    if kind.judges != "image" or kind.called_by == "most probable":
+        foreign |= of_patients
+    if kind.judges != "features":
+        foreign |= {"slides": settings.slides}
+    for name, given in foreign.items():
+        if given is not None:
             raise InputError(f"--{name.replace('_', '-')}: does not belong to a model of kind {sidecar.kind!r}")
     suffix = settings.input.suffix.lower()
     if kind.judges == "slide" and (settings.input.is_dir() or suffix in IMAGE_SUFFIXES):
