@@ -237,6 +237,7 @@ class Recipe:
         words: for its report.
         base: the preset that is named where data are given, and that settings are compared with: "paper", or
             "default" of a recipe that stands on no paper.
+        case: what is judged, where that is not what is drawn: "bags".
     """
 
     name: str
@@ -249,11 +250,12 @@ class Recipe:
     groups: tuple[str, ...] = ("phantom",)
     words: ReportWords | None = None
     base: str = "paper"
+    case: str = ""
 
     def told(self) -> dict[str, Any]:
         """What a run records of its recipe, for the report."""
         words = self.words or ReportWords(f"{self.name}: {self.about}", "", "", ())
-        return {**plain(words), "data": self.data, "case": self.drawn}
+        return {**plain(words), "data": self.data, "case": self.case or self.drawn}
 
     def changes(self, settings: Any) -> list[tuple[str, object, object]]:
         """(name, value here, value in the paper) of every setting of the method that differs from the paper's."""
