@@ -98,6 +98,11 @@ def judge(kind: str, count: int, seed: int) -> tuple[float, float]:
     return roc_auc(test.labels, found.probabilities[:, 1]), attention_auc(list(found.attention), truths)
 
 
+def cell(values: np.ndarray) -> str:
+    """One value, or of several seeds the mean, the lowest and the highest."""
+    return f"{values.mean():.3f}" + (f" ({values.min():.3f} to {values.max():.3f})" if len(values) > 1 else "")
+
+
 counts = [int(count) for count in given.bags.split(",")]
 print("| model | " + " | ".join(f"{count} bags: AUC | attention" for count in counts) + " |")
 print("|---" * (1 + 2 * len(counts)) + "|")
@@ -105,5 +110,5 @@ for kind in given.models.split(","):
     cells = []
     for count in counts:
         pairs = np.array([judge(kind, count, seed) for seed in range(given.seeds)])
-        cells += [f"{value:.3f}" for value in pairs.mean(axis=0)]
+        cells += [cell(values) for values in pairs.T]
     print(f"| {kind} | " + " | ".join(cells) + " |", flush=True)

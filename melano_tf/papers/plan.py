@@ -241,6 +241,7 @@ class Recipe:
         presets: names that `--preset` takes: first what settings are compared with (the paper's), then the demo.
         on_phantoms: settings of another preset -> what they are where no data are given.
         words: for its report.
+        case: what is judged, where that is not what is drawn: "bags".
     """
 
     name: str
@@ -254,6 +255,7 @@ class Recipe:
     presets: tuple[str, ...] = ("paper", "demo")
     on_phantoms: Callable[[Any], Any] = lambda settings: settings
     words: ReportWords | None = None
+    case: str = ""
 
     @property
     def base(self) -> str:
@@ -274,7 +276,7 @@ class Recipe:
     def told(self) -> dict[str, Any]:
         """What a run records of its recipe, for the report."""
         words = self.words or ReportWords(f"{self.name}: {self.about}", "", "", ())
-        return {**plain(words), "data": self.data, "case": self.drawn}
+        return {**plain(words), "data": self.data, "case": self.case or self.drawn}
 
     def changes(self, settings: Any) -> list[tuple[str, object, object]]:
         """(name, value here, value in the paper) of every setting of the method that differs from the paper's."""

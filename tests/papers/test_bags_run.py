@@ -106,7 +106,8 @@ def test_the_same_command_again_repeats_nothing_and_a_changed_one_what_it_must(c
     assert f"did 0 steps, kept {STEPS} finished ones" in again.shown and weights(copy) == before
     decided = inside("bags", "--out", str(copy), *BAGS, "--decision.no-calibrate", "--figures", "none")
     assert decided.code == 0 and f"did {STEPS // 2} steps" in decided.shown and weights(copy) == before
-    other = inside("bags", "--out", str(copy), *BAGS, "--training.strength", "0.5", "--steps", "train", "--plan")
+    kept = ("--decision.no-calibrate", "--steps", "train", "--plan")
+    other = inside("bags", "--out", str(copy), *BAGS, "--training.strength", "0.5", *kept)
     assert "to do: strength changed" in other.shown and f"{2 * FOLDS} steps would be done" in other.shown
 
 

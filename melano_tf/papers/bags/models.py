@@ -186,7 +186,8 @@ def judge_model(work: Work, kind: str, fold: int | None) -> list[Path]:
     fields = decision_fields(settings, cohort, held, known, hold_out.words())
     card = sidecar(work, kind, fold, fields)
     places = cohort.places("judge", fold)
-    sides = cohort.sides(settings, held[:0], held, places, after=stem)
+    # The hold-out chooses twice, the epoch and the decision; that it was not trained on its training has checked.
+    sides = cohort.sides(settings, held[:0], held, places)
     record = record_choice(work.run, f"{stem}-decision", sides, list(known.ids))
     found = answers(model, cohort.bags, places, dtype, forward)
     frames = {

@@ -173,4 +173,5 @@ RECIPE = Recipe(
     aside=("table", "slides", "allow_leaks", "models", "final"),
     words=WORDS,
     presets=("default", "demo"),
+    case="bags",
 )
