@@ -39,6 +39,9 @@ ASIDE = (
 )
 
 
+CHECKED_BYTES = 512 * 2**20  # files up to this size are read whole to see whether a step still stands
+
+
 def plan_key(plan: Mapping[str, Any]) -> str:
     """The key of a run's plan, which stands with every file that was made under it.
 
@@ -75,6 +78,7 @@ class Run:
         self.kept: list[str] = []
         self._lock: IO[str] | None = None
         self._made: dict[str, dict[str, Any]] = {}
+        self._sums: dict[tuple[Any, ...], str] = {}
 
     def __enter__(self) -> "Run":
         try:
@@ -208,7 +212,7 @@ class Run:
         if not self._made:
             return
         path, plan = self.folder / "made.json", plan_key(self.record()["plan"])
-        known = read_json(path) if path.exists() else {}
+        known = _mapping(path)
         now = known | {file: {"plan": plan, **facts} for file, facts in self._made.items()}
         if now != known:
             write_json(path, now)
@@ -217,7 +221,7 @@ class Run:
         """Forget the files of a step that is done anew."""
         path = self.folder / "made.json"
         self._made = {file: facts for file, facts in self._made.items() if facts["step"] != step}
-        known = read_json(path) if path.exists() else {}
+        known = _mapping(path)
         if any(facts["step"] == step for facts in known.values()):
             write_json(path, {file: facts for file, facts in known.items() if facts["step"] != step})
 
@@ -273,6 +277,7 @@ class Run:
             return key
         started = time.monotonic()
         state_path = self.path("steps", f"{name}.json")
+        self._discard_damaged(state_path)
         journal.remove(state_path)
         self._unmake(name)
         outputs = [Path(path) for path in work(self.scratch(name, key))]
@@ -326,16 +331,37 @@ class Run:
             parent.rmdir()
 
     def finished(self, name: str, key: str) -> bool:
-        """Whether a step stands finished under this key, with all its files there and of the recorded size."""
+        """Whether a step stands finished under this key, with all its files there and as they were written.
+
+        Of files up to `CHECKED_BYTES` the checksum is compared, once a session; of larger ones (tiles, decoded images),
+        whose readers check what they read, the size. `doctor --run` compares all.
+        """
         path = self.folder / "steps" / f"{name}.json"
         try:
             state = read_json(path)
             return state["key"] == key and all(
-                (self.folder / file).is_file() and (self.folder / file).stat().st_size == facts["bytes"]
-                for file, facts in state["outputs"].items()
+                self._stands(self.folder / file, facts) for file, facts in state["outputs"].items()
             )
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return False  # not there, or no step's state
+
+    def _discard_damaged(self, state_path: Path) -> None:
+        """Remove those of a step's files that are not as they were written, so that nothing takes them for whole."""
+        outputs = _mapping(state_path).get("outputs")
+        for name, facts in outputs.items() if isinstance(outputs, dict) else ():
+            if (self.folder / name).is_file() and _fault(self.folder / name, facts):
+                journal.remove(self.folder / name)
+
+    def _stands(self, file: Path, facts: Mapping[str, Any]) -> bool:
+        """Whether a step's file is as it was written."""
+        if not file.is_file() or (found := file.stat()).st_size != facts["bytes"]:
+            return False
+        if found.st_size > CHECKED_BYTES:
+            return True
+        state = (str(file), found.st_size, found.st_mtime_ns, found.st_ino)
+        if state not in self._sums:
+            self._sums[state] = file_sha256(file)
+        return self._sums[state] == facts["sha256"]
 
     def checksums(self, files: Iterable[Path], progress: Callable[[int], object] = lambda done: None) -> dict[str, str]:
         """SHA-256 of each input file, by path; remembered in inputs.json while a file's size and time stay the same.
@@ -346,7 +372,7 @@ class Run:
         """
         path = self.folder / "inputs.json"
         files = list(files)
-        known = read_json(path) if path.exists() else {}
+        known = _mapping(path)
         written, unsaved = time.monotonic(), False
         try:
             for file in files:
@@ -368,7 +394,64 @@ class Run:
     def durations(self) -> dict[str, float]:
         """Seconds that each finished step took, by name, from the step files."""
         folder = self.folder / "steps"
-        return {
-            str(path.relative_to(folder).with_suffix("")): read_json(path)["seconds"]
-            for path in sorted(folder.rglob("*.json"))
+        found = {
+            str(path.relative_to(folder).with_suffix("")): _mapping(path) for path in sorted(folder.rglob("*.json"))
         }
+        return {
+            name: state["seconds"] for name, state in found.items() if isinstance(state.get("seconds"), int | float)
+        }
+
+    @staticmethod
+    def faults(folder: Path, progress: Callable[[int], object] = lambda done: None) -> list[tuple[str, str]]:
+        """(file, what is wrong with it) of every file that a run's steps recorded, by checksum, and of the records.
+
+        Args:
+            folder: the run's folder.
+            progress: called with the number of bytes of each file when it is read.
+
+        Raises:
+            InputError: the folder holds no run.
+        """
+        if not (folder / "run.json").is_file():
+            raise InputError(
+                f"{folder}: no run is recorded there (run.json is missing); name the folder given by --out"
+            )
+        found = [(name, "is no JSON mapping") for name in ("run.json", "made.json") if not _whole(folder / name)]
+        for path in sorted((folder / "steps").rglob("*.json")):
+            step = str(path.relative_to(folder))
+            outputs = _mapping(path).get("outputs")
+            if not isinstance(outputs, dict):
+                found.append((step, "is damaged; the step will be done again"))
+                continue
+            for name, facts in outputs.items():
+                why = _fault(folder / name, facts)
+                found += [(name, f"{why} (of {step})")] if why else []
+                progress(int(facts.get("bytes", 0)) if isinstance(facts, dict) else 0)
+        return found
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """The content of a JSON file of ours; {} where it is missing or damaged, so that it is made anew."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and all(isinstance(key, str) for key in content) else {}
+
+
+def _whole(path: Path) -> bool:
+    return bool(_mapping(path)) or not path.exists()
+
+
+def _fault(file: Path, facts: Any) -> str:
+    """What is wrong with a step's file; "" where nothing is."""
+    if not isinstance(facts, dict) or not {"bytes", "sha256"} <= set(facts):
+        return "has no recorded checksum"
+    if not file.is_file():
+        return "is missing"
+    try:
+        if file.stat().st_size != facts["bytes"]:
+            return f"has {file.stat().st_size:,} bytes, and {facts['bytes']:,} were written"
+        return "" if file_sha256(file) == facts["sha256"] else "is not as it was written: its checksum differs"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
