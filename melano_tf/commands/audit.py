@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from melano_tf.reports.audit import audit_run
-from melano_tf.reports.predictions import read_record
+from melano_tf.runs.judgements import read_record
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from melano_tf.environment import environment
 from melano_tf.errors import InputError
-from melano_tf.runs.run import Run
+from melano_tf.runs.whole import faults as damaged_files
 from melano_tf.slides.annotations import AnnotationSettings, slide_outlines
 from melano_tf.slides.cohort import read_manifest, same_file_groups
 from melano_tf.slides.magnifications import TileGrids
@@ -49,7 +49,7 @@ def examine(settings: DoctorSettings, say: Callable[[str], None]) -> int:
     if settings.slides is not None:
         faults += _slides(settings.slides, settings, say)
     if settings.run is not None:
-        damaged = Run.faults(settings.run)
+        damaged = damaged_files(settings.run)
         say(f"{settings.run}: every recorded file read and compared; {len(damaged)} not as written")
         faults += [f"{settings.run / name}: {why}" for name, why in damaged]
     for fault in faults:

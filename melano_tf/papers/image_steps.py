@@ -80,11 +80,13 @@ def add_image_steps(
     """
     read = plan.step("read", read_images, check, group=group, always=True)
     images = plan.step(
-        "images", decode_images, store, unusable, needs=[read], group=group, depends={"store": plain(store)}
+        "images", decode_images, store, unusable, needs=[read], group=group, depends={"store": plain(store)}, here=True
     )
     if near is None:
         return read, images
-    copies = plan.step("copies", find_copies, store, near, needs=[images], group=group, depends={"near": near})
+    copies = plan.step(
+        "copies", find_copies, store, near, needs=[images], group=group, depends={"near": near}, here=True
+    )
     return read, images, copies
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from melano_tf.errors import InputError
-from melano_tf.reports.predictions import judged_cases
+from melano_tf.runs.judgements import judged_cases
 from melano_tf.runs.standing import Standing
 from melano_tf.splits.groups import alike_lines, case_groups
 from melano_tf.splits.sides import shared_by, words

@@ -21,7 +21,9 @@ from melano_tf.errors import InputError
 from melano_tf.runs import journal
 from melano_tf.runs.files import atomic, file_sha256, read_json, write_json
 from melano_tf.runs.plain import digest, flat, plain
+from melano_tf.runs.predictions import decided, read_predictions, write_predictions
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.runs.whole import fault, mapping
 
 ASIDE = (
     "out",
@@ -36,6 +38,9 @@ ASIDE = (
     "steps",
     "cells",
     "plan",
+    "jobs",
+    "gpus",
+    "scheduler",
 )
 
 
@@ -74,6 +79,8 @@ class Run:
         self.settings = plain(settings)
         self.threads = threads
         self.say = say
+        # Shows a training's progress, as `training.progress.bar_over_epochs`; None: by that.
+        self.bars: Callable[[str, int, int], contextlib.AbstractContextManager[Any]] | None = None
         self.repeated: list[str] = []
         self.kept: list[str] = []
         self._lock: IO[str] | None = None
@@ -195,16 +202,27 @@ class Run:
             self._write_record(plan=plan)
         self._write_made()
 
-    def made(self, files: Iterable[Path], step: str | None = None, key: str | None = None) -> None:
-        """Write down that these files are of the session's plan, in made.json: what the report may show.
+    def made(self, files: Iterable[Path], step: str, key: str) -> None:
+        """Write down that a step of the session's plan wrote these files, in made.json: what the report may show.
 
         Args:
             files: inside the run's folder.
-            step, key: of the step that they are outputs of; None: tables and figures.
+            step, key: of the step.
         """
+        self._made |= {str(Path(file).relative_to(self.folder)): {"step": step, "key": key} for file in files}
+        self._write_made()
+
+    def made_output(self, files: Iterable[Path], output: str, stands_on: Mapping[str, str | None]) -> None:
+        """The same of an output (a table, a figure); it is forgotten once one of its steps is done, or done anew.
+
+        Args:
+            files: inside the run's folder.
+            output: its name.
+            stands_on: what the steps that it is made of are known by, by name; None of those that are missing in it.
+        """
+        facts = {"step": None, "output": output, "key": digest([output, stands_on]), "of": list(stands_on)}
         for file in map(Path, files):
-            said = {"step": step, "key": key} if step else {"step": None, "sha256": file_sha256(file)}
-            self._made[str(file.relative_to(self.folder))] = said
+            self._made[str(file.relative_to(self.folder))] = {**facts, "sha256": file_sha256(file)}
         self._write_made()
 
     def _write_made(self) -> None:
@@ -212,18 +230,22 @@ class Run:
         if not self._made:
             return
         path, plan = self.folder / "made.json", plan_key(self.record()["plan"])
-        known = _mapping(path)
+        known = mapping(path)
         now = known | {file: {"plan": plan, **facts} for file, facts in self._made.items()}
         if now != known:
             write_json(path, now)
 
     def _unmake(self, step: str) -> None:
-        """Forget the files of a step that is done anew."""
+        """Forget the files of a step that is done anew, and the tables and figures that were made of it."""
+
+        def others(made: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+            return {file: one for file, one in made.items() if one["step"] != step and step not in one.get("of", ())}
+
         path = self.folder / "made.json"
-        self._made = {file: facts for file, facts in self._made.items() if facts["step"] != step}
-        known = _mapping(path)
-        if any(facts["step"] == step for facts in known.values()):
-            write_json(path, {file: facts for file, facts in known.items() if facts["step"] != step})
+        self._made = others(self._made)
+        known = mapping(path)
+        if len(left := others(known)) < len(known):
+            write_json(path, left)
 
     def path(self, *parts: str) -> Path:
         """A path inside the run's folder, its parent made."""
@@ -270,16 +292,33 @@ class Run:
             The step's key, to be put into the inputs of what depends on it.
         """
         key = self.key(name, inputs)
-        if self.finished(name, key):
-            self.kept.append(name)
-            outputs = read_json(self.folder / "steps" / f"{name}.json")["outputs"]
-            self._made |= {file: {"step": name, "key": key} for file in outputs}
-            return key
-        started = time.monotonic()
-        state_path = self.path("steps", f"{name}.json")
-        self._discard_damaged(state_path)
-        journal.remove(state_path)
+        if not self.stands(name, key):
+            self.begin(name)
+            self.perform(name, key, inputs, work)
+            self.end(name, key)
+        return key
+
+    def stands(self, name: str, key: str) -> bool:
+        """Whether a step is finished under this key; if so, it counts as kept."""
+        if not self.finished(name, key):
+            return False
+        self.kept.append(name)
+        self._made |= {file: {"step": name, "key": key} for file in self._outputs(name)}
+        return True
+
+    def _outputs(self, name: str) -> list[str]:
+        """The files of a finished step, as its record names them."""
+        return list(read_json(self.folder / "steps" / f"{name}.json")["outputs"])
+
+    def begin(self, name: str) -> None:
+        """A step is done anew: what stood under its name is no longer its result."""
+        self._discard_damaged(self.path("steps", f"{name}.json"))
+        journal.remove(self.path("steps", f"{name}.json"))
         self._unmake(name)
+
+    def perform(self, name: str, key: str, inputs: Mapping[str, Any], work: Callable[[Path], Iterable[Path]]) -> None:
+        """Do a step and record that it is finished; between `begin` and `end`, which another process may call."""
+        started = time.monotonic()
         outputs = [Path(path) for path in work(self.scratch(name, key))]
         state = {
             "key": key,
@@ -291,14 +330,18 @@ class Run:
                 for path in outputs
             },
         }
-        write_json(state_path, state)
-        self.made(outputs, name, key)
+        write_json(self.path("steps", f"{name}.json"), state)
+
+    def end(self, name: str, key: str) -> None:
+        """A step was done: its files are the run's, and its unfinished work goes."""
+        self.made((self.folder / file for file in self._outputs(name)), name, key)
         self._clear(self.folder / "work" / name)
         self.repeated.append(name)
-        return key
 
     def restate(self, name: str, model: Path, change: Callable[[Sidecar], Sidecar]) -> None:
         """Let a trained model's sidecar say what the training does not depend on (a threshold): nothing is repeated.
+
+        Its predictions are decided anew where the threshold is another one.
 
         Args:
             name: of the step that trained the model.
@@ -309,12 +352,16 @@ class Run:
         wanted = change(card)
         if plain(wanted) == plain(card):
             return
-        path, state_path = wanted.write(model), self.folder / "steps" / f"{name}.json"
+        state_path = self.folder / "steps" / f"{name}.json"
         state = read_json(state_path)
-        state["outputs"][str(path.relative_to(self.folder))] = {
-            "bytes": path.stat().st_size,
-            "sha256": file_sha256(path),
-        }
+        files = [wanted.write(model)]
+        for path in (self.folder / "predictions" / f"{model.stem}{suffix}" for suffix in (".parquet", ".csv")):
+            if wanted.threshold != card.threshold and str(path.relative_to(self.folder)) in state["outputs"]:
+                table = read_predictions(path)
+                files.append(write_predictions(path, table.assign(called=decided(table, wanted.threshold))))
+        for path in files:
+            facts = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            state["outputs"][str(path.relative_to(self.folder))] = facts
         write_json(state_path, state)
 
     @staticmethod
@@ -347,9 +394,9 @@ class Run:
 
     def _discard_damaged(self, state_path: Path) -> None:
         """Remove those of a step's files that are not as they were written, so that nothing takes them for whole."""
-        outputs = _mapping(state_path).get("outputs")
+        outputs = mapping(state_path).get("outputs")
         for name, facts in outputs.items() if isinstance(outputs, dict) else ():
-            if (self.folder / name).is_file() and _fault(self.folder / name, facts):
+            if (self.folder / name).is_file() and fault(self.folder / name, facts):
                 journal.remove(self.folder / name)
 
     def _stands(self, file: Path, facts: Mapping[str, Any]) -> bool:
@@ -372,7 +419,7 @@ class Run:
         """
         path = self.folder / "inputs.json"
         files = list(files)
-        known = _mapping(path)
+        known = mapping(path)
         written, unsaved = time.monotonic(), False
         try:
             for file in files:
@@ -395,63 +442,8 @@ class Run:
         """Seconds that each finished step took, by name, from the step files."""
         folder = self.folder / "steps"
         found = {
-            str(path.relative_to(folder).with_suffix("")): _mapping(path) for path in sorted(folder.rglob("*.json"))
+            str(path.relative_to(folder).with_suffix("")): mapping(path) for path in sorted(folder.rglob("*.json"))
         }
         return {
             name: state["seconds"] for name, state in found.items() if isinstance(state.get("seconds"), int | float)
         }
-
-    @staticmethod
-    def faults(folder: Path, progress: Callable[[int], object] = lambda done: None) -> list[tuple[str, str]]:
-        """(file, what is wrong with it) of every file that a run's steps recorded, by checksum, and of the records.
-
-        Args:
-            folder: the run's folder.
-            progress: called with the number of bytes of each file when it is read.
-
-        Raises:
-            InputError: the folder holds no run.
-        """
-        if not (folder / "run.json").is_file():
-            raise InputError(
-                f"{folder}: no run is recorded there (run.json is missing); name the folder given by --out"
-            )
-        found = [(name, "is no JSON mapping") for name in ("run.json", "made.json") if not _whole(folder / name)]
-        for path in sorted((folder / "steps").rglob("*.json")):
-            step = str(path.relative_to(folder))
-            outputs = _mapping(path).get("outputs")
-            if not isinstance(outputs, dict):
-                found.append((step, "is damaged; the step will be done again"))
-                continue
-            for name, facts in outputs.items():
-                why = _fault(folder / name, facts)
-                found += [(name, f"{why} (of {step})")] if why else []
-                progress(int(facts.get("bytes", 0)) if isinstance(facts, dict) else 0)
-        return found
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """The content of a JSON file of ours; {} where it is missing or damaged, so that it is made anew."""
-    try:
-        content = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) and all(isinstance(key, str) for key in content) else {}
-
-
-def _whole(path: Path) -> bool:
-    return bool(_mapping(path)) or not path.exists()
-
-
-def _fault(file: Path, facts: Any) -> str:
-    """What is wrong with a step's file; "" where nothing is."""
-    if not isinstance(facts, dict) or not {"bytes", "sha256"} <= set(facts):
-        return "has no recorded checksum"
-    if not file.is_file():
-        return "is missing"
-    try:
-        if file.stat().st_size != facts["bytes"]:
-            return f"has {file.stat().st_size:,} bytes, and {facts['bytes']:,} were written"
-        return "" if file_sha256(file) == facts["sha256"] else "is not as it was written: its checksum differs"
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"

@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.runs.files import atomic
+from melano_tf.runs.predictions import write_predictions
 from melano_tf.runs.run import Run
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.seeding import seeded
 from melano_tf.splits.sides import Sides
 from melano_tf.training.checkpoint import training_variables, weights_sha256
 from melano_tf.training.fed import Fed, check_chain, record_path
@@ -177,8 +179,19 @@ def fit(run: Run, training: Training, scratch: Path, prepared: Prepared | None =
 
 
 def write_judgement(run: Run, stem: str, model: keras.Model, frames: Frames, sidecar: Sidecar) -> list[Path]:
-    """Write what a model said of the cases it was asked about, and its sidecar with provenance; returns the files."""
-    written = [write_frame(run.path("predictions", name), frame) for name, frame in frames.items()]
+    """Write what a model said of the cases it was asked about, and its sidecar with provenance; returns the files.
+
+    Args:
+        run, stem, model, sidecar: of the model.
+        frames: by file name: its predictions, called `stem`, in the form of `runs.predictions`; the others as they are.
+
+    Raises:
+        RunError: the predictions are not of the form.
+    """
+    written = []
+    for name, frame in frames.items():
+        write = write_predictions if Path(name).stem == stem else write_frame
+        written.append(write(run.path("predictions", name), frame))
     path = run.path("models", f"{stem}.keras")
     return [with_provenance(run, sidecar, model).write(path), *written]
 
@@ -193,7 +206,7 @@ def _built(run: Run, training: Training) -> tuple[Network, Any]:
     """The network, and the devices that it was made on."""
     keras.utils.set_random_seed(training.seed)
     devices = strategy(training.spread and bool(run.settings.get("mirror")))
-    with devices.scope() if devices else contextlib.nullcontext():
+    with devices.scope() if devices else contextlib.nullcontext(), seeded(training.seed):
         network = training.build()
     if network.said:
         run.say(f"{training.stem}: {network.said}")
@@ -225,7 +238,7 @@ def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | N
         network.trained.set_weights(list(training.start))
     watch = None if training.prior is None else Watch(training.stem, training.prior, run.say)
     settings = LoopSettings(epochs=training.epochs, watch=watch)
-    with bar_over_epochs(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
+    with (run.bars or bar_over_epochs)(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
         watched = fed.batches(training.batches)
         context = LoopContext(settings, scratch, progress, devices, watched, fed)
         if training.loop is not None:

@@ -9,7 +9,7 @@ import pytest
 from melano_tf import run
 from melano_tf.reports.audit import audit_run
 from melano_tf.reports.html import write_report
-from melano_tf.reports.predictions import read_record
+from melano_tf.runs.judgements import read_record
 from tests.reports.made_run import MODEL, made_run, of_its_plan, predictions
 
 STEM = f"{MODEL}-fold-1"

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.models.seeding import seeded
+from melano_tf.runs.predictions import predictions
 from melano_tf.runs.run import Run
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.seeding import seeded
 from melano_tf.splits.sides import Sides
 from melano_tf.training.fit import LoopContext, Network, Training, by_gradient, fit
 from melano_tf.training.loop import GradientStep, History, train
@@ -59,7 +60,9 @@ def build() -> Network:
 def judge(model: keras.Model) -> tuple[dict[str, pd.DataFrame], Sidecar]:
     """One table, and a sidecar."""
     card = Sidecar("toy", ("no", "yes"), 3, {}, 0.5, "nowhere", run={"configuration": "own"})
-    return {"toy.csv": pd.DataFrame({"p": model(np.eye(3, dtype=np.float32)).numpy()[:, 0]})}, card
+    said = keras.ops.convert_to_numpy(keras.ops.sigmoid(model(np.eye(3, dtype=np.float32))))[:, 0]
+    rows = pd.DataFrame({"case": ["a", "b", "c"], "group": ["A", "B", "B"], "part": "test", "target": [0, 1, 1]})
+    return {"toy.csv": predictions(rows, said)}, card
 
 
 POINTS = [f"p{i}" for i in range(12)]

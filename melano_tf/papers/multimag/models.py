@@ -14,11 +14,13 @@ from scipy.special import log_softmax
 from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
-from melano_tf.papers.multimag.tasks import Task, judged_tiles, task_tiles
+from melano_tf.papers.multimag.tasks import Task, judged_tiles, planned_tasks, task_tiles
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
+from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.predictions import predictions
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.parts import PARTS
 from melano_tf.splits.sides import Sides
@@ -36,9 +38,8 @@ KEYS = ["slide_id", "patient_id", "label", "part", "magnification", "tile", "tar
 class TaskTraining:
     """A finished model: its task, its file, and its predictions.
 
-    Predictions have one row for every tile of the validation and the test slides: slide_id, patient_id, label, part,
-    magnification, tile, target (class index), quota (bool: among the tiles that the task's quota left), and p0, p1, …
-    (probability of each class).
+    Predictions (`runs.predictions`) have one row for every tile of the validation and the test slides, and add
+    slide_id, patient_id, label, magnification, tile, and quota (bool: among the tiles that the task's quota left).
     """
 
     task: Task
@@ -59,6 +60,19 @@ class TaskTraining:
 def model_name(task: Task, backbone: str) -> str:
     """As files and steps call the model of a task, for example "melanoma-40x-resnet50"."""
     return f"{task.name}-{backbone}"
+
+
+def judged_models(settings: MultimagSettings) -> list[JudgedModel]:
+    """Every task's models, those of the first network first."""
+    facts: dict[str, Any] = {"unit": "tiles", "only": "quota", "same": ("grid",)}
+    return [
+        JudgedModel(
+            f"{task.name}, {place} network", (f"{model_name(task, backbone)}.parquet",), task.class_names, **facts
+        )
+        for place, backbone in zip(("first", "second"), settings.model.backbones, strict=False)
+        for number in range(1, 5)
+        for task in planned_tasks(number, settings)
+    ]
 
 
 def initial_weights(model: ModelSettings, backbone: str) -> str:
@@ -112,8 +126,10 @@ def train_model(work: Work, task_step: str, backbone: str) -> list[Path]:
         judged = judged_tiles(task, cohort.whole, tiles)
         # From the store, not from memory: a slide of 40x has many thousands of tiles.
         probability = predict(model, predict_batches(judged, cohort.folder, used.input_px, used.batch))
-        columns = {f"p{k}": probability[:, k] for k in range(len(task.classes))}
-        return {f"{stem}.parquet": judged[KEYS].assign(**columns)}, sidecar(settings, task, backbone)
+        tile = judged["slide_id"] + "/" + judged["magnification"] + "/" + judged["tile"].astype(str)
+        rows = judged[KEYS].assign(case=tile, group=judged["patient_id"])
+        table = predictions(rows, probability, task.class_names, threshold=settings.evaluation.threshold)
+        return {f"{stem}.parquet": table}, sidecar(settings, task, backbone)
 
     described = Training(
         stem=stem,

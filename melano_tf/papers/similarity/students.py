@@ -1,6 +1,5 @@
 """Attention transfer: the baseline and the students, trained and judged on one partition (figure 4, Tables 6 to 11)."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +32,11 @@ from melano_tf.papers.similarity.clusters import (
 from melano_tf.papers.similarity.cohort import class_names
 from melano_tf.papers.similarity.edges import edges_of
 from melano_tf.papers.similarity.partition import WORDS, parts_of
-from melano_tf.papers.similarity.settings import BASELINE, SimilaritySettings
+from melano_tf.papers.similarity.settings import BASELINE, JUDGED, SimilaritySettings
 from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.plain import seed_for
+from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.sides import Sides
 from melano_tf.training.fit import Network, Training, by_gradient, fit
@@ -81,8 +82,8 @@ class Judged:
     """A finished student.
 
     Attributes:
-        predictions: one row an image outside the training: image_id, source, group, part ("validation", "HAM test",
-            …), target, p0, p1, … (probabilities).
+        predictions: of the images outside the training (`runs.predictions`), with image_id and source; parts are
+            "validation", "HAM test", ….
     """
 
     predictions: pd.DataFrame
@@ -92,16 +93,20 @@ class Judged:
         return self.predictions[self.predictions["part"] == part].reset_index(drop=True)
 
 
-def probabilities(rows: pd.DataFrame) -> np.ndarray:
-    """(n, C) of rows of predictions, float64."""
-    names = [str(name) for name in rows if re.fullmatch(r"p\d+", str(name))]
-    return rows[names].to_numpy(np.float64)
-
-
 def wanted_students(settings: SimilaritySettings) -> list[Student]:
     """Every network that the tables need: of each partition the baseline first, then the combinations."""
     combinations = {BASELINE: (), **settings.chosen_combinations()}
     return [Student(name, layers, split) for split in settings.chosen_splits() for name, layers in combinations.items()]
+
+
+def judged_models(settings: SimilaritySettings) -> list[JudgedModel]:
+    """Every network on each test; the validation part has chosen the combination."""
+    return [
+        JudgedModel(f"{which.stem}: {part}", (f"{which.stem}.parquet",), class_names(), "images", part)
+        for which in wanted_students(settings)
+        for part in JUDGED
+        if part != VALIDATION
+    ]
 
 
 def check_pair(settings: SimilaritySettings) -> None:
@@ -249,14 +254,14 @@ def judge(work: Work, split: str, model: keras.Model) -> pd.DataFrame:
     shown = inference(work.settings, edges_of(work).cache, records["image_id"].tolist())
     found = predict(model, shown()).astype(np.float64)
     table = records[["image_id", "source", "group", "target"]].reset_index(drop=True)
-    table["part"] = part.iloc[rows].to_numpy()
-    return table.assign(**{f"p{index}": found[:, index] for index in range(found.shape[1])})
+    table = table.assign(case=table["image_id"], part=part.iloc[rows].to_numpy())
+    return predictions(table, found, class_names())
 
 
 def judged(work: Work, which: Student) -> Judged:
     """A finished student's predictions, from its file."""
     path = work.path("predictions", f"{which.stem}.parquet")
-    return work.once(which.step, lambda: Judged(pd.read_parquet(path)))
+    return work.once(which.step, lambda: Judged(read_predictions(path)))
 
 
 def results_of(work: Work) -> dict[Student, Judged]:

@@ -24,6 +24,7 @@ from melano_tf.pipelines.image_batches import ImageBatches, predict_image_batche
 from melano_tf.pipelines.image_crops import CroppedBatches
 from melano_tf.runs.files import atomic, read_json, write_json
 from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.predictions import TEST, predictions, probabilities, read_predictions
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.holdout import HoldOut, inner_holdout
 from melano_tf.splits.sides import Sides
@@ -43,7 +44,6 @@ from melano_tf.training.scheduled import ScheduledStep
 from melano_tf.training.steps import LossFn, Step
 
 KIND = "weighting"
-PREFIX = "p_"  # of the columns of predictions that hold a class's probability
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class GridTraining:
         cell: which it is.
         model: its file.
         gamma: of its focal loss; 0 for cross-entropy.
-        predictions: one row a judged image: image_id, group, target, and p_<class> for each class in order.
+        predictions: of the judged images (`runs.predictions`), with image_id.
     """
 
     cell: Cell
@@ -65,7 +65,7 @@ class GridTraining:
     @property
     def probabilities(self) -> np.ndarray:
         """Of each class, float64 (n, C)."""
-        return probability_columns(self.predictions)
+        return probabilities(self.predictions)
 
 
 def step_name(cell: Cell) -> str:
@@ -143,8 +143,8 @@ def trained(work: Work, cell: Cell) -> GridTraining:
     """A finished training and its predictions, from its files."""
 
     def read() -> GridTraining:
-        predictions = pd.read_parquet(work.path("predictions", f"{cell.name}.parquet"))
-        return GridTraining(cell, work.path("models", f"{cell.name}.keras"), gamma_of(work, cell), predictions)
+        table = read_predictions(work.path("predictions", f"{cell.name}.parquet"))
+        return GridTraining(cell, work.path("models", f"{cell.name}.keras"), gamma_of(work, cell), table)
 
     return work.once(step_name(cell), read)
 
@@ -219,7 +219,7 @@ def choose_gamma(work: Work, cell: Cell) -> list[Path]:
         optimise(work.run, training, work.scratch / f"{gamma:g}", shared)
         found = judge(settings, work.value("cohort"), shared.answer, held)
         records.append(record_path(work.run, training.stem))
-        scores[f"{gamma:g}"] = multiclass_metrics(found["target"].to_numpy(), probability_columns(found))["BAcc"]
+        scores[f"{gamma:g}"] = multiclass_metrics(found["target"].to_numpy(), probabilities(found))["BAcc"]
     best = max(GAMMAS, key=lambda gamma: (scores[f"{gamma:g}"], -gamma))
     table = work.path("gamma", f"{cell.pair}.json")
     write_json(table, {"gamma": best, "BAcc": scores, "chosen_on": hold_out.words("lesions")})
@@ -370,12 +370,7 @@ def judge(
     shown = predict_image_batches(cohort.cache, cohort.names(places), px, batch)
     found = np.concatenate([np.asarray(answer({"image": one["x"].astype(np.float32)}), np.float64) for one in shown])
     rows = cohort.records[["image_id", "group", "target"]].iloc[places].reset_index(drop=True)
-    return rows.assign(**{f"{PREFIX}{name}": found[:, k] for k, name in enumerate(cohort.classes)})
-
-
-def probability_columns(predictions: pd.DataFrame) -> np.ndarray:
-    """Probabilities of each class from a table of predictions, float64 (n, C)."""
-    return predictions[[name for name in predictions if str(name).startswith(PREFIX)]].to_numpy(np.float64)
+    return predictions(rows.assign(case=rows["image_id"], part=TEST), found, cohort.classes)
 
 
 def sidecar_of(work: Work, cell: Cell, strategy: Strategy) -> Sidecar:

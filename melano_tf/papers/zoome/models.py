@@ -18,7 +18,9 @@ from melano_tf.papers.zoome.cohort import CODE, ZoomeImages
 from melano_tf.papers.zoome.metadata import GIVEN, Answers, answers, study
 from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.holdout import HoldOut, inner_holdout
 from melano_tf.splits.sides import Sides
@@ -54,8 +56,8 @@ class FoldTraining:
         key: of its step.
         model: its file.
         decision: calibration and threshold, from the inner hold-out.
-        predictions: one row a judged image: image_id, group, fold, target, probability, calibrated, called (0 or 1);
-            with metadata also blanked and permuted_1, … (probabilities of the same network).
+        predictions: of the judged images (`runs.predictions`), with image_id and fold; with metadata also blanked and
+            permuted_1, … (probabilities of the same network).
         effects: with metadata, one row a value of a field: field, value, images, melanoma, probability (mean calibrated
             probability if every judged image had this value), log_odds (mean); else empty.
     """
@@ -97,6 +99,26 @@ def table_2(settings: ZoomeSettings) -> dict[str, Network]:
         "AlexNet": Network(network.alexnet, False, False, network.alexnet_weights),
         "AlexNet + Meta": Network(network.alexnet, False, True, network.alexnet_weights),
     }
+
+
+def judged_models(settings: ZoomeSettings) -> list[JudgedModel]:
+    """Every network of both tables, its folds together: each image judged by the one that did not see its patient."""
+    network = settings.network
+    networks = {
+        "ZooME": proposed(settings),
+        "w/o Zoom-SE": Network(network.backbone, False, True),
+        "w/o metadata": Network(network.backbone, True, False),
+        "Maron et al. (ResNet50)": Network(network.maron, False, False),
+        "ResNet50 + Zoom-SE": Network(network.maron, True, False),
+        "Kaur et al.": Network(network.kaur, False, False),
+        "AlexNet": Network(network.alexnet, False, False),
+        "AlexNet + metadata": Network(network.alexnet, False, True),
+    }
+    folds = range(1, settings.folds.count + 1)
+    return [
+        JudgedModel(name, tuple(f"{file_stem(which, fold)}.parquet" for fold in folds), (), "images", VALIDATION)
+        for name, which in networks.items()
+    ]
 
 
 def step_name(which: Network, fold: int | None) -> str:
@@ -143,9 +165,9 @@ def trained(work: Work, which: Network, fold: int | None) -> FoldTraining:
         model = work.path("models", f"{stem}.keras")
         sidecar = Sidecar.read(model)
         decision = Decision.from_sidecar(sidecar.threshold, sidecar.threshold_from, sidecar.calibration)
-        predictions = pd.read_parquet(work.path("predictions", f"{stem}.parquet"))
+        table = read_predictions(work.path("predictions", f"{stem}.parquet"))
         values = pd.read_csv(work.path("predictions", f"{stem}-values.csv"), dtype={"value": str})
-        return FoldTraining(work.identity(name), model, decision, predictions, values)
+        return FoldTraining(work.identity(name), model, decision, table, values)
 
     return work.once(name, read)
 
@@ -314,13 +336,12 @@ def judge(
     metadata, values = study(records, settings.evaluation.permutations, seed) if which.metadata else ({}, [])
     grid = {value.key: value.metadata for value in values}
     found = ask(settings, cohort, model, rows, {**metadata, **grid})
-    table = records[["image_id", "group", "fold", "target"]].reset_index(drop=True)
-    probability = found.pop(GIVEN)
-    calibrated = decision.probability(probability)
-    table = table.assign(probability=probability, calibrated=calibrated, called=decision.apply(probability).astype(int))
-    for name in metadata:
-        if name != GIVEN:
-            table[name] = found[name]
+    judged = records[["image_id", "group", "fold", "target"]].reset_index(drop=True)
+    judged = judged.assign(case=judged["image_id"], part=VALIDATION)
+    judged = judged.assign(**{name: found[name] for name in metadata if name != GIVEN})
+    table = predictions(
+        judged, found[GIVEN], calibrated=decision.probability(found[GIVEN]), called=decision.apply(found[GIVEN])
+    )
     lines = []
     for value in values if len(rows) else []:
         p = decision.probability(found[value.key])
@@ -343,7 +364,6 @@ def network_sidecar(
     settings: ZoomeSettings, cohort: ZoomeImages, which: Network, fold: int | None, decision: Decision
 ) -> Sidecar:
     """What predict needs to know of a network."""
-    metadata = {"sites": list(CODE.sites), "sexes": list(CODE.sexes), "age_scale": CODE.age_scale}
     return Sidecar(
         kind=KIND,
         classes=cohort.classes,
@@ -351,7 +371,7 @@ def network_sidecar(
         preprocessing={
             "store": plain(settings.store),
             "colour": "RGB, 0 to 255",
-            "metadata": metadata if which.metadata else None,
+            "metadata": CODE.to_json() if which.metadata else None,
         },
         **decision.sidecar_fields(),
         run={
