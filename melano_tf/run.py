@@ -34,6 +34,7 @@ usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
   export     a trained model for TensorFlow Serving, with card, configuration and the exact calls
   compare    several finished runs in one table, with paired differences on the test cases that they share
   report     a finished run's report.html, written again
+  audit      a finished run's judged cases against all that its models have seen: is anybody on both sides?
   doctor     versions, devices, disk and memory, and what is wrong with a --slides file
 """
 
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "export": _export,
         "compare": _compare,
         "report": _report,
+        "audit": _audit,
         "doctor": _doctor,
     }
     if arguments[0] not in commands:
@@ -167,11 +169,11 @@ def _check(arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> int:
-    from melano_tf.commands.predict import PredictSettings
+    from melano_tf.commands.predict.settings import PredictSettings
 
     settings = _parse(PredictSettings, arguments, "predict")
     import_quietly()
-    from melano_tf.commands.predict import predict
+    from melano_tf.commands.predict.command import predict
 
     predict(settings, say)
     return 0
@@ -190,6 +192,12 @@ def _report(arguments: list[str]) -> int:
 
     write_report(_parse(ReportSettings, arguments, "report").run, say)
     return 0
+
+
+def _audit(arguments: list[str]) -> int:
+    from melano_tf.commands.audit import AuditSettings, audit
+
+    return audit(_parse(AuditSettings, arguments, "audit"), say)
 
 
 def _export(arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,9 @@ class HelpingRun(Run):
 
     def stands_on(self, *parts: str) -> None:
         """Said by the process that holds the record."""
+
+    def made_output(self, files: Iterable[Path], output: str, stands_on: Mapping[str, str | None]) -> None:
+        """As `stands_on`."""
 
     @contextlib.contextmanager
     def _bar(self, name: str, epochs: int, steps_per_epoch: int) -> Iterator[Callable[[int, float], None]]:
@@ -281,6 +284,7 @@ def opened(work: Work) -> Iterator[Any]:
         InputError: it does not answer, has no worker, or one of another version; a GPU is not there.
     """
     settings = work.settings
+    _check_gpus(settings.gpus)
     with contextlib.ExitStack() as stack:
         if settings.scheduler:
             client = stack.enter_context(_client(settings.scheduler))
@@ -312,6 +316,16 @@ def _local(settings: Any) -> Any:
     }
     scheduler = {"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     return distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=50)
+
+
+def _check_gpus(numbers: Sequence[int]) -> None:
+    if not numbers:
+        return
+    import tensorflow as tf
+
+    there = len(tf.config.list_physical_devices("GPU"))
+    if missing := [number for number in numbers if number >= there]:
+        raise InputError(f"--gpus {missing[0]}: there is no such GPU here; TensorFlow sees {there}, counted from 0")
 
 
 def _check_workers(client: Any, scheduler: str) -> None:

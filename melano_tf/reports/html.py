@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 
 from melano_tf.errors import InputError
+from melano_tf.reports.audit import Audit, audit_run
 from melano_tf.reports.contents import (
     MOST_ROWS,
     command_text,
@@ -71,6 +72,7 @@ def write_report(folder: Path, say: Callable[[str], None] = lambda line: None) -
         sections={name: gallery(part, pictures) for name, part in sources.items()},
         album=pictures,
         faults=faults,
+        audit=_audit(folder, record),
     )
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -97,6 +99,14 @@ def _judgements(folder: Path, record: Mapping[str, Any]) -> tuple[list[Judgement
         return read_judgements(folder, record), []
     except InputError as error:
         return [], [str(error)]
+
+
+def _audit(folder: Path, record: Mapping[str, Any]) -> Audit:
+    """Who saw whom; a report is written without it where its files cannot be read, and says so."""
+    try:
+        return audit_run(folder, record)
+    except InputError as error:
+        return Audit(notes=(str(error),))
 
 
 def _files(standing: Standing, key: str, facts: Mapping[str, Any], names: set[str], *, inside: bool) -> list[Source]:

@@ -122,6 +122,21 @@ def read_judgements(folder: Path, record: Mapping[str, Any]) -> list[Judgement]:
     return found
 
 
+def judged_cases(folder: Path, record: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """{model: slides or images that it is judged by}, of those predictions that belong to the present plan.
+
+    Raises:
+        InputError: a file of predictions is damaged, or lacks a column.
+    """
+    found: dict[str, frozenset[str]] = {}
+    standing = Standing(folder, record)
+    for model in map(JudgedModel.of, record.get("judged", [])):
+        for file in standing.of([Path(folder) / "predictions" / name for name in model.files]):
+            cases = frozenset(_judged([file], model)["case"])
+            found[file.stem] = found.get(file.stem, frozenset()) | cases
+    return found
+
+
 def _judged(files: list[Path], model: JudgedModel) -> pd.DataFrame:
     """The cases that count, of all folds together."""
     frame = pd.concat([read_predictions(file) for file in files], ignore_index=True)

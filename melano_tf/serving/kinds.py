@@ -28,6 +28,7 @@ class ModelKind:
     Attributes:
         judges: slides or images.
         check: reads what the sidecar says of the preprocessing; raises what its reader raises.
+        called_by: how a class is called: of two by a threshold on the second one, or the most probable of all.
         classes: how many it must have; None: two or more.
         companions: roles that must be there.
         companion_kind: the kind of the models that it needs.
@@ -35,13 +36,14 @@ class ModelKind:
 
     judges: Literal["slide", "image"]
     check: Callable[[Mapping[str, Any]], object]
+    called_by: Literal["threshold", "most probable"] = "threshold"
     classes: int | None = None
     companions: tuple[str, ...] = ()
     companion_kind: str = ""
 
 
 def _tiles(made: Mapping[str, Any]) -> None:
-    from melano_tf.pipelines.store import StoreSettings
+    from melano_tf.pipelines.store_settings import StoreSettings
     from melano_tf.slides.tiling import TileGrid
 
     TileGrid(**made["grid"])
@@ -55,7 +57,7 @@ def _biopsies(made: Mapping[str, Any]) -> None:
 
 
 def _magnified_tiles(made: Mapping[str, Any]) -> None:
-    from melano_tf.pipelines.store import StoreSettings
+    from melano_tf.pipelines.store_settings import StoreSettings
     from melano_tf.slides.magnifications import TileGrids
 
     grid = made["grid"]
@@ -68,18 +70,20 @@ def _magnified_tiles(made: Mapping[str, Any]) -> None:
 def _image(made: Mapping[str, Any]) -> None:
     ImageCacheSettings(**made["store"])
     if (code := made["metadata"]) is not None:
-        MetadataCode(tuple(code["sites"]), tuple(code["sexes"]), float(code["age_scale"])).names  # noqa: B018
+        MetadataCode.from_json(code)
 
 
 ANSWERING: Mapping[str, ModelKind] = {
-    "spitzoid-target": ModelKind("slide", _biopsies, 2, ("source",), "spitzoid-source"),
+    "spitzoid-target": ModelKind(
+        "slide", _biopsies, classes=2, companions=("source",), companion_kind="spitzoid-source"
+    ),
     "multimag": ModelKind("slide", _magnified_tiles, companion_kind="multimag"),
-    "zoome": ModelKind("image", _image, 2),
-    "weighting": ModelKind("image", _image),
-    "similarity": ModelKind("image", _image),
+    "zoome": ModelKind("image", _image, classes=2),
+    "weighting": ModelKind("image", _image, "most probable"),
+    "similarity": ModelKind("image", _image, "most probable"),
 }
 # Models that stand beside others and answer nothing alone.
-COMPANIONS: Mapping[str, ModelKind] = {"spitzoid-source": ModelKind("slide", _tiles, 2)}
+COMPANIONS: Mapping[str, ModelKind] = {"spitzoid-source": ModelKind("slide", _tiles, classes=2)}
 
 
 def checked_kind(sidecar: Sidecar, where: Path | str) -> ModelKind:

@@ -1,11 +1,14 @@
 """What stands beside an exported graph: labels, card, and the server's configuration with the exact calls."""
 
+import json
 import os
 import re
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from melano_tf.errors import InputError
+from melano_tf.models.metadata import MetadataCode
 from melano_tf.runs.files import atomic, read_json, write_json
 from melano_tf.runs.standing import Standing
 from melano_tf.serving import templates
@@ -19,7 +22,7 @@ def write_model_files(folder: Path, card: dict[str, Any], run: Path) -> list[Pat
 
     Args:
         folder: of the version.
-        card: see `export.make_card`.
+        card: see `export.card_content`.
         run: folder of the run that trained the model; it may be gone.
     """
     extra = folder / "assets.extra"
@@ -142,9 +145,15 @@ def _preprocessing(sidecar: dict[str, Any]) -> str:
         if made["store"].get("colour"):
             lines.append(f"Colour constancy: {made['store']['colour']}.")
     if made.get("metadata"):
-        known = {name: ", ".join(made["metadata"][name]) for name in ("sexes", "sites")}
-        lines.append(f"Metadata: age in years (-1: unknown), sex ({known['sexes']}), site ({known['sites']}).")
+        fields = MetadataCode.from_json(made["metadata"]).fields
+        lines.append(f"Metadata: {', '.join(one.words_for_card() for one in fields)}.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _told(sidecar: dict[str, Any]) -> str:
+    """An example of what may be told of a patient, as JSON without its brackets."""
+    fields = MetadataCode.from_json(sidecar["preprocessing"]["metadata"]).fields
+    return json.dumps({one.name: [one.example] for one in fields})[1:-1]
 
 
 def calls(card: dict[str, Any]) -> str:
@@ -157,6 +166,7 @@ def calls(card: dict[str, Any]) -> str:
         "input_name": "tile_bytes" if bag else "image_bytes",
         "example": "tiles/1.jpg" if bag else "lesion.jpg",
         "value": "[contents]" if bag else "contents",
+        "metadata": _told(sidecar) if told else "",
     }
     curl = templates.CURL_BAG if bag else templates.CURL_IMAGE + (templates.CURL_METADATA if told else "")
     return Template(templates.CALLS).substitute(
@@ -171,9 +181,19 @@ def calls(card: dict[str, Any]) -> str:
     )
 
 
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of an exported model's version folder.
+
+    Raises:
+        InputError: the folder is no exported model of this program.
+    """
+    path = folder / "assets.extra" / "card.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        raise InputError(f"{folder}: no exported model of this program (it has no {path.name})") from None
+
+
 def read_labels(folder: Path) -> list[str]:
     """The classes of an exported version folder, in the order of the outputs."""
     return (folder / "assets.extra" / "labels.txt").read_text(encoding="utf-8").splitlines()
-
-
-__all__ = ["calls", "model_card", "read_json", "read_labels", "write_model_files", "write_server_files"]

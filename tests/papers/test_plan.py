@@ -137,6 +137,7 @@ SETTINGS = '''
 '''
 METHOD = '''
     """A toy paper's method."""
+    import os
     from melano_tf.papers.plan import Plan
     from melano_tf.papers.shell import LeftOut, Looked
 
@@ -158,6 +159,11 @@ METHOD = '''
             raise RuntimeError("it broke")
         if letter.upper() == fails:
             raise OSError(28, "No space left on device")
+        if fails == "dies" and letter == "a":
+            begun = work.scratch / "begun"
+            if not begun.exists():  # a process that is killed in its first attempt
+                begun.write_text("")
+                os._exit(9)
         found = work.value("text").count(letter) * work.settings.times
         if not found:
             raise LeftOut(f"no {letter} in the text")

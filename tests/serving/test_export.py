@@ -14,17 +14,19 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from melano_tf.metadata_fields import SEX, SITE
 from melano_tf.models.grouped import GroupedConv2D
 from melano_tf.models.mil import split_target
 from melano_tf.pipelines.tiles import decode
 from melano_tf.runs.predictions import predictions, write_predictions
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.classes import predict_classes
-from melano_tf.serving.export import load_network, read_card
+from melano_tf.serving.answering import Answer, Case
+from melano_tf.serving.export import load_network
 from melano_tf.serving.graph import Limits
-from melano_tf.serving.image import Patient, predict_images
 from melano_tf.serving.measured import measured_numbers, measured_words
-from melano_tf.serving.serving_files import read_labels
+from melano_tf.serving.opening import open_model
+from melano_tf.serving.patient import Patient
+from melano_tf.serving.serving_files import read_card, read_labels
 from melano_tf.serving.tile_graph import TileNetwork
 from melano_tf.serving.warmup import FILE
 from tests.papers.tiny import Finished
@@ -55,7 +57,7 @@ for job in json.loads((work / "jobs.json").read_text()):
 assert not [name for name in sys.modules if name.startswith("melano_tf")]
 np.savez(work / "answers.npz", **answers)
 """
-TOLD = (Patient(55.0, "female", "torso"), Patient(), Patient(sex="male"))
+TOLD = (Patient({"age": 55.0, "sex": "female", "site": "torso"}), Patient(), Patient({"sex": "male"}))
 
 
 @dataclass
@@ -91,6 +93,13 @@ def ask_a_stranger(work: Path, jobs: list[Job]) -> dict[str, np.ndarray]:
         return dict(found)
 
 
+def answered(model: Path, cases: list[Case]) -> list[Answer]:
+    """What the file's own network answers, all of them readable."""
+    answers = open_model(model).answer(cases, model.parent)
+    assert all(answer.probabilities is not None for answer in answers)
+    return answers
+
+
 def _objects(value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind in "SU":
@@ -110,9 +119,9 @@ def stranger(models: Models, files: list[Path], tmp_path_factory: pytest.TempPat
     contents = [file.read_bytes() for file in files]
     told = [TOLD[k % 3] for k in range(len(files))]
     columns = {
-        "age": np.array([-1.0 if p.age != p.age else p.age for p in told], np.float32),
-        "sex": [p.sex for p in told],
-        "site": [p.site for p in told],
+        "age": np.array([p.known.get("age", -1.0) for p in told], np.float32),
+        "sex": [p.value(SEX) for p in told],
+        "site": [p.value(SITE) for p in told],
     }
     jpegs = [encoded(tile, "JPEG") for tile in tiles(7)]
     folders = {name: export.folder for name, export in models.exports.items()}
@@ -133,15 +142,11 @@ def stranger(models: Models, files: list[Path], tmp_path_factory: pytest.TempPat
 
 def test_two_classes_with_metadata_agree(models: Models, files: list[Path], stranger: dict[str, np.ndarray]) -> None:
     model = models.files["zoome"]
-    sidecar = Sidecar.read(model)
-    patients = {file.stem: TOLD[k % 3] for k, file in enumerate(files)}
-    # Names without suffix repeat among these files; each is asked for alone.
-    local = [predict_images(model, sidecar, [f], {f.stem: TOLD[k % 3]})[0] for k, f in enumerate(files[:4])]
-    assert len(patients) < len(files)
+    local = answered(model, [Case(file, TOLD[k % 3]) for k, file in enumerate(files[:4])])
     p = stranger["told/probabilities"][:, 1]
-    np.testing.assert_allclose(p[:4], [answer.probability for answer in local], atol=1e-5)
+    np.testing.assert_allclose(p[:4], [answer.probabilities[1] for answer in local], atol=1e-5)
     assert np.ptp(p) > 0.05, "the images must not all be answered alike"
-    assert stranger["alone/probabilities"][0, 1] == pytest.approx(local[0].without_metadata, abs=1e-5)
+    assert stranger["alone/probabilities"][0, 1] == pytest.approx(local[0].untold[1], abs=1e-5)
     assert set(stranger["told/decision"]) == {b"benign", b"melanoma"}
     calibrated = stranger["told/calibrated_probabilities"][:, 1]
     np.testing.assert_allclose(np.log(calibrated / (1 - calibrated)), np.log(p / (1 - p)) / 1.7, atol=1e-4)
@@ -154,7 +159,7 @@ def test_seven_classes_with_colour_constancy_agree(
     models: Models, files: list[Path], stranger: dict[str, np.ndarray]
 ) -> None:
     model = models.files["seven"]
-    local = np.stack([answer.probabilities for answer in predict_classes(model, Sidecar.read(model), files)])
+    local = np.stack([answer.probabilities for answer in answered(model, [Case(file) for file in files])])
     found = stranger["seven/probabilities"]
     np.testing.assert_allclose(found, local, atol=1e-5)
     assert found.max(axis=1).std() > 0.01
@@ -169,7 +174,7 @@ def test_tensors_agree_with_files_of_the_same_pixels(
     for k, tile in enumerate(tiles(3)):
         paths.append(tmp_path / f"{k}.png")
         paths[-1].write_bytes(encoded(tile, "PNG"))
-    local = np.stack([answer.probabilities for answer in predict_classes(model, Sidecar.read(model), paths)])
+    local = np.stack([answer.probabilities for answer in answered(model, [Case(path) for path in paths])])
     np.testing.assert_allclose(stranger["pixels/probabilities"], local, atol=1e-5)
 
 

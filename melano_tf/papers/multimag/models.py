@@ -16,13 +16,16 @@ from melano_tf.models.seanet import build_source
 from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, planned_tasks, task_tiles
 from melano_tf.papers.shell import Work
+from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
 from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import predictions
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.parts import PARTS
+from melano_tf.splits.sides import Sides
 from melano_tf.training.early import EarlyStopping
+from melano_tf.training.fed import Fed
 from melano_tf.training.fit import Frames, Network, Training, by_gradient, fit
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import categorical_crossentropy, prior_loss
@@ -111,9 +114,10 @@ def train_model(work: Work, task_step: str, backbone: str) -> list[Path]:
     stretch = max(1, math.ceil(used.least_steps / (used.epochs * batches.steps_per_epoch)))
     epochs = used.epochs * stretch
 
-    def ending(network: Network) -> EarlyStopping:
+    def ending(network: Network, fed: Fed) -> EarlyStopping:
         def validate() -> float:
-            shown = predict_batches(validation, cohort.folder, used.input_px, used.batch, cohort.images)
+            batches = predict_batches(validation, cohort.folder, used.input_px, used.batch, cohort.images)
+            shown = fed.chose(batches)
             return STOPPING[used.stopping_loss](validation["target"].to_numpy(), predict(network.trained, shown))
 
         return EarlyStopping(network.saved, validate, epochs, used.patience * stretch)
@@ -133,6 +137,7 @@ def train_model(work: Work, task_step: str, backbone: str) -> list[Path]:
         epochs=epochs,
         build=lambda: build(used, backbone, len(task.classes), seed),
         batches=batches,
+        sides=Sides(slide_groups(work), *(cohort.slides(own) for own in (*cohort.split.folds, cohort.split.test))),
         step=by_gradient(tile_loss),
         judge=judge,
         prior=prior_loss(shown),

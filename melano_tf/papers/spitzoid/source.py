@@ -12,12 +12,14 @@ import pandas as pd
 from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.shell import Work
+from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides, check_regions
 from melano_tf.papers.spitzoid.settings import Head, SourceSettings, SpitzoidSettings
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
 from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import TEST, TRAINING, VALIDATION, predictions, read_predictions
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.splits.sides import Sides
 from melano_tf.training.fit import Frames, Network, Training, by_gradient, fit
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import categorical_crossentropy, prior_loss
@@ -127,6 +129,7 @@ def train_source(work: Work, which: SourceModel, fold: int | None) -> list[Path]
         epochs=settings.source.epochs,
         build=lambda: build(settings, which, seed),
         batches=batches,
+        sides=Sides(slide_groups(work), cohort.slides("train", fold), judged=cohort.slides("judge", fold)),
         step=by_gradient(region_loss),
         judge=judge,
         prior=prior_loss(np.bincount(shown, minlength=len(REGIONS))),

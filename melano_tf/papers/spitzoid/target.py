@@ -11,6 +11,7 @@ import pandas as pd
 
 from melano_tf.models.mil import build_target, split_target
 from melano_tf.papers.shell import Work
+from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
 from melano_tf.papers.spitzoid.settings import Aggregation, SpitzoidSettings
 from melano_tf.papers.spitzoid.source import (
@@ -26,6 +27,7 @@ from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks
 from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import predictions, read_predictions
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.splits.sides import Sides
 from melano_tf.training.exact_bags import BagPredictor, BagStep
 from melano_tf.training.fit import Frames, Network, Training, fit
 from melano_tf.training.losses import binary_crossentropy, prior_loss
@@ -92,12 +94,14 @@ def train_target(work: Work, aggregation: Aggregation, fold: int | None) -> list
         frames = {f"{stem}.csv": table, f"{stem}-attention.parquet": attention}
         return frames, target_sidecar(settings, aggregation, source, fold)
 
+    groups, after = slide_groups(work), {source.model.stem: ""}  # from which it starts, and which selects the tiles
     training = Training(
         stem=stem,
         seed=seed,
         epochs=used.epochs,
         build=lambda: build(settings, aggregation, source, seed),
         batches=bag_batches(settings, cohort, bags, seed),
+        sides=Sides(groups, cohort.slides("train", fold), judged=cohort.slides("judge", fold), after=after),
         step=lambda network, _: BagStep(
             *split_target(network.saved), network.optimizer, diagnosis_loss, chunk=used.chunk
         ),

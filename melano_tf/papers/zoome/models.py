@@ -12,6 +12,7 @@ import pandas as pd
 from melano_tf.evaluation.thresholds import Decision, fit_decision
 from melano_tf.models.logits import logits_of
 from melano_tf.models.zoome import build_zoome
+from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.cohort import CODE, ZoomeImages
 from melano_tf.papers.zoome.metadata import GIVEN, Answers, answers, study
@@ -22,6 +23,8 @@ from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.holdout import HoldOut, inner_holdout
+from melano_tf.splits.sides import Sides
+from melano_tf.training.fed import record_choice
 from melano_tf.training.fit import Network as Built
 from melano_tf.training.fit import Training, by_gradient, fit, write_judgement
 from melano_tf.training.losses import binary_focal, prior_loss
@@ -185,6 +188,7 @@ def train_network(work: Work, which: Network, fold: int | None) -> list[Path]:
         epochs=settings.training.epochs,
         build=lambda: build(settings, which, seed),
         batches=training_batches(settings, cohort, which, rows[~held], seed),
+        sides=sides(work, rows[~held], rows[held], cohort.places("judge", fold)),
         step=by_gradient(focal_loss(settings.training.alpha, settings.training.gamma)),
         prior=focal_prior(settings, cohort.records["target"].to_numpy()[rows[~held]]),
     )
@@ -199,11 +203,24 @@ def judge_network(work: Work, which: Network, fold: int | None) -> list[Path]:
     settings, cohort, stem = work.settings, work.value("folds"), file_stem(which, fold)
     rows, held, hold_out = divided(work, which, fold)
     model = keras.saving.load_model(work.path("models", f"{stem}.keras"))
-    decision = decide(settings, cohort, model, which, rows[held], hold_out)
-    places = cohort.places("judge", fold)
+    choosing, places = rows[held], cohort.places("judge", fold)
+    decision = decide(settings, cohort, model, which, choosing, hold_out)
+    parts = sides(work, rows[:0], choosing, places, after={stem: ""})
+    record = record_choice(work.run, f"{stem}-decision", parts, parts.held_out)
     found = judge(settings, cohort, model, which, places, decision, seed_for(settings.seed, "permute"))
     frames = dict(zip((f"{stem}.parquet", f"{stem}-values.csv"), found, strict=True))
-    return write_judgement(work.run, stem, model, frames, network_sidecar(settings, cohort, which, fold, decision))
+    card = network_sidecar(settings, cohort, which, fold, decision)
+    return [*write_judgement(work.run, stem, model, frames, card), record]
+
+
+def sides(
+    work: Work, trains: np.ndarray, held: np.ndarray, judged: np.ndarray, after: Mapping[str, str] | None = None
+) -> Sides:
+    """Who has which part, from rows of the cohort."""
+    names = work.value("folds").records["image_id"].to_numpy()
+    divided = "--allow-leaks" if work.settings.allow_leaks else ""
+    cases = [names[rows].tolist() for rows in (trains, held, judged)]
+    return Sides(image_groups(work), cases[0], cases[1], cases[2], after or {}, divided)
 
 
 def divided(work: Work, which: Network, fold: int | None) -> tuple[np.ndarray, np.ndarray, HoldOut]:
@@ -347,7 +364,6 @@ def network_sidecar(
     settings: ZoomeSettings, cohort: ZoomeImages, which: Network, fold: int | None, decision: Decision
 ) -> Sidecar:
     """What predict needs to know of a network."""
-    metadata = {"sites": list(CODE.sites), "sexes": list(CODE.sexes), "age_scale": CODE.age_scale}
     return Sidecar(
         kind=KIND,
         classes=cohort.classes,
@@ -355,7 +371,7 @@ def network_sidecar(
         preprocessing={
             "store": plain(settings.store),
             "colour": "RGB, 0 to 255",
-            "metadata": metadata if which.metadata else None,
+            "metadata": CODE.to_json() if which.metadata else None,
         },
         **decision.sidecar_fields(),
         run={
