@@ -41,8 +41,15 @@ def in_place_of(networks: Iterable[tuple[str, str, str]]) -> list[str]:
     return [f"In the place of the paper's {name} stands {used!r}." for name, meant, used in networks if used != meant]
 
 
-def first_numbers(work: Work, *names: str, of: str = "test") -> list[str]:
-    """The numbers that stand first of these tables (`of` whom), a line each, of those that the session has made."""
+def first_numbers(work: Work, *names: str, of: str = "test", most: int | None = None) -> list[str]:
+    """The numbers that stand first (`most` of each) of these tables, a line each, of those that the session has made.
+
+    Args:
+        work: of the recipe.
+        names: of the tables' files.
+        of: whose numbers they are, the first word of each line.
+        most: None: all.
+    """
     paths = [work.run.folder / "tables" / f"{name}.json" for name in names]
-    first = [one for path in paths if path in work.written for one in headlines(read_table(path))]
+    first = [one for path in paths if path in work.written for one in headlines(read_table(path))[:most]]
     return [f"{of:<9} {one.label} {one.value}, {one.interval}" for one in first]
