@@ -129,6 +129,29 @@ def test_two_branches_give_the_softmax_of_both() -> None:
     np.testing.assert_allclose(answer(model, FEATURES, MASK)["probability"][:, 0], expected, rtol=1e-5)
 
 
+def test_the_maximum_over_instances_learns_as_a_naive_one_does() -> None:
+    """One step of SGD on padded bags, against the gradient worked out by hand: the best instance's alone."""
+    settings = BagModelSettings("instance_max", hidden=(5,), dropout=0.0)
+    model = build_bag_model(6, 2, settings, seed=4)
+    weights = [np.array(weight, np.float64) for weight in model.trainable_variables]
+    (kernel, bias, last, offset), labels = weights, np.array([1, 0], np.int32)
+    expected = [np.zeros_like(weight) for weight in weights]
+    for x, mask, label in zip(FEATURES, MASK, labels, strict=True):
+        hidden = np.maximum(x[mask] @ kernel + bias, 0)
+        best = int((hidden @ last + offset)[:, 0].argmax())
+        error = (1 / (1 + np.exp(-(hidden[best] @ last + offset)[0])) - label) / len(labels)
+        inside = error * last[:, 0] * (hidden[best] > 0)
+        for place, gradient in enumerate(
+            (np.outer(x[mask][best], inside), inside, error * hidden[best][:, None], error)
+        ):
+            expected[place] += gradient
+    step = GradientStep(model, keras.optimizers.SGD(1.0), bag_loss, open_axes=2)
+    step({"x": {"features": FEATURES, "mask": MASK}, "y": labels, "id": np.array(["a", "b"])}, NOW)
+    for before, after, gradient in zip(weights, model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(before - np.array(after), gradient, atol=1e-6)
+    assert np.abs(expected[0]).max() > 0.01
+
+
 def test_errors() -> None:
     with pytest.raises(InputError, match=r"kind 'mean'.*bgmp.*dropout = 1.*extremes = 0"):
         BagModelSettings("mean", dropout=1.0, extremes=0)
