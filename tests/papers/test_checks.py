@@ -1,21 +1,11 @@
 """What all recipes look at before the first second: initial weights, and folders of the user's."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.papers.checks import check_weights, weights_key
-from tests.papers.tiny import Finished
-
-RECIPES = {
-    "spitzoid": "--source.weights",
-    "multimag": "--model.weights",
-    "zoome": "--network.weights",
-    "weighting": "--network.weights",
-    "similarity": "--network.weights",
-}
 
 
 def test_the_key_of_weights_is_their_content(tmp_path: Path) -> None:
@@ -31,24 +21,3 @@ def test_the_key_of_weights_is_their_content(tmp_path: Path) -> None:
         weights_key("resnext_standin", str(tmp_path / "gone.h5"))
     with pytest.raises(InputError, match="vgg61"):
         weights_key("vgg61", "none")
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_missing_weights_are_known_before_anything_is_written(
-    inside: Callable[..., Finished], tmp_path: Path, recipe: str
-) -> None:
-    done = inside(recipe, "--out", str(tmp_path / "out"), RECIPES[recipe], str(tmp_path / "gone.weights.h5"))
-    assert done.code == 2 and "gone.weights.h5: no such weights file" in done.errors
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_folder_that_is_no_run_is_refused_and_stays_as_it_is(
-    inside: Callable[..., Finished], tmp_path: Path, recipe: str
-) -> None:
-    names = ("images.csv", "0123456789abcdef.npy", "0123456789abcdef.json", ".x.1.partial.csv")
-    for name in names:
-        (tmp_path / name).write_text("mine")
-    done = inside(recipe, "--out", str(tmp_path))
-    assert done.code == 2 and "is not empty and holds no run" in done.errors
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "mine")
