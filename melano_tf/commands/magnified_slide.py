@@ -54,10 +54,8 @@ def predict_magnified(settings: "PredictSettings", opened: "Opened", say: Callab
         say(f"{slide_id} at {name}: {answer.classes[shown]} {probability[shown]:.3f} ({count} tiles)")
     if answer.left_out:
         say(f"  {answer.left_out}")
-    say(
-        f"{slide_id}: {answer.classes[shown]} {answer.fused[shown]:.3f}, decision {record['decision']} "
-        f"at {sidecar.threshold:g}"
-    )
+    limit = "" if record["threshold"] is None else f" at {record['threshold']:g}"
+    say(f"{slide_id}: {answer.classes[shown]} {answer.fused[shown]:.3f}, decision {record['decision']}{limit}")
     say(f"  {threshold_words(opened)}")
     say(f"  {record['caveat']}")
     if local is None:

@@ -55,11 +55,6 @@ class Reliability:
         gap = np.abs(self.observed - self.predicted)
         return float(self.count @ gap / self.count.sum()) if len(self.count) else math.nan
 
-    @property
-    def maximum_error(self) -> float:
-        """Maximum calibration error: the largest |observed - predicted| of a bin; NaN of no sample."""
-        return float(np.abs(self.observed - self.predicted).max()) if len(self.count) else math.nan
-
 
 def reliability(
     y: ArrayLike,
@@ -148,12 +143,6 @@ def expected_calibration_error(y: ArrayLike, p: ArrayLike, bins: int = 15) -> fl
     """ECE by bins of equal width: of p (n,) for y of 0 and 1, or of the most probable class for p (n, K)."""
     happened, scores = (y, p) if np.ndim(p) == 1 else top_label(y, p)
     return reliability(happened, scores, bins=bins).expected_error
-
-
-def log_loss(y: ArrayLike, logits: ArrayLike) -> float:
-    """Mean negative log likelihood (natural logarithm) of logits: (n,) for y of 0 and 1, or (n, K) for indices."""
-    truth, values = _check_logits(y, logits)
-    return _loss(truth, values)
 
 
 def _loss(y: NDArray[np.intp], logits: NDArray[np.float64]) -> float:

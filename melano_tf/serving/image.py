@@ -186,7 +186,7 @@ def _ask(
 def answer_record(answer: ImageAnswer, sidecar: Sidecar, model: Path) -> dict[str, Any]:
     """The answer in the schema that every model kind's predictions follow (JSON)."""
     negative, positive = sidecar.classes
-    decision = Decision.from_sidecar(sidecar.threshold, sidecar.threshold_from, sidecar.calibration)
+    decision = Decision.from_sidecar(sidecar.cut, sidecar.threshold_from, sidecar.calibration)
     evidence: dict[str, Any] = {"metadata": answer.patient.known() if sidecar.preprocessing["metadata"] else None}
     record = {**blank_record(answer.path, model, sidecar), "evidence": evidence}
     if answer.probability is None:

@@ -221,12 +221,14 @@ def magnified_record(answer: MagnifiedAnswer, sidecar: Sidecar, model: Path, sli
     }
 
 
-def decided(probability: np.ndarray, threshold: float) -> int:
-    """The class that is called: of two by the threshold on the second, of more the most probable."""
-    return int(probability[1] >= threshold) if len(probability) == 2 else int(np.argmax(probability))
+def decided(probability: np.ndarray, threshold: float | None) -> int:
+    """The class that is called: of two by the threshold on the second, of more (None) the most probable."""
+    if threshold is None or len(probability) != 2:  # older runs wrote a threshold for three classes too
+        return int(np.argmax(probability))
+    return int(probability[1] >= threshold)
 
 
-def shown_tiles(answer: MagnifiedAnswer, threshold: float) -> pd.DataFrame:
+def shown_tiles(answer: MagnifiedAnswer, threshold: float | None) -> pd.DataFrame:
     """The tiles that Figure 2 shows of a slide without label: of each magnification and class the surest tile called
     it; with `called` (class index) and `sure` (its probability)."""
     values = answer.tiles[answer.columns].to_numpy(float)

@@ -31,7 +31,7 @@ def measured_numbers(model: Path, sidecar: Sidecar) -> dict[str, Any] | None:
     """
     if len(sidecar.classes) != 2:
         return None
-    found = _of_predictions(model.parent.parent / "predictions" / model.stem, sidecar.threshold)
+    found = _of_predictions(model.parent.parent / "predictions" / model.stem, sidecar.cut)
     if found is not None:
         return found
     written = sidecar.threshold_measured

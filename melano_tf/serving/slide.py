@@ -115,7 +115,7 @@ def predict_slide(
         raise InputError(reason)
     tiles = pd.read_parquet(slide_files(scratch, slide_id)[1])
     tiles = tiles.assign(probability=judge.tumour(tiles, scratch))
-    selected = select_tumour_tiles(tiles, judge.source.threshold, sidecar.preprocessing["fallback_tiles"])
+    selected = select_tumour_tiles(tiles, judge.source.cut, sidecar.preprocessing["fallback_tiles"])
     probability, weights = judge.biopsy(selected, scratch)
     attention = pd.Series(weights, index=selected["tile"].to_numpy())
     columns = ["slide_id", "tile", "x", "y", "w0", "h0", "tissue", "probability"]
@@ -131,7 +131,7 @@ def answer_record(answer: SlideAnswer, sidecar: Sidecar, model: Path, slide: Pat
     return {
         **blank_record(slide, model, sidecar),
         "probabilities": {benign: 1.0 - answer.probability, malignant: answer.probability},
-        "decision": malignant if answer.probability >= sidecar.threshold else benign,
+        "decision": malignant if answer.probability >= sidecar.cut else benign,
         "evidence": {
             "grid_positions": answer.grid_positions,
             "tissue_tiles": len(answer.tiles),

@@ -11,7 +11,6 @@ import pytest
 from melano_tf.dermoscopy.duplicates import (
     DuplicateSettings,
     close_pairs,
-    crossing_pairs,
     duplicate_groups,
     duplicate_pairs,
     fingerprints,
@@ -70,14 +69,12 @@ def test_copies_are_found_and_told_apart(tmp_path: Path) -> None:
     assert duplicate_groups(pairs) == [["a", "b", "c", "d"]]
 
 
-def test_groups_chain_and_sides_are_compared() -> None:
+def test_groups_chain() -> None:
     pairs = pd.DataFrame(
         [("a", "b", "near", 3), ("c", "d", "near", 1), ("b", "e", "exact", 0)],
         columns=["image_1", "image_2", "kind", "distance"],
     )
     assert sorted(map(sorted, duplicate_groups(pairs))) == [["a", "b", "e"], ["c", "d"]]
-    side = {"a": "train", "b": "test", "c": "train", "d": "train"}
-    assert crossing_pairs(pairs, side)[["image_1", "image_2"]].to_numpy().tolist() == [["a", "b"]]
 
 
 def test_listed_pairs_need_both_images() -> None:

@@ -348,7 +348,7 @@ def sidecar_of(work: Work, cell: Cell, strategy: Strategy) -> Sidecar:
             "colour": "RGB, 0 to 255",
             "metadata": None,
         },
-        threshold=0.0,
+        threshold=None,
         threshold_from="none: the most probable class is called",
         taxonomy=tree_of(cohort) if cell.network == "hierarchical" else None,
         run={
