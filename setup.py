@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 # The official stubs of TensorFlow Serving, of the version of TensorFlow; only `predict --server grpc://…` needs them.
 SERVING = ["grpcio>=1.60,<2", "tensorflow-serving-api>=2.21,<2.22"]
-TEST = ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "selenium>=4.20,<5", *SERVING]
+CLUSTER = ["distributed>=2025.1,<2027", "bokeh>=3.6,<4"]
+TEST = ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "selenium>=4.20,<5", *SERVING, *CLUSTER]
 
 setup(
     name="melano_tf",
@@ -29,7 +30,7 @@ setup(
         "melano_tf.data_specs.published": "data_specs/published",
     },
     package_data={
-        "melano_tf.reports": ["recipes.yaml", "templates/*.j2"],
+        "melano_tf.reports": ["templates/*.j2"],
         "melano_tf.data_specs": ["*.yaml"],
         "melano_tf.data_specs.published": ["*.csv"],
     },
@@ -62,6 +63,8 @@ setup(
     extras_require={
         "serving": SERVING,
         "test": TEST,
+        # Many trainings side by side (--jobs, --gpus, --scheduler); Bokeh draws Dask's dashboard.
+        "cluster": CLUSTER,
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.30,<2"],
         "dev": [
             *TEST,

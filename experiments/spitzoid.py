@@ -16,6 +16,7 @@ import pandas as pd
 from melano_tf.evaluation.metrics import roc_auc
 from melano_tf.papers.notebook import finished, pictures, table
 from melano_tf.runs.files import read_json
+from melano_tf.runs.predictions import read_predictions
 
 run = finished("spitzoid")
 
@@ -56,12 +57,12 @@ if cells is not None:
 
 # %%
 parts = [
-    pd.read_csv(file, dtype={"slide_id": str}).assign(aggregation=aggregation)
+    read_predictions(file).assign(aggregation=aggregation)
     for aggregation in ("bgmp", "bgap", "bgas")
     for file in sorted((run / "predictions").glob(f"target-{aggregation}-cohort-*.csv"))
 ]
 if parts:
-    wide = pd.concat(parts).pivot_table(index=["malignant", "slide_id"], columns="aggregation", values="probability")
+    wide = pd.concat(parts).pivot_table(index=["target", "case"], columns="aggregation", values="probability")
     print(wide.round(3).to_string())
 
 # %% [markdown]
@@ -90,7 +91,7 @@ if cells is not None:
 pictures(run)
 judged = run / "predictions" / "source.parquet"
 if judged.is_file():
-    tiles = pd.read_parquet(judged)
+    tiles = read_predictions(judged)
     tested = read_json(run / "run.json")["split"]["test"]
     for slide, rows in tiles[tiles["patient_id"].isin(tested) & (tiles["region"] >= 0)].groupby("slide_id"):
         auc, tumour = roc_auc(rows["region"], rows["probability"]), int(rows["region"].sum())

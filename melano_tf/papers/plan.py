@@ -13,6 +13,8 @@ from typing import Any
 
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing
+from melano_tf.runs.judgements import JudgedModel
+from melano_tf.runs.plain import plain
 
 # Settings of every recipe that are no part of a method: what to read, where to write, how many processes.
 ASIDE = (
@@ -50,6 +52,7 @@ class Step:
             which tasks there are), so that it is no part of what says whether an earlier session's results still stand.
         taken: not to be done, but taken where it stands finished from before (`--cells`).
         tolerant: a training where others go on if it fails; what needs it is left out.
+        here: done in this process, though trainings are handed to others: it takes all cores itself (tiling, decoding).
         restate: (work, *args), called whenever the step stands finished, also from before: lets its model's sidecar say
             what the training does not depend on, for example a threshold (`Run.restate`).
     """
@@ -65,6 +68,7 @@ class Step:
     by_choice: bool = False
     taken: bool = False
     tolerant: bool = False
+    here: bool = False
     restate: Callable[..., None] | None = None
 
     @property
@@ -100,6 +104,7 @@ class Plan:
         groups: the words of `--steps`, in order.
         found: (work) -> the lines with the main results, said last.
         models: (work) -> which models are there and what takes them; "" where none is.
+        judged: by which predictions its models are judged, in the order of the report; also those not asked for.
         steps: by name.
         outputs: those that are asked for, by name.
     """
@@ -107,6 +112,7 @@ class Plan:
     groups: tuple[str, ...]
     found: Callable[..., Iterable[str]]
     models: Callable[..., str]
+    judged: Sequence[JudgedModel] = ()
     steps: dict[str, Step] = field(default_factory=dict)
     outputs: dict[str, Output] = field(default_factory=dict)
 
@@ -194,6 +200,28 @@ def chosen_groups(text: str, groups: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class ReportWords:
+    """What a report says of a paper.
+
+    Attributes:
+        title: of the report: the question in a line.
+        paper: its title.
+        asked: the question in a sentence or two.
+        method: the steps, a sentence each.
+        groups: whom the intervals count as independent.
+        pictures: (pattern of file names below figures/ and maps/, what they show), in the order of the report; what no
+            pattern fits is shown behind.
+    """
+
+    title: str
+    paper: str
+    asked: str
+    method: tuple[str, ...]
+    groups: str = "patients or lesions"
+    pictures: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One paper: its words, its settings, and the function that makes its plan.
 
@@ -206,6 +234,7 @@ class Recipe:
         method: where the plan is made, "module:function"; imported when it is needed, for it brings TensorFlow.
         aside: settings that are no part of the method beside those of every recipe (`ASIDE`) and `data`.
         groups: groups of settings that are none, for example "phantom".
+        words: for its report.
     """
 
     name: str
@@ -216,6 +245,12 @@ class Recipe:
     method: str
     aside: tuple[str, ...] = ()
     groups: tuple[str, ...] = ("phantom",)
+    words: ReportWords | None = None
+
+    def told(self) -> dict[str, Any]:
+        """What a run records of its recipe, for the report."""
+        words = self.words or ReportWords(f"{self.name}: {self.about}", "", "", ())
+        return {**plain(words), "data": self.data, "case": self.drawn}
 
     def changes(self, settings: Any) -> list[tuple[str, object, object]]:
         """(name, value here, value in the paper) of every setting of the method that differs from the paper's."""

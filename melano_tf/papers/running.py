@@ -1,5 +1,6 @@
 """How a recipe is run: the settings of every recipe that are no part of a method."""
 
+import os
 from dataclasses import dataclass
 
 from melano_tf.errors import InputError
@@ -52,3 +53,13 @@ class Running:
     def spread_out(self) -> bool:
         """Whether trainings are handed to other processes."""
         return self.jobs != 1 or bool(self.gpus) or bool(self.scheduler)
+
+    def processes(self) -> int:
+        """How many trainings go on at a time on this machine."""
+        return len(self.gpus) or self.jobs or os.cpu_count() or 1
+
+    def threads_each(self) -> int:
+        """Threads of TensorFlow in each process; 0: one a core."""
+        if self.threads or not self.spread_out or self.scheduler:
+            return self.threads
+        return max(1, (os.cpu_count() or 1) // self.processes())

@@ -21,6 +21,7 @@ from melano_tf.errors import InputError
 from melano_tf.runs import journal
 from melano_tf.runs.files import atomic, file_sha256, read_json, write_json
 from melano_tf.runs.plain import digest, flat, plain
+from melano_tf.runs.predictions import decided, read_predictions, write_predictions
 from melano_tf.runs.sidecar import Sidecar
 
 ASIDE = (
@@ -74,6 +75,8 @@ class Run:
         self.settings = plain(settings)
         self.threads = threads
         self.say = say
+        # Shows a training's progress, as `training.progress.bar_over_epochs`; None: by that.
+        self.bars: Callable[[str, int, int], contextlib.AbstractContextManager[Any]] | None = None
         self.repeated: list[str] = []
         self.kept: list[str] = []
         self._lock: IO[str] | None = None
@@ -194,16 +197,27 @@ class Run:
             self._write_record(plan=plan)
         self._write_made()
 
-    def made(self, files: Iterable[Path], step: str | None = None, key: str | None = None) -> None:
-        """Write down that these files are of the session's plan, in made.json: what the report may show.
+    def made(self, files: Iterable[Path], step: str, key: str) -> None:
+        """Write down that a step of the session's plan wrote these files, in made.json: what the report may show.
 
         Args:
             files: inside the run's folder.
-            step, key: of the step that they are outputs of; None: tables and figures.
+            step, key: of the step.
         """
+        self._made |= {str(Path(file).relative_to(self.folder)): {"step": step, "key": key} for file in files}
+        self._write_made()
+
+    def made_output(self, files: Iterable[Path], output: str, stands_on: Mapping[str, str | None]) -> None:
+        """The same of an output (a table, a figure); it is forgotten once one of its steps is done, or done anew.
+
+        Args:
+            files: inside the run's folder.
+            output: its name.
+            stands_on: what the steps that it is made of are known by, by name; None of those that are missing in it.
+        """
+        facts = {"step": None, "output": output, "key": digest([output, stands_on]), "of": list(stands_on)}
         for file in map(Path, files):
-            said = {"step": step, "key": key} if step else {"step": None, "sha256": file_sha256(file)}
-            self._made[str(file.relative_to(self.folder))] = said
+            self._made[str(file.relative_to(self.folder))] = {**facts, "sha256": file_sha256(file)}
         self._write_made()
 
     def _write_made(self) -> None:
@@ -217,12 +231,16 @@ class Run:
             write_json(path, now)
 
     def _unmake(self, step: str) -> None:
-        """Forget the files of a step that is done anew."""
+        """Forget the files of a step that is done anew, and the tables and figures that were made of it."""
+
+        def others(made: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+            return {file: one for file, one in made.items() if one["step"] != step and step not in one.get("of", ())}
+
         path = self.folder / "made.json"
-        self._made = {file: facts for file, facts in self._made.items() if facts["step"] != step}
+        self._made = others(self._made)
         known = read_json(path) if path.exists() else {}
-        if any(facts["step"] == step for facts in known.values()):
-            write_json(path, {file: facts for file, facts in known.items() if facts["step"] != step})
+        if len(left := others(known)) < len(known):
+            write_json(path, left)
 
     def path(self, *parts: str) -> Path:
         """A path inside the run's folder, its parent made."""
@@ -317,6 +335,8 @@ class Run:
     def restate(self, name: str, model: Path, change: Callable[[Sidecar], Sidecar]) -> None:
         """Let a trained model's sidecar say what the training does not depend on (a threshold): nothing is repeated.
 
+        Its predictions are decided anew where the threshold is another one.
+
         Args:
             name: of the step that trained the model.
             model: the model's file.
@@ -326,12 +346,16 @@ class Run:
         wanted = change(card)
         if plain(wanted) == plain(card):
             return
-        path, state_path = wanted.write(model), self.folder / "steps" / f"{name}.json"
+        state_path = self.folder / "steps" / f"{name}.json"
         state = read_json(state_path)
-        state["outputs"][str(path.relative_to(self.folder))] = {
-            "bytes": path.stat().st_size,
-            "sha256": file_sha256(path),
-        }
+        files = [wanted.write(model)]
+        for path in (self.folder / "predictions" / f"{model.stem}{suffix}" for suffix in (".parquet", ".csv")):
+            if wanted.threshold != card.threshold and str(path.relative_to(self.folder)) in state["outputs"]:
+                table = read_predictions(path)
+                files.append(write_predictions(path, table.assign(called=decided(table, wanted.threshold))))
+        for path in files:
+            facts = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            state["outputs"][str(path.relative_to(self.folder))] = facts
         write_json(state_path, state)
 
     @staticmethod

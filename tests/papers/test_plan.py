@@ -14,7 +14,9 @@ from melano_tf.errors import InputError
 from melano_tf.papers import PAPERS
 from melano_tf.papers.plan import Plan, Step, chosen_groups
 from melano_tf.papers.shell import Looked, Work, do, look
+from melano_tf.runs.judgements import read_record
 from melano_tf.runs.run import Run, plan_key
+from melano_tf.runs.standing import Standing
 
 GROUPS = ("data", "train", "tables", "model")
 
@@ -106,9 +108,10 @@ SETTINGS = '''
     from pathlib import Path
     from typing import Literal
     from melano_tf.papers.plan import Recipe
+    from melano_tf.papers.running import Running
 
     @dataclass(frozen=True)
-    class ToySettings:
+    class ToySettings(Running):
         """Counts letters."""
         table: Path | None = None
         """Your text."""
@@ -116,18 +119,8 @@ SETTINGS = '''
         """The run's folder."""
         preset: Literal["paper", "demo"] = "paper"
         """Preset."""
-        seed: int = 0
-        """Seed."""
         steps: str = "all"
         """Steps."""
-        plan: bool = False
-        """Print the plan."""
-        workers: int = 1
-        """Threads."""
-        threads: int = 0
-        """Threads."""
-        mirror: bool = False
-        """Mirrored."""
         times: int = 2
         """The method's one number."""
         fails: str = ""
@@ -144,6 +137,7 @@ SETTINGS = '''
 '''
 METHOD = '''
     """A toy paper's method."""
+    import os
     from melano_tf.papers.plan import Plan
     from melano_tf.papers.shell import LeftOut, Looked
 
@@ -165,6 +159,11 @@ METHOD = '''
             raise RuntimeError("it broke")
         if letter.upper() == fails:
             raise OSError(28, "No space left on device")
+        if fails == "dies" and letter == "a":
+            begun = work.scratch / "begun"
+            if not begun.exists():  # a process that is killed in its first attempt
+                begun.write_text("")
+                os._exit(9)
         found = work.value("text").count(letter) * work.settings.times
         if not found:
             raise LeftOut(f"no {letter} in the text")
@@ -275,6 +274,34 @@ def test_what_is_not_asked_for_is_taken_where_it_stands(toy, tmp_path):
     assert "did 1 steps, kept 1" in both.shown
     assert (tmp_path / "run" / "tables" / "table1.txt").read_text() == "{'a': '6', 'b': '6'}"
     assert made() == {"counts/a.txt", "counts/b.txt", "tables/table1.txt"}, "of this plan too, as its table shows it"
+
+
+def test_a_table_carries_the_key_of_what_it_is_made_of_and_goes_with_it(toy, tmp_path, monkeypatch):
+    def made() -> dict[str, dict]:
+        return json.loads((tmp_path / "run" / "made.json").read_text())
+
+    def shown() -> bool:
+        run_folder = tmp_path / "run"
+        return Standing(run_folder, read_record(run_folder)).holds(run_folder / "tables" / "table1.txt")
+
+    assert toy("--only", "b").code == 0
+    first = made()["tables/table1.txt"]
+    assert first["output"] == "table 1" and first["of"] == ["count/a", "count/b", "count/z"] and len(first["key"]) == 16
+    assert made()["counts/b.txt"]["key"] == json.loads((tmp_path / "run/steps/count/b.json").read_text())["key"]
+    assert toy("--only", "b").code == 0 and made()["tables/table1.txt"] == first
+    assert toy("--only", "a").code == 0 and shown()
+    second = made()["tables/table1.txt"]
+    assert second["of"] == first["of"] and second["key"] != first["key"]
+    (tmp_path / "run" / "counts" / "a.txt").unlink()  # so that it is counted again
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("melano_tf.papers.shell.make", killed)
+        assert toy("--only", "a").code == 130
+    assert (tmp_path / "run" / "counts" / "a.txt").exists() and not shown(), "the table is of the count before"
+    assert toy("--only", "a").code == 0 and shown()
 
 
 def test_what_stands_under_taken_steps_alone_is_taken_too():

@@ -83,7 +83,7 @@ def write_tables(run: Run, settings: Settings) -> str:
     for name, content in files.items():
         with atomic(run.path("tables", name)) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    run.made(run.folder / "tables" / name for name in files)
+    run.made_output((run.folder / "tables" / name for name in files), "ham10000", {})
     return markdown
 
 

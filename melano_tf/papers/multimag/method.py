@@ -1,18 +1,17 @@
 """The multimag paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
 
-import pandas as pd
-
-from melano_tf.evaluation.metrics import format_value
 from melano_tf.papers.checks import check_manifest
 from melano_tf.papers.multimag.cohort import check_tables, divide_slides, gather_tiles, said_slides
 from melano_tf.papers.multimag.experiments import add_experiment, add_training
 from melano_tf.papers.multimag.figures import draw_explained, draw_samples
 from melano_tf.papers.multimag.maps import measure_maps
+from melano_tf.papers.multimag.models import judged_models
 from melano_tf.papers.multimag.settings import STEPS, MultimagSettings
 from melano_tf.papers.multimag.tables import write_aggregation, write_fusion, write_paper_tables
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import Cutting, add_slide_steps
+from melano_tf.papers.tables import first_numbers
 from melano_tf.phantoms.slides.diagnoses import draw_diagnoses
 
 
@@ -23,7 +22,7 @@ def method(s: MultimagSettings) -> Plan:
     manifest = check_manifest(s, "multimag")
     if manifest is not None:
         check_tables(s, manifest)
-    plan = Plan(STEPS, found, models)
+    plan = Plan(STEPS, found, models, judged_models(s))
     cutting = Cutting(s.grids(), s.store, s.annotation)
     tiles = add_slide_steps(plan, "multimag", draw_diagnoses, said_slides, cutting, divide_slides)  # sections 2 and 3
     cohort = plan.step("cohort", gather_tiles, cutting, needs=[tiles], group="tiles", always=True)
@@ -60,18 +59,5 @@ def models(work: Work) -> str:
 
 
 def found(work: Work) -> list[str]:
-    """The test's ROC AUC of the first network at each magnification with its interval, a line each, from Table 1."""
-    lines = []
-    for name, what in (("table1", "by tile"), ("table1-slides", "by slide")):
-        path = work.run.folder / "tables" / f"{name}.csv"
-        if path not in work.written:
-            continue
-        table = pd.read_csv(path)
-        rows = table[(table["row"] == "AUC") & table["ours"].notna()]
-        for row in rows[rows["column"].str.endswith("ResNet50")].to_dict("records"):
-            interval = f"{row['level']:.0%} interval {format_value(row['low'])} to {format_value(row['high'])}"
-            lines.append(
-                f"test      melanoma {what}, {row['column']}: ROC AUC {format_value(row['ours'])}, {interval}, "
-                f"{row['patients']:.0f} patients"
-            )
-    return lines
+    """The first numbers of Table 1, by tile and by slide, with their intervals."""
+    return first_numbers(work, "table1", "table1-slides")

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import listed, numbers
+from melano_tf.papers.multimag.words import WORDS
 from melano_tf.papers.plan import Recipe, chosen_groups
 from melano_tf.papers.running import Running
 from melano_tf.phantoms.slides.diagnoses import DiagnosisPhantomSettings
@@ -248,6 +249,7 @@ RECIPE = Recipe(
     data="slides",
     drawn="slides",
     preset=preset,
+    words=WORDS,
     method="melano_tf.papers.multimag.method:method",
     aside=("cache_mib",),
     groups=("phantom", "show"),

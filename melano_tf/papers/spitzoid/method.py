@@ -1,9 +1,5 @@
 """The spitzoid paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
 
-import pandas as pd
-
-from melano_tf.evaluation.intervals import ends_text
-from melano_tf.evaluation.metrics import format_value
 from melano_tf.papers.checks import check_manifest
 from melano_tf.papers.plan import Plan, chosen_groups
 from melano_tf.papers.shell import Work
@@ -12,6 +8,7 @@ from melano_tf.papers.spitzoid.cohort import check_annotated, divide, said_slide
 from melano_tf.papers.spitzoid.figures import CAM_COHORT, cam_pair, draw_cams, draw_maps
 from melano_tf.papers.spitzoid.settings import AGGREGATIONS, STEPS, Aggregation, SpitzoidSettings
 from melano_tf.papers.spitzoid.source import (
+    REGIONS,
     SourceModel,
     chosen,
     initial_weights,
@@ -23,8 +20,15 @@ from melano_tf.papers.spitzoid.source import (
     train_source,
 )
 from melano_tf.papers.spitzoid.tables import table as write_table
-from melano_tf.papers.spitzoid.target import restate_target, target_depends, target_name, train_target
+from melano_tf.papers.spitzoid.target import DIAGNOSES, restate_target, target_depends, target_name, train_target
+from melano_tf.papers.tables import first_numbers
 from melano_tf.phantoms.slides.drawing import draw_cohort
+from melano_tf.runs.judgements import JudgedModel
+
+JUDGED = (
+    JudgedModel("target model", ("target.csv",), DIAGNOSES, "biopsies"),
+    JudgedModel("source model", ("source.parquet",), REGIONS, "tiles", same=("grid",)),
+)
 
 
 def method(s: SpitzoidSettings) -> Plan:
@@ -32,7 +36,7 @@ def method(s: SpitzoidSettings) -> Plan:
     tumour tiles -> train the target models -> refit the chosen ones on all training patients and test them -> tables
     -> maps."""
     s.check()
-    plan = Plan(STEPS, found, models)
+    plan = Plan(STEPS, found, models, JUDGED)
     cut = Cutting(s.grid, s.store, s.annotation)
     tiles = add_slide_steps(plan, "spitzoid", draw_cohort, said_slides, cut)  # section 3
     split = plan.step("split", divide, needs=[tiles], group="tiles", always=True)  # section 5.1
@@ -104,15 +108,5 @@ def models(work: Work) -> str:
 
 
 def found(work: Work) -> list[str]:
-    """The test's ROC AUC of both models with their intervals, a line each, from Table 5."""
-    path, lines = work.run.folder / "tables" / "table5.csv", []
-    if path not in work.written:
-        return []
-    table = pd.read_csv(path)
-    for column, what in (("SM", "tumour tiles (source model)"), ("TM", "malignant biopsies (target model)")):
-        [row] = table[(table["row"] == "AUC") & (table["column"] == column)].to_dict("records")
-        interval = f"{row['level']:.0%} interval {ends_text(row['low'], row['high'])}"
-        lines.append(
-            f"test      {what}: ROC AUC {format_value(row['ours'])}, {interval}, {row['patients']:.0f} patients"
-        )
-    return lines
+    """The first numbers of Table 5, with their intervals."""
+    return first_numbers(work, "table5")

@@ -13,6 +13,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers.choices import listed, numbers
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
+from melano_tf.papers.spitzoid.words import WORDS
 from melano_tf.phantoms.slides.drawing import PhantomSettings
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.store import StoreSettings
@@ -240,6 +241,7 @@ RECIPE = Recipe(
     data="slides",
     drawn="slides",
     preset=preset,
+    words=WORDS,
     method="melano_tf.papers.spitzoid.method:method",
     aside=("cache_mib",),
     groups=("phantom", "maps"),

@@ -16,6 +16,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers.choices import listed, names, numbers
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
+from melano_tf.papers.weighting.words import WORDS
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 
 STEPS = ("images", "train", "tables", "figures")
@@ -354,6 +355,7 @@ RECIPE = Recipe(
     data="table",
     drawn="images",
     preset=preset,
+    words=WORDS,
     method="melano_tf.papers.weighting.method:method",
     aside=("images", "cells", "cache", "log_weights"),
     groups=("phantom", "show"),

@@ -1,31 +1,31 @@
 """The ZooME paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
 
-from melano_tf.evaluation.metrics import format_value, mean_std
 from melano_tf.papers.image_steps import add_image_steps
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Work
+from melano_tf.papers.tables import first_numbers
 from melano_tf.papers.zoome.cohort import divide, said_images
 from melano_tf.papers.zoome.figures import draw_calibration, draw_curves, draw_values
-from melano_tf.papers.zoome.metadata import BLANKED
 from melano_tf.papers.zoome.models import (
     Network,
     depends_on,
     judge_name,
     judge_network,
+    judged_models,
     judging_depends_on,
     proposed,
     step_name,
     train_network,
 )
 from melano_tf.papers.zoome.settings import STEPS, ZoomeSettings
-from melano_tf.papers.zoome.tables import NETWORKS, again, folds_of, intervals_of, judged, metadata_tables, metrics_of
+from melano_tf.papers.zoome.tables import NETWORKS, metadata_tables
 from melano_tf.papers.zoome.tables import table as write_table
 
 
 def method(s: ZoomeSettings) -> Plan:
     """Read and decode the images -> divide them into folds -> train each network on all folds but one, and judge that
     one -> tables -> figures; and one network trained on all folds, for use."""
-    plan = Plan(STEPS, found, models)
+    plan = Plan(STEPS, found, models, judged_models(s))
     images = add_image_steps(plan, "images", s.store, said_images, near=s.folds.near_copies)
     folds = plan.step("folds", divide, needs=images, group="images", always=True)  # section IV-A
     plan.output("folds", "images", [folds], None)
@@ -70,21 +70,5 @@ def models(work: Work) -> str:
 
 
 def found(work: Work) -> list[str]:
-    """ZooME's ROC AUC with its interval, as given and with the metadata blanked, a line each."""
-    own = proposed(work.settings)
-    if not (work.written and work.has(judge_name(own, 1))):
-        return []
-    folds, unit = folds_of(work, own), work.value("folds").unit
-    lines = []
-    for what, cohorts in (
-        ("ZooME", [judged(one) for one in folds]),
-        ("the same, metadata blanked", [again(one, BLANKED) for one in folds]),
-    ):
-        auc = intervals_of(cohorts, work.settings)["AUC"]
-        lines.append(
-            f"folds     {what}: ROC AUC {format_value(auc.value)}, {auc.level:.0%} interval {auc.ends()}, "
-            f"{auc.groups} {unit}s"
-        )
-    spread = mean_std([metrics_of(one) for one in folds])["AUC"]
-    lines[0] += f", ± {format_value(spread.std)} over {spread.cohorts} folds"
-    return lines
+    """The first numbers of Table I, and of ZooME with the metadata blanked, with their intervals."""
+    return first_numbers(work, "table1", "metadata", of="folds")

@@ -14,6 +14,7 @@ from melano_tf.evaluation.thresholds import DecisionSettings
 from melano_tf.papers.choices import listed, names, numbers
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
+from melano_tf.papers.zoome.words import WORDS
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 
@@ -198,6 +199,7 @@ RECIPE = Recipe(
     data="table",
     drawn="images",
     preset=preset,
+    words=WORDS,
     method="melano_tf.papers.zoome.method:method",
     aside=("images", "comparators", "allow_leaks", "cache"),
 )
