@@ -43,7 +43,7 @@ class ModelKind:
 
 
 def _tiles(made: Mapping[str, Any]) -> None:
-    from melano_tf.pipelines.store import StoreSettings
+    from melano_tf.pipelines.store_settings import StoreSettings
     from melano_tf.slides.tiling import TileGrid
 
     TileGrid(**made["grid"])
@@ -57,7 +57,7 @@ def _biopsies(made: Mapping[str, Any]) -> None:
 
 
 def _magnified_tiles(made: Mapping[str, Any]) -> None:
-    from melano_tf.pipelines.store import StoreSettings
+    from melano_tf.pipelines.store_settings import StoreSettings
     from melano_tf.slides.magnifications import TileGrids
 
     grid = made["grid"]
@@ -70,7 +70,7 @@ def _magnified_tiles(made: Mapping[str, Any]) -> None:
 def _image(made: Mapping[str, Any]) -> None:
     ImageCacheSettings(**made["store"])
     if (code := made["metadata"]) is not None:
-        MetadataCode(tuple(code["sites"]), tuple(code["sexes"]), float(code["age_scale"])).names  # noqa: B018
+        MetadataCode.from_json(code)
 
 
 ANSWERING: Mapping[str, ModelKind] = {

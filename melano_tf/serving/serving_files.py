@@ -8,6 +8,7 @@ from string import Template
 from typing import Any
 
 from melano_tf.errors import InputError
+from melano_tf.models.metadata import MetadataCode
 from melano_tf.runs.files import atomic, read_json, write_json
 from melano_tf.runs.standing import Standing
 from melano_tf.serving import templates
@@ -144,9 +145,15 @@ def _preprocessing(sidecar: dict[str, Any]) -> str:
         if made["store"].get("colour"):
             lines.append(f"Colour constancy: {made['store']['colour']}.")
     if made.get("metadata"):
-        known = {name: ", ".join(made["metadata"][name]) for name in ("sexes", "sites")}
-        lines.append(f"Metadata: age in years (-1: unknown), sex ({known['sexes']}), site ({known['sites']}).")
+        fields = MetadataCode.from_json(made["metadata"]).fields
+        lines.append(f"Metadata: {', '.join(one.words_for_card() for one in fields)}.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _told(sidecar: dict[str, Any]) -> str:
+    """An example of what may be told of a patient, as JSON without its brackets."""
+    fields = MetadataCode.from_json(sidecar["preprocessing"]["metadata"]).fields
+    return json.dumps({one.name: [one.example] for one in fields})[1:-1]
 
 
 def calls(card: dict[str, Any]) -> str:
@@ -159,6 +166,7 @@ def calls(card: dict[str, Any]) -> str:
         "input_name": "tile_bytes" if bag else "image_bytes",
         "example": "tiles/1.jpg" if bag else "lesion.jpg",
         "value": "[contents]" if bag else "contents",
+        "metadata": _told(sidecar) if told else "",
     }
     curl = templates.CURL_BAG if bag else templates.CURL_IMAGE + (templates.CURL_METADATA if told else "")
     return Template(templates.CALLS).substitute(

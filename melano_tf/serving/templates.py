@@ -104,7 +104,7 @@ CURL_IMAGE = """(printf '{"signature_name": "$signature", "inputs": {"$input_nam
 curl -s -d @request.json http://127.0.0.1:8501/v1/models/$name:predict"""
 
 CURL_METADATA = """
-(printf '{"inputs": {"age": [55], "sex": ["female"], "site": ["torso"], "image_bytes": ['
+(printf '{"inputs": {$metadata, "image_bytes": ['
  printf '{"b64": "'; base64 < lesion.jpg | tr -d '\\n'; printf '"}]}}') > request.json
 curl -s -d @request.json http://127.0.0.1:8501/v1/models/$name:predict"""
 

@@ -108,3 +108,10 @@ def test_a_network_of_another_sidecar(change: dict[str, Any], words: str, files:
     card = replace(Sidecar.read(files["weighting"]), **change)
     with pytest.raises(InputError, match=words):
         load_network(files["weighting"], card)
+
+
+def test_a_network_of_other_metadata(files: dict[str, Path]) -> None:
+    card = Sidecar.read(files["zoome"])
+    fewer = {**card.preprocessing["metadata"], "sites": ["torso", "unknown"]}
+    with pytest.raises(InputError, match="takes 9 numbers of a patient, and its sidecar names 7"):
+        load_network(files["zoome"], replace(card, preprocessing={**card.preprocessing, "metadata": fewer}))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from melano_tf.commands.predict.images import predict_images
 from melano_tf.commands.predict.inputs import is_table
@@ -15,8 +16,6 @@ from melano_tf.serving.kinds import ANSWERING
 from melano_tf.serving.opening import open_model
 from melano_tf.training.runtime import configure
 
-SLIDE_OPTIONS = ("mpp", "thumbnail_mpp")
-IMAGE_OPTIONS = ("metadata", "age", "sex", "site")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".svslide", ".dcm")
 
@@ -52,9 +51,13 @@ def check_options(settings: PredictSettings, sidecar: Sidecar) -> None:
         InputError: an option or an input of slides given to a model of images, or the other way round.
     """
     kind = ANSWERING[sidecar.kind]
-    told = IMAGE_OPTIONS if kind.judges == "slide" or kind.called_by == "most probable" else ()
-    for name in (*(SLIDE_OPTIONS if kind.judges == "image" else ()), *told):
-        if getattr(settings, name) is not None:
+    of_slides = {"mpp": settings.mpp, "thumbnail_mpp": settings.thumbnail_mpp}
+    of_patients = {"metadata": settings.metadata, **vars(settings.patient)}
+    foreign: dict[str, Any] = of_slides if kind.judges == "image" else {}
+    if kind.judges == "slide" or kind.called_by == "most probable":
+        foreign |= of_patients
+    for name, given in foreign.items():
+        if given is not None:
             raise InputError(f"--{name.replace('_', '-')}: does not belong to a model of kind {sidecar.kind!r}")
     suffix = settings.input.suffix.lower()
     if kind.judges == "slide" and (settings.input.is_dir() or suffix in IMAGE_SUFFIXES):

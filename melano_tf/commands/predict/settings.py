@@ -1,7 +1,20 @@
 """What a user can say of a prediction."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from melano_tf.metadata_fields import FIELDS
+
+# One option a field: --age, --sex, …
+_OPTIONS = [
+    (one.name, Annotated[str | None, tyro.conf.arg(help=f"Images: {one.about}, if no CSV says otherwise.")], None)
+    for one in FIELDS
+]
+NO_PREFIX = tyro.conf.arg(name="", prefix_name=False)
+PatientOptions: Any = make_dataclass("PatientOptions", _OPTIONS, frozen=True)
 
 
 @dataclass(frozen=True)
@@ -16,8 +29,8 @@ class PredictSettings:
     """The model file, for example runs/my-cohort/models/target.keras (its .json and companions lie beside it); or an
     exported version's folder, serving/zoome/1; or, with --server, the model's name there."""
     input: Path
-    """The slide; or the image, or a folder of images; or a CSV with a column path and, for images, age, sex, site, for
-    slides slide_id, mpp."""
+    """The slide; or the image, or a folder of images; or a CSV with a column path and, for images, any of what may be
+    told of a patient (--metadata), for slides slide_id, mpp."""
     out: Path
     """Folder for the answer."""
     mpp: float | None = None
@@ -25,13 +38,10 @@ class PredictSettings:
     thumbnail_mpp: float | None = None
     """Slides: resolution of the maps' background picture, µm/px. Not given: the longer side gets 1,600 px."""
     metadata: Path | None = None
-    """Images: a CSV with a column image and any of age, sex, site; what is missing there is unknown."""
-    age: str | None = None
-    """Images: the patient's age in years, if no CSV says otherwise."""
-    sex: str | None = None
-    """Images: female or male, if no CSV says otherwise."""
-    site: str | None = None
-    """Images: where the lesion is, for example torso or head/neck, if no CSV says otherwise."""
+    """Images: a CSV with a column image and any of what may be told of a patient (the options that say "if no CSV"),
+    named as those; what is missing there is unknown."""
+    patient: Annotated[PatientOptions, NO_PREFIX] = field(default_factory=PatientOptions)
+    """Images: what is known of the patient, if no CSV says otherwise."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core."""
     server: str | None = None
