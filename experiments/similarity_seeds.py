@@ -49,8 +49,8 @@ for seed in seeds:
         partition=dataclasses.replace(demo.partition, splits=given.splits),
         transfer=dataclasses.replace(demo.transfer, combinations=given.combinations),
         phantom=dataclasses.replace(demo.phantom, patients=given.patients),
-        tables="6,8,10",
-        figures="none",
+        tables=(6, 8, 10),
+        figures=(),
         threads=given.threads,
         workers=given.workers,
     )

@@ -51,7 +51,7 @@ for scale, weights in (("cui", "cb"), ("cui", "es"), ("mean_one", "es"), ("as_pr
     settings = dataclasses.replace(
         demo,
         out=given.out,
-        tables="4",
+        tables=(4,),
         figures="none",
         steps="images,train",
         strategies="cb,es",

@@ -2,24 +2,46 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# Fixtures of the whole session that train something; several files of tests use each.
-SHARED_RUNS = ("tiny_run", "multimag_run", "tiny_zoome", "tiny_weighting", "tiny_similarity", "tiny_bags")
+# {recipe: the fixture of the whole session that trains it}; several files of tests use each.
+SHARED_RUNS = {
+    "spitzoid": "tiny_run",
+    "multimag": "multimag_run",
+    "zoome": "tiny_zoome",
+    "weighting": "tiny_weighting",
+    "similarity": "tiny_similarity",
+    "bags": "tiny_bags",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--real-data", type=Path, default=None, help="folder of real data; tests that need it are skipped")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares an expensive run on one worker: tests by the recipe's run that they use, else by their file."""
-    for item in items:
-        runs = [name for name in getattr(item, "fixturenames", ()) if name in SHARED_RUNS]
-        item.add_marker(pytest.mark.xdist_group(runs[0] if runs else str(item.path)))
+def group_of(nodeid: str) -> str:
+    """What shares an expensive run stays on one worker: tests of a recipe, by its name in theirs; else a file's."""
+    path = nodeid.partition("::")[0]
+    named = [recipe for recipe in SHARED_RUNS if recipe in nodeid]
+    return named[0] if named and path.startswith("tests/papers/") else path
+
+
+class ByRecipe(LoadScopeScheduling):
+    """Hands whole groups to the workers. xdist's own groups (marks) are not seen by pytest 9.2 with xdist 3.8."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRecipe:
+    """How tests are dealt to the workers."""
+    return ByRecipe(config, log)
 
 
 @pytest.fixture(scope="session")

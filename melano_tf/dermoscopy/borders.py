@@ -6,7 +6,6 @@ only where darkness really surrounds a field of view, and to the field's boundin
 of a lesion in it) is lost; the dark corners of that box stay.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -131,24 +130,6 @@ def remove_border(rgb: np.ndarray, settings: BorderSettings | None = None) -> tu
     border = find_border(rgb, settings)
     left, top, right, bottom = border.box
     return np.ascontiguousarray(rgb[top:bottom, left:right]), border
-
-
-def before_after(
-    images: Sequence[np.ndarray], settings: BorderSettings | None = None, side_px: int = 128
-) -> tuple[np.ndarray, list[Border]]:
-    """Each picture beside itself without its edge, squeezed to squares as the paper resizes, for looking at.
-
-    Returns:
-        (uint8 (n, side_px, 2 * side_px, 3), what was found in each).
-    """
-    pairs = np.zeros((len(images), side_px, 2 * side_px, 3), np.uint8)
-    borders = []
-    for place, image in enumerate(images):
-        cropped, border = remove_border(image, settings)
-        pairs[place, :, :side_px] = cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_AREA)
-        pairs[place, :, side_px:] = cv2.resize(cropped, (side_px, side_px), interpolation=cv2.INTER_AREA)
-        borders.append(border)
-    return pairs, borders
 
 
 def _grey(rgb: np.ndarray, settings: BorderSettings) -> np.ndarray:

@@ -223,12 +223,6 @@ def duplicate_groups(pairs: pd.DataFrame) -> list[list[str]]:
     return list(groups.values())
 
 
-def crossing_pairs(pairs: pd.DataFrame, side: Mapping[str, str]) -> pd.DataFrame:
-    """The pairs whose images stand on different sides of a split (images without a side are left out)."""
-    sides = [(side.get(a), side.get(b)) for a, b in zip(pairs["image_1"], pairs["image_2"], strict=True)]
-    return pairs[[a is not None and b is not None and a != b for a, b in sides]]
-
-
 def paths_of(image_ids: Iterable[str], paths: Iterable[str | None]) -> dict[str, str]:
     """The files of the images that have one."""
     return {image: path for image, path in zip(image_ids, paths, strict=True) if path}

@@ -55,11 +55,6 @@ class Reliability:
         gap = np.abs(self.observed - self.predicted)
         return float(self.count @ gap / self.count.sum()) if len(self.count) else math.nan
 
-    @property
-    def maximum_error(self) -> float:
-        """Maximum calibration error: the largest |observed - predicted| of a bin; NaN of no sample."""
-        return float(np.abs(self.observed - self.predicted).max()) if len(self.count) else math.nan
-
 
 def reliability(
     y: ArrayLike,

@@ -33,11 +33,6 @@ class ActivationMaps:
     empty: NDArray[np.bool_]
 
 
-def has_cam(model: keras.Model) -> bool:
-    """Whether `class_activation_map` applies: global average pooling, then (but for dropout) the dense layer."""
-    return isinstance(_operation_before(_output_layer(model).input), keras.layers.GlobalAveragePooling2D)
-
-
 def class_activation_map(model: keras.Model, x: NDArray[np.generic], class_index: int) -> ActivationMaps:
     """Plain CAM: the last feature maps, weighted with the dense layer's weights of one class.
 

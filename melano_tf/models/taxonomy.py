@@ -76,10 +76,6 @@ class Taxonomy:
         conditional = np.asarray(conditional, np.float64)
         return np.stack([conditional[:, list(path)].prod(axis=1) for path in self.paths], axis=1)
 
-    def most_probable(self, conditional: np.ndarray) -> np.ndarray:
-        """Index of the most probable class, int64 (B,); ties go to the first."""
-        return self.leaf_probabilities(conditional).argmax(axis=1)
-
     def greedy(self, conditional: np.ndarray) -> np.ndarray:
         """The class at which one arrives by taking the most probable decision at each node, int64 (B,).
 

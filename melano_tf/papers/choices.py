@@ -1,31 +1,56 @@
-"""What the recipes' settings share: lists given as text, processes, and which settings differ from the paper's."""
+"""What the recipes' settings share: lists, processes, and which settings differ from the paper's."""
 
 import os
 from collections.abc import Sequence
 from typing import Any
 
+from tyro.constructors import PrimitiveConstructorSpec
+
 from melano_tf.errors import InputError
 from melano_tf.runs.plain import flat, plain
 
 
-def numbers(option: str, text: str, allowed: range) -> tuple[int, ...]:
-    """Numbers written as "1,4,5", each once, in order; "none" for none of them.
+def listed(option: str, allowed: Sequence[int]) -> PrimitiveConstructorSpec[tuple[int, ...]]:
+    """How the command line gives a tuple of numbers: "1,4,5" or "1 4 5", "all" for all of them, "none" for none.
+
+    Args:
+        option: its name, for the message of what is wrong.
+        allowed: the numbers that there are.
+    """
+
+    def read(words: list[str]) -> tuple[int, ...]:
+        text = " ".join(words).strip()
+        if text.lower() in ("all", "none"):
+            return tuple(sorted(allowed)) if text.lower() == "all" else ()
+        parts = text.replace(",", " ").split()
+        if not parts or not all(part.isdigit() for part in parts):
+            raise InputError(_unlisted(option, text, allowed))
+        return numbers(option, tuple(map(int, parts)), allowed)
+
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="1,2,…|none",
+        instance_from_str=read,
+        is_instance=lambda given: isinstance(given, tuple) and all(isinstance(number, int) for number in given),
+        str_from_instance=lambda given: [",".join(map(str, given)) or "none"],
+    )
+
+
+def numbers(option: str, given: Sequence[int], allowed: Sequence[int]) -> tuple[int, ...]:
+    """The numbers that are asked for, each once, in order.
 
     Raises:
-        InputError: not such a list, or a number that is not allowed.
+        InputError: one that is not allowed.
     """
-    if text.strip().lower() == "none":
-        return ()
-    try:
-        found = sorted({int(part) for part in text.replace(" ", ",").split(",") if part})
-    except ValueError:
-        found = []
-    if not found or any(number not in allowed for number in found):
-        raise InputError(
-            f"{option} {text}: give numbers from {allowed.start} to {allowed.stop - 1}, such as "
-            f"{allowed.stop - 2},{allowed.stop - 1}, or none"
-        )
-    return tuple(found)
+    if not set(given) <= set(allowed):
+        raise InputError(_unlisted(option, ",".join(map(str, given)), allowed))
+    return tuple(sorted(set(given)))
+
+
+def _unlisted(option: str, text: str, allowed: Sequence[int]) -> str:
+    low, high = min(allowed), max(allowed)
+    which = f"from {low} to {high}" if len(allowed) == high - low + 1 else f"of {', '.join(map(str, sorted(allowed)))}"
+    return f"{option} {text}: give numbers {which}, such as {sorted(allowed)[-2]},{high}, or none"
 
 
 def names(option: str, text: str, allowed: Sequence[str], what: str) -> tuple[str, ...]:

@@ -1,13 +1,16 @@
-"""What the notebooks of all papers share: the run's folder from the command line, and a run's settings read back."""
+"""What the notebooks in experiments/ stand on: a paper's finished run, its tables and its pictures."""
 
 import argparse
 import dataclasses
+import importlib
 import sys
 import typing
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pandas as pd
+
+from melano_tf.papers import PAPERS
 from melano_tf.runs.files import read_json
 
 Settings = TypeVar("Settings")
@@ -26,7 +29,7 @@ def restored(default: Settings, content: dict[str, Any]) -> Settings:
     Names that the dataclass does not know (of another version) are refused by `dataclasses.replace`.
     """
     values: dict[str, Any] = {}
-    types = typing.get_type_hints(type(default))
+    types = typing.get_type_hints(type(default), include_extras=True)
     for name, value in content.items():
         known = getattr(default, name, None)
         optional: list[Any] = [one for one in typing.get_args(types.get(name)) if dataclasses.is_dataclass(one)]
@@ -34,6 +37,8 @@ def restored(default: Settings, content: dict[str, Any]) -> Settings:
             known = optional[0]()
         if dataclasses.is_dataclass(known) and not isinstance(known, type):
             values[name] = restored(known, value)
+        elif isinstance(known, tuple) and isinstance(value, str):  # as runs recorded lists when they were text
+            values[name] = next(spec for spec in types[name].__metadata__).instance_from_str([value])
         elif isinstance(value, list):
             values[name] = tuple(Path(item) if Path in typing.get_args(types.get(name)) else item for item in value)
         elif value is not None and Path in (types.get(name), *typing.get_args(types.get(name))):
@@ -43,19 +48,52 @@ def restored(default: Settings, content: dict[str, Any]) -> Settings:
     return dataclasses.replace(default, **values)  # type: ignore[type-var]
 
 
-def complete(run: Path, demo: Any, reproduce: Callable[[Any, Callable[[str], None]], Path], **chosen: Any) -> None:
-    """Make what is asked for in a run's folder, with that run's settings: at once where what it stands on is there.
+def finished(paper: str) -> Path:
+    """A paper's run, finished: the folder given by `--run`, or runs/<paper>.
+
+    What a run was asked for is made again from what it holds, with its own settings: at once, and nothing is trained,
+    where it is finished; where it was stopped it goes on. A folder without a run gets the demo on phantoms. Every table
+    is shown; what a notebook server puts on the command line is ignored.
 
     Args:
-        run: the folder; one without a run gets the demo on phantoms.
-        demo: the recipe's demo settings.
-        reproduce: the recipe.
-        chosen: settings to change, for example tables="2".
+        paper: its command, for example "zoome".
     """
-    settings = demo
-    if (run / "run.json").exists():
-        settings = restored(settings, read_json(run / "run.json")["settings"])
-    reproduce(dataclasses.replace(settings, out=run, **chosen), say)
+    from melano_tf.papers.shell import reproduce  # brings TensorFlow
+
+    folder, recipe = run_folder(f"runs/{paper}"), importlib.import_module(f"{PAPERS[paper][0]}.settings").RECIPE
+    settings = recipe.preset("demo")
+    if (folder / "run.json").exists():
+        settings = restored(settings, read_json(folder / "run.json")["settings"])
+    return reproduce(recipe, dataclasses.replace(settings, out=folder, plan=False), say)
+
+
+def table(run: Path, name: str) -> pd.DataFrame | None:
+    """A table of a run, one row a cell (see `reports.tables`); None, and said, where the run was not asked for it.
+
+    Args:
+        run: its folder.
+        name: of the file in tables/, for example "table2" or "metadata".
+    """
+    path = run / "tables" / f"{name}.csv"
+    if path.is_file():
+        return pd.read_csv(path)
+    say(f"{name}: this run was not asked for it")
+    return None
+
+
+def pictures(run: Path) -> None:
+    """Name every figure and map of a run; in Jupyter, show them."""
+    paths = [path for folder in ("figures", "maps") for path in sorted((run / folder).glob("*.png"))]
+    for path in paths:
+        say(str(path))
+    try:
+        from IPython import get_ipython
+        from IPython.display import Image, display
+    except ImportError:
+        return
+    if get_ipython() is not None:
+        for path in paths:
+            display(Image(filename=str(path)))
 
 
 def say(line: str) -> None:

@@ -174,35 +174,3 @@ def cam_sheet(rows: Sequence[CamRow], title: str, note: str = "") -> Figure:
     if note:
         figure.supxlabel(note, fontsize=8)
     return figure
-
-
-def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> Figure:
-    """Values by epoch of one or more trainings, one panel a value.
-
-    Args:
-        histories: {training, for example "cohort 1": one dict an epoch with "epoch" and values such as "loss"};
-            "seconds" is left out.
-        title: of the figure.
-
-    Raises:
-        ValueError: there is no value to draw.
-    """
-    names = list(dict.fromkeys(n for history in histories.values() for epoch in history for n in epoch))
-    names = [name for name in names if name not in ("epoch", "seconds")]
-    if not names:
-        raise ValueError("the histories hold no value to draw")
-    figure = blank_figure(5.2 * len(names), 3.6)
-    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for training, history in histories.items():
-            points = [(epoch["epoch"], epoch[name]) for epoch in history if name in epoch]
-            axis.plot(
-                *zip(*points, strict=True), label=training, marker="." if len(points) < 30 else ""
-            ) if points else None
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(name)
-        axis.grid(alpha=0.3)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        if len(histories) > 1:
-            axis.legend(fontsize=8)
-    figure.suptitle(title, fontsize=11)
-    return figure

@@ -91,10 +91,14 @@ def scores(table: pd.DataFrame) -> NDArray[np.float64]:
     return table["calibrated" if "calibrated" in table else "probability"].to_numpy(np.float64)
 
 
-def decided(table: pd.DataFrame, threshold: float) -> NDArray[np.int64]:
+def decided(table: pd.DataFrame, threshold: float | None) -> NDArray[np.int64]:
     """Class index that is called, (n,): of two classes by the threshold on the second, else the most probable one."""
     values = scores(table)
-    return (values.argmax(axis=1) if values.ndim == 2 else values >= threshold).astype(np.int64)
+    if values.ndim == 2:
+        return np.asarray(values.argmax(axis=1), np.int64)
+    if threshold is None:
+        raise ValueError("two classes are called by a threshold, and there is none")
+    return np.asarray(values >= threshold, np.int64)
 
 
 def fault(table: pd.DataFrame) -> str:

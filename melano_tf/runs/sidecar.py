@@ -19,8 +19,9 @@ class Sidecar:
         classes: names in the order of the outputs.
         input_px: side of the square input in pixels.
         preprocessing: how an input is made: mpp, tile size, colour order, scaling.
-        threshold: decision threshold on the positive class's probability.
-        threshold_from: where the threshold was chosen.
+        threshold: decision threshold on the probability of the second of two classes; None where there is none: the
+            most probable of several classes is called, or (an embedding) nothing is decided.
+        threshold_from: where the threshold was chosen, or why there is none.
         calibration: parameters of the probability's calibration, or None where none was fitted.
         taxonomy: the tree of classes of a hierarchical model, or None.
         run: recipe, seed, step key and measured numbers of the run it came from.
@@ -33,13 +34,24 @@ class Sidecar:
     classes: tuple[str, ...]
     input_px: int
     preprocessing: Mapping[str, Any]
-    threshold: float
+    threshold: float | None
     threshold_from: str
     run: Mapping[str, Any]
     calibration: Mapping[str, Any] | None = None
     taxonomy: Mapping[str, Any] | None = None
     companions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     threshold_measured: Mapping[str, Any] | None = None
+
+    @property
+    def cut(self) -> float:
+        """The threshold of a model that has one.
+
+        Raises:
+            InputError: it has none.
+        """
+        if self.threshold is None:
+            raise InputError(f"a model of kind {self.kind!r} and {len(self.classes)} classes has no threshold")
+        return self.threshold
 
     @staticmethod
     def path(model: Path) -> Path:

@@ -87,7 +87,7 @@ class BiopsyModel:
             return cut
         outcome, tiles = cut
         tiles = tiles.assign(probability=self.judge.tumour(tiles, folder))
-        threshold = self.card.companions["source"].threshold
+        threshold = self.card.companions["source"].cut
         selected = select_tumour_tiles(tiles, threshold, made["fallback_tiles"])
         probability, weights = self.judge.biopsy(selected, folder)
         attention = pd.Series(weights, index=selected["tile"].to_numpy())

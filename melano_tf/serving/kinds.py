@@ -167,7 +167,9 @@ def _check_outputs(sidecar: Sidecar, kind: ModelKind) -> None:
 
 
 def _check_decision(sidecar: Sidecar) -> None:
-    if isinstance(sidecar.threshold, bool) or not math.isfinite(sidecar.threshold):
+    # Of more than two classes the most probable one is called, and there is no threshold (older runs wrote a number).
+    optional = len(sidecar.classes) > 2 and sidecar.threshold is None
+    if not optional and (isinstance(sidecar.threshold, bool | None) or not math.isfinite(sidecar.threshold)):
         raise ValueError(f"threshold {sidecar.threshold!r}")
     if not isinstance(sidecar.threshold_from, str):
         raise TypeError(f"threshold_from {sidecar.threshold_from!r}")

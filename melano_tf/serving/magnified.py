@@ -195,9 +195,11 @@ def probability_columns(classes: int) -> list[str]:
     return [f"p{k}" for k in range(classes)]
 
 
-def decided(probability: np.ndarray, threshold: float) -> int:
-    """The class that is called: of two by the threshold on the second, of more the most probable."""
-    return int(probability[1] >= threshold) if len(probability) == 2 else int(np.argmax(probability))
+def decided(probability: np.ndarray, threshold: float | None) -> int:
+    """The class that is called: of two by the threshold on the second, of more (None) the most probable."""
+    if threshold is None or len(probability) != 2:  # older runs wrote a threshold for three classes too
+        return int(np.argmax(probability))
+    return int(probability[1] >= threshold)
 
 
 def shown_tiles(tiles: pd.DataFrame, sidecar: Sidecar) -> pd.DataFrame:

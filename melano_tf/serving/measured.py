@@ -32,7 +32,7 @@ def measured_numbers(model: Path, sidecar: Sidecar) -> dict[str, Any] | None:
     if len(sidecar.classes) != 2:
         return None
     unit = "bags" if sidecar.kind == "bags" else ""
-    found = _of_predictions(model.parent.parent / "predictions" / model.stem, sidecar.threshold, unit)
+    found = _of_predictions(model.parent.parent / "predictions" / model.stem, sidecar.cut, unit)
     if found is not None:
         return found
     written = sidecar.threshold_measured

@@ -36,7 +36,7 @@ def answer_record(answer: Answer, card: Card) -> dict[str, Any]:
         called = int(decide(answer.probabilities[None])[0])
         record["decision"] = "undecided" if called == UNDECIDED else sidecar.classes[called]
     elif len(sidecar.classes) == 2:
-        decision = Decision.from_sidecar(sidecar.threshold, sidecar.threshold_from, sidecar.calibration)
+        decision = Decision.from_sidecar(sidecar.cut, sidecar.threshold_from, sidecar.calibration)
         p = float(answer.probabilities[1])
         if decision.calibration is not None:
             calibrated = float(decision.probability(p))

@@ -152,7 +152,7 @@ class BagNetwork:
         count = tf.concat([shape, [self.channels]], axis=0)
         embeddings = tf.ensure_shape(tf.scatter_nd(places, embedded["embeddings"], count), [None, None, self.channels])
         tumour = tf.scatter_nd(places, embedded["tumour_probability"], shape)
-        chosen = select_tiles(tumour, there, self.source_sidecar.threshold, self.fallback)
+        chosen = select_tiles(tumour, there, self.source_sidecar.cut, self.fallback)
         # Padding and tiles that were not chosen have no probability and no attention of their own.
         return self._aggregate(embeddings, chosen) | {"tumour_probability": tumour, "selected": chosen}
 

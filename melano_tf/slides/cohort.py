@@ -45,18 +45,6 @@ def label_index(spec: Mapping[str, Any]) -> dict[str, int]:
     return dict(sorted(labels.items(), key=lambda item: item[1]))
 
 
-def positive_label(spec: Mapping[str, Any]) -> str:
-    """The label that counts as positive.
-
-    Raises:
-        InputError: the description names none, or one that is not a label.
-    """
-    positive = str(spec.get("positive"))
-    if positive not in label_index(spec):
-        raise InputError(f"data_specs/{spec.get('name')}.yaml: `positive: {positive}` is none of its labels")
-    return positive
-
-
 def read_manifest(path: Path | str, spec: Mapping[str, Any]) -> pd.DataFrame:
     """The slides of a cohort, checked.
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
@@ -127,15 +126,6 @@ def grouped_partition(
         test[rows] = _whole_lesions(label[rows], lesion[rows], share, leave=2, rng=rng)
     test = np.isin(lesion, lesion[test])  # a lesion of two sources would else be divided
     return Partition(_sides(test, label, lesion, validation_share, rng), {}, (), _untested(test, source, label))
-
-
-def partition_counts(partition: Partition, sources: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
-    """Table 5 with its classes: one row a side and source that there are, a column a class, and "total"."""
-    where = [partition.side, np.asarray(sources, dtype=object)]
-    counts = pd.crosstab(where, np.asarray(labels, dtype=object), rownames=["side", "source"], colnames=["class"])
-    counts = counts.reindex([side for side in SIDES if side in counts.index.get_level_values(0)], level=0)
-    counts["total"] = counts.sum(axis=1)
-    return counts.reset_index().rename_axis(columns=None)
 
 
 def partition_leaks(

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.dermoscopy.borders import BorderSettings, before_after, find_border, remove_border
+from melano_tf.dermoscopy.borders import BorderSettings, find_border, remove_border
 from melano_tf.errors import InputError
 from melano_tf.phantoms.skin.data_sets import PhantomDermoscopy, draw_dermoscopy
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
@@ -142,15 +142,6 @@ def test_wrong_inputs() -> None:
             find_border(image)
     with pytest.raises(InputError, match=r"sigma must lie between 0.1 and 50, and is 0\n.*max_ratio must lie"):
         BorderSettings(sigma=0.0, max_ratio=3.0)
-
-
-def test_before_and_after() -> None:
-    images = [_rimmed(_picture(200, 200), (100, 100), 70), _picture(150, 200), np.zeros((50, 50, 3), np.uint8)]
-    pairs, borders = before_after(images, side_px=64)
-    assert pairs.shape == (3, 64, 128, 3) and pairs.dtype == np.uint8
-    assert [border.found for border in borders] == [True, False, False]
-    assert pairs[0, 32, 2].max() < 20 < pairs[0, 32, 66].max(), "the rim is there before and gone after"
-    np.testing.assert_array_equal(pairs[1, :, :64], pairs[1, :, 64:])
 
 
 def test_real_pictures(real_data: Path) -> None:

@@ -12,7 +12,6 @@ from melano_tf.dermoscopy.duplicates import (
     DuplicateSettings,
     Fingerprints,
     close_pairs,
-    crossing_pairs,
     duplicate_groups,
     duplicate_pairs,
     fingerprints,
@@ -89,14 +88,12 @@ def test_a_crowd_of_equal_images_makes_as_many_pairs_as_images() -> None:
     assert len(equal) == count // 2 - 1 and set(equal["image_1"]) == {"i0"}
 
 
-def test_groups_chain_and_sides_are_compared() -> None:
+def test_groups_chain() -> None:
     pairs = pd.DataFrame(
         [("a", "b", "near", 3), ("c", "d", "near", 1), ("b", "e", "exact", 0)],
         columns=["image_1", "image_2", "kind", "distance"],
     )
     assert sorted(map(sorted, duplicate_groups(pairs))) == [["a", "b", "e"], ["c", "d"]]
-    side = {"a": "train", "b": "test", "c": "train", "d": "train"}
-    assert crossing_pairs(pairs, side)[["image_1", "image_2"]].to_numpy().tolist() == [["a", "b"]]
 
 
 def test_listed_pairs_need_both_images() -> None:

@@ -67,10 +67,10 @@ def test_every_task_is_chosen_before_the_first_is_trained():
 
 
 def test_the_outputs_of_the_paper():
-    outputs = plan_of(tables="1,3").outputs
+    outputs = plan_of(tables=(1, 3)).outputs
     tables = ["table 1", "table 3", "aggregation", "fusion"]
     assert list(outputs) == ["slides", "tiles", *tables, "faithfulness", "figure 1", "figure 2"]
-    assert "fusion" not in plan_of(tables="2").outputs and "aggregation" not in plan_of(tables="3").outputs
+    assert "fusion" not in plan_of(tables=(2,)).outputs and "aggregation" not in plan_of(tables=(3,)).outputs
 
 
 STEP = "train/melanoma-40x-vgg19"

@@ -1,9 +1,7 @@
 """The multimag recipe from end to end on phantom slides: one tiny run, looked at from all sides."""
 
 import json
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import cv2
@@ -21,17 +19,12 @@ from melano_tf.runs.predictions import probability_columns
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.runs.standing import Standing
 from melano_tf.slides.slide import Slide
-from tests.papers.tiny import CHECKOUT, TinyRun, command
+from tests.papers.tiny import TinyRun, command, weights_of
 from tests.papers.tiny_multimag import EVERYTHING, TINY
 
 PUBLISHED_CELLS = {1: 4, 2: 8, 3: 24, 4: 24}
 NAMES = ("4x", "10x", "20x", "40x")
 BACKBONES = ("standin_residual", "standin")
-
-
-def weights(folder: Path) -> dict[str, str]:
-    """What each trained model of a run holds, by the digest of its weights."""
-    return {path.name: Sidecar.read(path).run["weights_sha256"] for path in sorted((folder / "models").glob("*.keras"))}
 
 
 @pytest.fixture
@@ -40,13 +33,9 @@ def copy(multimag_run: TinyRun, tmp_path: Path) -> Path:
     return Path(shutil.copytree(multimag_run.folder, tmp_path / "run"))
 
 
-def test_it_says_first_what_it_is_and_last_what_it_found(multimag_run):
-    lines = multimag_run.first.shown.splitlines()
-    assert "PHANTOMS" in lines[1]
-    assert any("model.backbones" in line and "(paper: ['resnet50', 'vgg19'])" in line for line in lines)
-    assert sum(line.startswith("test      melanoma by slide") and "interval" in line for line in lines[-14:]) == 4
-    assert str(multimag_run.folder / "run.json") in lines[-2] and "report.html" in lines[-1]
-    assert "Traceback" not in multimag_run.first.errors
+def test_it_says_last_how_each_magnification_tells_slides_apart(multimag_run):
+    lines = multimag_run.first.shown.splitlines()[-14:]
+    assert sum(line.startswith("test      melanoma by slide") and "interval" in line for line in lines) == 4
 
 
 @pytest.mark.parametrize("number", PUBLISHED_CELLS)
@@ -102,13 +91,15 @@ def test_quotas_hold_over_all_parts(multimag_run):
 
 
 def test_every_model_stands_with_its_sidecar_and_names_its_siblings(multimag_run):
-    assert len(weights(multimag_run.folder)) == 2 * (4 + 1 + 3 + 1)
+    assert len(weights_of(multimag_run.folder)) == 2 * (4 + 1 + 3 + 1)
     card = Sidecar.read(multimag_run.folder / "models" / "melanoma-10x-standin.keras")
     assert card.kind == "multimag"
     assert card.classes == ("nevus", "MM")
     assert set(card.companions) == {"melanoma-4x", "melanoma-20x", "melanoma-40x"}
     assert all((multimag_run.folder / "models" / name).is_file() for name in card.companions.values())
-    assert card.preprocessing["magnifications"] == ["10x"]
+    assert card.preprocessing["magnifications"] == ["10x"] and card.threshold == 0.5
+    nevi = Sidecar.read(multimag_run.folder / "models" / "nevi-standin.keras")
+    assert nevi.threshold is None and nevi.threshold_from == "none: the most probable class is called"
 
 
 def test_the_history_says_which_epoch_was_kept(multimag_run):
@@ -148,14 +139,6 @@ def test_the_maps_are_measured_beside_the_baselines(multimag_run):
     assert values.between(0, 1).all()
 
 
-def test_the_same_command_again_repeats_nothing(copy, inside):
-    before = weights(copy)
-    again = inside("multimag", "--out", str(copy), *TINY, *EVERYTHING)
-    assert again.code == 0, again.errors
-    assert "did 0 steps, kept 19 finished ones" in again.shown
-    assert weights(copy) == before
-
-
 def test_what_is_not_asked_for_this_time_still_stands(copy, inside):
     for arguments in (("--tables", "2", "--figures", "none", "--steps", "tables"), ("--steps", "slides")):
         asked = inside("multimag", "--out", str(copy), *TINY, *EVERYTHING, *arguments)
@@ -165,25 +148,13 @@ def test_what_is_not_asked_for_this_time_still_stands(copy, inside):
 
 
 def test_a_threshold_is_told_to_every_model_and_trains_nothing(copy, inside):
-    before = weights(copy)
+    before = weights_of(copy)
     asked = inside("multimag", "--out", str(copy), *TINY, "--steps", "train", "--evaluation.threshold", "0.3")
     assert asked.code == 0 and "did 0 steps" in asked.shown, asked.errors
     cards = {name: Sidecar.read(copy / "models" / name) for name in before}
     asked_for = {name for name in before if name.startswith("melanoma-mixed") or "x-" in name}
     assert {name for name in before if cards[name].threshold == 0.3} == asked_for and len(asked_for) == 10
-    assert weights(copy) == before
-
-
-def test_another_aggregation_trains_nothing_and_another_cap_only_its_own(copy, inside):
-    before = weights(copy)
-    changed = inside(
-        *("multimag", "--out", str(copy), *TINY, "--tables", "1,2", "--steps", "tables"),
-        *("--evaluation.aggregation", "top", "--caps.separate", "40", "60", "80", "100"),
-    )
-    assert changed.code == 0, changed.errors
-    assert "did 2 steps" in changed.shown
-    after = weights(copy)
-    assert {name for name in after if after[name] != before[name]} == {f"melanoma-40x-{b}.keras" for b in BACKBONES}
+    assert weights_of(copy) == before
 
 
 def test_another_choice_of_tables_cuts_what_is_missing_and_retrains_nothing(copy, inside, tmp_path):
@@ -221,14 +192,6 @@ def test_another_choice_of_tables_cuts_what_is_missing_and_retrains_nothing(copy
         assert later.startswith(content) and len(later) > len(content)
     again = inside(*command, "--tables", "4", "--steps", "tiles")
     assert "did 0 steps" in again.shown
-
-
-@pytest.mark.parametrize("notebook", sorted(path.name for path in (CHECKOUT / "experiments").glob("multimag_*.py")))
-def test_notebooks_run_as_scripts_and_train_nothing_again(multimag_run, copy, notebook, inside, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [notebook, "--run", str(copy)])
-    runpy.run_path(str(CHECKOUT / "experiments" / notebook), run_name="__main__")
-    assert "did 0 steps" in capsys.readouterr().out
-    assert weights(copy) == weights(multimag_run.folder)
 
 
 def test_predict_judges_every_magnification_and_draws_a_map_of_each(multimag_run, tmp_path, inside):

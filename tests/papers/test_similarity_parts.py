@@ -65,8 +65,8 @@ def test_the_papers_preset_is_the_paper_and_the_demo_says_what_it_changes() -> N
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ({"tables": "4"}, "no table '4'"),
-        ({"figures": "8"}, "no figure '8'"),
+        ({"tables": (1, 4)}, "--tables 1,4: give numbers of 1, 2, 3, 5, 6"),
+        ({"figures": (8,)}, "--figures 8: give numbers of 3, 5, 6, 7"),
         ({"steps": "wash"}, "no step 'wash'"),
         ({"transfer": TransferSettings(combinations="1+3")}, "no combination '1\\+3'"),
         ({"partition": PartitionSettings(splits="none")}, "at least one of cluster, lesion"),

@@ -54,10 +54,10 @@ def test_what_is_asked_for_is_done_and_no_more(chosen: dict[str, Any], steps: li
 
 
 def test_the_steps_pictures_and_the_retrieval_come_with_the_steps() -> None:
-    assert wanted(tables="1", figures="none")[1] == ["table 1", "picture of step 1"]
+    assert wanted(tables=(1,), figures=())[1] == ["table 1", "picture of step 1"]
     pictures = ["picture of step 1", "picture of step 2"]
-    assert wanted(tables="none", figures="5")[1] == ["figure 5", *pictures, "retrieval"]
-    assert wanted(tables="6,7,8", figures="none")[1][:2] == ["tables 6 and 7", "table 8"]
+    assert wanted(tables=(), figures=(5,))[1] == ["figure 5", *pictures, "retrieval"]
+    assert wanted(tables=(6, 7, 8), figures=())[1][:2] == ["tables 6 and 7", "table 8"]
     pictures = [f"picture of step {number}" for number in (1, 2, 3, 4)]
     assert [name for name in wanted()[1] if "picture" in name] == pictures
     assert "picture of step 2" not in wanted(steps="tables,figures")[1]
@@ -108,4 +108,4 @@ def test_weights_are_of_the_networks_that_a_step_builds() -> None:
 def test_teacher_and_student_that_do_not_fit_are_refused_by_the_plan() -> None:
     with pytest.raises(InputError, match="differ in size"):
         method(settings(network__student="standin", network__teacher="resnet50"))
-    assert method(settings(network__student="standin", network__teacher="resnet50", tables="1,5", figures="5"))
+    assert method(settings(network__student="standin", network__teacher="resnet50", tables=(1, 5), figures=(5,)))

@@ -16,6 +16,7 @@ from melano_tf.papers.spitzoid import figures
 from melano_tf.papers.spitzoid.figures import chosen_tiles, shown_slides
 from melano_tf.papers.spitzoid.method import method
 from melano_tf.papers.spitzoid.settings import AGGREGATIONS, RECIPE, STEPS, SpitzoidSettings, preset
+from melano_tf.run import _parse
 from melano_tf.runs.plain import plain
 from melano_tf.slides.annotations import AnnotationSettings
 
@@ -41,15 +42,24 @@ def test_every_change_of_the_demo_is_named():
         assert here != paper, name
 
 
-@pytest.mark.parametrize("text, numbers", [("1,4,5", (1, 4, 5)), ("5, 1", (1, 5)), ("2", (2,)), ("none", ())])
-def test_tables_are_read_from_text(text, numbers):
-    assert dataclasses.replace(PAPER, tables=text).chosen_tables() == numbers
+@pytest.mark.parametrize(
+    "words, numbers",
+    [
+        *((["1,4,5"], (1, 4, 5)), (["5, 1"], (1, 5)), (["2"], (2,)), (["none"], ())),
+        *((["1", "4"], (1, 4)), (["all"], (1, 2, 3, 4, 5))),
+    ],
+)
+def test_tables_are_read_from_the_command_line(words, numbers):
+    assert _parse(type(PAPER), ["--tables", *words], "spitzoid", PAPER).tables == numbers
+    assert restored(PAPER, {"tables": " ".join(words)}).tables == numbers  # of a run that recorded the text
 
 
-@pytest.mark.parametrize("text", ["6", "0", "", "one", "1;2"])
-def test_tables_that_are_not_there_are_refused(text):
-    with pytest.raises(InputError, match="--tables"):
-        dataclasses.replace(PAPER, tables=text).chosen_tables()
+@pytest.mark.parametrize("words", [["6"], ["0"], [], ["one"], ["1;2"], ["1", "x"]])
+def test_tables_that_are_not_there_are_refused(words):
+    with pytest.raises(InputError, match=r"--tables .*: give numbers from 1 to 5, such as 4,5, or none"):
+        _parse(type(PAPER), ["--tables", *words], "spitzoid", PAPER)
+    with pytest.raises(InputError, match="--tables 6: give numbers from 1 to 5"):
+        dataclasses.replace(PAPER, tables=(6,)).chosen_tables()
 
 
 def test_steps_come_in_the_recipes_order():
@@ -65,7 +75,7 @@ ALL_FOLDS = range(1, 5)
 
 def trainings(tables: str, figures: str = "none", steps: str = "all") -> set[str]:
     """What these settings would train."""
-    settings = dataclasses.replace(PAPER, tables=tables, figures=figures, steps=steps)
+    settings = restored(PAPER, {"tables": tables, "figures": figures, "steps": steps})
     found, _ = method(settings).wanted(chosen_groups(steps, STEPS))
     return {step.name for step in found if step.group in ("source", "target", "test")}
 

@@ -1,13 +1,6 @@
 """The spitzoid recipe from end to end on phantom slides: one tiny run, looked at from all sides."""
 
 import json
-import random
-import runpy
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -19,31 +12,10 @@ from melano_tf.runs import journal
 from melano_tf.runs.files import file_sha256, read_json
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.slides.slide import Slide
-from tests.papers.tiny import CHECKOUT, EVERYTHING, TINY, TinyRun, command
+from tests.papers.tiny import TINY, weights_of
 
 PUBLISHED_CELLS = {1: 6, 2: 28, 3: 21, 4: 21, 5: 14}
 STEPS = 1 + 6 * 4 + 3 * 4 + 2  # tiles; six source models and three target models on four cohorts; the final ones
-
-
-def weights(folder: Path) -> dict[str, str]:
-    """What each trained model of a run holds, by the digest of its weights."""
-    return {path.name: Sidecar.read(path).run["weights_sha256"] for path in sorted((folder / "models").glob("*.keras"))}
-
-
-@pytest.fixture
-def copy(tiny_run: TinyRun, tmp_path: Path) -> Path:
-    """A copy of the shared run that a test may change."""
-    return Path(shutil.copytree(tiny_run.folder, tmp_path / "run"))
-
-
-def test_it_says_first_what_it_is_and_last_what_it_found(tiny_run):
-    lines = tiny_run.first.shown.splitlines()
-    assert "PHANTOMS" in lines[1]
-    assert any("source.backbone" in line and "(paper: vgg16)" in line for line in lines)
-    assert any(line.startswith("test      malignant biopsies") and "interval" in line for line in lines[-8:])
-    assert str(tiny_run.folder / "run.json") in lines[-2] and "report.html" in lines[-1]
-    assert "Traceback" not in tiny_run.first.errors
-    assert "oneDNN" not in tiny_run.first.errors
 
 
 @pytest.mark.parametrize("number", PUBLISHED_CELLS)
@@ -70,7 +42,7 @@ def test_no_patient_stands_on_two_sides(tiny_run):
 
 
 def test_every_model_stands_with_its_sidecar(tiny_run):
-    assert len(weights(tiny_run.folder)) == STEPS - 1
+    assert len(weights_of(tiny_run.folder)) == STEPS - 1
     target = Sidecar.read(tiny_run.folder / "models" / "target.keras")
     assert target.kind == "spitzoid-target"
     assert target.classes == ("benign", "malignant")
@@ -106,55 +78,6 @@ def test_maps_and_activation_maps_are_pictures_with_something_in_them(tiny_run):
         image = cv2.imread(str(path))
         assert min(image.shape[:2]) > 200
         assert image.std() > 20
-
-
-def test_the_same_command_again_repeats_nothing(copy, inside):
-    before = weights(copy)
-    again = inside("spitzoid", "--out", str(copy), *TINY, *EVERYTHING)
-    assert again.code == 0, again.errors
-    assert f"did 0 steps, kept {STEPS} finished ones" in again.shown
-    assert weights(copy) == before
-
-
-def test_a_changed_setting_repeats_what_depends_on_it_and_nothing_else(copy, inside):
-    before = weights(copy)
-    changed = inside("spitzoid", "--out", str(copy), *TINY, *EVERYTHING, "--target.aggregation", "bgap")
-    assert changed.code == 0, changed.errors
-    assert f"did 1 steps, kept {STEPS - 1} finished ones" in changed.shown
-    after = weights(copy)
-    assert {name for name in after if after[name] != before[name]} == {"target.keras"}
-
-
-def test_a_run_killed_at_random_ends_with_the_same_weights(copy):
-    before = weights(copy)
-    for step in ("source/final", "target/final", "source/seanet-standin-gmp/cohort-1"):
-        (copy / "steps" / f"{step}.json").unlink()
-    arguments = ["spitzoid", "--out", str(copy), *TINY, "--tables", "4,5", "--figures", "none"]
-    seed = random.SystemRandom().randrange(2**32)
-    pause = random.Random(seed)
-    kept = read_json(copy / "steps" / "target" / "bgmp" / "cohort-2.json")["finished"]
-    for _ in range(2):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "melano_tf.run", *arguments],
-            cwd=CHECKOUT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(pause.uniform(2, 10))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    last = command(*arguments)
-    assert last.code == 0, (seed, last.errors)
-    assert weights(copy) == before, seed
-    assert read_json(copy / "steps" / "target" / "bgmp" / "cohort-2.json")["finished"] == kept
-
-
-@pytest.mark.parametrize("notebook", sorted(path.name for path in (CHECKOUT / "experiments").glob("spitzoid_*.py")))
-def test_notebooks_run_as_scripts_and_train_nothing_again(tiny_run, copy, notebook, inside, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [notebook, "--run", str(copy)])
-    runpy.run_path(str(CHECKOUT / "experiments" / notebook), run_name="__main__")
-    assert "did 0 steps" in capsys.readouterr().out
-    assert weights(copy) == weights(tiny_run.folder)
 
 
 def test_predict_answers_for_a_slide_without_label(tiny_run, tmp_path, inside):

@@ -74,8 +74,8 @@ def trainings(settings: WeightingSettings, taken: bool = False) -> list[str]:
 
 
 def test_the_plan_trains_what_is_asked_for():
-    assert len(trainings(PAPER)) == 80 and trainings(dataclasses.replace(PAPER, tables="1")) == []
-    demo = dataclasses.replace(preset("demo"), tables="4", strategies="none,ohem", splits=SplitSettings(count=2))
+    assert len(trainings(PAPER)) == 80 and trainings(dataclasses.replace(PAPER, tables=(1,))) == []
+    demo = dataclasses.replace(preset("demo"), tables=(4,), strategies="none,ohem", splits=SplitSettings(count=2))
     starts = ["warm/flat-split-1", "warm/flat-split-2"]
     assert trainings(demo)[:2] == starts, "before all others, so that the network is built once with each optimiser"
     assert len(trainings(demo)) == 2 + 2 * 2 * 2
@@ -85,7 +85,7 @@ def test_the_plan_trains_what_is_asked_for():
 
 
 def test_a_figure_alone_needs_what_it_shows():
-    settings = dataclasses.replace(PAPER, tables="2,3,4", steps="figures")
+    settings = dataclasses.replace(PAPER, tables=(2, 3, 4), steps="figures")
 
     def shown(figure: str) -> list[str]:
         steps, _ = method(dataclasses.replace(settings, figures=figure)).wanted(("figures",))
@@ -98,7 +98,7 @@ def test_a_figure_alone_needs_what_it_shows():
 
 
 def test_gamma_is_chosen_before_the_focal_trainings_and_without_what_chooses_it():
-    auto = dataclasses.replace(preset("demo"), tables="2,4", strategies="none", gamma="auto")
+    auto = dataclasses.replace(preset("demo"), tables=(2, 4), strategies="none", gamma="auto")
     plan = method(auto)
     assert plan.steps["train/flat-adam-cel-split-1"].needs == ("split/1", "warm/flat-split-1")
     assert plan.steps["train/flat-sgd-fl-split-1"].needs == ("split/1", "warm/flat-split-1", "gamma/flat-sgd-split-1")
@@ -106,7 +106,7 @@ def test_gamma_is_chosen_before_the_focal_trainings_and_without_what_chooses_it(
     for optimizer in ("adam", "sgd"):
         start = f"warm/flat-{optimizer}-split-1-gamma"
         assert plan.steps[f"gamma/flat-{optimizer}-split-1"].needs == ("split/1", start)
-    assert not [name for name in method(dataclasses.replace(auto, gamma="2")).steps if "gamma" in name]
+    assert not [name for name in method(dataclasses.replace(auto, gamma=2.0)).steps if "gamma" in name]
 
 
 def test_a_training_depends_on_its_own_strategy_and_split_alone():
@@ -157,12 +157,12 @@ def test_choices_are_read_from_text():
     assert PAPER.chosen_figures() == FIGURES and chosen_groups(PAPER.steps, STEPS) == STEPS
     assert PAPER.chosen_gamma() == 1.0 and dataclasses.replace(PAPER, gamma="auto").chosen_gamma() is None
     for field, text, words in (
-        ("tables", "6", "--tables 6"),
+        ("tables", (6,), "--tables 6"),
         ("figures", "six", "no figure 'six'"),
         ("strategies", "cb+es", r"--strategies cb\+es: give none, or one of"),
         ("strategies", "hard", "--strategies hard"),
-        ("gamma", "-1", "--gamma -1: give a number above 0"),
-        ("gamma", "nan", "--gamma nan"),
+        ("gamma", -1.0, "--gamma -1: give a number above 0"),
+        ("gamma", math.nan, "--gamma nan"),
     ):
         changed = dataclasses.replace(PAPER, **{field: text})
         with pytest.raises(InputError, match=words):

@@ -43,12 +43,12 @@ def test_every_change_of_the_demo_is_named():
 
 
 def test_choices_are_read_from_text():
-    assert dataclasses.replace(PAPER, tables="2").chosen_tables() == (2,)
+    assert dataclasses.replace(PAPER, tables=(2,)).chosen_tables() == (2,)
     assert PAPER.chosen_figures() == FIGURES
     assert dataclasses.replace(PAPER, figures="pr, roc").chosen_figures() == ("roc", "pr")
     assert chosen_groups(PAPER.steps, STEPS) == STEPS
     for field, text, words in (
-        ("tables", "3", "--tables 3"),
+        ("tables", (3,), "--tables 3"),
         ("figures", "six", "no figure 'six'"),
         ("steps", "", "step"),
     ):
@@ -77,7 +77,7 @@ def test_the_rows_of_both_tables():
     networks = {step.args[0] for step in method(PAPER).steps.values() if step.group == "train"}
     assert len(networks) == 8 and len({which.name for which in networks}) == 8
     assert list(table_1(preset("demo"))) == ["ZooME", "w/o Zoom-SE", "w/o Metadata"]
-    nothing = method(dataclasses.replace(PAPER, tables="none"))
+    nothing = method(dataclasses.replace(PAPER, tables=()))
     assert [name for name, step in nothing.steps.items() if step.group == "train"] == []
 
 

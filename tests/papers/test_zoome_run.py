@@ -1,14 +1,8 @@
 """The ZooME recipe from end to end on phantom images: one tiny run, looked at from all sides."""
 
 import json
-import random
 import re
-import runpy
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -20,17 +14,12 @@ from PIL import Image
 from melano_tf.runs.files import read_json
 from melano_tf.runs.judgements import read_judgements, read_record
 from melano_tf.runs.sidecar import Sidecar
-from tests.papers.tiny import CHECKOUT, TinyRun, command
+from tests.papers.tiny import TinyRun, weights_of
 from tests.papers.zoome_run import ALL_OF_ZOOME, ZOOME
 
 NETWORKS, FOLDS = 8, 2
 STEPS = 2 + 2 * (NETWORKS * FOLDS + 1)  # images, copies; each training and what it says, the final one too
 PUBLISHED_CELLS = {1: 24, 2: 12}
-
-
-def weights(folder: Path) -> dict[str, str]:
-    """What each trained model of a run holds, by the digest of its weights."""
-    return {path.name: Sidecar.read(path).run["weights_sha256"] for path in sorted((folder / "models").glob("*.keras"))}
 
 
 @pytest.fixture
@@ -44,15 +33,6 @@ def phantoms(tiny_zoome: TinyRun) -> Path:
     """The folder of the run's phantom images and their official tables."""
     [truth] = (tiny_zoome.folder / "phantoms").rglob("*GroundTruth*.csv")
     return truth.parent
-
-
-def test_it_says_first_what_it_is_and_last_what_it_found(tiny_zoome):
-    lines = tiny_zoome.first.shown.splitlines()
-    assert "PHANTOMS" in lines[1]
-    assert any("network.backbone" in line and "(paper: torchvision_resnext50)" in line for line in lines)
-    assert any(line.startswith("folds     ZooME: ROC AUC") and "interval" in line for line in lines[-8:])
-    assert str(tiny_zoome.folder / "run.json") in lines[-2] and "report.html" in lines[-1]
-    assert "Traceback" not in tiny_zoome.first.errors and "WARNING" not in tiny_zoome.first.errors
 
 
 @pytest.mark.parametrize("number", PUBLISHED_CELLS)
@@ -73,7 +53,7 @@ def test_one_training_fills_both_tables(tiny_zoome):
         [maron] = first[(first["row"] == metric) & (first["column"] == "Maron et al.")]["ours"]
         [plain] = second[(second["row"] == metric) & (second["column"] == "ResNet50")]["ours"]
         assert maron == plain
-    assert len(weights(tiny_zoome.folder)) == NETWORKS * FOLDS + 1
+    assert len(weights_of(tiny_zoome.folder)) == NETWORKS * FOLDS + 1
 
 
 def test_each_image_is_judged_once_by_a_network_that_saw_no_image_of_its_patient(tiny_zoome):
@@ -144,21 +124,6 @@ def test_the_record_is_complete(tiny_zoome):
     assert stored and len(pd.read_csv(tiny_zoome.folder / "images.csv")) == len(read_json_folds(tiny_zoome.folder))
 
 
-def test_the_same_command_again_repeats_nothing(copy, inside):
-    before = weights(copy)
-    again = inside("zoome", "--out", str(copy), *ZOOME, *ALL_OF_ZOOME)
-    assert again.code == 0, again.errors
-    assert f"did 0 steps, kept {STEPS} finished ones" in again.shown
-    assert weights(copy) == before
-
-
-def test_a_changed_setting_repeats_what_depends_on_it_and_nothing_else(copy, inside):
-    kept = ("--tables", "2", "--figures", "none", "--steps", "train", "--network.metadata-units", "8")
-    changed = inside("zoome", "--out", str(copy), *ZOOME, *kept)
-    assert changed.code == 0, changed.errors
-    assert f"did {2 * FOLDS} steps" in changed.shown  # AlexNet with metadata, and none of the three without
-
-
 def test_how_it_is_judged_trains_nothing_again(copy, inside):
     before = {path.name: path.stat().st_mtime_ns for path in (copy / "models").glob("*.keras")}
     judged = ("--evaluation.permutations", "1", "--evaluation.repeats", "50", "--decision.no-calibrate")
@@ -193,34 +158,6 @@ def test_removed_images_are_decoded_again(copy, inside):
     again = inside("zoome", "--out", str(copy), *ZOOME, "--tables", "1", "--steps", "train", "--figures", "none")
     assert again.code == 0, again.errors
     assert "did 0 steps" in again.shown and list((copy / "images").glob("*.npy"))
-
-
-def test_a_run_killed_at_random_ends_with_the_same_weights(copy):
-    before = weights(copy)
-    for step in ("model/final", "train/resnext_standin-zoom-metadata/fold-1"):
-        (copy / "steps" / f"{step}.json").unlink()
-    arguments = ["zoome", "--out", str(copy), *ZOOME, "--tables", "1", "--figures", "none"]
-    seed = random.SystemRandom().randrange(2**32)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "melano_tf.run", *arguments],
-        cwd=CHECKOUT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    time.sleep(random.Random(seed).uniform(4, 12))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    last = command(*arguments)
-    assert last.code == 0, (seed, last.errors)
-    assert weights(copy) == before, seed
-
-
-@pytest.mark.parametrize("notebook", ["zoome_table1.py", "zoome_table2.py", "zoome_metadata.py"])
-def test_notebooks_run_as_scripts_and_train_nothing_again(tiny_zoome, copy, notebook, inside, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [notebook, "--run", str(copy)])
-    runpy.run_path(str(CHECKOUT / "experiments" / notebook), run_name="__main__")
-    assert "did 0 steps" in capsys.readouterr().out
-    assert weights(copy) == weights(tiny_zoome.folder)
 
 
 def test_leaks_stop_the_run_unless_they_are_allowed(copy, inside):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from melano_tf import run
+from melano_tf.runs.sidecar import Sidecar
 
 CHECKOUT = Path(__file__).parents[2]
 # Everything that the paper's five tables and four figures need, as small as it goes.
@@ -62,6 +63,11 @@ def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 def spitzoid(out: Path, *arguments: str) -> Finished:
     """The tiny run, or part of it, in `out`; later arguments win."""
     return command("spitzoid", "--out", str(out), *TINY, *arguments)
+
+
+def weights_of(folder: Path) -> dict[str, str]:
+    """What each trained model of a run holds, by the digest of its weights."""
+    return {path.name: Sidecar.read(path).run["weights_sha256"] for path in sorted((folder / "models").glob("*.keras"))}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 import shapely
 from matplotlib.patches import PathPatch, Rectangle
 
-from melano_tf.reports.figures import CamRow, bar_length, cam_sheet, save_figure, slide_map_figure, training_curves
+from melano_tf.reports.figures import CamRow, bar_length, cam_sheet, save_figure, slide_map_figure
 
 
 def thumbnail(height: int = 40, width: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -74,17 +74,3 @@ def test_cam_sheet(tmp_path: Path) -> None:
         cam_sheet([*rows, CamRow("x", tile, {"VGG16": np.zeros((16, 16))})], "t")
     with pytest.raises(ValueError, match="at least one"):
         cam_sheet([], "t")
-
-
-def test_training_curves(tmp_path: Path) -> None:
-    histories = {
-        "cohort 1": [{"epoch": 1, "loss": 0.5, "seconds": 3.0}, {"epoch": 2, "loss": 0.25, "seconds": 3.0}],
-        "cohort 2": [{"epoch": 1, "loss": 0.7}],
-    }
-    figure = training_curves(histories, "source model")
-    (axis,) = figure.axes
-    assert [line.get_label() for line in axis.lines] == ["cohort 1", "cohort 2"]
-    np.testing.assert_array_equal(axis.lines[0].get_xydata(), [[1, 0.5], [2, 0.25]])
-    save_figure(tmp_path / "curves.png", figure)
-    with pytest.raises(ValueError, match="no value"):
-        training_curves({"a": [{"epoch": 1, "seconds": 2.0}]}, "t")

@@ -1,5 +1,6 @@
 """A run's folder: atomic files, finished steps and their keys, the lock, sidecars."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -191,6 +192,15 @@ def test_a_sidecar_survives_the_disk(tmp_path):
     model.write_bytes(b"")
     sidecar().write(model)
     assert Sidecar.read(model) == sidecar()
+
+
+def test_a_model_without_threshold_says_so(tmp_path):
+    none = dataclasses.replace(sidecar(), classes=("a", "b", "c"), threshold=None)
+    (tmp_path / "model.keras").write_bytes(b"")
+    none.write(tmp_path / "model.keras")
+    assert Sidecar.read(tmp_path / "model.keras").threshold is None and sidecar().cut == 0.5
+    with pytest.raises(InputError, match="'kind' and 3 classes has no threshold"):
+        none.cut  # noqa: B018
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"kind": "x"}', '{"classes": ["a"], "colour": 1}'])

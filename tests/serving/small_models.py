@@ -73,7 +73,7 @@ def seven_model(folder: Path) -> Path:
     store = {"stored_px": STORED_PX, "max_pixels": 400_000, "crop": "centre", "colour": colour}
     made = {"store": store, "colour": "RGB, 0 to 255", "metadata": None}
     words = "none: the most probable class is called"
-    card = Sidecar("weighting", SEVEN, INPUT_PX, made, 0.0, words, RUN | {"table": ["train.csv"]})
+    card = Sidecar("weighting", SEVEN, INPUT_PX, made, None, words, RUN | {"table": ["train.csv"]})
     return save(excited(keras.Model({"image": inputs}, outputs), 3.0), card, folder / "seven.keras")
 
 

@@ -68,6 +68,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Sidecar], dict[str, Any]], str]] = {
     ),
     "code": ("zoome", lambda card: {"preprocessing": {**card.preprocessing, "metadata": {"sites": []}}}, "is missing"),
     "threshold": ("zoome", lambda card: {"threshold": float("nan")}, "threshold nan"),
+    "no threshold": ("zoome", lambda card: {"threshold": None}, "threshold None"),
     "calibration": ("zoome", lambda card: {"calibration": {"temperature": 1}}, "damaged"),
     "grid": ("spitzoid-target", lambda card: {"preprocessing": {**card.preprocessing, "grid": {"px": 1}}}, "px"),
     "fallback": ("spitzoid-target", lambda card: {"preprocessing": {**card.preprocessing, "fallback_tiles": 0}}, "0"),

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.slides.cohort import label_index, positive_label, read_manifest, same_file_groups
+from melano_tf.slides.cohort import label_index, read_manifest, same_file_groups
 from melano_tf.specs import load_spec
 
 SPEC = load_spec("spitzoid")
@@ -164,7 +164,6 @@ def test_another_data_set_is_another_description_only(folder: Path) -> None:
     spec["manifest"]["columns"]["site"] = {"dtype": "text", "allowed": ["arm", "leg"]}
     spec["manifest"]["columns"]["mpp"] = {"dtype": "number", "required": True, "minimum": 0.2}
     assert label_index(spec) == {"IN": 0, "CN": 1, "JN": 2, "MM": 3}
-    assert positive_label(spec) == "MM"
     path = written(
         folder, HEADER + ",site", "S1,a.svs,P,MM,,0.1,arm", "S2,b.svs,P,benign,,,head", "S3,c.svs,P,JN,,300,"
     )
@@ -180,7 +179,7 @@ def test_another_data_set_is_another_description_only(folder: Path) -> None:
 
 def test_the_spitzoid_description() -> None:
     assert label_index(SPEC) == {"benign": 0, "malignant": 1}
-    assert positive_label(SPEC) == "malignant"
+    assert SPEC["positive"] == "malignant"
     table = SPEC["published"]["table_1"]
     assert sum(column["slides"] for column in table.values()) == SPEC["published"]["slides"] == 51
     assert SPEC["published"]["biopsies"] == 53
@@ -193,12 +192,11 @@ def test_the_spitzoid_description() -> None:
     [
         ({"labels": {"a": 1, "b": 2}}, "`labels` must map"),
         ({"labels": None}, "`labels` must map"),
-        ({"positive": "spitz"}, "`positive: spitz`"),
     ],
 )
 def test_bad_descriptions(change: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        positive_label(SPEC | change)
+        label_index(SPEC | change)
 
 
 def test_description_with_an_unknown_dtype(folder: Path) -> None:

@@ -7,7 +7,6 @@ from melano_tf.splits.clusters import (
     SIDES,
     cluster_partition,
     grouped_partition,
-    partition_counts,
     partition_leaks,
 )
 from melano_tf.splits.leaks import leak_lines
@@ -139,14 +138,3 @@ def test_the_partition_by_lesion_has_the_same_sizes_and_no_leak(images: dict[str
     pairs = (by_cluster.side[0] != by_cluster.side[1]) + (by_cluster.side[1] != by_cluster.side[2])
     assert sum(leak.kind == "near" for leak in leaks) == pairs
     assert leak_lines(leaks)[0].startswith(f"{naive:,} lesions on two sides")
-
-
-def test_counts(images: dict[str, np.ndarray]) -> None:
-    found = cluster_partition(**images, test_images=_wanted(images["sources"]), test_clusters=4)
-    table = partition_counts(found, images["sources"], images["labels"])
-    assert table.columns.tolist() == ["side", "source", *sorted(CLASSES), "total"]
-    assert table["side"].drop_duplicates().tolist() == list(SIDES)
-    assert table["total"].sum() == len(images["sources"])
-    row = table[(table["side"] == "test") & (table["source"] == "BCN")].iloc[0]
-    mine = (found.side == "test") & (images["sources"] == "BCN")
-    assert row["total"] == mine.sum() and row["NV"] == (mine & (images["labels"] == "NV")).sum()

@@ -82,7 +82,8 @@ def words(answer: Answer, record: dict[str, Any], sidecar: Sidecar) -> list[str]
         for magnification, one in record["evidence"]["magnifications"].items()
     ]
     lines += [f"  {answer.notes}"] if answer.notes else []
-    decision = f"decision {record['decision']} at {sidecar.threshold:g}"
+    limit = "" if record["threshold"] is None else f" at {record['threshold']:g}"
+    decision = f"decision {record['decision']}{limit}"
     return [*lines, f"{name}: {positive} {answer.probabilities[shown]:.3f}, {decision}"]
 
 

@@ -210,7 +210,7 @@ def decision_fields(
     if settings.decision.calibrate:
         fitted = fit_calibration(labels, known.probabilities, groups, hold_out=words)
     return {
-        "threshold": 0.0,
+        "threshold": None,
         "threshold_from": "none: the most probable class is called",
         "calibration": None if fitted is None else fitted.to_json(),
     }
@@ -234,7 +234,7 @@ def judgement(cohort: BagCohort, places: np.ndarray, found: BagAnswers, card: Si
 
 def called(p: np.ndarray, card: Sidecar) -> np.ndarray:
     """Class index decided for, (n,): of two classes by the threshold on the second, else the most probable one."""
-    return p[:, 1] >= card.threshold if p.shape[1] == 2 else p.argmax(axis=1)
+    return p[:, 1] >= card.cut if p.shape[1] == 2 else p.argmax(axis=1)
 
 
 def calibrated(raw: np.ndarray, card: Sidecar) -> np.ndarray:

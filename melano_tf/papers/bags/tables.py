@@ -77,7 +77,7 @@ def models_table(work: Work) -> list[Path]:
 def metrics_of(one: FoldTraining) -> dict[str, float]:
     """One fold's metrics: of two classes at the threshold from the hold-out, of several by the most probable class."""
     if len(one.card.classes) == 2:
-        return binary_metrics(one.truth, one.calibrated[:, 1], one.card.threshold)
+        return binary_metrics(one.truth, one.calibrated[:, 1], one.card.cut)
     return split_metrics(judged_split(one), one.card.classes)
 
 
@@ -92,9 +92,7 @@ def intervals_of(folds: Sequence[FoldTraining], settings: BagsSettings) -> dict[
     seed, classes = seed_for(settings.seed, "intervals"), folds[0].card.classes
     if len(classes) > 2:
         return split_intervals([judged_split(one) for one in folds], classes, seed=seed, **kept)
-    judged = [
-        Judged(one.truth, one.calibrated[:, 1], one.predictions["group"].tolist(), one.card.threshold) for one in folds
-    ]
+    judged = [Judged(one.truth, one.calibrated[:, 1], one.predictions["group"].tolist(), one.card.cut) for one in folds]
     return cohort_intervals(judged, BINARY, seed=seed, **kept)
 
 

@@ -5,7 +5,14 @@ from dataclasses import replace
 import pandas as pd
 
 from melano_tf.errors import InputError
-from melano_tf.papers.multimag.models import TaskTraining, depends_on, initial_weights, model_name, train_model
+from melano_tf.papers.multimag.models import (
+    TaskTraining,
+    decision,
+    depends_on,
+    initial_weights,
+    model_name,
+    train_model,
+)
 from melano_tf.papers.multimag.settings import MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, missing_classes, planned_tasks, task_tiles, tasks_of
 from melano_tf.papers.plan import Plan
@@ -103,7 +110,7 @@ def take_up(work: Work, task_name: str, backbone: str) -> Looked:
 
     def settled(card: Sidecar) -> Sidecar:
         made = {**card.preprocessing, "top": settings.evaluation.top}
-        return replace(card, threshold=settings.evaluation.threshold, preprocessing=made, companions=companions)
+        return replace(card, **decision(settings, task), preprocessing=made, companions=companions)
 
     work.run.restate(f"train/{stem}", path, settled)
     predictions = read_predictions(work.path("predictions", f"{stem}.parquet"))

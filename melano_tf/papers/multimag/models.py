@@ -196,7 +196,13 @@ def sidecar(settings: MultimagSettings, task: Task, backbone: str) -> Sidecar:
             "colour": "RGB, 0 to 255",
             "top": settings.evaluation.top,
         },
-        threshold=settings.evaluation.threshold,
-        threshold_from="fixed beforehand (the paper gives none)",
+        **decision(settings, task),
         run={"configuration": model_name(task, backbone), "trained_on": "training part"},
     )
+
+
+def decision(settings: MultimagSettings, task: Task) -> dict[str, Any]:
+    """`threshold` and `threshold_from` of a sidecar: of two classes as set, of three none."""
+    if len(task.class_names) != 2:
+        return {"threshold": None, "threshold_from": "none: the most probable class is called"}
+    return {"threshold": settings.evaluation.threshold, "threshold_from": "fixed beforehand (the paper gives none)"}

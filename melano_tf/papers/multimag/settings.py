@@ -8,10 +8,10 @@ leaves open says "our reading".
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import numbers
+from melano_tf.papers.choices import listed, numbers
 from melano_tf.papers.multimag.words import WORDS
 from melano_tf.papers.plan import Recipe, chosen_groups
 from melano_tf.papers.running import Running
@@ -138,9 +138,9 @@ class MultimagSettings(Running):
     """The run's folder: its own record, tables, figures and models."""
     preset: Literal["paper", "demo"] = "paper"
     """"paper" or "demo" (small stand-in networks, few epochs). Not given: paper with --slides, demo without."""
-    tables: str = "1,2,3,4"
+    tables: Annotated[tuple[int, ...], listed("--tables", range(1, 5))] = (1, 2, 3, 4)
     """Tables of the paper to make, for example 1,2; models that no table asks for are not trained."""
-    figures: str = "1,2"
+    figures: Annotated[tuple[int, ...], listed("--figures", range(1, 3))] = (1, 2)
     """Figures of the paper to make, or "none". 2 and the measures of the maps need the models of Table 1."""
     steps: str = "all"
     """Steps to do: all, or some of slides,tiles,train,tables,faithfulness,figures (with what they stand on)."""
@@ -223,7 +223,7 @@ def preset(name: str) -> MultimagSettings:
     return dataclasses.replace(
         paper,
         preset="demo",
-        tables="1,2",
+        tables=(1, 2),
         store=dataclasses.replace(paper.store, stored_px=96),
         caps=CapSettings(
             separate=(400, 1200, 1800, 2400), mixed=(900, 500, 500, 500), melanoma=700, nevus=700, nevi=600

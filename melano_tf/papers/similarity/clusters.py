@@ -236,8 +236,8 @@ def teacher_sidecar(settings: SimilaritySettings, cohort: SimilarityImages, imag
         classes=cohort.classes,
         input_px=settings.network.input_px,
         preprocessing=preprocessing(settings),
-        threshold=0.5,
-        threshold_from="not used: an embedding decides nothing",
+        threshold=None,
+        threshold_from="none: an embedding decides nothing",
         run={"configuration": settings.network.teacher, "trained_on": f"{images} images without their labels"},
     )
 

@@ -8,10 +8,10 @@ says "our reading".
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import names
+from melano_tf.papers.choices import listed, names, numbers
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
 from melano_tf.papers.similarity.words import WORDS
@@ -153,10 +153,10 @@ class SimilaritySettings(Running):
     """The run's folder: its own record, tables, figures and models."""
     preset: Literal["paper", "demo"] = "paper"
     """"paper" or "demo" (small stand-in networks, few epochs). Not given: paper with --table, demo without."""
-    tables: str = "1,2,3,5,6,7,8,9,10,11"
+    tables: Annotated[tuple[int, ...], listed("--tables", TABLES)] = (1, 2, 3, 5, 6, 7, 8, 9, 10, 11)
     """Tables of the paper to make (4 defines TP, FP, TN, FN). 1 to 3 need no clustering; without 6 to 11, and Figures
     6 and 7, no student is trained."""
-    figures: str = "3,5,6,7"
+    figures: Annotated[tuple[int, ...], listed("--figures", FIGURES)] = (3, 5, 6, 7)
     """Figures of the paper to make, or none. 6 and 7 show what the tables' networks do on the test parts."""
     steps: str = "all"
     """Steps to do: all, or some of resize,cluster,edges,partition,train,tables,figures (with what they stand on)."""
@@ -215,11 +215,11 @@ class SimilaritySettings(Running):
 
     def chosen_tables(self) -> tuple[int, ...]:
         """The tables asked for, in order. Raises InputError for one that is not made."""
-        return _chosen("--tables", self.tables, TABLES)
+        return numbers("--tables", self.tables, TABLES)
 
     def chosen_figures(self) -> tuple[int, ...]:
         """The figures asked for, in order. Raises InputError for one that is not made."""
-        return _chosen("--figures", self.figures, FIGURES)
+        return numbers("--figures", self.figures, FIGURES)
 
     def chosen_combinations(self) -> dict[str, tuple[int, ...]]:
         """Layers of each student asked for, without the baseline. Raises InputError for one that the paper lacks."""
@@ -232,12 +232,6 @@ class SimilaritySettings(Running):
         if not found:
             raise InputError("--partition.splits none: at least one of cluster, lesion")
         return found
-
-
-def _chosen(option: str, text: str, allowed: tuple[int, ...]) -> tuple[int, ...]:
-    """Numbers written as "6,7", each once, in order; "none" for none, "all" for all."""
-    what = option.lstrip("-").removesuffix("s")
-    return tuple(int(name) for name in names(option, text, tuple(map(str, allowed)), what))
 
 
 def preset(name: str) -> SimilaritySettings:

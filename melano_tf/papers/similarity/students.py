@@ -45,7 +45,6 @@ from melano_tf.training.losses import prior_loss
 from melano_tf.training.optimizers import make_optimizer
 
 KIND = "similarity"
-UNDECIDED = 0.5  # a sidecar has a threshold; the most probable of eight classes needs none
 BLIND = "it saw no test image; those of the validation part it saw without their labels"
 DIVIDED = {"cluster": "the paper divides by cluster, so that lesions stand on both sides", "lesion": ""}
 LossFn = Callable[[Mapping[str, Any], Any], dict[str, Any]]
@@ -276,8 +275,8 @@ def sidecar(settings: SimilaritySettings, which: Student) -> Sidecar:
         classes=class_names(),
         input_px=settings.network.input_px,
         preprocessing=preprocessing(settings),
-        threshold=UNDECIDED,
-        threshold_from="not used: the most probable class is the answer",
+        threshold=None,
+        threshold_from="none: the most probable class is called",
         run={
             "configuration": which.name if which.name == BASELINE else f"attention of layers {which.name}",
             "trained_on": f"the training part {WORDS[which.split]}, black edges removed where clusters have them",

@@ -7,10 +7,10 @@ figures named below are the paper's. What the paper leaves open says "our readin
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import numbers
+from melano_tf.papers.choices import listed, numbers
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
 from melano_tf.papers.spitzoid.words import WORDS
@@ -140,9 +140,9 @@ class SpitzoidSettings(Running):
     """The run's folder: its own record, tables, figures and models."""
     preset: Literal["paper", "demo"] = "paper"
     """"paper" or "demo" (small stand-in networks, few epochs). Not given: paper with --slides, demo without."""
-    tables: str = "1,2,3,4,5"
+    tables: Annotated[tuple[int, ...], listed("--tables", range(1, 6))] = (1, 2, 3, 4, 5)
     """Tables of the paper to make, for example 1,4,5; models that no table asks for are not trained."""
-    figures: str = "6,7,8,9"
+    figures: Annotated[tuple[int, ...], listed("--figures", range(6, 10))] = (6, 7, 8, 9)
     """Figures of the paper to make, or "none". 6 and 7 need two models of Table 2."""
     steps: str = "all"
     """Steps to do: all, or some of slides,tiles,source,target,test,tables,maps (with what they stand on)."""
@@ -216,8 +216,8 @@ def preset(name: str) -> SpitzoidSettings:
     return dataclasses.replace(
         paper,
         preset="demo",
-        tables="1,4,5",
-        figures="8,9",
+        tables=(1, 4, 5),
+        figures=(8, 9),
         grid=dataclasses.replace(paper.grid, tile_px=256),
         store=dataclasses.replace(paper.store, stored_px=96),
         augment=AugmentSettings(flip=True, rotate90=True),

@@ -61,7 +61,7 @@ def image_sidecar(work: Work, facts: Mapping[str, Any], taxonomy: Mapping[str, A
             "colour": "RGB, 0 to 255",
             "metadata": None,
         },
-        threshold=0.0,
+        threshold=None,
         threshold_from="none: the most probable class is called",
         taxonomy=taxonomy,
         run=facts,

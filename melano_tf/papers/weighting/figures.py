@@ -181,7 +181,7 @@ def attention_rows(work: Work, figure: str) -> list[AttendedImage]:
     picked = {name: choose_image(shown, cohort.classes.index(name), settings.seed, hard) for name in classes}
     chosen = {name: image for name, image in picked.items() if image is not None}
     images = list(chosen.values())
-    maps = {name: attended(one, settings, cohort, images) for name, one in shown.items()}
+    maps = {name: last_attention(one, settings, cohort, images) for name, one in shown.items()}
     pictures = pictures_of(settings, cohort, images)
     return [
         AttendedImage(
@@ -223,7 +223,7 @@ def selection_note(hard: bool) -> str:
     )
 
 
-def attended(
+def last_attention(
     trained: GridTraining, settings: WeightingSettings, cohort: WeightingImages, images: Sequence[str]
 ) -> list[Attended]:
     """CBAM of one network at the node that took its last decision for each image."""

@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import names, numbers
+from melano_tf.papers.choices import listed, names, numbers
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
 from melano_tf.papers.weighting.image_settings import CropSettings, ImageStoreSettings, SplitSettings
@@ -152,13 +152,13 @@ class WeightingSettings(Running):
     preset: Literal["paper", "demo", "ham10000"] = "paper"
     """"paper", "demo" (small stand-in networks, few epochs) or "ham10000" (what two cores can do with the real images:
     parts of a pretrained network are trained). Not given: paper with --table, demo without."""
-    tables: str = "1,2,3,4,5"
+    tables: Annotated[tuple[int, ...], listed("--tables", range(1, 6))] = (1, 2, 3, 4, 5)
     """Tables of the paper to make: 1 counts; 2 flat, 3 hierarchical, with Adam; 4 flat, 5 hierarchical, with SGD."""
     strategies: str = "none,cb,es,spl,ohem"
     """Weights to compare, each with both losses: none, cb, es, spl, ohem, ohem_per_class, or joined as cb+ohem."""
     losses: str = "cel,fl"
     """Losses to compare: cel (cross-entropy, equation 5), fl (focal loss, equation 6)."""
-    gamma: str = "1"
+    gamma: float | Literal["auto"] = 1.0
     """gamma of the focal loss (6); "auto": the best of 0.5, 1, 2, 5 on an inner hold-out of training lesions."""
     cells: str = "all"
     """Trainings to do, by patterns of their names, such as "flat-*-ohem-*"; others only stand if finished before."""
@@ -205,7 +205,7 @@ class WeightingSettings(Running):
                 faults.append(f"--splits.{name.replace('_', '-')} {getattr(self.splits, name):g}: between 0 and 1")
         if self.log_weights < 0:
             faults.append(f"--log-weights {self.log_weights}: a number of batches, or 0 for none")
-        if self.transfer is not None and self.gamma.strip().lower() == "auto":
+        if self.transfer is not None and self.gamma == "auto":
             faults.append("--gamma auto: not with --preset ham10000; give a number")
         if self.transfer is not None and self.training.warm_epochs:
             faults.append("--training.warm-epochs: not with --preset ham10000, whose network starts from its weights")
@@ -236,18 +236,14 @@ class WeightingSettings(Running):
 
     def chosen_gamma(self) -> float | None:
         """gamma of the focal loss; None: chosen on an inner hold-out. Raises InputError for what is neither."""
-        if self.gamma.strip().lower() == "auto":
+        if self.gamma == "auto":
             return None
-        try:
-            value = float(self.gamma)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and value > 0):
+        if not (math.isfinite(self.gamma) and self.gamma > 0):
             raise InputError(
-                f"--gamma {self.gamma}: give a number above 0 (0 would be the cross-entropy, which is trained anyway), "
-                "or auto"
+                f"--gamma {self.gamma:g}: give a number above 0 (0 would be the cross-entropy, which is trained "
+                "anyway), or auto"
             )
-        return value
+        return self.gamma
 
     def chosen_strategies(self) -> tuple[str, ...]:
         """The weightings asked for, as "none", "cb", "cb+ohem" and so on. Raises InputError for an unknown one."""
@@ -306,7 +302,7 @@ def _demo() -> WeightingSettings:
     return dataclasses.replace(
         paper,
         preset="demo",
-        tables="1,2,3",
+        tables=(1, 2, 3),
         store=dataclasses.replace(paper.store, stored_px=80),
         splits=dataclasses.replace(paper.splits, count=1),
         network=dataclasses.replace(
@@ -333,7 +329,7 @@ def _ham10000() -> WeightingSettings:
     return dataclasses.replace(
         paper,
         preset="ham10000",
-        tables="1,2",
+        tables=(1, 2),
         losses="cel",
         strategies="none,cb,es,spl,ohem,ohem_per_class",
         figures="1,2,pace",

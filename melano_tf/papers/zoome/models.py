@@ -170,7 +170,7 @@ def trained(work: Work, which: Network, fold: int | None) -> FoldTraining:
     def read() -> FoldTraining:
         model = work.path("models", f"{stem}.keras")
         sidecar = Sidecar.read(model)
-        decision = Decision.from_sidecar(sidecar.threshold, sidecar.threshold_from, sidecar.calibration)
+        decision = Decision.from_sidecar(sidecar.cut, sidecar.threshold_from, sidecar.calibration)
         table = read_predictions(work.path("predictions", f"{stem}.parquet"))
         values = pd.read_csv(work.path("predictions", f"{stem}-values.csv"), dtype={"value": str})
         return FoldTraining(work.identity(name), model, decision, table, values)

@@ -7,11 +7,11 @@ equations and tables named below are the paper's. What the paper leaves open say
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
 from melano_tf.evaluation.thresholds import DecisionSettings
-from melano_tf.papers.choices import names, numbers
+from melano_tf.papers.choices import listed, names, numbers
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
 from melano_tf.papers.zoome.words import WORDS
@@ -120,7 +120,7 @@ class ZoomeSettings(Running):
     """The run's folder: its own record, tables, figures and models."""
     preset: Literal["paper", "demo"] = "paper"
     """"paper" or "demo" (small stand-in networks, few epochs). Not given: paper with --table, demo without."""
-    tables: str = "1,2"
+    tables: Annotated[tuple[int, ...], listed("--tables", range(1, 3))] = (1, 2)
     """Tables of the paper to make, for example 1; networks that no table asks for are not trained."""
     comparators: bool = True
     """Table I's other networks (Maron, Kaur, AlexNet) beside ZooME and its ablations."""
@@ -177,7 +177,7 @@ def preset(name: str) -> ZoomeSettings:
     return dataclasses.replace(
         paper,
         preset="demo",
-        tables="1",
+        tables=(1,),
         comparators=False,
         store=dataclasses.replace(paper.store, stored_px=80),
         folds=dataclasses.replace(paper.folds, count=3, hold_out=0.2),
