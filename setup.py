@@ -7,7 +7,9 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 # The official stubs of TensorFlow Serving, of the version of TensorFlow; only `predict --server grpc://…` needs them.
 SERVING = ["grpcio>=1.60,<2", "tensorflow-serving-api>=2.21,<2.22"]
-TEST = ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "selenium>=4.20,<5", *SERVING]
+# The atlas; its JavaScript is in the wheel.
+VIEW = ["bokeh>=3.6,<4"]
+TEST = ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "selenium>=4.20,<5", *SERVING, *VIEW]
 
 setup(
     name="melano_tf",
@@ -30,6 +32,7 @@ setup(
     },
     package_data={
         "melano_tf.reports": ["recipes.yaml", "templates/*.j2"],
+        "melano_tf.view": ["assets/*"],
         "melano_tf.data_specs": ["*.yaml"],
         "melano_tf.data_specs.published": ["*.csv"],
     },
@@ -61,6 +64,7 @@ setup(
     ],
     extras_require={
         "serving": SERVING,
+        "view": VIEW,
         "test": TEST,
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.30,<2"],
         "dev": [

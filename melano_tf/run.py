@@ -12,6 +12,7 @@ python -m melano_tf.run doctor --slides my.csv
 import errno
 import functools
 import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -34,6 +35,7 @@ usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
   predict    a trained model on one slide (probability, tumour tiles, maps, GeoJSON for QuPath),
              or on an image or a folder of them, with or without metadata; --server asks a served model
   export     a trained model for TensorFlow Serving, with card, configuration and the exact calls
+  view       runs in the browser: slides with their maps, images, errors, a reader's notes
   compare    several finished runs in one table, with paired differences on the test cases that they share
   report     a finished run's report.html, written again
   doctor     versions, devices, disk and memory, and what is wrong with a --slides file
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "check": _check,
         "predict": _predict,
         "export": _export,
+        "view": _view,
         "compare": _compare,
         "report": _report,
         "doctor": _doctor,
@@ -202,6 +205,18 @@ def _compare(arguments: list[str]) -> int:
     from melano_tf.commands.compare import CompareSettings, compare
 
     compare(_parse(CompareSettings, arguments, "compare"), say)
+    return 0
+
+
+def _view(arguments: list[str]) -> int:
+    from melano_tf.view.settings import ViewSettings
+
+    settings = _parse(ViewSettings, arguments, "view")
+    if importlib.util.find_spec("bokeh") is None:
+        raise InputError("view: needs Bokeh, which is not installed; pip install 'melano_tf[view]'")
+    from melano_tf.view.server import view
+
+    view(settings, say)
     return 0
 
 

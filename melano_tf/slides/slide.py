@@ -80,6 +80,7 @@ class Slide:
         path: any file that OpenSlide reads.
         slide_id: name of the slide in messages and tables; the file's stem by default.
         mpp: µm per pixel at level 0, the manifest's column; overrides the file's metadata. NaN is as None.
+        cache_bytes: most memory for decoded pixels of the file.
 
     Attributes:
         slide_id: name of the slide.
@@ -96,8 +97,15 @@ class Slide:
         InputError: missing file, not a slide, or a resolution that is missing or outside 0.05 to 20 µm/px.
     """
 
-    def __init__(self, path: Path | str, slide_id: str | None = None, mpp: float | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        slide_id: str | None = None,
+        mpp: float | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         self.path = Path(path)
+        self._cache_bytes = cache_bytes
         self.slide_id = self.path.stem if slide_id is None else slide_id
         self._handle: Any = None
         self._process = os.getpid()
@@ -144,7 +152,7 @@ class Slide:
         # A forked process must not share its parent's file positions.
         if self._handle is None or self._process != os.getpid():
             self._handle = openslide.OpenSlide(str(self.path))
-            self._handle.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
+            self._handle.set_cache(openslide.OpenSlideCache(self._cache_bytes))
             self._process = os.getpid()
         return self._handle
 
