@@ -13,6 +13,7 @@ from melano_tf.runs.files import atomic, write_json
 if TYPE_CHECKING:
     from melano_tf.commands.predict import PredictSettings
     from melano_tf.commands.served import Opened
+    from melano_tf.pipelines.store import StoreSettings
     from melano_tf.serving.magnified_slide import LocalTilesJudge, MagnifiedAnswer, TilesJudge
     from melano_tf.slides.slide import Slide
 
@@ -25,6 +26,7 @@ def predict_magnified(settings: "PredictSettings", opened: "Opened", say: Callab
     if not settings.input.is_file():
         raise InputError(f"{settings.input}: no such slide file")
     from melano_tf.commands.served import named_files, threshold_words
+    from melano_tf.pipelines.store import StoreSettings
     from melano_tf.serving.magnified_slide import LocalTilesJudge, decided, judge_magnifications, magnified_record
 
     sidecar = opened.sidecar
@@ -47,7 +49,8 @@ def predict_magnified(settings: "PredictSettings", opened: "Opened", say: Callab
     # Of two classes the maps show the positive one, of more the one that was decided.
     shown = 1 if len(answer.classes) == 2 else decided(answer.fused, sidecar.threshold)
     files = [settings.out / "prediction.json", settings.out / "tiles.csv"]
-    files += _pictures(settings, answer, shown, slide_id, seen)
+    store = StoreSettings.recorded(sidecar.preprocessing["store"])
+    files += _pictures(settings, answer, shown, slide_id, seen, store)
     write_json(files[0], record | named_files(files))
     for name, probability in answer.probabilities.items():
         count = int((answer.tiles["magnification"] == name).sum())
@@ -82,18 +85,25 @@ def _seen(local: "LocalTilesJudge", answer: "MagnifiedAnswer", scratch: Path) ->
 
 
 def _pictures(
-    settings: "PredictSettings", answer: "MagnifiedAnswer", shown: int, slide_id: str, seen: Sequence[Seen]
+    settings: "PredictSettings",
+    answer: "MagnifiedAnswer",
+    shown: int,
+    slide_id: str,
+    seen: Sequence[Seen],
+    store: "StoreSettings",
 ) -> list[Path]:
     """A map for each magnification, Figure 2 of local models, and the tiles as a GeoJSON that QuPath opens."""
     from melano_tf.reports.explanation_figures import write_magnification_maps
     from melano_tf.slides.annotations import write_tiles_geojson
     from melano_tf.slides.slide import Slide
+    from melano_tf.slides.tissue import tissue_mask
 
     positive = answer.classes[shown]
     tiles = answer.tiles.assign(probability=answer.tiles[f"p{shown}"])
     title = f"{slide_id}: {positive} {answer.fused[shown]:.3f}"
     with Slide(settings.input, slide_id=slide_id, mpp=settings.mpp) as slide:
-        files = write_magnification_maps(settings.out, slide, tiles, positive, settings.thumbnail_mpp, title)
+        tissue = tissue_mask(slide, store.mask_mpp, store.mask_headroom)
+        files = write_magnification_maps(settings.out, slide, tiles, positive, settings.thumbnail_mpp, title, tissue)
         if seen:
             files.append(_figure_2(settings, answer, title, slide, seen))
     geojson = settings.out / "tiles.geojson"

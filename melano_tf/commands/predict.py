@@ -123,12 +123,13 @@ def predict_slide(settings: PredictSettings, opened: Opened, say: Callable[[str]
         answer.tiles.to_csv(temporary, index=False)
     positive = sidecar.classes[1]
     from melano_tf.commands.slide_files import write_slide_files
+    from melano_tf.pipelines.store import StoreSettings
 
     title = f"{slide_id}: probability of {positive} {answer.probability:.3f}"
     files = [settings.out / "prediction.json", settings.out / "tiles.csv"]
-    files += write_slide_files(
-        settings.input, slide_id, settings.mpp, settings.thumbnail_mpp, answer.tiles, title, settings.out
-    )
+    store = StoreSettings.recorded(sidecar.preprocessing["store"])
+    shown = (settings.mpp, settings.thumbnail_mpp, answer.tiles, title, settings.out, store)
+    files += write_slide_files(settings.input, slide_id, *shown)
     write_json(files[0], record | named_files(files))
     evidence = record["evidence"]
     say(f"{slide_id}: {positive} {answer.probability:.3f}, decision {record['decision']} at {sidecar.threshold:g}")

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from melano_tf.pipelines.store import StoreSettings
 from melano_tf.reports.slide_maps import write_slide_maps
 from melano_tf.slides.annotations import write_tiles_geojson
 from melano_tf.slides.slide import Slide
+from melano_tf.slides.tissue import tissue_mask
 
 
 def write_slide_files(
@@ -18,10 +20,12 @@ def write_slide_files(
     tiles: pd.DataFrame,
     title: str,
     out: Path,
+    store: StoreSettings,
 ) -> list[Path]:
     """Write `<slide_id>-tumour.png`, `<slide_id>-attention.png` and `tiles.geojson`; returns their paths."""
     with Slide(slide_path, slide_id=slide_id, mpp=mpp) as slide:
-        written = write_slide_maps(out, slide, tiles, None, thumbnail_mpp, title)
+        tissue = tissue_mask(slide, store.mask_mpp, store.mask_headroom)
+        written = write_slide_maps(out, slide, tiles, None, thumbnail_mpp, title, tissue)
     geojson = out / "tiles.geojson"
     write_tiles_geojson(
         geojson,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -92,18 +91,13 @@ def map_shape(size: tuple[int, int], longest: int = MAP_PX) -> tuple[int, int]:
     return max(1, round(size[1] * ratio)), max(1, round(size[0] * ratio))
 
 
-def overlay_map(overlay: Overlay, size: tuple[int, int], tissue: TissueMask | None) -> NDArray[np.float32]:
+def overlay_map(
+    overlay: Overlay, size: tuple[int, int], mpp: tuple[float, float], tissue: TissueMask
+) -> NDArray[np.float32]:
     """The values as a map over the whole slide, float32 (h, w), NaN where no tile or no tissue lies."""
-    shape = map_shape(size)
-    rows = overlay.tiles
-    inside = None if tissue is None else mask_of_shape(tissue, shape)
+    shape, rows = map_shape(size), overlay.tiles
+    inside = tissue.sampled(shape, (size[0] * mpp[0] / shape[1], size[1] * mpp[1] / shape[0]))
     return tile_map(rows["x"], rows["y"], rows["w0"], rows["h0"], rows["value"], size, shape, tissue=inside)
-
-
-def mask_of_shape(tissue: TissueMask, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """The tissue mask at another size; a pixel is tissue where half of it is."""
-    share = cv2.resize(tissue.mask.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
-    return np.asarray(share >= 0.5)
 
 
 class Masks:
@@ -165,9 +159,11 @@ def outlines_of(path: Any, origin: tuple[float, float]) -> Outlines:
     return Outlines(rings)
 
 
-def mask_map(tissue: TissueMask, size: tuple[int, int]) -> NDArray[np.float32]:
-    """The tissue as a map, 1 inside and NaN outside."""
-    return np.where(mask_of_shape(tissue, map_shape(size)), np.float32(1), np.float32(np.nan))
+def mask_map(tissue: TissueMask, size: tuple[int, int], mpp: tuple[float, float]) -> NDArray[np.float32]:
+    """The tissue as a map, 1 inside and NaN outside; (w, h) in level-0 px and their µm."""
+    shape = map_shape(size)
+    inside = tissue.sampled(shape, (size[0] * mpp[0] / shape[1], size[1] * mpp[1] / shape[0]))
+    return np.where(inside, np.float32(1), np.float32(np.nan))
 
 
 def tiles_in(frame: pd.DataFrame, x0: float, y0: float, x1: float, y1: float) -> pd.DataFrame:

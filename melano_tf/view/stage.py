@@ -270,10 +270,10 @@ class Pane:
             self.map.visible = self.bar.visible = False
             return
         self.bar.title = overlay.words
-        site, run, place, size = self.page.site, self.run, self.place, self.size
+        site, run, place, size, mpp = self.page.site, self.run, self.place, self.size, self.mpp
 
         def work() -> np.ndarray:
-            return overlay_map(overlay, size, MASKS.get(run, slide_of(site, run, place)))
+            return overlay_map(overlay, size, mpp, MASKS.get(run, slide_of(site, run, place)))
 
         def done(found: np.ndarray) -> None:
             if asked == self._asked:  # else another one was asked for meanwhile
@@ -295,13 +295,13 @@ class Pane:
         if 0 in active and self.outline_fault:
             failed(self.outline_fault)
         if 1 in active and self.mask_source.data["image"][0].size == 1:
-            site, run, place, size = self.page.site, self.run, self.place, self.size
+            site, run, place, size, mpp = self.page.site, self.run, self.place, self.size, self.mpp
 
             def done(found: np.ndarray) -> None:
                 self.mask_source.data = {**self.mask_source.data, "image": [np.flipud(found)]}
 
             self.page.later(
-                lambda: mask_map(MASKS.get(run, slide_of(site, run, place)), size),
+                lambda: mask_map(MASKS.get(run, slide_of(site, run, place)), size, mpp),
                 done,
                 lambda words: failed(f"the tissue mask cannot be drawn: {words}"),
             )
