@@ -32,9 +32,10 @@ class Judged:
         threshold: on the positive class's probability, the median where folds differ; None where the most probable
             class is called.
         threshold_from: where it was chosen.
-        frame: one row a case: case (slide or image), part, target (class index), p0, p1, … (calibrated where a
-            calibration was fitted), called (class index), stem (of the model's file), raw (of two classes: the
-            probability before calibration) and what else the file holds (fallback, tiles).
+        frame: one row a case: case (slide or image), group (patient or lesion), part, target (class index), p0, p1, …
+            (calibrated where a calibration was fitted), called (class index), stem (of the model's file), of two
+            classes threshold (of the fold's model) and raw (the probability before calibration), and what else the file
+            holds (fallback, tiles).
         calibrated: whether a calibration was fitted.
     """
 
@@ -158,6 +159,8 @@ def _cases(
         truth = "target"
     case = "slide_id" if "slide_id" in frame else "image_id"
     result = pd.DataFrame({"case": frame[case].astype(str), "target": frame[truth].astype("int64"), "stem": stem})
+    whose = next((name for name in ("group", "patient_id") if name in frame), case)
+    result["group"] = frame[whose].astype(str)
     if "part" in frame:
         result["part"] = frame["part"].astype(str)
     else:

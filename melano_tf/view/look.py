@@ -16,6 +16,7 @@ PALETTES: Mapping[str, Sequence[str]] = {
 }
 """Perceptually even colour maps."""
 # Of classes and models; the colour-blind tell them apart (Wong, 2011).
+RIGHT, WRONG = "#009e73", "#d55e00"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6fc8", "#999999")
 
 

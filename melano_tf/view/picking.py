@@ -26,7 +26,7 @@ def with_answers(run: Seen, model: Judged | None) -> pd.DataFrame:
     cases = run.cases.copy()
     if model is None:
         empty = {"called": np.nan, "p": np.nan, "truth": np.nan, "loss": np.nan}
-        return cases.assign(**empty, called_name="", right=False, judged=False, stem="", fallback=False)
+        return cases.assign(**empty, called_name="", truth_name="", right=False, judged=False, stem="", fallback=False)
     frame = model.frame.drop_duplicates("case").reset_index(drop=True)
     scores = frame[[f"p{place}" for place in range(len(model.classes))]].to_numpy(float)
     rows = np.arange(len(frame))
@@ -37,7 +37,7 @@ def with_answers(run: Seen, model: Judged | None) -> pd.DataFrame:
     frame["right"] = called == target
     frame["called_name"] = [model.classes[place] for place in called]
     frame["truth_name"] = [model.classes[place] for place in target]
-    kept = ["case", "called", "called_name", "truth_name", "p", "truth", "loss", "right", "stem", "part"]
+    kept = ["case", "called", "called_name", "truth_name", "p", "truth", "loss", "right", "stem", "part", "group"]
     kept += [name for name in ("threshold", "raw", "fallback", "tiles") if name in frame]
     found = cases.merge(frame[kept], on="case", how="left", suffixes=("", "_judged"))
     found["judged"] = found["called"].notna()

@@ -104,4 +104,5 @@ def view(settings: ViewSettings, say: Callable[[str], None]) -> None:
         say("view      ended")
     finally:
         server.stop()
-        site.pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (site.pool, site.models):
+            pool.shutdown(wait=False, cancel_futures=True)

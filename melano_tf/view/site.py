@@ -36,6 +36,7 @@ class Site:
         cache: tiles and pictures that were cut.
         slides: open slides of each thread.
         pool: where slow work is done, so that the server goes on answering.
+        models: where models are asked, one question at a time; TensorFlow is first loaded there.
     """
 
     runs: Runs
@@ -43,6 +44,7 @@ class Site:
     cache: ByteCache
     slides: OpenSlides = field(default_factory=OpenSlides)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "atlas"))
+    models: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "models"))
 
     def href(self, page: str, **arguments: Any) -> str:
         """The address of a page; arguments that are None are left out."""
@@ -119,8 +121,14 @@ class Page:
         elif kind in self._listeners:
             self._listeners[kind](rest)
 
-    def later(self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[str], None]) -> None:
-        """Do slow work aside, and then show what came of it, unless the page was closed."""
+    def later(
+        self,
+        work: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[str], None],
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
+        """Do slow work aside, in the site's pool or another one, and then show what came of it."""
 
         def finish(future: "Future[Any]") -> None:
             self.doc.add_next_tick_callback(partial(show, future))
@@ -134,7 +142,7 @@ class Page:
                 return
             done(result)
 
-        self.site.pool.submit(work).add_done_callback(finish)
+        (pool or self.site.pool).submit(work).add_done_callback(finish)
 
     def show(self, title: str, *roots: UIElement, run: Seen | None = None, here: str = "", **keys: str | None) -> None:
         """Set the page up: its frame, links and contents.

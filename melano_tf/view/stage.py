@@ -101,26 +101,36 @@ class Pane:
         opened: it, open.
         window: what is shown at first.
         follow: another pane whose window this one shares.
+        bare: nothing but the picture, without the slide's name, for a blind reading.
     """
 
     def __init__(
-        self, page: Page, run: Seen, place: int, opened: Slide, window: Window, follow: "Pane | None" = None
+        self,
+        page: Page,
+        run: Seen,
+        place: int,
+        opened: Slide,
+        window: Window,
+        follow: "Pane | None" = None,
+        bare: bool = False,
     ) -> None:
         self.page, self.run, self.place, self.window = page, run, place, window
         self.size, self.mpp, self.origin = opened.size, opened.mpp, opened.origin
         self.power = opened.objective_power
+        self.bare = bare
         self.tiles = slide_tiles(run, str(run.cases["case"][place]))
         self.shown = self.tiles
         self.figure: Any = self._make_figure(follow)
-        self._make_layers()
         self._asked = 0
+        if not bare:
+            self._make_layers()
 
     def _make_figure(self, follow: "Pane | None") -> Any:
         half = self.window.width / 2
         tall = self.window.height / 2 or half
         x_range = follow.figure.x_range if follow else Range1d(self.window.x - half, self.window.x + half)
         y_range = follow.figure.y_range if follow else Range1d(-self.window.y - tall, -self.window.y + tall)
-        case = str(self.run.cases["case"][self.place])
+        case = "to be read" if self.bare else str(self.run.cases["case"][self.place])
         fig = figure(
             x_range=x_range,
             y_range=y_range,

@@ -2,7 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
+from melano_tf.view.pages.blind import blind
+from melano_tf.view.pages.curves import curves
+from melano_tf.view.pages.embedding_map import embedding_map
 from melano_tf.view.pages.gallery import gallery
+from melano_tf.view.pages.image import image
 from melano_tf.view.pages.index import index
 from melano_tf.view.pages.slide import slide
 from melano_tf.view.pages.slides import slides
@@ -18,5 +22,9 @@ PAGES: Mapping[str, Callable[[Page], None]] = {
     "/": index,
     "/cases": cases,
     "/slide": slide,
+    "/image": image,
+    "/curves": curves,
+    "/map": embedding_map,
+    "/blind": blind,
 }
 """Every page by its address."""

@@ -7,7 +7,7 @@ import pandas as pd
 from bokeh.models import ColumnDataSource, DataTable, Div, HTMLTemplateFormatter, Row, Select, TableColumn, TextInput
 
 from melano_tf.view import picking
-from melano_tf.view.look import asset, text
+from melano_tf.view.look import TABLES, WIDGETS, asset, text
 from melano_tf.view.pages.slides import errors, threshold
 from melano_tf.view.picking import EVERYTHING, ORDERS, chosen_rows, first_model, ordered, values_of, with_answers
 from melano_tf.view.runs import Seen
@@ -15,7 +15,7 @@ from melano_tf.view.site import Page, on_change
 
 KINDS = (EVERYTHING, picking.WRONG, picking.SURE, picking.RIGHT, picking.UNSURE)
 FILTERS = {
-    "label": "true class",
+    "truth_name": "true class",
     "called_name": "called",
     "part": "fold or part",
     "cluster": "cluster",
@@ -137,6 +137,7 @@ def picture_table(source: ColumnDataSource, tall: int, name: str) -> DataTable:
         index_position=None,
         reorderable=False,
         header_row=False,
+        stylesheets=[WIDGETS, TABLES, ".slick-header{display:none}"],
         selectable=False,
         html_attributes={"aria-label": name},
     )

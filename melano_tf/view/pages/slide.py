@@ -14,6 +14,7 @@ from melano_tf.view.handlers import slide_of
 from melano_tf.view.look import keys_shown, text
 from melano_tf.view.notes import note_form
 from melano_tf.view.overlays import overlays_of
+from melano_tf.view.pages.tile import TilePanel
 from melano_tf.view.picking import first_model, with_answers
 from melano_tf.view.runs import Seen
 from melano_tf.view.site import Page, on_change
@@ -30,6 +31,7 @@ KEYS = {
     "b": "outlines",
     "t": "tissue",
     "g": "grid",
+    "c": "what the model saw in the clicked tile",
     "a": "agree",
     "d": "disagree",
     "u": "unsure",
@@ -111,7 +113,7 @@ class SlidePage:
             options=[("", "nothing"), *others],
             sizing_mode="stretch_width",
         )
-        self.tile = Div(sizing_mode="stretch_width")
+        self.tile = TilePanel(self)
         self.deciding = Div(sizing_mode="stretch_width")
 
     def _others(self) -> list[tuple[str, str]]:
@@ -139,7 +141,7 @@ class SlidePage:
                 self.counted,
                 self.colours,
             ),
-            *(self.layers, self.beside, self.told, self.tile),
+            *(self.layers, self.beside, self.told, self.tile.box),
             note_form(page, run.folder, self.case, self._shown_answer),
             width=SIDE,
         )
@@ -199,7 +201,7 @@ class SlidePage:
         on_change(self.layers, "active", self._layers)
         on_change(self.beside, "value", self._put_beside)
         self.pane.fade_with(self.fade)
-        self.pane.on_tile(self._tile)
+        self.pane.on_tile(self.tile.open)
         arguments = {
             "main": self.pane.figure,
             "overlay": self.overlay,
@@ -244,9 +246,10 @@ class SlidePage:
     def _layers(self) -> None:
         for pane in (self.pane, self.beside_pane):
             if pane is not None:
-                pane.layers(self.layers.active, self._say)
+                pane.layers(self.layers.active, self.say)
 
-    def _say(self, words: str) -> None:
+    def say(self, words: str) -> None:
+        """Say what went wrong, or nothing."""
         self.told.text = f'<p class="wrong" role="alert">{text(words)}</p>' if words else ""
 
     def _draw(self) -> None:
@@ -254,7 +257,7 @@ class SlidePage:
         self.threshold.visible = overlay is not None and overlay.threshold is not None
         if overlay is not None and overlay.threshold is not None:
             self.threshold.value = overlay.threshold
-        self.pane.draw(overlay, look.PALETTES[self.colours.value], self._say)
+        self.pane.draw(overlay, look.PALETTES[self.colours.value], self.say)
         self._colour()
         self._count()
         self._layers()
@@ -309,12 +312,6 @@ class SlidePage:
             )
         return "".join(buttons)
 
-    def _tile(self, number: int) -> None:
-        """What is known of a clicked tile."""
-        from melano_tf.view.pages.tile import tile_panel
-
-        tile_panel(self, number)
-
     def _put_beside(self) -> None:
         """A second slide or map beside the first, panned together."""
         wanted = self.beside.value
@@ -326,20 +323,20 @@ class SlidePage:
         other = self.page.site.runs.get(int(number))
         place = other.place(self.case)
         if place is None:
-            self._say(f"{other.name} has no slide {self.case}")
+            self.say(f"{other.name} has no slide {self.case}")
             return
         try:
             opened = slide_of(self.page.site, other, place)
         except (InputError, SlideReadError) as error:
-            self._say(str(error))
+            self.say(str(error))
             return
         if opened.size != self.pane.size:
-            self._say(f"{other.name}: its slide {self.case} is another one ({opened.size[0]} x {opened.size[1]} px)")
+            self.say(f"{other.name}: its slide {self.case} is another one ({opened.size[0]} x {opened.size[1]} px)")
             return
         pane = Pane(self.page, other, place, opened, self.pane.window, follow=self.pane)
         pane.fade_with(self.fade)
         overlay = overlays_of(other, self.case).get(name)
-        pane.draw(overlay, look.PALETTES[self.colours.value], self._say)
-        pane.layers(self.layers.active, self._say)
+        pane.draw(overlay, look.PALETTES[self.colours.value], self.say)
+        pane.layers(self.layers.active, self.say)
         self.beside_pane = pane
         self.stage.children = [self.pane.figure, pane.figure]

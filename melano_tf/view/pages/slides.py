@@ -37,10 +37,10 @@ def slides(page: Page) -> None:
     frame = with_answers(run, run.models.get(name))
     filters = {
         "kind": Select(title="answers", value=page.word("kind", EVERYTHING), options=list(KINDS), width=170),
-        "label": Select(
-            title="diagnosis", value=page.word("label", EVERYTHING), options=values_of(frame, "label"), width=130
-        ),
-        "part": Select(title="part", value=page.word("part", EVERYTHING), options=values_of(frame, "part"), width=160),
+        "label": chooser(page, frame, "label", "diagnosis"),
+        "part": chooser(page, frame, "part", "part"),
+        "truth_name": chooser(page, frame, "truth_name", "true class"),
+        "called_name": chooser(page, frame, "called_name", "called"),
         "words": TextInput(title="slide or patient", value=page.word("words"), width=150),
     }
     source, count = ColumnDataSource(), Div(sizing_mode="stretch_width")
@@ -48,7 +48,7 @@ def slides(page: Page) -> None:
     def fill() -> None:
         judged = run.models.get(model.value)
         whole = with_answers(run, judged)
-        equal = {column: filters[column].value for column in ("label", "part")}
+        equal = {column: filters[column].value for column in ("label", "part", "truth_name", "called_name")}
         binary = judged is None or len(judged.classes) == 2
         rows = chosen_rows(whole, equal, filters["kind"].value, filters["words"].value, binary)
         source.data = table_columns(page, run, rows, model.value)
@@ -76,6 +76,11 @@ def slides(page: Page) -> None:
         run=run,
         here="cases",
     )
+
+
+def chooser(page: Page, frame: pd.DataFrame, column: str, words: str) -> Select:
+    """A filter by the values of a column, set by the address."""
+    return Select(title=words, value=page.word(column, EVERYTHING), options=values_of(frame, column), width=140)
 
 
 def table_columns(page: Page, run: Seen, rows: pd.DataFrame, model: str) -> dict[str, Any]:
