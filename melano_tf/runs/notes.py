@@ -125,7 +125,7 @@ def read_notes(folder: Path) -> pd.DataFrame:
     rows: list[dict[str, str]] = []
     for path in sorted((Path(folder) / FOLDER).glob("*.csv")):
         try:
-            content = path.read_text(encoding="utf-8", errors="replace")
+            content = path.read_bytes().decode("utf-8", "replace")  # line ends inside a text stay what they are
         except OSError:
             continue
         for row in csv.DictReader(io.StringIO(content, newline="")):

@@ -83,8 +83,8 @@ class Reading:
         """Put the page together."""
         side = column(self.reader, self.seed, self.begin, self.head, *self.buttons, self.words, self.told, width=SIDE)
         intro = Div(
-            text="<p>Neither labels nor predictions are shown. The order follows from the seed and the reader's name; what "
-            "this reader has answered is passed over. Every answer is kept at once in <code>notes/</code>.</p>",
+            text="<p>Neither labels nor predictions are shown. The order follows from the seed and the reader's name; "
+            "what this reader has answered is passed over. Each answer is kept at once in <code>notes/</code>.</p>",
             sizing_mode="stretch_width",
         )
         body = row(self.picture, side, sizing_mode="stretch_width")

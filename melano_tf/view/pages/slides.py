@@ -25,8 +25,8 @@ from melano_tf.view.runs import Seen
 from melano_tf.view.site import Page, on_change
 
 KINDS = (EVERYTHING, picking.WRONG, picking.SURE, picking.RIGHT, picking.UNSURE, picking.NO_TUMOUR)
-LINK = HTMLTemplateFormatter(template='<a href="<%- link %>"><%- value %></a>')
-VERDICT = HTMLTemplateFormatter(template='<span style="color:<%- shade %>;font-weight:600"><%- value %></span>')
+LINK = '<a href="<%- link %>"><%- value %></a>'
+VERDICT = '<span style="color:<%- shade %>;font-weight:600"><%- value %></span>'
 
 
 def slides(page: Page) -> None:
@@ -111,13 +111,13 @@ def slide_table(run: Seen, source: ColumnDataSource) -> DataTable:
     """The table; every column can be sorted by a click on its head."""
     number = NumberFormatter(format="0.000", nan_format="–")
     columns = [
-        TableColumn(field="case", title="slide", formatter=LINK, width=110),
+        TableColumn(field="case", title="slide", formatter=HTMLTemplateFormatter(template=LINK), width=110),
         TableColumn(field="patient", title="patient", width=90),
         TableColumn(field="label", title="diagnosis", width=90),
         TableColumn(field="part", title="part", width=130),
         TableColumn(field="p", title="probability", formatter=number, width=80),
         TableColumn(field="called", title="called", width=90),
-        TableColumn(field="verdict", title="", formatter=VERDICT, width=60),
+        TableColumn(field="verdict", title="", formatter=HTMLTemplateFormatter(template=VERDICT), width=60),
         TableColumn(field="tiles", title="tiles", formatter=NumberFormatter(format="0,0", nan_format="–"), width=60),
         TableColumn(field="odd", title="", formatter=StringFormatter(), width=130),
         TableColumn(field="notes", title="notes", width=170),
