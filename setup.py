@@ -9,7 +9,8 @@ HERE = Path(__file__).parent
 SERVING = ["grpcio>=1.60,<2", "tensorflow-serving-api>=2.21,<2.22"]
 # The atlas; its JavaScript is in the wheel.
 VIEW = ["bokeh>=3.6,<4"]
-TEST = ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "selenium>=4.20,<5", *SERVING, *VIEW]
+CLUSTER = ["distributed>=2025.1,<2027", *VIEW]
+TEST = ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "selenium>=4.20,<5", *SERVING, *CLUSTER]
 
 setup(
     name="melano_tf",
@@ -66,6 +67,8 @@ setup(
         "serving": SERVING,
         "view": VIEW,
         "test": TEST,
+        # Many trainings side by side (--jobs, --gpus, --scheduler); Bokeh draws Dask's dashboard.
+        "cluster": CLUSTER,
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.30,<2"],
         "dev": [
             *TEST,

@@ -13,16 +13,14 @@ import errno
 import functools
 import importlib
 import importlib.util
-import logging
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from melano_tf import __version__
 from melano_tf.errors import InputError, RunError
 from melano_tf.papers import PAPERS
+from melano_tf.training.runtime import import_quietly
 
 HELP = """melano_tf {version}: Keras / TensorFlow reproductions of melanoma papers.
 Research only, not a medical device.
@@ -38,6 +36,7 @@ usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
   view       runs in the browser: slides with their maps, images, errors, a reader's notes
   compare    several finished runs in one table, with paired differences on the test cases that they share
   report     a finished run's report.html, written again
+  audit      a finished run's judged cases against all that its models have seen: is anybody on both sides?
   doctor     versions, devices, disk and memory, and what is wrong with a --slides file
 """
 
@@ -60,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "view": _view,
         "compare": _compare,
         "report": _report,
+        "audit": _audit,
         "doctor": _doctor,
     }
     if arguments[0] not in commands:
@@ -94,32 +94,6 @@ def complain(line: str) -> None:
     """Show what was wrong."""
     sys.stdout.flush()
     sys.stderr.write(f"melano_tf: {line}\n")
-
-
-def _import_tensorflow() -> None:
-    """Import TensorFlow without its start-up chatter on the terminal.
-
-    The level covers what its libraries log once they stand; what they log while they are loaded goes past it to file
-    descriptor 2, which is turned away for that time and shown only if the import fails.
-    """
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.environ["GRPC_VERBOSITY"] = "ERROR"
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as chatter:
-        os.dup2(chatter.fileno(), 2)
-        try:
-            importlib.import_module("tensorflow")
-            importlib.import_module("keras")
-            # Its advice on traced functions is for programmers.
-            logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        except BaseException:
-            chatter.seek(0)
-            os.write(terminal, chatter.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
 
 
 def _explained(error: Exception) -> str | None:
@@ -166,10 +140,17 @@ def _recipe(name: str, arguments: list[str]) -> int:
     chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, f"--{recipe.data}") is None else "paper")
     default = recipe.preset(chosen if chosen in ("paper", "demo") else "paper")
     settings = _parse(type(default), arguments, name, default)
-    _import_tensorflow()
+    import_quietly()
     from melano_tf.papers.shell import reproduce
 
-    reproduce(recipe, settings, say)
+    if not settings.spread_out or settings.plan:
+        reproduce(recipe, settings, say)
+        return 0
+    try:
+        from melano_tf.papers import jobs
+    except ModuleNotFoundError as error:
+        raise InputError(f'--jobs, --gpus and --scheduler need {error.name}: pip install ".[cluster]"') from None
+    reproduce(recipe, settings, say, jobs.walk)
     return 0
 
 
@@ -177,7 +158,7 @@ def _similar(arguments: list[str]) -> int:
     from melano_tf.commands.similar import SimilarSettings
 
     settings = _parse(SimilarSettings, arguments, "similar")
-    _import_tensorflow()
+    import_quietly()
     from melano_tf.commands.similar import similar
 
     similar(settings, say)
@@ -191,11 +172,11 @@ def _check(arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> int:
-    from melano_tf.commands.predict import PredictSettings
+    from melano_tf.commands.predict.settings import PredictSettings
 
     settings = _parse(PredictSettings, arguments, "predict")
-    _import_tensorflow()
-    from melano_tf.commands.predict import predict
+    import_quietly()
+    from melano_tf.commands.predict.command import predict
 
     predict(settings, say)
     return 0
@@ -228,11 +209,17 @@ def _report(arguments: list[str]) -> int:
     return 0
 
 
+def _audit(arguments: list[str]) -> int:
+    from melano_tf.commands.audit import AuditSettings, audit
+
+    return audit(_parse(AuditSettings, arguments, "audit"), say)
+
+
 def _export(arguments: list[str]) -> int:
     from melano_tf.commands.export import ExportSettings
 
     settings = _parse(ExportSettings, arguments, "export")
-    _import_tensorflow()
+    import_quietly()
     from melano_tf.commands.export import export
 
     export(settings, say)
@@ -243,7 +230,7 @@ def _doctor(arguments: list[str]) -> int:
     from melano_tf.commands.doctor import DoctorSettings, examine
 
     settings = _parse(DoctorSettings, arguments, "doctor")
-    _import_tensorflow()
+    import_quietly()
     return examine(settings, say)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from melano_tf.commands.served import read_list
+from melano_tf.commands.predict.inputs import read_list
 from melano_tf.csv_rows import delimiter_of, read_rows
 from melano_tf.dermoscopy.isic_layouts import recognise
 from melano_tf.errors import InputError

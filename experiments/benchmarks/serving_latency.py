@@ -93,9 +93,10 @@ def open_client(arguments: argparse.Namespace, folder: Path) -> Any:
     if arguments.server is not None:
         return Client(find_transport(arguments.server, arguments.name))
     from melano_tf.serving.export import export_model
+    from melano_tf.serving.opening import file_card
 
     configure(arguments.threads)
-    return Client(FolderTransport(export_model(arguments.model, folder).folder))
+    return Client(FolderTransport(export_model(file_card(arguments.model), folder).folder))
 
 
 def run_clients(client: Any, contents: list[bytes], extra: dict[str, Any], clients: int, requests: int) -> Any:

@@ -38,23 +38,16 @@ def export(settings: ExportSettings, say: Callable[[str], None]) -> Path:
     Raises:
         InputError: no such model, one that `predict` does not take either, a version that exists.
     """
-    from melano_tf.runs.sidecar import Sidecar
-    from melano_tf.serving.export import export_model
-    from melano_tf.serving.graph import Limits
-    from melano_tf.serving.kinds import checked_kind
+    from melano_tf.serving.export import export_model, limits_of
+    from melano_tf.serving.opening import file_card
 
-    sidecar = Sidecar.read(settings.model)
-    checked_kind(sidecar, settings.model)
-    pixels = settings.max_pixels
-    if pixels is None:
-        pixels = int(sidecar.preprocessing["store"].get("max_pixels", Limits.max_pixels))
-    limits = Limits(pixels, settings.max_bytes, settings.max_images)
+    card = file_card(settings.model)
+    given = {"max_bytes": settings.max_bytes, "max_images": settings.max_images}
+    limits = limits_of(card, **given, **({} if settings.max_pixels is None else {"max_pixels": settings.max_pixels}))
     if settings.out.is_file():
         raise InputError(f"--out {settings.out}: is a file, not a folder")
     journal.refuse_mixing(settings.out, {"--model": settings.model})
-    found = export_model(
-        settings.model, settings.out, settings.name, settings.version, limits, portable=settings.portable
-    )
+    found = export_model(card, settings.out, settings.name, settings.version, limits, portable=settings.portable)
     say(f"{found.name}, version {found.version}: signatures {', '.join(found.signatures)}")
     say(f"model     {found.folder}")
     say(f"card      {found.folder / 'assets.extra' / 'model_card.md'}")

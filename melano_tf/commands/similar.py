@@ -52,10 +52,10 @@ def similar(settings: SimilarSettings, say: Callable[[str], None]) -> Path:
         raise InputError(f"{settings.gallery}: no such folder of images")
     read = {"--input": settings.input, "--gallery": settings.gallery, "--model": settings.model}
     journal.refuse_mixing(settings.out, read)
-    from melano_tf.serving.image import find_inputs
+    from melano_tf.dermoscopy.isic_images import images_at
     from melano_tf.training.runtime import configure
 
-    found = [path for path in find_inputs(settings.gallery) if path.resolve() != settings.input.resolve()]
+    found = [path for path in images_at(settings.gallery) if path.resolve() != settings.input.resolve()]
     if not found:
         raise InputError(f"{settings.gallery}: holds no other image than {settings.input.name} itself")
     configure(settings.threads)

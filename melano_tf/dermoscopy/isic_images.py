@@ -330,3 +330,19 @@ def map_threads(function: Callable[[Any], Any], items: Sequence[Any], threads: i
         return [function(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, items))
+
+
+def images_at(path: Path) -> list[Path]:
+    """The image, or the images of a folder by name.
+
+    Raises:
+        InputError: there is no such file, or no image in the folder.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: no such image or folder")
+    found = sorted(file for file in path.iterdir() if _is_image_name(file))
+    if not found:
+        raise InputError(f"{path}: no .jpg, .jpeg or .png file in it")
+    return found

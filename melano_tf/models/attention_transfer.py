@@ -19,7 +19,7 @@ from keras import backend, ops
 from melano_tf.errors import InputError
 from melano_tf.models.backbones import BackboneReport, build_backbone
 from melano_tf.models.logits import classify, logits_of
-from melano_tf.models.seeding import seeded
+from melano_tf.seeding import seeded
 
 STAGES = (1, 2, 3, 4)
 SMALLEST_AREA = 49  # of a map for which the weight of 1e3 is meant: 7x7, the last of ResNet at 224 px

@@ -15,9 +15,9 @@ from melano_tf.models.applications import Network, imagenet_file, networks
 from melano_tf.models.layers import Preprocess
 from melano_tf.models.pretrained import load_weights
 from melano_tf.models.resnext import NETWORKS, residual_features
-from melano_tf.models.seeding import seeded
 from melano_tf.models.standin import MAX_PX, MIN_PX, standin, standin_residual
 from melano_tf.models.torch_weights import assign_state_dict, read_state_dict
+from melano_tf.seeding import seeded
 
 Freeze = Literal["none", "first_block"]
 STANDINS: dict[str, Callable[[Any], Any]] = {"standin": standin, "standin_residual": standin_residual}

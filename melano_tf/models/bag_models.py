@@ -24,7 +24,7 @@ from melano_tf.models.bag_layers import (
     LandmarkAttention,
 )
 from melano_tf.models.mil import make_aggregation
-from melano_tf.models.seeding import seeded
+from melano_tf.seeding import seeded
 
 BagKind = Literal["bgmp", "bgap", "bgas", "gated", "instance_max", "clam", "clam_multi", "transformer"]
 Tensors = dict[str, Any]

@@ -21,8 +21,8 @@ from melano_tf.errors import InputError
 from melano_tf.models.backbones import BackboneReport, build_backbone
 from melano_tf.models.cbam import Cbam
 from melano_tf.models.logits import classify
-from melano_tf.models.seeding import seeded
 from melano_tf.models.taxonomy import Taxonomy
+from melano_tf.seeding import seeded
 
 __all__ = [
     "Conditional",

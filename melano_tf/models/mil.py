@@ -12,7 +12,7 @@ from melano_tf.errors import InputError
 from melano_tf.models.attention import BagAggregation, BagAttention, BagMax, BagMean
 from melano_tf.models.layers import AsBag, FixedBatchNormalization
 from melano_tf.models.logits import LOGITS, classify
-from melano_tf.models.seeding import seeded
+from melano_tf.seeding import seeded
 
 Aggregation = Literal["bgmp", "bgap", "bgas"]
 

@@ -9,7 +9,7 @@ from melano_tf.errors import InputError
 from melano_tf.models.backbones import Freeze, build_backbone
 from melano_tf.models.layers import SqueezeExcite
 from melano_tf.models.logits import classify
-from melano_tf.models.seeding import seeded
+from melano_tf.seeding import seeded
 
 Head = Literal["gap", "gmp", "mlp"]
 REDUCTIONS = (64, 16, 8)

@@ -24,8 +24,8 @@ from melano_tf.models.logits import classify
 from melano_tf.models.pooling import adaptive_pool
 from melano_tf.models.pretrained import load_weights
 from melano_tf.models.resnext import NETWORKS, residual_features
-from melano_tf.models.seeding import seeded
 from melano_tf.models.torch_weights import assign_state_dict, read_state_dict
+from melano_tf.seeding import seeded
 
 Gate = Literal["printed", "se"]
 BACKBONES = (*NETWORKS, *ALEXNETS, *PLAIN_NETWORKS)

@@ -18,6 +18,7 @@ from melano_tf.dermoscopy.duplicates import (
 from melano_tf.dermoscopy.isic import Findings, read_isic
 from melano_tf.dermoscopy.isic_images import ImageSettings
 from melano_tf.errors import InputError
+from melano_tf.papers.cases import CASES, write_cases
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.phantoms.skin.data_sets import draw_dermoscopy
@@ -25,6 +26,7 @@ from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import ImageCache, cache_images, prune_cache
 from melano_tf.runs.files import atomic
 from melano_tf.runs.plain import digest, plain, seed_for
+from melano_tf.splits.groups import alike_lines, case_groups
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,13 @@ def add_image_steps(
     """
     read = plan.step("read", read_images, check, group=group, always=True)
     images = plan.step(
-        "images", decode_images, store, unusable, needs=[read], group=group, depends={"store": plain(store)}
+        "images", decode_images, store, unusable, needs=[read], group=group, depends={"store": plain(store)}, here=True
     )
     if near is None:
         return read, images
-    copies = plan.step("copies", find_copies, store, near, needs=[images], group=group, depends={"near": near})
+    copies = plan.step(
+        "copies", find_copies, store, near, needs=[images], group=group, depends={"near": near}, here=True
+    )
     return read, images, copies
 
 
@@ -113,8 +117,29 @@ def read_images(work: Work, check: Check) -> Looked:
     found = ImageRecords(records, findings, Path(tables[0]), {})
     check(work, found)  # what is wrong with the tables is known before all files are read
     found = replace(found, sums=checksums(work, found.there))
+    write_cases(work, _cases(found))
+    for line in alike_lines({"patient": found.there["patient"], "lesion": found.there["lesion"]}):
+        work.say(f"  note: {line}")
     content = records.drop(columns="path").to_csv(index=False)
     return Looked(found, [content, found.sums, findings.listed_duplicates])
+
+
+def _cases(found: ImageRecords) -> pd.DataFrame:
+    """The images as `write_cases` wants them."""
+    there = found.there
+    frame = there[["image_id", "patient", "lesion"]].assign(content=there["image_id"].map(found.sums))
+    return frame.rename(columns={"image_id": "case"})[list(CASES)].astype(object)
+
+
+def image_groups(work: Work) -> dict[str, str]:
+    """{image: what must not be divided from it}: its patient and lesion, joined with those of its copies."""
+
+    def read() -> dict[str, str]:
+        pairs = copies_of(work) if work.has("copies") else None
+        joined = [] if pairs is None else list(zip(pairs["image_1"], pairs["image_2"], strict=True))
+        return case_groups(_cases(work.value("read")), joined)
+
+    return work.once("read", read)
 
 
 def checksums(work: Work, records: pd.DataFrame) -> dict[str, str]:

@@ -13,9 +13,24 @@ from typing import Any
 
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing
+from melano_tf.runs.judgements import JudgedModel
 
 # Settings of every recipe that are no part of a method: what to read, where to write, how many processes.
-ASIDE = ("out", "preset", "seed", "tables", "figures", "steps", "plan", "workers", "threads", "mirror")
+ASIDE = (
+    "out",
+    "preset",
+    "seed",
+    "tables",
+    "figures",
+    "steps",
+    "plan",
+    "workers",
+    "threads",
+    "mirror",
+    "jobs",
+    "gpus",
+    "scheduler",
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,7 @@ class Step:
             which tasks there are), so that it is no part of what says whether an earlier session's results still stand.
         taken: not to be done, but taken where it stands finished from before (`--cells`).
         tolerant: a training where others go on if it fails; what needs it is left out.
+        here: done in this process, though trainings are handed to others: it takes all cores itself (tiling, decoding).
         restate: (work, *args), called whenever the step stands finished, also from before: lets its model's sidecar say
             what the training does not depend on, for example a threshold (`Run.restate`).
     """
@@ -51,6 +67,7 @@ class Step:
     by_choice: bool = False
     taken: bool = False
     tolerant: bool = False
+    here: bool = False
     restate: Callable[..., None] | None = None
 
     @property
@@ -86,6 +103,7 @@ class Plan:
         groups: the words of `--steps`, in order.
         found: (work) -> the lines with the main results, said last.
         models: (work) -> which models are there and what takes them; "" where none is.
+        judged: by which predictions its models are judged, in the order of the report; also those not asked for.
         steps: by name.
         outputs: those that are asked for, by name.
     """
@@ -93,6 +111,7 @@ class Plan:
     groups: tuple[str, ...]
     found: Callable[..., Iterable[str]]
     models: Callable[..., str]
+    judged: Sequence[JudgedModel] = ()
     steps: dict[str, Step] = field(default_factory=dict)
     outputs: dict[str, Output] = field(default_factory=dict)
 

@@ -3,7 +3,7 @@
 import importlib
 import os
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,6 +90,10 @@ class Work:
         """What a finished step's result is known by: its key, or (`always`) the content of what it wrote."""
         return self._identities[step]
 
+    def identities(self) -> dict[str, str]:
+        """Of all finished steps, by name."""
+        return dict(self._identities)
+
     def once(self, step: str, make: Callable[[], Made]) -> Made:
         """What is read from a finished step's files, held for as long as they stay the same."""
         key = f"{step}/{self.identity(step)}"
@@ -123,14 +127,28 @@ class Work:
         self._identities[step] = identity
 
 
-def reproduce(recipe: Recipe, settings: Any, say: Say) -> Path:
+def walk(recipe: Recipe, work: Work, steps: Iterable[Step]) -> None:
+    """Do the steps one after the other, in this process."""
+    for step in steps:
+        do(work, step)
+
+
+def reproduce(
+    recipe: Recipe, settings: Any, say: Say, walk: Callable[[Recipe, Work, Sequence[Step]], None] = walk
+) -> Path:
     """Do what the settings ask for, or what is missing of it; returns the run's folder.
+
+    Args:
+        recipe, settings: what to do.
+        say: shows a line to the person at the terminal.
+        walk: does the steps; `papers.jobs.walk` hands them to other processes.
 
     Raises:
         InputError: a setting or an input file is wrong.
         RunError: a tolerant step failed; all others are done, and the outputs are made of them.
     """
-    threads = configure(settings.threads, settings.mirror)  # first: a method may build a network to look at it
+    settings.check_running()
+    threads = configure(settings.threads_each(), settings.mirror)  # first: a method may build a network to look at it
     check_folders(settings)
     plan, steps, outputs = planned(recipe, settings)
     announce(recipe, settings, say)
@@ -138,10 +156,9 @@ def reproduce(recipe: Recipe, settings: Any, say: Say) -> Path:
         return show(recipe, settings, steps, outputs, say)
     weights = weights_of(steps)
     with Run(settings.out, recipe.name, settings, threads, say) as run:
-        run.note(differs=recipe.changes(settings))
+        run.note(differs=recipe.changes(settings), judged=plan.judged)
         work = Work(run, settings, weights)
-        for step in steps:
-            do(work, step)
+        walk(recipe, work, steps)
         run.note(failed={plan.steps[name].called: why for name, why in work.failed.items()}, left_out=work.left_out)
         for output in outputs:
             make(work, output)
@@ -204,8 +221,23 @@ def inputs_of(work: Work, step: Step) -> dict[str, Any]:
     return inputs
 
 
-def do(work: Work, step: Step) -> None:
-    """Do one step unless it is finished; a need that is missing leaves it out."""
+def keep(work: Work, step: Step) -> str:
+    """Do a step unless it is finished under the same key, which is returned."""
+
+    def act(scratch: Path) -> list[Path]:
+        work.scratch = scratch
+        return list(step.does(work, *step.args))
+
+    return work.run.step(step.name, inputs_of(work, step), act)
+
+
+def do(work: Work, step: Step, act: Callable[[Work, Step], str] = keep) -> None:
+    """Do one step unless it is finished; a need that is missing leaves it out.
+
+    Args:
+        work, step: which.
+        act: does it, and returns its key.
+    """
     if lacking := [name for name in step.needs if not work.has(name)]:
         why = work.left_out.get(lacking[0]) or work.failed.get(lacking[0]) or "it is not asked for"
         work.left_out[step.name] = f"{lacking[0]} is missing: {why}"
@@ -217,11 +249,11 @@ def do(work: Work, step: Step) -> None:
         if step.always:
             look(work, step)
         else:
-            work.finish(step.name, keep(work, step))
+            stand(work, step, act(work, step))
     except LeftOut as reason:
         work.left_out[step.name] = str(reason)
         work.say(f"  {reason}")
-    except (InputError, OSError, KeyboardInterrupt):  # bad input, or a full disk, would fail them all
+    except (InputError, RunError, OSError, KeyboardInterrupt):  # bad input, or a full disk, would fail them all
         raise
     except Exception as error:
         if not step.tolerant:
@@ -231,23 +263,17 @@ def do(work: Work, step: Step) -> None:
         journal.remove(work.run.folder / "failed" / f"{step.called}.txt")
 
 
-def keep(work: Work, step: Step) -> str:
-    """Do a step unless it is finished under the same key, which is returned."""
-
-    def act(scratch: Path) -> list[Path]:
-        work.scratch = scratch
-        return list(step.does(work, *step.args))
-
-    key = work.run.step(step.name, inputs_of(work, step), act)
+def stand(work: Work, step: Step, key: str) -> None:
+    """A step stands finished under a key: its model's sidecar is made to say what the training does not depend on."""
     if step.restate is not None:
         step.restate(work, *step.args)
-    return key
+    work.finish(step.name, key)
 
 
 def take(work: Work, step: Step) -> None:
     """Take a step that is not asked for where it stands finished from before."""
     if work.run.finished(step.name, work.run.key(step.name, inputs_of(work, step))):
-        work.finish(step.name, keep(work, step))
+        stand(work, step, keep(work, step))
 
 
 def look(work: Work, step: Step) -> None:

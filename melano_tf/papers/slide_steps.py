@@ -9,6 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from melano_tf.errors import InputError
+from melano_tf.papers.cases import CASES, write_cases
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.pipelines.records import slide_files
@@ -18,6 +19,7 @@ from melano_tf.runs.plain import digest, plain, seed_for
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings
 from melano_tf.slides.cohort import read_manifest
 from melano_tf.specs import load_spec
+from melano_tf.splits.groups import alike_lines, case_groups
 from melano_tf.training.fit import write_frame
 
 Check = Callable[[Work, pd.DataFrame], None]
@@ -60,7 +62,7 @@ def add_slide_steps(
         looked: dict[str, Any] = {"group": "tiles", "always": True, "by_choice": True}
         needs += [plan.step("wanted", choose_tiles, choose, cutting, needs=[files], **looked)]
     facts = {"format": FORMAT, "grid": plain(cutting.grid), "store": plain(cutting.store)}
-    return plan.step("tiles", cut_slides, cutting, needs=needs, depends=facts)
+    return plan.step("tiles", cut_slides, cutting, needs=needs, depends=facts, here=True)
 
 
 def read_slides(work: Work, spec: str, draw: Callable[..., Path], check: Check) -> Looked:
@@ -71,6 +73,8 @@ def read_slides(work: Work, spec: str, draw: Callable[..., Path], check: Check) 
     """
     path = work.settings.slides
     manifest = read_manifest(draw_phantoms(work, draw) if path is None else path, load_spec(spec))
+    for line in alike_lines({"patient": manifest["patient_id"]}):
+        work.say(f"  note: {line}")
     check(work, manifest)
     return Looked(manifest, manifest.drop(columns=["path", "annotation"]).to_csv(index=False))
 
@@ -99,7 +103,19 @@ def hash_files(work: Work, annotation: AnnotationSettings) -> Looked:
         for row in manifest.to_dict("records")
     ]
     drawn = plain(annotation) if manifest["annotation"].notna().any() else None
+    write_cases(work, _cases(rows))
     return Looked(rows, {"slides": rows, "annotation": drawn})
+
+
+def _cases(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The slides as `write_cases` wants them."""
+    cases = [(row["slide_id"], row["patient_id"], None, row["path"]) for row in rows]
+    return pd.DataFrame(cases, columns=CASES, dtype=object)
+
+
+def slide_groups(work: Work) -> dict[str, str]:
+    """{slide: what must not be divided from it}: its patient, joined with those of the same file."""
+    return work.once("files", lambda: case_groups(_cases(work.value("files"))))
 
 
 def choose_tiles(work: Work, choose: Choose, cutting: Cutting) -> Looked:

@@ -9,18 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from melano_tf.evaluation.intervals import ends_text
 from melano_tf.evaluation.metrics import format_mean_std
-from melano_tf.reports.predictions import Judgement
 from melano_tf.runs.files import read_json
+from melano_tf.runs.judgements import Judgement
 from melano_tf.runs.plain import digest, flat
 from melano_tf.runs.standing import Standing
 
+RECIPES = Path(__file__).with_name("recipes.yaml")
 GROUPS = "patients or lesions"
 MOST_ROWS = 60  # of a table that only a CSV holds, and of lists; the rest stays in the files, which is said
 INTERVAL = re.compile(r"^(.*?\d.*?) \((\S+ (?:to|of) \S+)\)(.*)$")
 CELL = re.compile(r"(?<!\\)\|")
+
+
+def recipe_facts(recipe: str) -> dict[str, Any]:
+    """What the report knows of a recipe beforehand: `recipes.yaml`; {} for one that it does not know."""
+    content = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
+    return dict(content["recipes"].get(recipe) or {})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from melano_tf.errors import InputError
+from melano_tf.reports.audit import Audit, audit_run
 from melano_tf.reports.contents import (
     MOST_ROWS,
     command_text,
@@ -21,12 +22,13 @@ from melano_tf.reports.contents import (
     is_phantom,
     models,
     read_tables,
+    recipe_facts,
     words_for,
 )
 from melano_tf.reports.pictures import Album, Picture, Source, album
-from melano_tf.reports.predictions import Judgement, read_judgements, read_record, recipe_facts
 from melano_tf.reports.run_figures import judged_pictures, training_pictures
 from melano_tf.runs.files import atomic
+from melano_tf.runs.judgements import Judgement, read_judgements, read_record
 from melano_tf.runs.plain import flat
 from melano_tf.runs.standing import Standing
 
@@ -71,6 +73,7 @@ def write_report(folder: Path, say: Callable[[str], None] = lambda line: None) -
         sections={name: _shown(part, pictures) for name, part in sources.items()},
         album=pictures,
         faults=faults,
+        audit=_audit(folder, record),
     )
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -97,6 +100,14 @@ def _judgements(folder: Path, record: Mapping[str, Any]) -> tuple[list[Judgement
         return read_judgements(folder, record), []
     except InputError as error:
         return [], [str(error)]
+
+
+def _audit(folder: Path, record: Mapping[str, Any]) -> Audit:
+    """Who saw whom; a report is written without it where its files cannot be read, and says so."""
+    try:
+        return audit_run(folder, record)
+    except InputError as error:
+        return Audit(notes=(str(error),))
 
 
 def _files(standing: Standing, key: str, facts: Mapping[str, Any], names: set[str], *, inside: bool) -> list[Source]:

@@ -18,7 +18,7 @@ from melano_tf.evaluation.metrics import confusion, metrics_of_counts
 from melano_tf.reports.curves import COLOURS, Drawn, pr_figure, reliability_figure, roc_figure
 from melano_tf.reports.figures import DPI, blank_figure
 from melano_tf.reports.pictures import Source
-from melano_tf.reports.predictions import Judgement
+from melano_tf.runs.judgements import Judgement
 
 CELLS = 20_000_000  # samples x resamples behind a band: some seconds
 RESAMPLES = (100, 1000)

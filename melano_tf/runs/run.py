@@ -21,6 +21,7 @@ from melano_tf.errors import InputError
 from melano_tf.runs import journal
 from melano_tf.runs.files import atomic, file_sha256, read_json, write_json
 from melano_tf.runs.plain import digest, flat, plain
+from melano_tf.runs.predictions import decided, read_predictions, write_predictions
 from melano_tf.runs.sidecar import Sidecar
 
 ASIDE = (
@@ -36,6 +37,9 @@ ASIDE = (
     "steps",
     "cells",
     "plan",
+    "jobs",
+    "gpus",
+    "scheduler",
 )
 
 
@@ -71,6 +75,8 @@ class Run:
         self.settings = plain(settings)
         self.threads = threads
         self.say = say
+        # Shows a training's progress, as `training.progress.bar_over_epochs`; None: by that.
+        self.bars: Callable[[str, int, int], contextlib.AbstractContextManager[Any]] | None = None
         self.repeated: list[str] = []
         self.kept: list[str] = []
         self._lock: IO[str] | None = None
@@ -266,15 +272,32 @@ class Run:
             The step's key, to be put into the inputs of what depends on it.
         """
         key = self.key(name, inputs)
-        if self.finished(name, key):
-            self.kept.append(name)
-            outputs = read_json(self.folder / "steps" / f"{name}.json")["outputs"]
-            self._made |= {file: {"step": name, "key": key} for file in outputs}
-            return key
-        started = time.monotonic()
-        state_path = self.path("steps", f"{name}.json")
-        journal.remove(state_path)
+        if not self.stands(name, key):
+            self.begin(name)
+            self.perform(name, key, inputs, work)
+            self.end(name, key)
+        return key
+
+    def stands(self, name: str, key: str) -> bool:
+        """Whether a step is finished under this key; if so, it counts as kept."""
+        if not self.finished(name, key):
+            return False
+        self.kept.append(name)
+        self._made |= {file: {"step": name, "key": key} for file in self._outputs(name)}
+        return True
+
+    def _outputs(self, name: str) -> list[str]:
+        """The files of a finished step, as its record names them."""
+        return list(read_json(self.folder / "steps" / f"{name}.json")["outputs"])
+
+    def begin(self, name: str) -> None:
+        """A step is done anew: what stood under its name is no longer its result."""
+        journal.remove(self.path("steps", f"{name}.json"))
         self._unmake(name)
+
+    def perform(self, name: str, key: str, inputs: Mapping[str, Any], work: Callable[[Path], Iterable[Path]]) -> None:
+        """Do a step and record that it is finished; between `begin` and `end`, which another process may call."""
+        started = time.monotonic()
         outputs = [Path(path) for path in work(self.scratch(name, key))]
         state = {
             "key": key,
@@ -286,14 +309,18 @@ class Run:
                 for path in outputs
             },
         }
-        write_json(state_path, state)
-        self.made(outputs, name, key)
+        write_json(self.path("steps", f"{name}.json"), state)
+
+    def end(self, name: str, key: str) -> None:
+        """A step was done: its files are the run's, and its unfinished work goes."""
+        self.made((self.folder / file for file in self._outputs(name)), name, key)
         self._clear(self.folder / "work" / name)
         self.repeated.append(name)
-        return key
 
     def restate(self, name: str, model: Path, change: Callable[[Sidecar], Sidecar]) -> None:
         """Let a trained model's sidecar say what the training does not depend on (a threshold): nothing is repeated.
+
+        Its predictions are decided anew where the threshold is another one.
 
         Args:
             name: of the step that trained the model.
@@ -304,12 +331,16 @@ class Run:
         wanted = change(card)
         if plain(wanted) == plain(card):
             return
-        path, state_path = wanted.write(model), self.folder / "steps" / f"{name}.json"
+        state_path = self.folder / "steps" / f"{name}.json"
         state = read_json(state_path)
-        state["outputs"][str(path.relative_to(self.folder))] = {
-            "bytes": path.stat().st_size,
-            "sha256": file_sha256(path),
-        }
+        files = [wanted.write(model)]
+        for path in (self.folder / "predictions" / f"{model.stem}{suffix}" for suffix in (".parquet", ".csv")):
+            if wanted.threshold != card.threshold and str(path.relative_to(self.folder)) in state["outputs"]:
+                table = read_predictions(path)
+                files.append(write_predictions(path, table.assign(called=decided(table, wanted.threshold))))
+        for path in files:
+            facts = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            state["outputs"][str(path.relative_to(self.folder))] = facts
         write_json(state_path, state)
 
     @staticmethod

@@ -211,7 +211,6 @@ class Client:
     Args:
         transport: the way to it.
         settings: how.
-        progress: called with the number of items answered by each chunk.
         sleep: waits; for tests.
     """
 
@@ -219,11 +218,10 @@ class Client:
         self,
         transport: Transport,
         settings: ClientSettings | None = None,
-        progress: Callable[[int], object] = lambda done: None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.transport, self.settings = transport, settings or ClientSettings()
-        self.progress, self._sleep = progress, sleep
+        self._sleep = sleep
 
     def ask(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """One request, tried again where the server is away.
@@ -262,7 +260,6 @@ class Client:
         found: list[dict[str, Any] | str] = []
         for start, stop in _chunks(columns, count, self.settings.chunk):
             found += self._ask_chunk(signature, {key: _array(v[start:stop]) for key, v in columns.items()})
-            self.progress(stop - start)
         return found
 
     def _ask_chunk(self, signature: str, inputs: dict[str, np.ndarray]) -> list[dict[str, Any] | str]:
@@ -293,7 +290,7 @@ class Client:
         return refusal_words(refusal)
 
     def card(self) -> dict[str, Any]:
-        """The model's own description; see `export.make_card`.
+        """The model's own description; see `export.card_content`.
 
         Raises:
             InputError: it is no model that this program exported.

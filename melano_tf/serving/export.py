@@ -11,7 +11,6 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,9 @@ from melano_tf.runs import journal
 from melano_tf.runs.plain import plain
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving import loading
+from melano_tf.serving.answering import Card
 from melano_tf.serving.graph import ImageNetwork, Limits
-from melano_tf.serving.kinds import checked_kind, read_companion
-from melano_tf.serving.magnified_slide import judged_by, tile_signatures
-from melano_tf.serving.measured import measured_numbers
+from melano_tf.serving.magnified import judged_by, tile_signatures
 from melano_tf.serving.serving_files import server_files, write_model_files, write_server_files
 from melano_tf.serving.tile_graph import BagNetwork, MagnifiedNetwork
 from melano_tf.serving.warmup import write_warmup
@@ -57,48 +55,45 @@ class Exported:
 
 
 def export_model(
-    model: Path,
+    card: Card,
     out: Path,
     name: str | None = None,
     version: int | None = None,
     limits: Limits | None = None,
     portable: bool = True,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Exported:
     """Write `<out>/<name>/<version>/` and the server's files beside `<name>`.
 
     Args:
-        model: a `.keras` file with its sidecar.
+        card: of a `.keras` file; see `opening.file_card`.
         out: folder of all exported models.
         name: on the server; None: the model file's name.
         version: a whole number above 0; None: one more than the highest that is there.
         limits: what a request may cost; None: the defaults, with the training's own limit of pixels.
         portable: replace grouped convolutions by split ones, which run on any processor.
-        say: shows a line.
 
     Raises:
-        InputError: no such model, one that `predict` does not take either, a bad name, a version that is there already.
+        InputError: a network is not what its sidecar says; a bad name; a version that is there already.
     """
-    sidecar = Sidecar.read(model)
-    checked_kind(sidecar, model)
-    name = model.stem if name is None else name
+    name = card.model.stem if name is None else name
     if not NAME.fullmatch(name):
         raise InputError(f"--name {name!r}: letters, digits, '_', '-' and '.' only, at most 100")
     folder = out / name / str(_version(out / name, version))
-    limits = limits or Limits(max_pixels=int(sidecar.preprocessing["store"].get("max_pixels", Limits.max_pixels)))
+    limits = limits or limits_of(card)
     for file in server_files(out, name):  # before the graph is made
         journal.check_replaceable(file)
-    graph, networks, others = make_graph(model, sidecar, limits, portable)
-    card = make_card(model, sidecar, others, folder, limits)
+    graph, networks = make_graph(card, limits, portable)
+    content = card_content(card, folder, limits)
     journal.open_folder(out)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".partial", dir=folder.parent))
     temporary.chmod(0o755)
     try:
-        endpoints = graph.endpoints() | {"card": card_endpoint(card)}
+        endpoints = graph.endpoints() | {"card": card_endpoint(content)}
         write_archive(temporary, networks, endpoints)
-        run = Path(sidecar.run["folder"]) if sidecar.run.get("folder") else model.parent.parent
-        files = [write_warmup(temporary, name, endpoints, card), *write_model_files(temporary, card, run)]
+        trained = card.sidecar.run.get("folder")
+        run = Path(trained) if trained else card.model.parent.parent
+        files = [write_warmup(temporary, name, endpoints, content), *write_model_files(temporary, content, run)]
         # A server that watches the folder must never see half a version.
         temporary.rename(folder)
     except OSError as error:
@@ -108,7 +103,7 @@ def export_model(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     files = [folder / file.relative_to(temporary) for file in files]
-    files += write_server_files(out, name, card)
+    files += write_server_files(out, name, content)
     return Exported(folder, name, int(folder.name), tuple(endpoints), tuple(files))
 
 
@@ -126,26 +121,35 @@ def _version(parent: Path, version: int | None) -> int:
     return version
 
 
-def make_graph(
-    model: Path, sidecar: Sidecar, limits: Limits, portable: bool
-) -> tuple[Any, list[keras.Model], dict[str, Sidecar]]:
-    """The graph of a model's kind, its networks, and the sidecars of its companions by role.
+def limits_of(card: Card, **given: int) -> Limits:
+    """What a request may cost: as `given`, with the training's own limit of pixels where it is not."""
+    trained = int(card.sidecar.preprocessing["store"].get("max_pixels", Limits.max_pixels))
+    return Limits(**{"max_pixels": trained, **given})
+
+
+def make_graph(card: Card, limits: Limits, portable: bool) -> tuple[Any, list[keras.Model]]:
+    """The graph of a model's kind, and its networks.
+
+    Args:
+        card: of the model's file.
+        limits: of requests.
+        portable: as in `export_model`.
 
     Raises:
-        InputError: a companion is missing, or a network is not what its sidecar says.
+        InputError: a network is not what its sidecar says.
     """
-    found = {role: read_companion(model, sidecar, role) for role in sidecar.companions}
-    network = load_network(model, portable, sidecar)
-    others = {role: (load_network(path, portable, card), card) for role, (path, card) in found.items()}
-    networks, cards = (
-        [network, *(one for one, _ in others.values())],
-        {role: card for role, (_, card) in others.items()},
-    )
+    sidecar, folder = card.sidecar, card.model.parent
+    network = load_network(card.model, portable, sidecar)
+    others = {
+        role: (load_network(folder / sidecar.companions[role], portable, other), other)
+        for role, other in card.companions.items()
+    }
+    networks = [network, *(one for one, _ in others.values())]
     if sidecar.kind == "spitzoid-target":
-        return BagNetwork(*others["source"], network, sidecar, limits), networks, cards
+        return BagNetwork(*others["source"], network, sidecar, limits), networks
     if sidecar.kind == "multimag":
-        return MagnifiedNetwork(network, sidecar, others, limits), networks, cards
-    return ImageNetwork(network, sidecar, limits), networks, cards
+        return MagnifiedNetwork(network, sidecar, others, limits), networks
+    return ImageNetwork(network, sidecar, limits), networks
 
 
 def load_network(path: Path, portable: bool, sidecar: Sidecar | None = None) -> keras.Model:
@@ -159,34 +163,33 @@ def load_network(path: Path, portable: bool, sidecar: Sidecar | None = None) -> 
     return network
 
 
-def make_card(
-    model: Path, sidecar: Sidecar, others: dict[str, Sidecar], folder: Path, limits: Limits
-) -> dict[str, Any]:
+def card_content(card: Card, folder: Path, limits: Limits) -> dict[str, Any]:
     """All that a client or a reader needs to know of an exported model, as JSON can hold it."""
 
-    def public(card: Sidecar) -> dict[str, Any]:
+    def public(sidecar: Sidecar) -> dict[str, Any]:
         # Where the run lies on the machine that trained is nobody else's business.
-        return {**plain(card), "run": {key: value for key, value in card.run.items() if key != "folder"}}
+        return {**plain(sidecar), "run": {key: value for key, value in sidecar.run.items() if key != "folder"}}
 
+    magnified = card.sidecar.kind == "multimag"
     return {
         "schema": SCHEMA,
         "name": folder.parent.name,
         "version": int(folder.name),
         "exported": time.strftime("%Y-%m-%d"),
         "versions": {"melano_tf": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
-        "file": model.name,
-        "sidecar": public(sidecar),
-        "companions": {role: public(other) for role, other in others.items()},
+        "file": card.file,
+        "sidecar": public(card.sidecar),
+        "companions": {role: public(other) for role, other in card.companions.items()},
         # Of a multimag model: the signature for the tiles of each magnification.
-        "magnifications": tile_signatures(judged_by(sidecar, others)) if sidecar.kind == "multimag" else None,
-        "measured": measured_numbers(model, sidecar),
+        "magnifications": tile_signatures(judged_by(card.sidecar, card.companions)) if magnified else None,
+        "measured": card.measured,
         "limits": plain(limits),
     }
 
 
-def card_endpoint(card: dict[str, Any]) -> Any:
+def card_endpoint(content: dict[str, Any]) -> Any:
     """A signature that gives the card: `ask` int32 (B,), any number, -> `card_json` string (B,)."""
-    text = json.dumps(card, ensure_ascii=False, default=str)
+    text = json.dumps(content, ensure_ascii=False, default=str)
 
     def give(ask: Any) -> dict[str, Any]:
         return {"card_json": tf.fill([tf.size(ask)], tf.constant(text))}
@@ -204,19 +207,3 @@ def write_archive(folder: Path, networks: list[keras.Model], endpoints: dict[str
         archive.add_endpoint(name, function)
     folder.parent.mkdir(parents=True, exist_ok=True)
     archive.write_out(str(folder), verbose=False)
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The card of an exported model's version folder.
-
-    Raises:
-        InputError: the folder is no exported model of this program.
-    """
-    path = folder / "assets.extra" / "card.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        raise InputError(f"{folder}: no exported model of this program (it has no {path.name})") from None
-
-
-__all__ = ["Exported", "export_model", "make_card", "make_graph", "read_card"]

@@ -28,6 +28,7 @@ class ModelKind:
     Attributes:
         judges: slides or images.
         check: reads what the sidecar says of the preprocessing; raises what its reader raises.
+        called_by: how a class is called: of two by a threshold on the second one, or the most probable of all.
         classes: how many it must have; None: two or more.
         companions: roles that must be there.
         companion_kind: the kind of the models that it needs.
@@ -35,6 +36,7 @@ class ModelKind:
 
     judges: Literal["slide", "image"]
     check: Callable[[Mapping[str, Any]], object]
+    called_by: Literal["threshold", "most probable"] = "threshold"
     classes: int | None = None
     companions: tuple[str, ...] = ()
     companion_kind: str = ""
@@ -72,14 +74,16 @@ def _image(made: Mapping[str, Any]) -> None:
 
 
 ANSWERING: Mapping[str, ModelKind] = {
-    "spitzoid-target": ModelKind("slide", _biopsies, 2, ("source",), "spitzoid-source"),
+    "spitzoid-target": ModelKind(
+        "slide", _biopsies, classes=2, companions=("source",), companion_kind="spitzoid-source"
+    ),
     "multimag": ModelKind("slide", _magnified_tiles, companion_kind="multimag"),
-    "zoome": ModelKind("image", _image, 2),
-    "weighting": ModelKind("image", _image),
-    "similarity": ModelKind("image", _image),
+    "zoome": ModelKind("image", _image, classes=2),
+    "weighting": ModelKind("image", _image, "most probable"),
+    "similarity": ModelKind("image", _image, "most probable"),
 }
 # Models that stand beside others and answer nothing alone.
-COMPANIONS: Mapping[str, ModelKind] = {"spitzoid-source": ModelKind("slide", _tiles, 2)}
+COMPANIONS: Mapping[str, ModelKind] = {"spitzoid-source": ModelKind("slide", _tiles, classes=2)}
 
 
 def checked_kind(sidecar: Sidecar, where: Path | str) -> ModelKind:

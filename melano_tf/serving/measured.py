@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from melano_tf.evaluation.intervals import binary_intervals, ends_text
 from melano_tf.evaluation.metrics import format_value
+from melano_tf.runs.predictions import TRAINING, UNKNOWN, read_predictions, scores
 from melano_tf.runs.sidecar import Sidecar
 
 NAMES = {"SN": "sensitivity", "SPC": "specificity", "AUC": "roc_auc"}
@@ -51,22 +51,20 @@ def _short(interval: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_predictions(stem: Path, threshold: float) -> dict[str, Any] | None:
-    """From a run's table of judged biopsies or images, if there is one that knows label, probability and patient."""
-    if stem.with_suffix(".csv").is_file():
-        table = pd.read_csv(stem.with_suffix(".csv"), dtype={"patient_id": str})
-    elif stem.with_suffix(".parquet").is_file():
-        table = pd.read_parquet(stem.with_suffix(".parquet"))
-    else:
+    """From a run's predictions of biopsies or images that the model was not trained on, if there are any."""
+    path = next((path for path in map(stem.with_suffix, (".csv", ".parquet")) if path.is_file()), None)
+    table = None if path is None else read_predictions(path)
+    if table is None or "tile" in table:
         return None
-    kinds = (("malignant", "probability", "patient_id", "biopsies"), ("target", "calibrated", "group", "images"))
-    fitting = [kind for kind in kinds if set(kind[:3]) <= set(table.columns)]
-    if not fitting or not len(table):
+    table = table[(table["part"] != TRAINING) & (table["target"] != UNKNOWN)]
+    if table.empty:
         return None
-    label, probability, group, unit = fitting[0]
-    y, groups = table[label].to_numpy(), table[group].to_numpy()
-    if not set(np.unique(y)) <= {0, 1}:
-        return None
-    intervals = binary_intervals(y, table[probability].to_numpy(), groups, tuple(NAMES), threshold=threshold)
+    y, groups, unit = (
+        table["target"].to_numpy(),
+        table["group"].to_numpy(),
+        "images" if "image_id" in table else "biopsies",
+    )
+    intervals = binary_intervals(y, scores(table), groups, tuple(NAMES), threshold=threshold)
     numbers = {
         NAMES[name]: {
             key: None if math.isnan(getattr(interval, key)) else getattr(interval, key)

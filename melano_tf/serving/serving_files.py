@@ -1,11 +1,13 @@
 """What stands beside an exported graph: labels, card, and the server's configuration with the exact calls."""
 
+import json
 import os
 import re
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from melano_tf.errors import InputError
 from melano_tf.runs.files import atomic, read_json, write_json
 from melano_tf.runs.standing import Standing
 from melano_tf.serving import templates
@@ -19,7 +21,7 @@ def write_model_files(folder: Path, card: dict[str, Any], run: Path) -> list[Pat
 
     Args:
         folder: of the version.
-        card: see `export.make_card`.
+        card: see `export.card_content`.
         run: folder of the run that trained the model; it may be gone.
     """
     extra = folder / "assets.extra"
@@ -171,9 +173,19 @@ def calls(card: dict[str, Any]) -> str:
     )
 
 
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of an exported model's version folder.
+
+    Raises:
+        InputError: the folder is no exported model of this program.
+    """
+    path = folder / "assets.extra" / "card.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        raise InputError(f"{folder}: no exported model of this program (it has no {path.name})") from None
+
+
 def read_labels(folder: Path) -> list[str]:
     """The classes of an exported version folder, in the order of the outputs."""
     return (folder / "assets.extra" / "labels.txt").read_text(encoding="utf-8").splitlines()
-
-
-__all__ = ["calls", "model_card", "read_json", "read_labels", "write_model_files", "write_server_files"]

@@ -16,7 +16,7 @@ from melano_tf.models.mil import split_target
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.checks import refuse_count
 from melano_tf.serving.graph import Limits, answers, decode_images, resized, shared
-from melano_tf.serving.magnified_slide import OWN, judged_by, tile_signatures
+from melano_tf.serving.magnified import OWN, judged_by, tile_signatures
 
 
 class TileNetwork:

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
+from melano_tf.splits.draw import class_counts, mend, share_of_rows
 from melano_tf.splits.leaks import Leak, image_leaks
 
 TRAINING, VALIDATION, TEST = SIDES = ("training", "validation", "test")
@@ -123,7 +124,7 @@ def grouped_partition(
     for name in sorted(set(source)):
         rows = np.flatnonzero(source == name)
         share = min(1.0, test_images[name] / len(rows))
-        test[rows] = _drawn(label[rows], lesion[rows], share, leave=2, rng=rng)
+        test[rows] = _whole_lesions(label[rows], lesion[rows], share, leave=2, rng=rng)
     test = np.isin(lesion, lesion[test])  # a lesion of two sources would else be divided
     return Partition(_sides(test, label, lesion, validation_share, rng), {}, (), _untested(test, source, label))
 
@@ -182,14 +183,11 @@ def _choice(
     rng: np.random.Generator,
 ) -> set[int]:
     """The clusters of one source that test."""
-    names, place = np.unique(cluster, return_inverse=True)
+    names, _, counts = class_counts(cluster, label)
     if not 1 <= test_clusters < len(names):
         raise InputError(
             f"partition: {name} has {len(names)} clusters, and {test_clusters} are to test: at least one must be left"
         )
-    classes, which = np.unique(label, return_inverse=True)
-    counts = np.zeros((len(names), len(classes)), np.int64)
-    np.add.at(counts, (place, which), 1)
     choices = _choices(len(names), test_clusters, rng)
     members = np.zeros((len(choices), len(names)), np.int64)
     members[np.arange(len(choices))[:, None], choices] = 1
@@ -227,28 +225,31 @@ def _repair(
     label: NDArray[np.str_],
     lesion: NDArray[np.str_],
 ) -> list[str]:
-    """Move test clusters back until two groups of every class are outside the test; changes `chosen`, says what."""
+    """Move test clusters back until two lesions of every class are outside the test; changes `chosen`, says what."""
+    pairs = list(zip(source.tolist(), cluster.tolist(), strict=True))
+    units = sorted(set(pairs))
+    numbers = {unit: number for number, unit in enumerate(units)}
+    place = np.array([numbers[pair] for pair in pairs])
+    _, classes, counts = class_counts(place, label)
+    sizes = counts.sum(axis=1).tolist()
+
+    def lesions_outside(test: NDArray[np.bool_]) -> list[int]:
+        outside = ~test[place]
+        return [len(set(lesion[outside & (label == name)])) for name in classes]
+
+    def short(test: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.stack([np.array(lesions_outside(test)) < 2, np.zeros(len(classes), bool)])
+
+    test = np.array([number in chosen[name] for name, number in units])
     said = []
-    for name in sorted(set(label)):
-        mine = label == name
-        while True:
-            held = len(set(lesion[mine & ~_in_clusters(chosen, source, cluster)]))
-            if held >= 2:
-                break
-            holders = [
-                (int(((source == place) & (cluster == number)).sum()), place, number)
-                for place, members in chosen.items()
-                for number in members
-                if (mine & (source == place) & (cluster == number)).any()
-            ]
-            if not holders:
-                break  # the draw of the validation part names what is missing
-            size, place, number = min(holders)
-            chosen[place].discard(number)
-            said.append(
-                f"class {name}: {held} lesion{'s' * (held != 1)} outside the test; cluster {number} of {place} "
-                f"({size} images) was moved out of the test"
-            )
+    for unit, which in mend(test, counts > 0, short, price=lambda unit: (sizes[unit], unit))[1]:
+        held, (name, number) = lesions_outside(test)[which], units[unit]
+        test[unit] = False
+        chosen[name].discard(number)
+        said.append(
+            f"class {classes[which]}: {held} lesion{'s' * (held != 1)} outside the test; cluster {number} of {name} "
+            f"({sizes[unit]} images) was moved out of the test"
+        )
     return said
 
 
@@ -274,38 +275,16 @@ def _sides(
         )
     side = np.full(len(test), TRAINING, dtype=object)
     side[test] = TEST
-    side[rest[_drawn(label[rest], lesion[rest], share, leave=1, rng=rng)]] = VALIDATION
+    side[rest[_whole_lesions(label[rest], lesion[rest], share, leave=1, rng=rng)]] = VALIDATION
     return side
 
 
-def _drawn(
+def _whole_lesions(
     label: NDArray[np.str_], lesion: NDArray[np.str_], share: float, leave: int, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Draw whole lesions until each class, the rarest first, has its share of images; bool (n,).
-
-    Of every class at least one lesion is drawn and at least `leave` are left, as far as there are so many; those that
-    hold several classes count for each.
-    """
-    names, index = np.unique(lesion, return_inverse=True)
-    classes, which = np.unique(label, return_inverse=True)
-    counts = np.zeros((len(names), len(classes)), np.int64)
-    np.add.at(counts, (index, which), 1)
-    drawn = np.zeros(len(names), bool)
-    left = (counts > 0).sum(axis=0)
-    order = rng.permutation(len(names))
-    for name in np.argsort(counts.sum(axis=0), kind="stable"):
-        wanted, has = share * counts[:, name].sum(), counts[:, name] > 0
-        held = counts[drawn, name].sum()
-        for group in order[has[order] & ~drawn[order]]:
-            # Nearer to the share without the next lesion than with it: enough, once there is one.
-            if held and held + counts[group, name] / 2 > wanted:
-                break
-            mine = counts[group] > 0
-            if (left[mine] > leave).all():
-                drawn[group] = True
-                left[mine] -= 1
-                held += counts[group, name]
-    return drawn[index]
+    """Which images are drawn, bool (n,): whole lesions, a share of each class's images."""
+    names, _, counts = class_counts(lesion, label)
+    return np.isin(lesion, names[share_of_rows(counts, rng.permutation(len(names)), share, leave)])
 
 
 def _untested(test: NDArray[np.bool_], source: NDArray[np.str_], label: NDArray[np.str_]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from melano_tf.errors import InputError
+from melano_tf.splits.draw import class_counts, short_classes
 
 
 def grouped_folds(groups: Sequence[str], labels: Sequence[str], folds: int, seed: int = 0) -> np.ndarray:
@@ -30,9 +31,7 @@ def grouped_folds(groups: Sequence[str], labels: Sequence[str], folds: int, seed
         raise ValueError(f"{len(groups)} groups but {len(labels)} labels: one of each an image")
     _check_folds(labels, groups, folds, "patients or lesions")
     names, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    classes, which = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
-    counts = np.zeros((len(names), len(classes)), np.int64)
-    np.add.at(counts, (index, which), 1)
+    _, classes, counts = class_counts(index, labels)
     rng = np.random.default_rng(seed)
     luck, order_of_folds = rng.permutation(len(names)), rng.permutation(folds)
     fold = np.full(len(names), -1, np.int64)
@@ -69,10 +68,8 @@ def plain_folds(labels: Sequence[str], folds: int, seed: int = 0) -> np.ndarray:
 def _check_folds(labels: Sequence[str], groups: Sequence[str], folds: int, what: str) -> None:
     if folds < 2:
         raise InputError(f"{folds} folds: at least 2 are needed")
-    members: dict[str, set[str]] = {}
-    for label, group in zip(labels, groups, strict=True):
-        members.setdefault(str(label), set()).add(str(group))
-    faults = [f"class {label!r}: {len(found)} {what}" for label, found in sorted(members.items()) if len(found) < folds]
-    if faults or len(members) < 2:
-        faults = faults or [f"{len(members)} class{'es' * (len(members) != 1)}; at least 2 are needed"]
+    few, classes = short_classes(groups, labels, folds), len(set(labels))
+    faults = [f"class {label!r}: {count} {what}" for label, count in few.items()]
+    if faults or classes < 2:
+        faults = faults or [f"{classes} class{'es' * (classes != 1)}; at least 2 are needed"]
         raise InputError.of(f"too few images for {folds} folds that all hold every class; ask for fewer folds:", faults)

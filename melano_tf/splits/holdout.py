@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
+from melano_tf.splits.draw import class_counts, mend, share_of_units, short_classes
 
 
 @dataclass(frozen=True)
@@ -75,91 +76,33 @@ def inner_holdout(
         raise ValueError(f"{len(patients)} patients but {len(labels)} labels: one of each a row")
     if not 0 < share < 1:
         raise InputError(f"the hold-out's share {share} must lie between 0 and 1")
-    held = _classes(patients, labels, positive)
-    names = sorted({name for found in held.values() for name in found})
-    _check_enough(held, names, positive)
-    rng = np.random.default_rng(seed)
-    ordered = [sorted(held)[i] for i in rng.permutation(len(held))]
-    member = np.array([[name in held[patient] for name in names] for patient in ordered])
-    chosen = _mend(member, _draw(member, share), names)
-    return HoldOut(
-        training=tuple(sorted(p for p, out in zip(ordered, chosen, strict=True) if not out)),
-        held_out=tuple(sorted(p for p, out in zip(ordered, chosen, strict=True) if out)),
-        share=share,
-        seed=seed,
-    )
+    if positive is not None:
+        labels = [positive if label == positive else f"not {positive}" for label in labels]
+    _check_enough(patients, labels, positive)
+    units, classes, counts = class_counts(patients, labels)
+    order = np.random.default_rng(seed).permutation(len(units))
+    units, holds = units[order], counts[order] > 0
+
+    def short(held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.stack([~holds[~held_out].any(axis=0), ~holds[held_out].any(axis=0)])
+
+    stratum = np.unique(holds, axis=0, return_inverse=True)[1].reshape(-1)
+    held_out, _ = mend(share_of_units(stratum, share), holds, short)
+    if (lacking := short(held_out)).any():
+        raise InputError(
+            f"no inner hold-out found with every class on both sides ({', '.join(classes[lacking.any(axis=0)])} is "
+            "missing from one): too few patients have these classes, or they have several at once; add patients"
+        )
+    training, out = (tuple(sorted(units[side].tolist())) for side in (~held_out, held_out))
+    return HoldOut(training, out, share, seed)
 
 
-def _classes(patients: Sequence[str], labels: Sequence[str], positive: str | None) -> dict[str, set[str]]:
-    """The classes of each patient's rows."""
-    held: dict[str, set[str]] = {}
-    for patient, label in zip(patients, labels, strict=True):
-        name = str(label) if positive is None or label == positive else f"not {positive}"
-        held.setdefault(str(patient), set()).add(name)
-    return held
-
-
-def _check_enough(held: dict[str, set[str]], names: Sequence[str], positive: str | None) -> None:
-    count = {name: sum(name in found for found in held.values()) for name in names}
-    wanted = names if positive is None else [positive, f"not {positive}"]
-    faults = [
-        f"{count.get(name, 0)} patient{'s' * (count.get(name, 0) != 1)} of class {name!r}; 2 are needed"
-        for name in wanted
-        if count.get(name, 0) < 2
-    ]
-    if positive is None and len(names) < 2:
-        faults.append(f"{len(names)} class{'es' * (len(names) != 1)}; 2 are needed")
+def _check_enough(patients: Sequence[str], labels: Sequence[str], positive: str | None) -> None:
+    few = short_classes(patients, labels, 2)
+    if positive is not None:  # a class that nobody has
+        few = {name: few.get(name, 0) for name in (positive, f"not {positive}") if name in few or name not in labels}
+    faults = [f"{count} patient{'s' * (count != 1)} of class {name!r}; 2 are needed" for name, count in few.items()]
+    if positive is None and len(set(labels)) < 2:
+        faults.append(f"{len(set(labels))} class{'es' * (len(set(labels)) != 1)}; 2 are needed")
     if faults:
         raise InputError.of("too few patients for an inner hold-out that holds every class on both sides:", faults)
-
-
-def _draw(member: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
-    """Which of the shuffled patients are held out, (patients,), by largest remainders of strata.
-
-    Args:
-        member: which classes each patient has, (patients, classes).
-        share: to hold out.
-    """
-    stratum = np.unique(member, axis=0, return_inverse=True)[1].reshape(-1)
-    sizes = np.bincount(stratum)
-    quota = np.floor(sizes * share).astype(int)
-    missing = round(share * len(member)) - int(quota.sum())
-    # Stable sort: of equal remainders the first stratum gets the patient.
-    by_remainder = np.argsort(quota - sizes * share, kind="stable")
-    quota[by_remainder[: max(missing, 0)]] += 1
-    chosen = np.zeros(len(member), bool)
-    for index, count in enumerate(quota):
-        chosen[np.flatnonzero(stratum == index)[:count]] = True
-    return chosen
-
-
-def _mend(member: NDArray[np.bool_], chosen: NDArray[np.bool_], names: Sequence[str]) -> NDArray[np.bool_]:
-    """Move patients until both sides hold every class.
-
-    Of the patients who have the missing class, the one is moved whose going leaves the fewest classes missing, then
-    the one with the fewest classes.
-    """
-
-    def lacking(sides: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which classes are missing, (2, classes): of the training side, of the held-out side."""
-        return np.stack([~member[~sides].any(axis=0), ~member[sides].any(axis=0)])
-
-    def after(moved: int) -> tuple[int, int]:
-        sides = chosen.copy()
-        sides[moved] = not sides[moved]
-        return int(lacking(sides).sum()), int(member[moved].sum())
-
-    chosen, seen = chosen.copy(), set()
-    while (missing := lacking(chosen)).any() and chosen.tobytes() not in seen:
-        seen.add(chosen.tobytes())
-        side, name = np.argwhere(missing)[0]
-        # A class that the training side (0) lacks is held by held-out patients only, and the other way round.
-        moved = min(np.flatnonzero(member[:, name]).tolist(), key=after)
-        chosen[moved] = side == 1
-    if missing.any():
-        absent = sorted({names[name] for _, name in np.argwhere(missing)})
-        raise InputError(
-            f"no inner hold-out found with every class on both sides ({', '.join(absent)} is missing from one): "
-            "too few patients have these classes, or they have several at once; add patients"
-        )
-    return chosen

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from melano_tf.errors import InputError
+from melano_tf.splits.draw import short_classes
 from melano_tf.splits.holdout import inner_holdout
 from melano_tf.splits.patients import Split
 
@@ -38,14 +39,12 @@ def split_parts(
         raise InputError(
             f"test share {test_share} and validation share {validation_share} must be above 0, their sum below 1"
         )
-    members = {label: {p for p, own in zip(patients, labels, strict=True) if own == label} for label in set(labels)}
     faults = [
-        f"class {label!r}: {len(found)} patient{'s' * (len(found) != 1)}"
-        for label, found in sorted(members.items())
-        if len(found) < len(PARTS)
+        f"class {label!r}: {count} patient{'s' * (count != 1)}"
+        for label, count in short_classes(patients, labels, len(PARTS)).items()
     ]
-    if faults or len(members) < 2:
-        faults = faults or [f"{len(members)} class: 2 at least are needed"]
+    if faults or len(set(labels)) < 2:
+        faults = faults or [f"{len(set(labels))} class: 2 at least are needed"]
         raise InputError.of(
             f"too few patients for a {', a '.join(PARTS)} part that each hold every class (3 patients a class); "
             "add patients, or leave the class out:",

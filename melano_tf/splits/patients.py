@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
+from melano_tf.splits.draw import class_counts, mend, share_of_units
 
 
 @dataclass(frozen=True)
@@ -67,85 +69,47 @@ def split_patients(
         raise ValueError(f"{len(patients)} patients but {len(labels)} labels: one of each a slide")
     if not 0 < test_share < 1 or folds < 2:
         raise InputError(f"test share {test_share} must lie between 0 and 1, and folds {folds} be at least 2")
-    strata = _strata(patients, labels)
-    _check_enough(strata, positive, folds)
+    units, classes, counts = class_counts(patients, labels)
+    is_positive = classes == positive
+    holds = np.stack([counts[:, is_positive].any(axis=1), counts[:, ~is_positive].any(axis=1)], axis=1)
+    _check_enough(holds, positive, folds)
     rng = np.random.default_rng(seed)
-    shuffled = [sorted(strata)[i] for i in rng.permutation(len(strata))]
     # Positive-only strata, then mixed ones, then negative-only: dealing in this order spreads every stratum, and also
     # "has a positive slide" and "has a negative slide" (each a contiguous run), evenly over the sides.
-    ordered = sorted(shuffled, key=lambda patient: (_rank(strata[patient], positive), sorted(strata[patient])))
-    test = _draw_test([strata[p] for p in ordered], positive, test_share, folds)
-    rest = [patient for patient, chosen in zip(ordered, test, strict=True) if not chosen]
-    dealt = [tuple(sorted(rest[start::folds])) for start in range(folds)]
+    named = [[str(name) for name in classes[own]] for own in counts > 0]
+    order = sorted(rng.permutation(len(units)), key=lambda unit: (*~holds[unit, :1], *holds[unit, 1:], named[unit]))
+    units, holds = units[order], holds[order]
+    stratum = np.unique(["|".join(named[unit]) for unit in order], return_inverse=True)[1]
+
+    def short(test: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """A fold of the rest needs a patient of each class, the test one."""
+        return np.stack([holds[~test].sum(axis=0) < folds, ~holds[test].any(axis=0)])
+
+    # Patients of one class are moved before those of both: that leaves the other class's counts as they are.
+    drawn = share_of_units(stratum, test_share)
+    test, _ = mend(drawn, holds, short, price=lambda unit: (int(holds[unit].sum()),), in_turn=True)
+    if short(test).any():
+        raise InputError(f"no test part found that leaves {folds} folds with both classes each; add patients")
+    rest = units[~test]
+    dealt = [tuple(sorted(rest[start::folds].tolist())) for start in range(folds)]
     return Split(
-        test=tuple(sorted(patient for patient, chosen in zip(ordered, test, strict=True) if chosen)),
+        test=tuple(sorted(units[test].tolist())),
         folds=tuple(dealt[i] for i in rng.permutation(folds)),
     )
 
 
-def _strata(patients: Sequence[str], labels: Sequence[str]) -> dict[str, frozenset[str]]:
-    """The set of labels of each patient's slides."""
-    sets: dict[str, set[str]] = {}
-    for patient, label in zip(patients, labels, strict=True):
-        sets.setdefault(str(patient), set()).add(str(label))
-    return {patient: frozenset(found) for patient, found in sets.items()}
-
-
-def _has_positive(labels: frozenset[str], positive: str) -> bool:
-    return positive in labels
-
-
-def _has_negative(labels: frozenset[str], positive: str) -> bool:
-    return bool(labels - {positive})
-
-
-def _rank(labels: frozenset[str], positive: str) -> int:
-    """0: only positive slides, 1: both, 2: only negative ones."""
-    return 2 if not _has_positive(labels, positive) else int(_has_negative(labels, positive))
-
-
-def _check_enough(strata: dict[str, frozenset[str]], positive: str, folds: int) -> None:
+def _check_enough(holds: NDArray[np.bool_], positive: str, folds: int) -> None:
     needed = folds + 1
-    faults = []
-    for words, has in ((f"with a {positive!r} slide", _has_positive), ("with a slide of another label", _has_negative)):
-        found = sum(has(labels, positive) for labels in strata.values())
-        if found < needed:
-            faults.append(f"{found} patient{'s' * (found != 1)} {words}; {needed} are needed")
+    faults = [
+        f"{found} patient{'s' * (found != 1)} {words}; {needed} are needed"
+        for words, found in zip(
+            (f"with a {positive!r} slide", "with a slide of another label"), holds.sum(axis=0).tolist(), strict=True
+        )
+        if found < needed
+    ]
     if faults:
         headline = (
             f"too few patients for a test part and {folds} validation cohorts, each with both classes "
-            f"({len(strata)} patients in all); add patients, or ask for fewer folds:"
+            f"({len(holds)} patients in all); add patients, or ask for fewer folds:"
         )
         raise InputError.of(headline, faults)
-
-
-def _draw_test(strata: Sequence[frozenset[str]], positive: str, share: float, folds: int) -> np.ndarray:
-    """Which of the (already shuffled and ordered) patients test: largest remainders by stratum, then mended.
-
-    Mending moves the fewest patients so that the test holds both classes and leaves `folds` patients of each class.
-    """
-    ranks = np.array([_rank(labels, positive) for labels in strata])
-    stratum = np.unique(["|".join(sorted(labels)) for labels in strata], return_inverse=True)[1]
-    sizes = np.bincount(stratum)
-    quota = np.floor(sizes * share).astype(int)
-    missing = round(share * len(strata)) - int(quota.sum())
-    # Stable sort: equal remainders go to the first stratum by name.
-    by_remainder = np.argsort(-(sizes * share - quota), kind="stable")
-    quota[by_remainder[: max(missing, 0)]] += 1
-    chosen = np.zeros(len(strata), bool)
-    for index, count in enumerate(quota):
-        chosen[np.flatnonzero(stratum == index)[:count]] = True
-    classes = ((0, ranks <= 1), (2, ranks >= 1))  # (rank of the patients of that class only, who has the class)
-    changed = True
-    while changed:
-        changed = False
-        for pure, member in classes:
-            # Patients of one class only are moved first: that leaves the other class's counts as they are.
-            preferred = np.argsort(ranks != pure, kind="stable")
-            if (member & ~chosen).sum() < folds:
-                chosen[next(i for i in preferred if member[i] and chosen[i])] = False
-                changed = True
-            elif not (member & chosen).any():
-                chosen[next(i for i in preferred if member[i] and not chosen[i])] = True
-                changed = True
-    return chosen

@@ -13,9 +13,13 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.runs.files import atomic
+from melano_tf.runs.predictions import write_predictions
 from melano_tf.runs.run import Run
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.seeding import seeded
+from melano_tf.splits.sides import Sides
 from melano_tf.training.checkpoint import training_variables, weights_sha256
+from melano_tf.training.fed import Fed, check_chain, record_path
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.runtime import strategy
@@ -52,12 +56,16 @@ class LoopContext:
         folder: of the checkpoint and of what else the loop keeps; it survives a kill.
         progress: shows (steps done, last loss).
         devices: the strategy under whose scope the network was made, or None.
+        batches: the training's, each of which is noted as it is given: those to be trained on.
+        fed: notes what the loop looks at beside them (`Fed.also`).
     """
 
     settings: LoopSettings
     folder: Path
     progress: ProgressBar
     devices: Any
+    batches: Batches
+    fed: Fed
 
 
 Loop = Callable[[Network, LoopContext], History]
@@ -73,11 +81,14 @@ class Training:
         epochs: how many; the last one is judged unless `ending` says otherwise.
         build: () -> the network; called under the devices' scope, after Keras was seeded.
         batches: the training batches by global step.
+        sides: who may be fed, who is held out, who is judged, and what it stands on; an overlap is refused, and so is a
+            batch with somebody who has no part. What was really fed comes to lie in audit/<stem>.parquet.
         step: (network, devices) -> what is done with a batch; None for a training with a `loop` of its own.
         judge: (the trained model) -> tables of predictions by file name, and its sidecar, to which provenance is added;
             None: another step judges it (`write_judgement`).
         prior: loss of a network that answers with the class shares, by which a training that stands still is known.
-        ending: (network) -> an object that ends the training early and gives the model its best weights back, or None.
+        ending: (network, fed) -> an object that ends the training early and gives the model its best weights back, or
+            None; the batches that it looks at go through `fed.chose`.
         spread: over all devices under --mirror; False: on one, for a step that cannot be spread (a bag's).
         around: (step, network) -> that step with what is this training's alone: a learning rate that is set, a log.
         start: weights of `trained` (as `get_weights` gives them) in the place of those that it was built with.
@@ -93,10 +104,11 @@ class Training:
     epochs: int
     build: Callable[[], Network]
     batches: Batches
+    sides: Sides
     step: Callable[[Network, Any], Step] | None = None
     judge: Callable[[keras.Model], tuple[Frames, Sidecar]] | None = None
     prior: float | None = None
-    ending: Callable[[Network], Any] | None = None
+    ending: Callable[[Network, Fed], Any] | None = None
     spread: bool = True
     around: Callable[[Step, Network], Step] | None = None
     start: Sequence[np.ndarray] | None = None
@@ -150,11 +162,15 @@ def fit(run: Run, training: Training, scratch: Path, prepared: Prepared | None =
         prepared: a network that is there already, from `prepare` for a training of the same build, step and seed.
 
     Returns:
-        The files written: model and history, and where it is judged sidecar and predictions.
+        The files written: model, history and the record of who was fed, and where it is judged sidecar and predictions.
+
+    Raises:
+        LeakError: somebody who is judged or held out was fed, here or in what the training stands on.
     """
     network, history = optimise(run, training, scratch, prepared)
     stem, model = training.stem, network.saved
     files = [run.path("models", f"{stem}.keras"), history.write(run.path("history", f"{stem}.csv"))]
+    files.append(record_path(run, stem))
     run.keep_logs(scratch, stem)
     judged = training.judge(model) if training.judge is not None else None
     with atomic(files[0]) as temporary:
@@ -163,8 +179,19 @@ def fit(run: Run, training: Training, scratch: Path, prepared: Prepared | None =
 
 
 def write_judgement(run: Run, stem: str, model: keras.Model, frames: Frames, sidecar: Sidecar) -> list[Path]:
-    """Write what a model said of the cases it was asked about, and its sidecar with provenance; returns the files."""
-    written = [write_frame(run.path("predictions", name), frame) for name, frame in frames.items()]
+    """Write what a model said of the cases it was asked about, and its sidecar with provenance; returns the files.
+
+    Args:
+        run, stem, model, sidecar: of the model.
+        frames: by file name: its predictions, called `stem`, in the form of `runs.predictions`; the others as they are.
+
+    Raises:
+        RunError: the predictions are not of the form.
+    """
+    written = []
+    for name, frame in frames.items():
+        write = write_predictions if Path(name).stem == stem else write_frame
+        written.append(write(run.path("predictions", name), frame))
     path = run.path("models", f"{stem}.keras")
     return [with_provenance(run, sidecar, model).write(path), *written]
 
@@ -179,7 +206,7 @@ def _built(run: Run, training: Training) -> tuple[Network, Any]:
     """The network, and the devices that it was made on."""
     keras.utils.set_random_seed(training.seed)
     devices = strategy(training.spread and bool(run.settings.get("mirror")))
-    with devices.scope() if devices else contextlib.nullcontext():
+    with devices.scope() if devices else contextlib.nullcontext(), seeded(training.seed):
         network = training.build()
     if network.said:
         run.say(f"{training.stem}: {network.said}")
@@ -192,7 +219,15 @@ def _step(training: Training, network: Network, devices: Any) -> Step:
 
 
 def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | None = None) -> tuple[Network, History]:
-    """Build a network, or set a prepared one back, and train it; from the checkpoint in `scratch` if there is one."""
+    """Build a network, or set a prepared one back, and train it; from the checkpoint in `scratch` if there is one.
+
+    Beside what is returned, audit/<stem>.parquet is written.
+
+    Raises:
+        LeakError: as `fit`.
+    """
+    check_chain(run, training.stem, training.sides)
+    fed = Fed(training.stem, training.sides, scratch)
     if prepared is None:
         network, devices = _built(run, training)
         step = None if training.loop is not None else _step(training, network, devices)
@@ -203,22 +238,29 @@ def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | N
         network.trained.set_weights(list(training.start))
     watch = None if training.prior is None else Watch(training.stem, training.prior, run.say)
     settings = LoopSettings(epochs=training.epochs, watch=watch)
-    with bar_over_epochs(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
-        context = LoopContext(settings, scratch, progress, devices)
+    with (run.bars or bar_over_epochs)(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
+        watched = fed.batches(training.batches)
+        context = LoopContext(settings, scratch, progress, devices, watched, fed)
         if training.loop is not None:
-            return network, training.loop(network, context)
-        return network, _over_batches(training, network, step, context)
+            history = training.loop(network, context)
+        else:
+            history = _over_batches(training, network, step, context)
+    if training.loop is not None and not fed.steps:
+        raise ValueError(f"{training.stem}: its loop took no batch of `context.batches`: who was fed is not known")
+    watched.catch_up(len(history) * training.batches.steps_per_epoch)
+    fed.write(run)
+    return network, history
 
 
 def _over_batches(training: Training, network: Network, step: Any, context: LoopContext) -> History:
     """The loop of most trainings: their step over their batches, ended early where they say so."""
     if training.around is not None:
         step = training.around(step, network)
-    early = training.ending(network) if training.ending is not None else None
+    early = training.ending(network, context.fed) if training.ending is not None else None
     hooks = {} if early is None else {"epoch_end": early, "extra_variables": early.variables}
     history = train(
         step,
-        training.batches,
+        context.batches,
         context.settings,
         context.folder,
         network.trained,

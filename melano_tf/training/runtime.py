@@ -1,9 +1,39 @@
 """TensorFlow as this project runs it: threads, determinism, devices."""
 
+import importlib
+import logging
 import os
+import sys
+import tempfile
 from typing import Any
 
 from melano_tf.errors import InputError
+
+
+def import_quietly() -> None:
+    """Import TensorFlow without its start-up chatter on the terminal.
+
+    The level covers what its libraries log once they stand; what they log while they are loaded goes past it to file
+    descriptor 2, which is turned away for that time and shown only if the import fails.
+    """
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["GRPC_VERBOSITY"] = "ERROR"
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+            importlib.import_module("keras")
+            # Its advice on traced functions is for programmers.
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        except BaseException:
+            chatter.seek(0)
+            os.write(terminal, chatter.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def configure(threads: int, mirror: bool = False) -> int:

@@ -12,7 +12,8 @@ from melano_tf.csv_rows import read_rows
 from melano_tf.dermoscopy.isic import read_isic
 from melano_tf.dermoscopy.isic_images import ImageSettings
 from melano_tf.errors import InputError
-from melano_tf.reports.predictions import read_record, recipe_facts
+from melano_tf.reports.contents import recipe_facts
+from melano_tf.runs.judgements import read_record
 from melano_tf.runs.standing import Standing
 from melano_tf.view.judged import Judged, TileModel, read_models, tile_models
 

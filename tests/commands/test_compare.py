@@ -1,6 +1,7 @@
 """Several runs in one table: paired differences, and what cannot be compared."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ from melano_tf.commands.compare import CompareSettings, compare, shared_groups
 from melano_tf.errors import InputError
 from melano_tf.evaluation.intervals import group_draws
 from melano_tf.evaluation.paired import Answer, paired_intervals
+from melano_tf.runs.judgements import JudgedModel
+from melano_tf.runs.plain import plain
+from melano_tf.runs.predictions import predictions as in_form
+from melano_tf.runs.predictions import write_predictions
 from tests.reports.made_run import MODEL, bare_run, made_run, of_its_plan, predictions, write_json
 
 CASES = [f"ISIC_{number:03}" for number in range(40)]
@@ -154,6 +159,8 @@ def test_cases_of_one_name_and_another_file_are_not_the_same(tmp_path: Path) -> 
         ("truth", "give 40 cases another truth, for example ISIC_000"),
         ("recipe", "no model is in all runs"),
         ("empty", "holds no test predictions"),
+        ("earlier", "a run of an earlier version"),
+        ("form", "the columns case, part are missing"),
         ("nothing", "no run is recorded there"),
         ("torn", "cannot be read"),
         ("same", "name at least two runs"),
@@ -171,13 +178,18 @@ def test_what_cannot_be_compared_is_one_line(
         write_json(other / "models" / f"{MODEL}-fold-1.json", content)
     if change == "recipe":
         other = bare_run(tmp_path / "c", "spitzoid", evaluation={"threshold": 0.5})
-        (other / "predictions").mkdir()
-        rows = {"slide_id": ["S1"], "patient_id": ["P1"], "malignant": [1], "probability": [0.7]}
-        pd.DataFrame(rows).to_csv(other / "predictions" / "target.csv", index=False)
-        write_json(other / "run.json", {"recipe": "spitzoid", "settings": {}, "split": {"test": ["P1"]}})
+        rows = pd.DataFrame({"case": ["S1"], "group": ["P1"], "part": ["test"], "target": [1]})
+        write_predictions(other / "predictions" / "target.csv", in_form(rows, np.array([0.7])))
+        judged = plain([JudgedModel("target model", ("target.csv",), ("benign", "malignant"), "biopsies")])
+        write_json(other / "run.json", {"recipe": "spitzoid", "settings": {}, "judged": judged})
         of_its_plan(other)
     if change == "empty":
         other = bare_run(tmp_path / "c")
+    if change == "earlier":
+        record = json.loads((other / "run.json").read_text())
+        write_json(other / "run.json", {name: value for name, value in record.items() if name != "judged"})
+    if change == "form":
+        second.drop(columns=["case", "part"]).to_parquet(other / "predictions" / f"{MODEL}-fold-1.parquet")
     if change == "nothing":
         other = tmp_path / "nowhere"
     if change == "torn":

@@ -17,7 +17,8 @@ from melano_tf.papers.ham10000.settings import CLASSES, STRATEGIES
 from melano_tf.papers.ham10000.tables import Row, difference_lines, differences
 from melano_tf.runs.files import read_json
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.classes import predict_classes
+from melano_tf.serving.answering import Case
+from melano_tf.serving.opening import open_model
 from melano_tf.specs import load_spec
 
 NOTEBOOK = Path(__file__).parents[2] / "experiments" / "weighting_ham10000.py"
@@ -88,7 +89,7 @@ def test_the_final_models_answer_as_the_table_says(finished: Path) -> None:
     table = pd.read_parquet(finished / "predictions" / "ham10000-split-0.parquet").head(8)
     wanted = shifted(table[[f"mean_{name}" for name in CLASSES]].to_numpy(), np.array(sidecar.run["factors"]))
     files = [finished / "phantom" / "images" / f"{name}.jpg" for name in table["image_id"]]
-    answers = predict_classes(model, sidecar, files)
+    answers = open_model(model).answer([Case(file) for file in files], finished)
     np.testing.assert_allclose([answer.probabilities for answer in answers], wanted, atol=2e-3)
     # A picture of another size is brought to the training's pixels within the saved model, too.
     pixels = np.stack([np.asarray(Image.open(file).convert("RGB"), np.float32)[:, 10:74] for file in files])

@@ -169,7 +169,7 @@ def trained(number: int, rows: pd.DataFrame) -> TaskTraining:
 
 
 def predictions(p1: list[float], target: list[int], slides: list[str]) -> pd.DataFrame:
-    frame = pd.DataFrame({"slide_id": slides, "target": target, "p0": 1 - np.array(p1), "p1": p1})
+    frame = pd.DataFrame({"slide_id": slides, "target": target, "p_nevus": 1 - np.array(p1), "p_MM": p1})
     frame = frame.assign(patient_id=frame["slide_id"], label="MM", part="test", magnification="40x", quota=True)
     return frame.assign(tile=range(len(p1)))
 
@@ -202,7 +202,7 @@ def test_slides_are_judged_by_the_chosen_aggregation():
 def test_tiles_are_judged_by_quota_and_slides_by_all_their_tiles_each_magnification_alike():
     rows = predictions([0.9, 0.3, 0.5, 0.2, 0.1, 0.6], [1, 1, 1, 0, 0, 0], list("aaabbb"))
     rows = rows.assign(quota=[True, False, False, True, True, False], magnification=["40x", "40x", "4x", *["40x"] * 3])
-    rows.loc[len(rows)] = {**rows.iloc[0], "part": "validation", "p1": 0.0}
+    rows.loc[len(rows)] = {**rows.iloc[0], "part": "validation", "p_MM": 0.0}
     one = trained(2, rows)
     assert judged(one, PAPER, "tiles")[""]["score"].tolist() == [0.9, 0.2, 0.1]
     slides = judged(one, PAPER, "slides")[""]
@@ -253,7 +253,8 @@ def test_what_the_paper_leaves_open_about_balance_is_a_named_setting():
 
 
 def test_three_classes_are_judged_each_against_the_rest():
-    rows = predictions([0.3, 0.5], [0, 2], ["a", "b"]).assign(p0=[0.6, 0.1], p2=[0.1, 0.4])
+    rows = predictions([0.3, 0.5], [0, 2], ["a", "b"]).drop(columns=["p_nevus", "p_MM"])
+    rows = rows.assign(p_IN=[0.6, 0.1], p_CN=[0.3, 0.5], p_JN=[0.1, 0.4])
     found = judged(trained(4, rows), PAPER, "tiles")
     assert list(found) == ["IN", "CN", "JN"]
     assert found["IN"]["called"].tolist() == [1, 0] and found["IN"]["truth"].tolist() == [1, 0]

@@ -1,7 +1,6 @@
 """The multimag recipe from end to end on phantom slides: one tiny run, looked at from all sides."""
 
 import json
-import re
 import runpy
 import shutil
 import sys
@@ -18,6 +17,7 @@ from melano_tf.papers.multimag.settings import EvaluationSettings
 from melano_tf.papers.multimag.tables import judged_slides
 from melano_tf.papers.multimag.tasks import Task
 from melano_tf.runs.files import file_sha256, read_json
+from melano_tf.runs.predictions import probability_columns
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.runs.standing import Standing
 from melano_tf.slides.slide import Slide
@@ -98,7 +98,7 @@ def test_quotas_hold_over_all_parts(multimag_run):
     assert set(mixed["magnification"]) >= {"10x", "20x", "40x"}
     nevi = pd.read_parquet(predictions / "nevi-standin.parquet")
     assert set(nevi["label"]) == {"IN", "CN", "JN"}
-    np.testing.assert_allclose(nevi[["p0", "p1", "p2"]].sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(nevi[["p_IN", "p_CN", "p_JN"]].sum(axis=1), 1, atol=1e-5)
 
 
 def test_every_model_stands_with_its_sidecar_and_names_its_siblings(multimag_run):
@@ -262,7 +262,7 @@ def test_the_slide_tables_judge_a_slide_as_predict_does(multimag_run, tmp_path, 
     rows = rows[rows["part"] == "test"]
     slide_id = rows["slide_id"].iloc[-1]
     own = rows[rows["slide_id"] == slide_id]
-    columns = [name for name in rows if re.fullmatch(r"p\d", name)]
+    columns = probability_columns(rows)
     [slide] = (multimag_run.folder / "phantoms").rglob(f"{slide_id}.tiff")
     path = multimag_run.folder / "models" / f"{model}.keras"
     done = inside("predict", "--model", str(path), "--input", str(slide), "--out", str(tmp_path))
@@ -281,7 +281,7 @@ def test_the_slide_tables_judge_a_slide_as_predict_does(multimag_run, tmp_path, 
         shown = list(answer["probabilities"].values())
     else:  # a model of one magnification: predict asks its siblings too
         shown = list(found[own["magnification"].iloc[0]]["probabilities"].values())
-    names = columns if len(columns) > 2 else ["p1"]
+    names = columns if len(columns) > 2 else ["p_MM"]
     np.testing.assert_allclose(table[names].to_numpy(float), shown[-len(names) :], atol=1e-6)
 
 
@@ -299,7 +299,7 @@ def test_predict_gives_the_runs_own_numbers_for_the_same_tiles(multimag_run, tmp
     shown = shown[shown["magnification"] == "40x"]
     both = own.merge(shown, on=["x", "y"], suffixes=("_run", "_shown"))
     assert len(both) == len(own) > 0
-    np.testing.assert_allclose(both["p1_run"], both["p1_shown"], atol=1e-5)
+    np.testing.assert_allclose(both["p_MM"], both["p1"], atol=1e-5)
 
 
 def test_predict_with_the_three_nevi(multimag_run, tmp_path):

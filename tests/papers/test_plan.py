@@ -106,9 +106,10 @@ SETTINGS = '''
     from pathlib import Path
     from typing import Literal
     from melano_tf.papers.plan import Recipe
+    from melano_tf.papers.running import Running
 
     @dataclass(frozen=True)
-    class ToySettings:
+    class ToySettings(Running):
         """Counts letters."""
         table: Path | None = None
         """Your text."""
@@ -116,18 +117,8 @@ SETTINGS = '''
         """The run's folder."""
         preset: Literal["paper", "demo"] = "paper"
         """Preset."""
-        seed: int = 0
-        """Seed."""
         steps: str = "all"
         """Steps."""
-        plan: bool = False
-        """Print the plan."""
-        workers: int = 1
-        """Threads."""
-        threads: int = 0
-        """Threads."""
-        mirror: bool = False
-        """Mirrored."""
         times: int = 2
         """The method's one number."""
         fails: str = ""
@@ -144,6 +135,7 @@ SETTINGS = '''
 '''
 METHOD = '''
     """A toy paper's method."""
+    import os
     from melano_tf.papers.plan import Plan
     from melano_tf.papers.shell import LeftOut, Looked
 
@@ -165,6 +157,11 @@ METHOD = '''
             raise RuntimeError("it broke")
         if letter.upper() == fails:
             raise OSError(28, "No space left on device")
+        if fails == "dies" and letter == "a":
+            begun = work.scratch / "begun"
+            if not begun.exists():  # a process that is killed in its first attempt
+                begun.write_text("")
+                os._exit(9)
         found = work.value("text").count(letter) * work.settings.times
         if not found:
             raise LeftOut(f"no {letter} in the text")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from melano_tf.reports.predictions import read_judgements, read_record
+from melano_tf.runs.judgements import read_judgements, read_record
 from tests.papers.tiny import Finished, TinyRun
 
 

@@ -152,7 +152,7 @@ def predictions(right: int, wrong: int, part: str = "validation") -> pd.DataFram
     sure = np.where(np.arange(count) < right, 0.9, 0.2)
     p1 = np.where(target == 1, sure, 1 - sure)
     return pd.DataFrame(
-        {"target": target, "p0": 1 - p1, "p1": p1, "part": part, "group": [f"l{i}" for i in range(count)]}
+        {"target": target, "p_MEL": 1 - p1, "p_NV": p1, "part": part, "group": [f"l{i}" for i in range(count)]}
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from melano_tf.papers.similarity.tables import OPTIMISTIC
 from melano_tf.runs.files import read_json
+from melano_tf.runs.predictions import probabilities
 from melano_tf.runs.sidecar import Sidecar
 from tests.papers.similarity_run import SIMILARITY
 from tests.papers.tiny import CHECKOUT, TinyRun, command
@@ -79,7 +80,8 @@ def test_every_table_is_there_and_stands_beside_the_published_cells(tiny_similar
 
 def test_accuracy_is_that_of_the_predictions(tiny_similarity):
     rows = pd.read_parquet(tiny_similarity.folder / "predictions" / "layers-4-lesion.parquet")
-    p = rows[[f"p{i}" for i in range(8)]].to_numpy()
+    p = probabilities(rows)
+    assert p.shape[1] == 8
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
     ham = rows["part"] == "HAM test"
     table = pd.read_csv(tiny_similarity.folder / "tables" / "table8.csv")

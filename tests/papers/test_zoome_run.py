@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from melano_tf.reports.predictions import read_judgements, read_record
 from melano_tf.runs.files import read_json
+from melano_tf.runs.judgements import read_judgements, read_record
 from melano_tf.runs.sidecar import Sidecar
 from tests.papers.tiny import CHECKOUT, TinyRun, command
 from tests.papers.zoome_run import ALL_OF_ZOOME, ZOOME

@@ -17,7 +17,8 @@ from melano_tf.pipelines.images import cache_images, decode_image
 from melano_tf.run import _parse
 from melano_tf.runs.plain import digest, plain
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.image import predict_images
+from melano_tf.serving.answering import Case
+from melano_tf.serving.opening import open_model
 
 PLAIN = ImageCacheSettings(stored_px=24)
 COLOUR = replace(PLAIN, colour=ColourConstancy(p=5.0))
@@ -82,11 +83,12 @@ def test_serving_sees_what_training_saw(files: dict[str, Path], tmp_path: Path) 
     for settings in (PLAIN, COLOUR):
         store = json.loads(json.dumps(plain(settings)))
         sidecar = Sidecar("zoome", ("benign", "melanoma"), 24, {"store": store, "metadata": None}, 0.5, "", {})
+        sidecar.write(tmp_path / "model.keras")
         images = [files["one"], files["two"]]
-        answers = predict_images(tmp_path / "model.keras", sidecar, images, {})
+        answers = open_model(tmp_path / "model.keras").answer([Case(path) for path in images], tmp_path)
         for path, answer in zip(images, answers, strict=True):
             expected = decode_image(path, settings).pixels[..., 2].mean() / 255
-            assert answer.probability == pytest.approx(expected, rel=1e-5)
+            assert answer.probabilities[1] == pytest.approx(expected, rel=1e-5)
     blue = [decode_image(files["one"], settings).pixels[..., 2].mean() for settings in (PLAIN, COLOUR)]
     assert blue[1] > 1.1 * blue[0]
 

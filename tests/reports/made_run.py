@@ -11,6 +11,10 @@ from melano_tf.evaluation.intervals import Interval
 from melano_tf.reports.figures import blank_figure, save_figure
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import interval_table, write_table
+from melano_tf.runs.judgements import JudgedModel
+from melano_tf.runs.plain import plain
+from melano_tf.runs.predictions import VALIDATION
+from melano_tf.runs.predictions import predictions as in_form
 from melano_tf.runs.run import plan_key
 
 HOSTILE = "<script>document.title='run'</script>"
@@ -25,8 +29,8 @@ def predictions(cases: list[str], seed: int = 0, skill: float = 1.0) -> pd.DataF
     target = np.arange(len(cases)) // 2 % 2
     p = 1 / (1 + np.exp(-(skill * (target - 0.5) + rng.normal(size=len(cases)))))
     groups = [f"P{place // 2}" for place in range(len(cases))]
-    frame = pd.DataFrame({"image_id": cases, "group": groups, "fold": 1, "target": target, "probability": p})
-    return frame.assign(calibrated=p, called=(p >= 0.5).astype(int))
+    frame = pd.DataFrame({"image_id": cases, "group": groups, "fold": 1, "target": target})
+    return in_form(frame.assign(case=cases, part=VALIDATION), p, calibrated=p)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -63,6 +67,7 @@ def made_run(folder: Path, frame: pd.DataFrame, hostile: str = "", **more: Any) 
         "excluded": {"missing": [f"gone {hostile}"], "unreadable": [["torn", f"it ends early {hostile}"]]},
         "undecodable": {},
         "folds": {"1": frame["image_id"].tolist()},
+        "judged": plain([JudgedModel("ZooME", (f"{MODEL}-fold-1.parquet",), (), "images", VALIDATION)]),
     }
     write_json(folder / "run.json", record)
     inputs = {

@@ -17,10 +17,17 @@ from PIL import Image
 
 from melano_tf import run
 from melano_tf.errors import InputError
-from melano_tf.reports.contents import cell_of, command_text, exclusions, headlines, parse_markdown, time_text
+from melano_tf.reports.contents import (
+    cell_of,
+    command_text,
+    exclusions,
+    headlines,
+    parse_markdown,
+    recipe_facts,
+    time_text,
+)
 from melano_tf.reports.html import leaks_of, write_report
 from melano_tf.reports.pictures import GRADES, KEPT, Source, album, encode
-from melano_tf.reports.predictions import recipe_facts
 from melano_tf.runs.run import plan_key
 from melano_tf.runs.standing import Standing
 from tests.reports.made_run import HOSTILE, PICTURE, bare_run, made_run, predictions

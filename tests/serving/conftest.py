@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from melano_tf.serving.export import Exported, export_model
+from melano_tf.serving.opening import file_card
 from tests.papers.tiny import inside
 from tests.serving import small_models
 from tests.serving.pictures import FILES
@@ -30,7 +31,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     folder = tmp_path_factory.mktemp("served")
     makers = {"zoome": small_models.zoome_model, "seven": small_models.seven_model, "biopsy": small_models.biopsy_model}
     files = {name: make(folder / "models") for name, make in makers.items()}
-    exports = {name: export_model(path, folder / "serving", name) for name, path in files.items()}
+    exports = {name: export_model(file_card(path), folder / "serving", name) for name, path in files.items()}
     return Models(folder / "serving", files, exports)
 
 

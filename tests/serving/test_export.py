@@ -10,19 +10,22 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
 from melano_tf.models.grouped import GroupedConv2D
 from melano_tf.models.mil import split_target
 from melano_tf.pipelines.tiles import decode
+from melano_tf.runs.predictions import predictions, write_predictions
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.classes import predict_classes
-from melano_tf.serving.export import load_network, read_card
+from melano_tf.serving.answering import Answer, Case
+from melano_tf.serving.export import load_network
 from melano_tf.serving.graph import Limits
-from melano_tf.serving.image import Patient, predict_images
 from melano_tf.serving.measured import measured_numbers, measured_words
-from melano_tf.serving.serving_files import read_labels
+from melano_tf.serving.opening import open_model
+from melano_tf.serving.patient import Patient
+from melano_tf.serving.serving_files import read_card, read_labels
 from melano_tf.serving.tile_graph import TileNetwork
 from melano_tf.serving.warmup import FILE
 from tests.papers.tiny import Finished
@@ -89,6 +92,13 @@ def ask_a_stranger(work: Path, jobs: list[Job]) -> dict[str, np.ndarray]:
         return dict(found)
 
 
+def answered(model: Path, cases: list[Case]) -> list[Answer]:
+    """What the file's own network answers, all of them readable."""
+    answers = open_model(model).answer(cases, model.parent)
+    assert all(answer.probabilities is not None for answer in answers)
+    return answers
+
+
 def _objects(value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind in "SU":
@@ -131,15 +141,11 @@ def stranger(models: Models, files: list[Path], tmp_path_factory: pytest.TempPat
 
 def test_two_classes_with_metadata_agree(models: Models, files: list[Path], stranger: dict[str, np.ndarray]) -> None:
     model = models.files["zoome"]
-    sidecar = Sidecar.read(model)
-    patients = {file.stem: TOLD[k % 3] for k, file in enumerate(files)}
-    # Names without suffix repeat among these files; each is asked for alone.
-    local = [predict_images(model, sidecar, [f], {f.stem: TOLD[k % 3]})[0] for k, f in enumerate(files[:4])]
-    assert len(patients) < len(files)
+    local = answered(model, [Case(file, TOLD[k % 3]) for k, file in enumerate(files[:4])])
     p = stranger["told/probabilities"][:, 1]
-    np.testing.assert_allclose(p[:4], [answer.probability for answer in local], atol=1e-5)
+    np.testing.assert_allclose(p[:4], [answer.probabilities[1] for answer in local], atol=1e-5)
     assert np.ptp(p) > 0.05, "the images must not all be answered alike"
-    assert stranger["alone/probabilities"][0, 1] == pytest.approx(local[0].without_metadata, abs=1e-5)
+    assert stranger["alone/probabilities"][0, 1] == pytest.approx(local[0].untold[1], abs=1e-5)
     assert set(stranger["told/decision"]) == {b"benign", b"melanoma"}
     calibrated = stranger["told/calibrated_probabilities"][:, 1]
     np.testing.assert_allclose(np.log(calibrated / (1 - calibrated)), np.log(p / (1 - p)) / 1.7, atol=1e-4)
@@ -152,7 +158,7 @@ def test_seven_classes_with_colour_constancy_agree(
     models: Models, files: list[Path], stranger: dict[str, np.ndarray]
 ) -> None:
     model = models.files["seven"]
-    local = np.stack([answer.probabilities for answer in predict_classes(model, Sidecar.read(model), files)])
+    local = np.stack([answer.probabilities for answer in answered(model, [Case(file) for file in files])])
     found = stranger["seven/probabilities"]
     np.testing.assert_allclose(found, local, atol=1e-5)
     assert found.max(axis=1).std() > 0.01
@@ -167,7 +173,7 @@ def test_tensors_agree_with_files_of_the_same_pixels(
     for k, tile in enumerate(tiles(3)):
         paths.append(tmp_path / f"{k}.png")
         paths[-1].write_bytes(encoded(tile, "PNG"))
-    local = np.stack([answer.probabilities for answer in predict_classes(model, Sidecar.read(model), paths)])
+    local = np.stack([answer.probabilities for answer in answered(model, [Case(path) for path in paths])])
     np.testing.assert_allclose(stranger["pixels/probabilities"], local, atol=1e-5)
 
 
@@ -204,15 +210,20 @@ def test_a_tile_classifier_agrees(models: Models) -> None:
     np.testing.assert_array_equal(found["decision"].numpy().astype(bytes), called)
 
 
+def biopsies(folder: Path, groups: str, target: list[int], p: list[float]) -> Path:
+    """A run's predictions of test biopsies of these patients, and of one that the model was trained on."""
+    frame = pd.DataFrame({"group": list(groups), "target": target, "part": "test"})
+    rows = pd.concat([frame, pd.DataFrame({"group": ["Z"], "target": [0], "part": ["training"]})])
+    rows = rows.assign(case=[f"S{place}" for place in range(len(rows))])
+    return write_predictions(folder / "predictions" / "target.csv", predictions(rows, np.array([*p, 0.99])))
+
+
 def test_measured_numbers_come_from_the_run_or_from_nowhere(models: Models, tmp_path: Path) -> None:
     model = models.files["biopsy"]
     sidecar = Sidecar.read(model)
     assert measured_numbers(model, sidecar) is None
     assert "not at hand" in measured_words(None)
-    rows = ["A,1,0.9", "A,1,0.4", "B,0,0.2", "C,1,0.5", "D,0,0.7", "E,0,0.1"]
-    (tmp_path / "predictions").mkdir()
-    table = tmp_path / "predictions" / "target.csv"
-    table.write_text("patient_id,malignant,probability\n" + "\n".join(rows) + "\n")
+    table = biopsies(tmp_path, "AABCDE", [1, 1, 0, 1, 0, 0], [0.9, 0.4, 0.2, 0.5, 0.7, 0.1])
     found = measured_numbers(tmp_path / "models" / "target.keras", sidecar)
     assert found is not None
     # By hand: two of three positives at or above 0.5, one of three negatives.
@@ -222,7 +233,7 @@ def test_measured_numbers_come_from_the_run_or_from_nowhere(models: Models, tmp_
     assert (found["samples"], found["positives"], found["groups"]) == (6, 3, 5)
     assert found["sensitivity"]["low"] < 2 / 3 < found["sensitivity"]["high"]
     assert "6 biopsies of 5 patients" in measured_words(found)
-    table.write_text("patient_id,malignant,probability\nA,1,0.9\nB,1,0.8\nC,0,0.1\n")
+    assert biopsies(tmp_path, "ABC", [1, 1, 0], [0.9, 0.8, 0.1]) == table
     perfect = measured_numbers(tmp_path / "models" / "target.keras", sidecar)
     words = measured_words(perfect)
     assert perfect["sensitivity"]["method"] == "Wilson" and "sensitivity 1.0000 (95% interval 0." in words

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from melano_tf.commands.predict import ANSWERS
 from melano_tf.errors import InputError
 from melano_tf.runs.plain import plain
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.kinds import ANSWERING, checked_kind, read_companion
 from melano_tf.serving.loading import load_network
-from melano_tf.serving.remote import served_sidecar
+from melano_tf.serving.opening import MODELS, exported_card
 from tests.papers.tiny import Finished
 from tests.serving import small_models
 from tests.serving.pictures import FILES
@@ -35,7 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_predict_and_export_know_the_same_kinds(files: dict[str, Path]) -> None:
-    assert set(ANSWERS) == set(ANSWERING)
+    assert set(MODELS) == set(ANSWERING)
     for kind in ANSWERING:
         assert checked_kind(Sidecar.read(files[kind]), files[kind]) is ANSWERING[kind]
 
@@ -87,7 +86,7 @@ def test_a_damaged_sidecar_is_one_line(damage: str, files: dict[str, Path]) -> N
     assert words in str(refused.value) and "\n" not in str(refused.value)
     # A server's card goes through the same check.
     with pytest.raises(InputError, match="the model's card: its sidecar is damaged"):
-        served_sidecar({"sidecar": plain(broken), "file": "a.keras"})
+        exported_card({"sidecar": plain(broken), "file": "a.keras"}, Path("a"))
 
 
 def test_a_companion_of_another_kind(files: dict[str, Path]) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.commands.predict import PredictSettings
-from melano_tf.commands.served import predict_slides, read_list
+from melano_tf.commands.predict.inputs import read_list
+from melano_tf.commands.predict.settings import PredictSettings
+from melano_tf.commands.predict.slides import predict_slides
 from melano_tf.errors import InputError
 from tests.papers.tiny import Finished
 from tests.serving.conftest import Models
@@ -74,16 +75,14 @@ def test_a_bad_row_of_a_table_of_slides(tmp_path: Path) -> None:
     (tmp_path / "slides.csv").write_text("path,slide_id,mpp\nb.svs,,\na.svs,first,0.5\n,lost,\na.svs,../up,\n,,0.2\n")
     judged: list[tuple[str, Any]] = []
 
-    def judge(settings: PredictSettings, opened: Any, say: Callable[[str], None]) -> Path:
+    def judge(settings: PredictSettings) -> dict[str, Any]:
         judged.append((settings.out.name, settings.mpp))
-        record = {"probabilities": {"MM": 0.25}, "threshold": 0.5, "decision": "nevus"}
-        (settings.out / "prediction.json").write_text(json.dumps(record))
-        return settings.out
+        assert settings.out.is_dir()
+        return {"probabilities": {"MM": 0.25}, "threshold": 0.5, "decision": "nevus"}
 
     settings = PredictSettings(tmp_path / "m.keras", tmp_path / "slides.csv", tmp_path / "out")
     (tmp_path / "out").mkdir()
-    opened: Any = None
-    predict_slides(settings, opened, judge, lambda line: None)
+    predict_slides(settings, judge, lambda line: None)
     assert judged == [("first", 0.5)]
     rows = pd.read_csv(tmp_path / "out" / "predictions.csv").fillna("")
     assert rows["slide_id"].tolist() == ["b", "first", "lost", "../up", "row 6"]
@@ -97,4 +96,4 @@ def test_a_bad_row_of_a_table_of_slides(tmp_path: Path) -> None:
     np.testing.assert_equal(rows["probability_MM"].tolist(), ["", 0.25, "", "", ""])
     (tmp_path / "a.svs").unlink()
     with pytest.raises(InputError, match=r"slides\.csv: cannot be used"):
-        predict_slides(settings, opened, judge, lambda line: None)
+        predict_slides(settings, judge, lambda line: None)

@@ -15,17 +15,13 @@ import pytest
 from melano_tf.errors import InputError
 from melano_tf.pipelines.tiles import predict_batches
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving import magnified_slide
-from melano_tf.serving.export import Exported, export_model, read_card
-from melano_tf.serving.magnified_slide import (
-    OWN,
-    LocalTilesJudge,
-    judge_magnifications,
-    judged_by,
-    shown_tiles,
-    tile_signatures,
-)
-from melano_tf.serving.remote import ServedTilesJudge
+from melano_tf.serving import magnified
+from melano_tf.serving.answering import Case
+from melano_tf.serving.export import Exported, export_model
+from melano_tf.serving.exported import ExportedTiles
+from melano_tf.serving.magnified import OWN, LocalTiles, MagnifiedModel, judged_by, tile_signatures
+from melano_tf.serving.opening import exported_card, file_card
+from melano_tf.serving.serving_files import read_card
 from tests.papers.tiny import Finished
 from tests.pipelines.small_slides import write_slide_file
 from tests.serving.small_models import magnified_models
@@ -44,7 +40,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def exported(files: dict[str, Path]) -> Exported:
-    return export_model(files["10x"], files["10x"].parent.parent / "serving")
+    return export_model(file_card(files["10x"]), files["10x"].parent.parent / "serving")
 
 
 @pytest.fixture(scope="module")
@@ -115,18 +111,18 @@ def test_a_slide_streams_and_the_shown_tiles_are_those_that_were_judged(
             pictures.append(weakref.ref(batch["x"]))
             yield batch
 
-    monkeypatch.setattr(magnified_slide, "predict_batches", watched)
-    monkeypatch.setattr(magnified_slide, "CHUNK", 4)
-    sidecar = Sidecar.read(files["10x"])
-    judge = LocalTilesJudge(files["10x"], sidecar)
-    answer = judge_magnifications(judge, sidecar, slides / "s1.tif", "one", None, tmp_path)
+    monkeypatch.setattr(magnified, "predict_batches", watched)
+    monkeypatch.setattr(magnified, "CHUNK", 4)
+    card = file_card(files["10x"])
+    judge = LocalTiles(card)
+    [answer] = MagnifiedModel(card, judge).answer([Case(slides / "s1.tif")], tmp_path)
+    assert answer.tiles is not None
     assert len(pictures) > 6, "the slide must need several chunks"
     assert max(living) <= 2, "the one at work and the one before it"
-    shown = shown_tiles(answer, 0.5)
-    assert 1 < len(shown) < len(answer.tiles)
-    for row, image in zip(shown.to_dict("records"), judge.pictures(shown, tmp_path), strict=True):
-        found = np.asarray(judge.network(row["magnification"])(image[None].astype(np.float32)))[0]
-        np.testing.assert_allclose(found, [row["p0"], row["p1"]], atol=1e-5)
+    assert 1 < len(answer.seen) < len(answer.tiles)
+    for tile in answer.seen:
+        found = np.asarray(judge.network(tile.row["magnification"])(tile.image[None].astype(np.float32)))[0]
+        np.testing.assert_allclose(found, [tile.row["p0"], tile.row["p1"]], atol=1e-5)
 
 
 def test_the_card_says_which_signature_judges_what(exported: Exported) -> None:
@@ -145,7 +141,7 @@ def test_an_export_without_companions_is_named(exported: Exported) -> None:
 
     card = {**read_card(exported.folder), "companions": {}}
     with pytest.raises(InputError, match="http://here: exported without the models melanoma-5x, melanoma-40x"):
-        ServedTilesJudge(Nobody, card)  # type: ignore[arg-type]
+        ExportedTiles(exported_card(card, exported.folder), Nobody)  # type: ignore[arg-type]
 
 
 def test_a_companion_that_is_missing_or_of_another_run(files: dict[str, Path], tmp_path: Path, inside: Command) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.models.seeding import seeded
+from melano_tf.runs.predictions import predictions
 from melano_tf.runs.run import Run
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.seeding import seeded
+from melano_tf.splits.sides import Sides
 from melano_tf.training.fit import LoopContext, Network, Training, by_gradient, fit
 from melano_tf.training.loop import GradientStep, History, train
 from melano_tf.training.losses import binary_crossentropy
@@ -58,10 +60,14 @@ def build() -> Network:
 def judge(model: keras.Model) -> tuple[dict[str, pd.DataFrame], Sidecar]:
     """One table, and a sidecar."""
     card = Sidecar("toy", ("no", "yes"), 3, {}, 0.5, "nowhere", run={"configuration": "own"})
-    return {"toy.csv": pd.DataFrame({"p": model(np.eye(3, dtype=np.float32)).numpy()[:, 0]})}, card
+    said = keras.ops.convert_to_numpy(keras.ops.sigmoid(model(np.eye(3, dtype=np.float32))))[:, 0]
+    rows = pd.DataFrame({"case": ["a", "b", "c"], "group": ["A", "B", "B"], "part": "test", "target": [0, 1, 1]})
+    return {"toy.csv": predictions(rows, said)}, card
 
 
-TRAINING = Training("toy", seed=1, epochs=2, build=build, batches=Batches(), step=by_gradient(), judge=judge)
+POINTS = [f"p{i}" for i in range(12)]
+SIDES = Sides({name: name for name in POINTS}, POINTS)
+TRAINING = Training("toy", 1, epochs=2, build=build, batches=Batches(), sides=SIDES, step=by_gradient(), judge=judge)
 
 
 def done(folder: Path, training: Training) -> tuple[np.ndarray, list[str], list[str]]:
@@ -85,7 +91,7 @@ def test_a_training_with_its_own_loop_ends_as_one_by_steps_and_leaves_the_same_f
         begun = (context.folder / "begun").write_text
         return train(
             step,
-            Batches(),
+            context.batches,
             context.settings,
             context.folder,
             network.trained,
@@ -97,7 +103,14 @@ def test_a_training_with_its_own_loop_ends_as_one_by_steps_and_leaves_the_same_f
     by_steps = done(tmp_path / "steps", TRAINING)
     own = done(tmp_path / "own", dataclasses.replace(TRAINING, step=None, loop=loop))
     np.testing.assert_array_equal(own[0], by_steps[0])
-    assert own[1:] == by_steps[1:] == (["toy.keras", "toy.csv", "toy.json", "toy.csv"], ["toy: from nothing"])
+    assert (
+        own[1:]
+        == by_steps[1:]
+        == (
+            ["toy.keras", "toy.csv", "toy.parquet", "toy.json", "toy.csv"],
+            ["toy: from nothing"],
+        )
+    )
     [context] = seen
     assert context.settings.epochs == 2 and context.devices is None and (context.folder / "begun").read_text() == "1"
 

@@ -10,7 +10,7 @@ from melano_tf.runs.run import Run
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.fit import Network, Training, by_gradient, fit, optimise, prepare
 from melano_tf.training.steps import Progress, Step, TrainingError
-from tests.training.toy import ToyBatches, toy_loss, toy_model
+from tests.training.toy import ToyBatches, everyone, toy_loss, toy_model
 
 
 def build() -> Network:
@@ -20,7 +20,7 @@ def build() -> Network:
 
 def described(stem: str, **more: object) -> Training:
     facts = {"seed": 11, "epochs": 2, "build": build, "batches": ToyBatches(), "step": by_gradient(toy_loss)} | more
-    return Training(stem=stem, **facts)
+    return Training(stem=stem, sides=everyone(2), **facts)
 
 
 @pytest.fixture

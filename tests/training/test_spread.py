@@ -7,7 +7,7 @@ import pytest
 from melano_tf.training import fit
 from melano_tf.training.fit import Network, Training, by_gradient, optimise
 from melano_tf.training.loop import History
-from tests.training.toy import toy_loss, toy_model, toy_optimizer
+from tests.training.toy import everyone, toy_loss, toy_model, toy_optimizer
 
 
 @pytest.mark.parametrize("mirror, spread, asked", [(True, True, True), (True, False, False), (False, True, False)])
@@ -22,8 +22,10 @@ def test_a_training_is_spread_over_devices_only_where_it_can_be(monkeypatch, tmp
         epochs=1,
         build=lambda: Network(model, toy_optimizer(), model),
         batches=SimpleNamespace(steps_per_epoch=1, from_step=lambda step: []),
+        sides=everyone(1),
         step=by_gradient(toy_loss),
         spread=spread,
     )
-    optimise(SimpleNamespace(settings={"mirror": mirror}, say=print), training, tmp_path)
+    run = SimpleNamespace(settings={"mirror": mirror}, say=print, path=lambda *parts: tmp_path.joinpath(parts[-1]))
+    optimise(run, training, tmp_path)
     assert seen == [asked]

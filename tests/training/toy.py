@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from melano_tf.splits.sides import Sides
 from melano_tf.training.checkpoint import training_variables
 from melano_tf.training.loop import GradientStep, History, LoopSettings, train
 from melano_tf.training.losses import categorical_crossentropy
@@ -49,6 +50,12 @@ class ToyBatches:
         while True:
             yield self.batch(step)
             step += 1
+
+
+def everyone(epochs: int) -> Sides:
+    """Whom `ToyBatches` hold in these epochs."""
+    names = [f"s{step}-{index}" for step in range(epochs * STEPS) for index in range(6)]
+    return Sides({name: name for name in names}, names)
 
 
 def toy_model(dropout: float = 0.4, batch_norm: bool = True, px: int = 8) -> keras.Model:

@@ -12,8 +12,9 @@ from melano_tf.papers.notebook import say
 from melano_tf.phantoms.skin.data_sets import draw_dermoscopy
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 from melano_tf.pipelines.images import ImageCache, cache_images
-from melano_tf.runs.files import atomic
+from melano_tf.runs import predictions
 from melano_tf.runs.plain import digest, seed_for
+from melano_tf.runs.predictions import VALIDATION
 from melano_tf.runs.run import Run
 from melano_tf.splits.folds import grouped_folds
 from melano_tf.splits.groups import owner_groups
@@ -64,12 +65,12 @@ def read_cohort(run: Run, settings: Settings) -> Ham10000Images:
 
 
 def write_predictions(cohort: Ham10000Images, rows: np.ndarray, found: dict[str, np.ndarray], path: Path) -> None:
-    """One row an image: image_id, group, target, and for each kind of answer one column a class."""
+    """Predictions of images (`runs.predictions`) by the last kind of answer, and of each kind one column a class."""
     table = cohort.records.iloc[rows][["image_id", "group", "target"]].reset_index(drop=True)
     for kind, values in found.items():
         table = table.assign(**{f"{kind}{name}": values[:, place] for place, name in enumerate(CLASSES)})
-    with atomic(path) as temporary:
-        table.to_parquet(temporary)
+    rows_of_form = table.assign(case=table["image_id"], part="held out" if "held-out" in path.stem else VALIDATION)
+    predictions.write_predictions(path, predictions.predictions(rows_of_form, values, CLASSES))
 
 
 def scores(table: pd.DataFrame, kind: str = "") -> np.ndarray:

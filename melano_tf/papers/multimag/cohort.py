@@ -1,5 +1,6 @@
 """The first steps: slides, tiles at four magnifications, and who trains, validates and tests (sections 2 and 3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,10 @@ class MultimagSlides:
     split: Split
     folder: Path
     images: TileImages
+
+    def slides(self, patients: Sequence[str]) -> list[str]:
+        """Slides of these patients."""
+        return self.manifest["slide_id"][self.manifest["patient_id"].isin(list(patients))].tolist()
 
 
 def said_slides(work: Work, manifest: pd.DataFrame) -> None:

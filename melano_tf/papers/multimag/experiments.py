@@ -11,6 +11,7 @@ from melano_tf.papers.multimag.tasks import Task, judged_tiles, missing_classes,
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import LeftOut, Looked, Work
 from melano_tf.runs.plain import digest
+from melano_tf.runs.predictions import read_predictions
 from melano_tf.runs.sidecar import Sidecar
 
 
@@ -105,7 +106,7 @@ def take_up(work: Work, task_name: str, backbone: str) -> Looked:
         return replace(card, threshold=settings.evaluation.threshold, preprocessing=made, companions=companions)
 
     work.run.restate(f"train/{stem}", path, settled)
-    predictions = pd.read_parquet(work.path("predictions", f"{stem}.parquet"))
+    predictions = read_predictions(work.path("predictions", f"{stem}.parquet"))
     return Looked(TaskTraining(task, backbone, path, predictions), work.identity(f"train/{stem}"))
 
 

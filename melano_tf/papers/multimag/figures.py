@@ -18,6 +18,7 @@ from melano_tf.reports.explanation_figures import ExplainedTile, explained_sheet
 from melano_tf.reports.figures import save_figure
 from melano_tf.runs import journal
 from melano_tf.runs.plain import seed_for
+from melano_tf.runs.predictions import decided, probability_columns
 from melano_tf.slides.slide import Slide
 from melano_tf.specs import load_spec
 
@@ -117,8 +118,8 @@ def chosen_tiles(one: TaskTraining, threshold: float, count: int, right: bool) -
         Rows of its predictions with `called` (class index) and `sure` (its probability), the second class first.
     """
     rows = one.tested()
-    called = (rows["p1"] >= threshold).astype(int)
-    sure = np.where(called == 1, rows["p1"], rows["p0"])
+    called, columns = decided(rows, threshold), probability_columns(rows)
+    sure = np.where(called == 1, rows[columns[1]], rows[columns[0]])
     rows = rows.assign(called=called, sure=sure)
     rows = rows[(rows["called"] == rows["target"]) == right]
     ranked = rows.sort_values(["sure", "slide_id", "tile"], ascending=[False, True, True])

@@ -36,6 +36,7 @@ from melano_tf.reports.figures import save_figure
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import interval_table
 from melano_tf.runs.plain import seed_for
+from melano_tf.runs.predictions import decided
 from melano_tf.training.inference import predict
 
 SHARES = (0.05, 0.75)  # a tile that is nearly all or nearly no lesion cannot tell a good map from a bad one
@@ -82,8 +83,8 @@ def measured_tiles(
     in their order.
     """
     rows = one.tested()
-    called = (rows["p1"] >= settings.evaluation.threshold).astype(int)
-    rows = rows.assign(called=called)[called == rows["target"]]
+    rows = rows.assign(called=decided(rows, settings.evaluation.threshold))
+    rows = rows[rows["called"] == rows["target"]]
     tiles = rows.merge(cohort.tiles.drop(columns=["patient_id", "label", "part", "magnification"]), on=SAME)
     notes = [f"{len(tiles)} rightly classified test tiles."]
     truths = truth_files(cohort, settings)

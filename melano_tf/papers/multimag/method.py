@@ -8,6 +8,7 @@ from melano_tf.papers.multimag.cohort import check_tables, divide_slides, gather
 from melano_tf.papers.multimag.experiments import add_experiment, add_training
 from melano_tf.papers.multimag.figures import draw_explained, draw_samples
 from melano_tf.papers.multimag.maps import measure_maps
+from melano_tf.papers.multimag.models import judged_models
 from melano_tf.papers.multimag.settings import STEPS, MultimagSettings
 from melano_tf.papers.multimag.tables import write_aggregation, write_fusion, write_paper_tables
 from melano_tf.papers.plan import Plan
@@ -23,7 +24,7 @@ def method(s: MultimagSettings) -> Plan:
     manifest = check_manifest(s, "multimag")
     if manifest is not None:
         check_tables(s, manifest)
-    plan = Plan(STEPS, found, models)
+    plan = Plan(STEPS, found, models, judged_models(s))
     cutting = Cutting(s.grids(), s.store, s.annotation)
     tiles = add_slide_steps(plan, "multimag", draw_diagnoses, said_slides, cutting, divide_slides)  # sections 2 and 3
     cohort = plan.step("cohort", gather_tiles, cutting, needs=[tiles], group="tiles", always=True)

@@ -14,13 +14,18 @@ from scipy.special import log_softmax
 from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
-from melano_tf.papers.multimag.tasks import Task, judged_tiles, task_tiles
+from melano_tf.papers.multimag.tasks import Task, judged_tiles, planned_tasks, task_tiles
 from melano_tf.papers.shell import Work
+from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
+from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.predictions import predictions
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.parts import PARTS
+from melano_tf.splits.sides import Sides
 from melano_tf.training.early import EarlyStopping
+from melano_tf.training.fed import Fed
 from melano_tf.training.fit import Frames, Network, Training, by_gradient, fit
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import categorical_crossentropy, prior_loss
@@ -33,9 +38,8 @@ KEYS = ["slide_id", "patient_id", "label", "part", "magnification", "tile", "tar
 class TaskTraining:
     """A finished model: its task, its file, and its predictions.
 
-    Predictions have one row for every tile of the validation and the test slides: slide_id, patient_id, label, part,
-    magnification, tile, target (class index), quota (bool: among the tiles that the task's quota left), and p0, p1, …
-    (probability of each class).
+    Predictions (`runs.predictions`) have one row for every tile of the validation and the test slides, and add
+    slide_id, patient_id, label, magnification, tile, and quota (bool: among the tiles that the task's quota left).
     """
 
     task: Task
@@ -56,6 +60,19 @@ class TaskTraining:
 def model_name(task: Task, backbone: str) -> str:
     """As files and steps call the model of a task, for example "melanoma-40x-resnet50"."""
     return f"{task.name}-{backbone}"
+
+
+def judged_models(settings: MultimagSettings) -> list[JudgedModel]:
+    """Every task's models, those of the first network first."""
+    facts: dict[str, Any] = {"unit": "tiles", "only": "quota", "same": ("grid",)}
+    return [
+        JudgedModel(
+            f"{task.name}, {place} network", (f"{model_name(task, backbone)}.parquet",), task.class_names, **facts
+        )
+        for place, backbone in zip(("first", "second"), settings.model.backbones, strict=False)
+        for number in range(1, 5)
+        for task in planned_tasks(number, settings)
+    ]
 
 
 def initial_weights(model: ModelSettings, backbone: str) -> str:
@@ -97,9 +114,10 @@ def train_model(work: Work, task_step: str, backbone: str) -> list[Path]:
     stretch = max(1, math.ceil(used.least_steps / (used.epochs * batches.steps_per_epoch)))
     epochs = used.epochs * stretch
 
-    def ending(network: Network) -> EarlyStopping:
+    def ending(network: Network, fed: Fed) -> EarlyStopping:
         def validate() -> float:
-            shown = predict_batches(validation, cohort.folder, used.input_px, used.batch, cohort.images)
+            batches = predict_batches(validation, cohort.folder, used.input_px, used.batch, cohort.images)
+            shown = fed.chose(batches)
             return STOPPING[used.stopping_loss](validation["target"].to_numpy(), predict(network.trained, shown))
 
         return EarlyStopping(network.saved, validate, epochs, used.patience * stretch)
@@ -108,8 +126,10 @@ def train_model(work: Work, task_step: str, backbone: str) -> list[Path]:
         judged = judged_tiles(task, cohort.whole, tiles)
         # From the store, not from memory: a slide of 40x has many thousands of tiles.
         probability = predict(model, predict_batches(judged, cohort.folder, used.input_px, used.batch))
-        columns = {f"p{k}": probability[:, k] for k in range(len(task.classes))}
-        return {f"{stem}.parquet": judged[KEYS].assign(**columns)}, sidecar(settings, task, backbone)
+        tile = judged["slide_id"] + "/" + judged["magnification"] + "/" + judged["tile"].astype(str)
+        rows = judged[KEYS].assign(case=tile, group=judged["patient_id"])
+        table = predictions(rows, probability, task.class_names, threshold=settings.evaluation.threshold)
+        return {f"{stem}.parquet": table}, sidecar(settings, task, backbone)
 
     described = Training(
         stem=stem,
@@ -117,6 +137,7 @@ def train_model(work: Work, task_step: str, backbone: str) -> list[Path]:
         epochs=epochs,
         build=lambda: build(used, backbone, len(task.classes), seed),
         batches=batches,
+        sides=Sides(slide_groups(work), *(cohort.slides(own) for own in (*cohort.split.folds, cohort.split.test))),
         step=by_gradient(tile_loss),
         judge=judge,
         prior=prior_loss(shown),

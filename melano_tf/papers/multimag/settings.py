@@ -13,6 +13,7 @@ from typing import Literal
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import numbers
 from melano_tf.papers.plan import Recipe, chosen_groups
+from melano_tf.papers.running import Running
 from melano_tf.phantoms.slides.diagnoses import DiagnosisPhantomSettings
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.store import StoreSettings
@@ -122,7 +123,7 @@ class FigureSettings:
 
 
 @dataclass(frozen=True)
-class MultimagSettings:
+class MultimagSettings(Running):
     """Melanoma against nevi on tiles of whole slides at four magnifications, with maps of what the networks look at.
 
     With --slides: your own cohort, a CSV with the columns slide_id, path, patient_id, label (MM, IN, CN or JN) and
@@ -136,25 +137,14 @@ class MultimagSettings:
     """The run's folder: its own record, tables, figures and models."""
     preset: Literal["paper", "demo"] = "paper"
     """"paper" or "demo" (small stand-in networks, few epochs). Not given: paper with --slides, demo without."""
-    seed: int = 0
-    """All randomness comes from this one number."""
     tables: str = "1,2,3,4"
     """Tables of the paper to make, for example 1,2; models that no table asks for are not trained."""
     figures: str = "1,2"
     """Figures of the paper to make, or "none". 2 and the measures of the maps need the models of Table 1."""
     steps: str = "all"
     """Steps to do: all, or some of slides,tiles,train,tables,faithfulness,figures (with what they stand on)."""
-    plan: bool = False
-    """Print what is finished and what would be done, and why, and do nothing."""
     allow_upsampling: bool = False
     """Use slides also at magnifications for which their pixels must be enlarged by more than 10 %."""
-    workers: int = 0
-    """Processes that draw and tile slides; 0: one a core."""
-    threads: int = 0
-    """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
-    mirror: bool = False
-    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
-    training runs on one device."""
     cache_mib: int = 2048
     """Memory for decoded tiles, MiB; where they do not all fit, each is decoded at every use."""
     grid: TileGrids = field(default_factory=TileGrids)

@@ -18,6 +18,7 @@ from melano_tf.papers.shell import Work
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import interval_table, markdown, write_table
 from melano_tf.runs.plain import seed_for
+from melano_tf.runs.predictions import probability_columns
 
 METRICS = ("F1S", "SN", "SPC", "AUC", "PPV")
 PRINTED: Mapping[str, str | None] = {"F1S": "F1", "SN": "Sensitivity", "SPC": "Specificity", "PPV": None}
@@ -149,13 +150,13 @@ def judged(one: TaskTraining, settings: MultimagSettings, unit: str) -> dict[str
     columns = score_columns(one)
     rows = one.tested() if unit == "tiles" else judged_slides(one, evaluation)
     if one.task.binary:
-        score = rows["p1"].to_numpy()
+        score = rows[columns[0]].to_numpy()
         # The share of tiles that a majority counts has its own threshold, a half.
         limit = 0.5 if unit == "slides" and evaluation.aggregation == "majority" else evaluation.threshold
         return {"": _frame(rows, rows["target"] == 1, score, score >= limit)}
     decided = decide(rows[columns].to_numpy())
     return {
-        name: _frame(rows, rows["target"] == k, rows[f"p{k}"].to_numpy(), decided == k)
+        name: _frame(rows, rows["target"] == k, rows[columns[k]].to_numpy(), decided == k)
         for k, name in enumerate(one.task.class_names)
     }
 
@@ -174,7 +175,8 @@ def judged_slides(one: TaskTraining, evaluation: EvaluationSettings) -> pd.DataF
 
 def score_columns(one: TaskTraining) -> list[str]:
     """The probability columns that make a slide's score: melanoma's, or all of more than two classes."""
-    return ["p1"] if one.task.binary else [f"p{k}" for k in range(len(one.task.classes))]
+    columns = probability_columns(one.predictions)
+    return columns[1:] if one.task.binary else columns
 
 
 def _frame(rows: pd.DataFrame, truth: pd.Series, score: np.ndarray, called: np.ndarray) -> pd.DataFrame:
@@ -236,5 +238,6 @@ def fusion_table(trained: Sequence[TaskTraining], settings: MultimagSettings) ->
 def fused_slides(trained: Sequence[TaskTraining], settings: MultimagSettings) -> pd.DataFrame:
     """One row a test slide: slide_id, patient_id, target, and its probability at each magnification (NaN: no tiles)."""
     whole = pd.concat([judged_slides(one, settings.evaluation).assign(title=one.task.title) for one in trained])
-    scores = whole.pivot_table(index=["slide_id", "patient_id", "target"], columns="title", values="p1")
+    [melanoma] = score_columns(trained[0])
+    scores = whole.pivot_table(index=["slide_id", "patient_id", "target"], columns="title", values=melanoma)
     return scores.reindex(columns=[one.task.title for one in trained]).reset_index()

@@ -12,6 +12,7 @@ import pandas as pd
 from melano_tf.errors import InputError
 from melano_tf.models.attention_transfer import build_embedding, pooled
 from melano_tf.models.backbones import BackboneReport
+from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.similarity.cohort import SimilarityImages
 from melano_tf.papers.similarity.settings import SimilaritySettings
@@ -21,8 +22,10 @@ from melano_tf.pipelines.images import ImageCache
 from melano_tf.runs.files import atomic
 from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.splits.sides import Sides
 from melano_tf.training.clustering import ClusterSettings, PKSampler, PKSettings, kmeans
 from melano_tf.training.deep_cluster import Assignments, FeatureWriter, deep_cluster, metric_loss
+from melano_tf.training.fed import record_choice
 from melano_tf.training.fit import LoopContext, Network, Training, fit, write_frame
 from melano_tf.training.inference import predict
 from melano_tf.training.loop import History
@@ -32,6 +35,8 @@ KIND = "similarity-embedding"
 BATCH = 64  # images at once in inference
 TEACHER = "teacher"  # its files
 GROUPS = "cluster/groups"  # the step of each source's clusters
+CLUSTERS = "clusters"  # the record of whom they were made of
+ALL_IMAGES = "the paper clusters all images, without their labels, before it divides them"
 
 
 @dataclass(frozen=True)
@@ -92,13 +97,17 @@ def train_teacher(work: Work) -> list[Path]:
     return cluster_images(work, TEACHER, work.value("cohort").of(work.settings.cluster.sources))
 
 
-def cluster_images(work: Work, name: str, places: np.ndarray) -> list[Path]:
+def cluster_images(
+    work: Work, name: str, places: np.ndarray, unseen: Sequence[str] = (), divided: str = ""
+) -> list[Path]:
     """Deep clustering of these images: features, k-means, an epoch of metric learning, and again.
 
     Args:
         work: of the step.
         name: of the model, and of its seed.
         places: of the images in the cohort's records.
+        unseen: images that it must not see.
+        divided: why it may see others of their lesions.
     """
     settings, cohort, chosen = work.settings, work.value("cohort"), work.settings.cluster
     seed, image_ids = seed_for(settings.seed, name), cohort.names(places)
@@ -111,12 +120,16 @@ def cluster_images(work: Work, name: str, places: np.ndarray) -> list[Path]:
     )
 
     def loop(network: Network, context: LoopContext) -> History:
-        model, shown = network.trained, inference(settings, cohort.cache, image_ids)
+        model, images = network.trained, inference(settings, cohort.cache, image_ids)
+
+        def shown() -> Iterator[Any]:
+            return context.fed.also(images())
+
         return deep_cluster(
             model,
             network.optimizer,
             metric_loss(chosen.loss),
-            batches,
+            context.batches,
             FeatureWriter(pooled(model), shown, len(image_ids)),
             assignments,
             context.settings,
@@ -131,6 +144,7 @@ def cluster_images(work: Work, name: str, places: np.ndarray) -> list[Path]:
         epochs=chosen.epochs,
         build=lambda: build_teacher(settings, seed),
         batches=batches,
+        sides=Sides(image_groups(work), image_ids, judged=unseen, divided=divided),
         loop=loop,
         judge=lambda model: ({}, teacher_sidecar(settings, cohort, len(image_ids))),
     )
@@ -156,9 +170,11 @@ def inference(
 ) -> Callable[[], Iterator[dict[str, Any]]]:
     """What gives batches of these images, whole and upright, in order, each time it is called."""
 
+    names = np.array(list(image_ids), dtype=object)
+
     def batches() -> Iterator[dict[str, Any]]:
         for part in predict_image_batches(cache, image_ids, settings.network.input_px, BATCH):
-            yield {"x": {"image": part["x"]}}
+            yield {"x": {"image": part["x"]}, "id": names[part["row"]]}
 
     return batches
 
@@ -175,11 +191,13 @@ def find_clusters(work: Work) -> list[Path]:
         own = np.flatnonzero(sources == source)
         if len(own):
             labels[own] = cluster_source(settings, embedding[own], source)
+    sides = Sides(image_groups(work), (), cohort.names(places), after={TEACHER: ALL_IMAGES})
+    record = record_choice(work.run, CLUSTERS, sides, cohort.names(places))
     vectors = work.path("clusters", "embedding.npy")
     with atomic(vectors) as temporary:
         np.save(temporary, embedding)
     found = cohort.records.iloc[places][["image_id", "source", "label", "group"]].assign(cluster=labels)
-    return [vectors, write_frame(work.path("clusters", "clusters.csv"), found)]
+    return [vectors, write_frame(work.path("clusters", "clusters.csv"), found), record]
 
 
 def cluster_source(settings: SimilaritySettings, embedding: np.ndarray, source: str) -> np.ndarray:

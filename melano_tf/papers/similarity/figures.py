@@ -18,11 +18,12 @@ from melano_tf.papers.similarity.clusters import clusters_of
 from melano_tf.papers.similarity.edges import BOX, edges_of
 from melano_tf.papers.similarity.partition import WORDS, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, SimilaritySettings
-from melano_tf.papers.similarity.students import probabilities, results_of
+from melano_tf.papers.similarity.students import results_of
 from melano_tf.reports.curves import COLOURS
 from melano_tf.reports.figures import blank_figure, save_figure
 from melano_tf.reports.sheets import contact_sheet
 from melano_tf.runs.plain import seed_for
+from melano_tf.runs.predictions import probabilities
 
 CURVES = {"BCC": "#d62728", "SCC": "#2ca02c", "MEL": "#1f77b4", "NV": "#000000"}  # Figures 6 and 7: the paper's colours
 TESTS = {6: "HAM test", 7: "BCN test"}

@@ -23,6 +23,7 @@ from melano_tf.papers.similarity.students import (
     Student,
     check_pair,
     is_distilled,
+    judged_models,
     results_of,
     student_depends_on,
     teacher_name,
@@ -36,7 +37,7 @@ from melano_tf.runs.plain import plain
 def method(s: SimilaritySettings) -> Plan:
     """Resize -> similarity clustering (the teacher) -> black-edge removal -> partition by cluster (and by lesion) ->
     baseline and students with attention transfer -> tables -> figures."""
-    plan = Plan(STEPS, found, models)
+    plan = Plan(STEPS, found, models, judged_models(s))
     network = s.network
     images = add_image_steps(plan, "resize", s.store, said_images, unusable=of_one_colour)
     cohort = plan.step("cohort", gather, needs=images, group="resize", always=True)

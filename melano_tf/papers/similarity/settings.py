@@ -13,6 +13,7 @@ from typing import Literal
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import names
 from melano_tf.papers.plan import Recipe
+from melano_tf.papers.running import Running
 from melano_tf.phantoms.skin.patients import SOURCE_SHARES, PhantomDermoscopySettings
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 
@@ -136,7 +137,7 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
-class SimilaritySettings:
+class SimilaritySettings(Running):
     """Similarity clustering and attention transfer for eight skin lesions (ISIC 2019).
 
     With --table and --images: ISIC 2019, its official CSV files and the folder or folders of its images. Without:
@@ -151,8 +152,6 @@ class SimilaritySettings:
     """The run's folder: its own record, tables, figures and models."""
     preset: Literal["paper", "demo"] = "paper"
     """"paper" or "demo" (small stand-in networks, few epochs). Not given: paper with --table, demo without."""
-    seed: int = 0
-    """All randomness comes from this one number."""
     tables: str = "1,2,3,5,6,7,8,9,10,11"
     """Tables of the paper to make (4 defines TP, FP, TN, FN). 1 to 3 need no clustering; without 6 to 11, and Figures
     6 and 7, no student is trained."""
@@ -160,17 +159,8 @@ class SimilaritySettings:
     """Figures of the paper to make, or none. 6 and 7 show what the tables' networks do on the test parts."""
     steps: str = "all"
     """Steps to do: all, or some of resize,cluster,edges,partition,train,tables,figures (with what they stand on)."""
-    plan: bool = False
-    """Print what is finished and what would be done, and why, and do nothing."""
     cache: Path | None = None
     """Folder of the decoded images, which several runs may share. Not given: in the run's folder."""
-    workers: int = 0
-    """Threads and processes that decode and draw images; 0: one a core."""
-    threads: int = 0
-    """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
-    mirror: bool = False
-    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
-    training runs on one device."""
     store: ImageCacheSettings = field(default_factory=lambda: ImageCacheSettings(stored_px=224))
     """How images are kept decoded: the paper's first step (section "Pre-processing": 224 x 224)."""
     augment: ImageAugmentSettings = field(default_factory=lambda: ImageAugmentSettings(fill="reflect"))

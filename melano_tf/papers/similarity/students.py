@@ -1,6 +1,5 @@
 """Attention transfer: the baseline and the students, trained and judged on one partition (figure 4, Tables 6 to 11)."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +18,27 @@ from melano_tf.models.attention_transfer import (
     transfer,
 )
 from melano_tf.models.logits import logits_of
+from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.shell import Work
-from melano_tf.papers.similarity.clusters import TEACHER, cluster_images, inference, loaded, preprocessing
+from melano_tf.papers.similarity.clusters import (
+    ALL_IMAGES,
+    CLUSTERS,
+    TEACHER,
+    cluster_images,
+    inference,
+    loaded,
+    preprocessing,
+)
 from melano_tf.papers.similarity.cohort import class_names
 from melano_tf.papers.similarity.edges import edges_of
 from melano_tf.papers.similarity.partition import WORDS, parts_of
-from melano_tf.papers.similarity.settings import BASELINE, SimilaritySettings
+from melano_tf.papers.similarity.settings import BASELINE, JUDGED, SimilaritySettings
 from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.plain import seed_for
+from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.splits.sides import Sides
 from melano_tf.training.fit import Network, Training, by_gradient, fit
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import prior_loss
@@ -35,6 +46,8 @@ from melano_tf.training.optimizers import make_optimizer
 
 KIND = "similarity"
 UNDECIDED = 0.5  # a sidecar has a threshold; the most probable of eight classes needs none
+BLIND = "it saw no test image; those of the validation part it saw without their labels"
+DIVIDED = {"cluster": "the paper divides by cluster, so that lesions stand on both sides", "lesion": ""}
 LossFn = Callable[[Mapping[str, Any], Any], dict[str, Any]]
 
 
@@ -69,8 +82,8 @@ class Judged:
     """A finished student.
 
     Attributes:
-        predictions: one row an image outside the training: image_id, source, group, part ("validation", "HAM test",
-            …), target, p0, p1, … (probabilities).
+        predictions: of the images outside the training (`runs.predictions`), with image_id and source; parts are
+            "validation", "HAM test", ….
     """
 
     predictions: pd.DataFrame
@@ -80,16 +93,20 @@ class Judged:
         return self.predictions[self.predictions["part"] == part].reset_index(drop=True)
 
 
-def probabilities(rows: pd.DataFrame) -> np.ndarray:
-    """(n, C) of rows of predictions, float64."""
-    names = [str(name) for name in rows if re.fullmatch(r"p\d+", str(name))]
-    return rows[names].to_numpy(np.float64)
-
-
 def wanted_students(settings: SimilaritySettings) -> list[Student]:
     """Every network that the tables need: of each partition the baseline first, then the combinations."""
     combinations = {BASELINE: (), **settings.chosen_combinations()}
     return [Student(name, layers, split) for split in settings.chosen_splits() for name, layers in combinations.items()]
+
+
+def judged_models(settings: SimilaritySettings) -> list[JudgedModel]:
+    """Every network on each test; the validation part has chosen the combination."""
+    return [
+        JudgedModel(f"{which.stem}: {part}", (f"{which.stem}.parquet",), class_names(), "images", part)
+        for which in wanted_students(settings)
+        for part in JUDGED
+        if part != VALIDATION
+    ]
 
 
 def check_pair(settings: SimilaritySettings) -> None:
@@ -118,7 +135,7 @@ def train_blind(work: Work, split: str) -> list[Path]:
     tested = parts.records["image_id"][parts.records[f"side_{split}"] == "test"]
     places = cohort.of(work.settings.cluster.sources)
     kept = places[~cohort.records["image_id"].iloc[places].isin(set(tested)).to_numpy()]
-    return cluster_images(work, teacher_name(work.settings, split), kept)
+    return cluster_images(work, teacher_name(work.settings, split), kept, tested.tolist(), DIVIDED[split])
 
 
 def is_distilled(settings: SimilaritySettings, which: Student) -> bool:
@@ -164,12 +181,26 @@ def train_student(work: Work, which: Student) -> list[Path]:
         epochs=settings.transfer.epochs,
         build=lambda: build(work, which, seed),
         batches=batches,
+        sides=sides_of(work, which),
         step=by_gradient(),
         judge=lambda model: ({f"{which.stem}.parquet": judge(work, which.split, model)}, sidecar(settings, which)),
         # A student's loss is more than its cross-entropy, so that the prior's says nothing of it.
         prior=None if which.layers else prior_loss(np.bincount(targets)),
     )
     return fit(work.run, training, work.scratch)
+
+
+def sides_of(work: Work, which: Student) -> Sides:
+    """Who trains and who is judged: as the paper divides them, lesions stand on both sides, and are counted."""
+    parts = parts_of(work)
+    trains = (parts.part(which.split) == "training").to_numpy()
+    names, after = parts.records["image_id"].to_numpy(), {CLUSTERS: ALL_IMAGES}  # by which edges and parts were found
+    if which.layers:
+        after[teacher_name(work.settings, which.split)] = ALL_IMAGES if work.settings.cluster.sees_test else BLIND
+    if is_distilled(work.settings, which):
+        after[Student(BASELINE, (), which.split).stem] = ""
+    trained, judged = names[trains].tolist(), names[~trains].tolist()
+    return Sides(image_groups(work), trained, judged=judged, after=after, divided=DIVIDED[which.split])
 
 
 def build(work: Work, which: Student, seed: int) -> Network:
@@ -223,14 +254,14 @@ def judge(work: Work, split: str, model: keras.Model) -> pd.DataFrame:
     shown = inference(work.settings, edges_of(work).cache, records["image_id"].tolist())
     found = predict(model, shown()).astype(np.float64)
     table = records[["image_id", "source", "group", "target"]].reset_index(drop=True)
-    table["part"] = part.iloc[rows].to_numpy()
-    return table.assign(**{f"p{index}": found[:, index] for index in range(found.shape[1])})
+    table = table.assign(case=table["image_id"], part=part.iloc[rows].to_numpy())
+    return predictions(table, found, class_names())
 
 
 def judged(work: Work, which: Student) -> Judged:
     """A finished student's predictions, from its file."""
     path = work.path("predictions", f"{which.stem}.parquet")
-    return work.once(which.step, lambda: Judged(pd.read_parquet(path)))
+    return work.once(which.step, lambda: Judged(read_predictions(path)))
 
 
 def results_of(work: Work) -> dict[Student, Judged]:

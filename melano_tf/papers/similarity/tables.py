@@ -16,10 +16,11 @@ from melano_tf.papers.similarity.clusters import clusters_of
 from melano_tf.papers.similarity.cohort import SimilarityImages
 from melano_tf.papers.similarity.partition import BEHIND, WORDS, Parts, count_kinds, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, JUDGED, RECIPE, SimilaritySettings
-from melano_tf.papers.similarity.students import Judged, Student, probabilities, results_of
+from melano_tf.papers.similarity.students import Judged, Student, results_of
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import interval_table, markdown, write_table
 from melano_tf.runs.plain import seed_for
+from melano_tf.runs.predictions import probabilities
 
 Results = Mapping[Student, Judged]
 HIGHEST = "highest"

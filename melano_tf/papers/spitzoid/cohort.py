@@ -55,6 +55,10 @@ class SpitzoidSlides:
         """The rows of slides or tiles that belong to these patients."""
         return frame[frame["patient_id"].isin(patients)].reset_index(drop=True)
 
+    def slides(self, part: str, fold: int | None) -> list[str]:
+        """Slides of "train" or "judge", as `patients`."""
+        return self.rows(self.manifest, self.patients(part, fold))["slide_id"].tolist()
+
 
 def with_diagnosis(manifest: pd.DataFrame) -> pd.DataFrame:
     """The manifest with `malignant`: 0 or 1."""

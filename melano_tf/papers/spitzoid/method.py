@@ -12,6 +12,7 @@ from melano_tf.papers.spitzoid.cohort import check_annotated, divide, said_slide
 from melano_tf.papers.spitzoid.figures import CAM_COHORT, cam_pair, draw_cams, draw_maps
 from melano_tf.papers.spitzoid.settings import AGGREGATIONS, STEPS, Aggregation, SpitzoidSettings
 from melano_tf.papers.spitzoid.source import (
+    REGIONS,
     SourceModel,
     chosen,
     initial_weights,
@@ -23,8 +24,14 @@ from melano_tf.papers.spitzoid.source import (
     train_source,
 )
 from melano_tf.papers.spitzoid.tables import table as write_table
-from melano_tf.papers.spitzoid.target import restate_target, target_depends, target_name, train_target
+from melano_tf.papers.spitzoid.target import DIAGNOSES, restate_target, target_depends, target_name, train_target
 from melano_tf.phantoms.slides.drawing import draw_cohort
+from melano_tf.runs.judgements import JudgedModel
+
+JUDGED = (
+    JudgedModel("target model", ("target.csv",), DIAGNOSES, "biopsies"),
+    JudgedModel("source model", ("source.parquet",), REGIONS, "tiles", same=("grid",)),
+)
 
 
 def method(s: SpitzoidSettings) -> Plan:
@@ -32,7 +39,7 @@ def method(s: SpitzoidSettings) -> Plan:
     tumour tiles -> train the target models -> refit the chosen ones on all training patients and test them -> tables
     -> maps."""
     s.check()
-    plan = Plan(STEPS, found, models)
+    plan = Plan(STEPS, found, models, JUDGED)
     cut = Cutting(s.grid, s.store, s.annotation)
     tiles = add_slide_steps(plan, "spitzoid", draw_cohort, said_slides, cut)  # section 3
     split = plan.step("split", divide, needs=[tiles], group="tiles", always=True)  # section 5.1

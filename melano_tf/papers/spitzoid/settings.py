@@ -12,6 +12,7 @@ from typing import Literal
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import numbers
 from melano_tf.papers.plan import Recipe
+from melano_tf.papers.running import Running
 from melano_tf.phantoms.slides.drawing import PhantomSettings
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.store import StoreSettings
@@ -124,7 +125,7 @@ class MapSettings:
 
 
 @dataclass(frozen=True)
-class SpitzoidSettings:
+class SpitzoidSettings(Running):
     """Spitzoid melanocytic lesions: find the tumour's tiles, then tell the biopsy's diagnosis.
 
     With --slides: your own cohort, a CSV with the columns slide_id, path, patient_id, label (benign or malignant) and
@@ -138,23 +139,12 @@ class SpitzoidSettings:
     """The run's folder: its own record, tables, figures and models."""
     preset: Literal["paper", "demo"] = "paper"
     """"paper" or "demo" (small stand-in networks, few epochs). Not given: paper with --slides, demo without."""
-    seed: int = 0
-    """All randomness comes from this one number."""
     tables: str = "1,2,3,4,5"
     """Tables of the paper to make, for example 1,4,5; models that no table asks for are not trained."""
     figures: str = "6,7,8,9"
     """Figures of the paper to make, or "none". 6 and 7 need two models of Table 2."""
     steps: str = "all"
     """Steps to do: all, or some of slides,tiles,source,target,test,tables,maps (with what they stand on)."""
-    plan: bool = False
-    """Print what is finished and what would be done, and why, and do nothing."""
-    workers: int = 0
-    """Processes that draw and tile slides; 0: one a core."""
-    threads: int = 0
-    """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
-    mirror: bool = False
-    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
-    training runs on one device."""
     cache_mib: int = 2048
     """Memory for decoded tiles, MiB; where they do not all fit, each is decoded at every use."""
     grid: TileGrid = field(default_factory=TileGrid)

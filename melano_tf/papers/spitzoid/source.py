@@ -12,11 +12,14 @@ import pandas as pd
 from melano_tf.models.logits import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.shell import Work
+from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides, check_regions
 from melano_tf.papers.spitzoid.settings import Head, SourceSettings, SpitzoidSettings
 from melano_tf.pipelines.tiles import TileBatches, predict_batches
 from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.predictions import TEST, TRAINING, VALIDATION, predictions, read_predictions
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.splits.sides import Sides
 from melano_tf.training.fit import Frames, Network, Training, by_gradient, fit
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import categorical_crossentropy, prior_loss
@@ -41,7 +44,7 @@ class SourceModel:
 
 @dataclass(frozen=True)
 class SourceTraining:
-    """A finished model: its file, and its predictions, one row a tile or a biopsy."""
+    """A finished model: its file, and its predictions (`runs.predictions`), one row a tile or a biopsy."""
 
     model: Path
     predictions: pd.DataFrame
@@ -126,6 +129,7 @@ def train_source(work: Work, which: SourceModel, fold: int | None) -> list[Path]
         epochs=settings.source.epochs,
         build=lambda: build(settings, which, seed),
         batches=batches,
+        sides=Sides(slide_groups(work), cohort.slides("train", fold), judged=cohort.slides("judge", fold)),
         step=by_gradient(region_loss),
         judge=judge,
         prior=prior_loss(np.bincount(shown, minlength=len(REGIONS))),
@@ -136,10 +140,22 @@ def train_source(work: Work, which: SourceModel, fold: int | None) -> list[Path]
 def judge_tiles(
     settings: SpitzoidSettings, cohort: SpitzoidSlides, model: keras.Model, fold: int | None
 ) -> pd.DataFrame:
-    """Probability of tumour of every tile; in the validation of those outside the test."""
+    """Probability of tumour of every tile, also of those trained on; in the validation of those outside the test."""
     tiles = cohort.tiles if fold is None else cohort.rows(cohort.tiles, cohort.training_patients())
     batches = predict_batches(tiles, cohort.folder, settings.source.input_px, settings.source.batch, cohort.images)
-    return tiles[["slide_id", "patient_id", "tile", "region"]].assign(probability=predict(model, batches)[:, 1])
+    rows = tiles[["slide_id", "patient_id", "tile", "region"]]
+    rows = rows.assign(
+        case=tiles["slide_id"] + "/" + tiles["tile"].astype(str),
+        group=tiles["patient_id"],
+        part=np.where(tiles["patient_id"].isin(cohort.patients("judge", fold)), judged_part(fold), TRAINING),
+        target=tiles["region"],
+    )
+    return predictions(rows, predict(model, batches)[:, 1], threshold=settings.target.tile_threshold)
+
+
+def judged_part(fold: int | None) -> str:
+    """What the patients are who judge a training."""
+    return TEST if fold is None else VALIDATION
 
 
 def restate_source(work: Work, which: SourceModel, fold: int | None) -> None:
@@ -150,10 +166,10 @@ def restate_source(work: Work, which: SourceModel, fold: int | None) -> None:
 
 
 def source_of(work: Work, which: SourceModel, fold: int | None) -> SourceTraining:
-    """A finished model; predictions have the columns slide_id, patient_id, tile, region, probability (of tumour)."""
+    """A finished model; predictions add slide_id, patient_id, tile, region (1 tumour, 0 not, -1 unknown)."""
     stem = source_stem(which, fold)
     model, table = work.path("models", f"{stem}.keras"), work.path("predictions", f"{stem}.parquet")
-    return work.once(source_name(which, fold), lambda: SourceTraining(model, pd.read_parquet(table)))
+    return work.once(source_name(which, fold), lambda: SourceTraining(model, read_predictions(table)))
 
 
 def build(settings: SpitzoidSettings, which: SourceModel, seed: int) -> Network:

@@ -11,13 +11,23 @@ import pandas as pd
 
 from melano_tf.models.mil import build_target, split_target
 from melano_tf.papers.shell import Work
+from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
 from melano_tf.papers.spitzoid.settings import Aggregation, SpitzoidSettings
-from melano_tf.papers.spitzoid.source import SourceTraining, chosen, fold_name, source_of, tile_preprocessing
+from melano_tf.papers.spitzoid.source import (
+    SourceTraining,
+    chosen,
+    fold_name,
+    judged_part,
+    source_of,
+    tile_preprocessing,
+)
 from melano_tf.pipelines.selection import select_tumour_tiles
 from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks
 from melano_tf.runs.plain import seed_for
+from melano_tf.runs.predictions import predictions, read_predictions
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.splits.sides import Sides
 from melano_tf.training.exact_bags import BagPredictor, BagStep
 from melano_tf.training.fit import Frames, Network, Training, fit
 from melano_tf.training.losses import binary_crossentropy, prior_loss
@@ -72,16 +82,26 @@ def train_target(work: Work, aggregation: Aggregation, fold: int | None) -> list
         judged = make_bags(cohort, selected, cohort.patients("judge", fold))
         biopsies, attention = judge_bags(model, judged, cohort, settings.source.input_px, used.chunk)
         fallback = selected.groupby("slide_id")["fallback"].first()
-        biopsies = biopsies.assign(fallback=biopsies["slide_id"].map(fallback))
-        frames = {f"{stem}.csv": biopsies, f"{stem}-attention.parquet": attention}
+        biopsies = biopsies.assign(
+            case=biopsies["slide_id"],
+            group=biopsies["patient_id"],
+            part=judged_part(fold),
+            target=biopsies["malignant"],
+            fallback=biopsies["slide_id"].map(fallback),
+        )
+        rows, probability = biopsies.drop(columns="probability"), biopsies["probability"].to_numpy()
+        table = predictions(rows, probability, threshold=settings.evaluation.threshold)
+        frames = {f"{stem}.csv": table, f"{stem}-attention.parquet": attention}
         return frames, target_sidecar(settings, aggregation, source, fold)
 
+    groups, after = slide_groups(work), {source.model.stem: ""}  # from which it starts, and which selects the tiles
     training = Training(
         stem=stem,
         seed=seed,
         epochs=used.epochs,
         build=lambda: build(settings, aggregation, source, seed),
         batches=bag_batches(settings, cohort, bags, seed),
+        sides=Sides(groups, cohort.slides("train", fold), judged=cohort.slides("judge", fold), after=after),
         step=lambda network, _: BagStep(
             *split_target(network.saved), network.optimizer, diagnosis_loss, chunk=used.chunk
         ),
@@ -100,11 +120,11 @@ def restate_target(work: Work, aggregation: Aggregation, fold: int | None) -> No
 
 
 def target_of(work: Work, aggregation: Aggregation, fold: int | None) -> SourceTraining:
-    """A finished model; predictions have one row a judged biopsy: slide_id, patient_id, malignant, probability, tiles,
+    """A finished model; predictions have one row a judged biopsy and add slide_id, patient_id, malignant, tiles,
     fallback. The tiles' attention lies beside (`attention_of`)."""
-    stem, types = target_stem(aggregation, fold), {"slide_id": str, "patient_id": str}
+    stem = target_stem(aggregation, fold)
     model, table = work.path("models", f"{stem}.keras"), work.path("predictions", f"{stem}.csv")
-    return work.once(target_name(aggregation, fold), lambda: SourceTraining(model, pd.read_csv(table, dtype=types)))
+    return work.once(target_name(aggregation, fold), lambda: SourceTraining(model, read_predictions(table)))
 
 
 def attention_of(work: Work, aggregation: Aggregation, fold: int | None) -> pd.DataFrame:

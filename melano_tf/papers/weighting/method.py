@@ -31,6 +31,7 @@ from melano_tf.papers.weighting.models import (
 )
 from melano_tf.papers.weighting.settings import STEPS, WeightingSettings
 from melano_tf.papers.weighting.tables import OPTIMIZERS, best_row, count_images, write_results
+from melano_tf.runs.judgements import JudgedModel
 
 
 def method(s: WeightingSettings) -> Plan:
@@ -40,7 +41,10 @@ def method(s: WeightingSettings) -> Plan:
     picked = s.picked([cell.name for cell in cells]) if cells else set()
     taxonomy = read_taxonomy(s.taxonomy, class_names())
     check_shown(s)
-    plan = Plan(STEPS, found, models)
+    judged = [
+        JudgedModel(cell.name, (f"{cell.name}.parquet",), class_names(), "images") for cell in cells_of(s, TABLES)
+    ]
+    plan = Plan(STEPS, found, models, judged)
     images = add_image_steps(plan, "images", cache_settings(s.store), said_images, near=None)  # section 4.2
     cohort = plan.step("cohort", gather, taxonomy, needs=images, group="images", always=True)
     splits = [  # section 4.4

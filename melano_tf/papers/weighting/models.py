@@ -1,7 +1,7 @@
 """One training of the grid: its network, sample weights, learning rate, and the images that it is judged on."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from melano_tf.evaluation.multiclass import multiclass_metrics
 from melano_tf.models.hierarchical import build_flat, build_hierarchical
 from melano_tf.models.logits import logits_of
 from melano_tf.models.taxonomy import Taxonomy
+from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.cohort import WeightingImages, split_name
 from melano_tf.papers.weighting.grid import Cell, weight_log
@@ -23,8 +24,11 @@ from melano_tf.pipelines.image_batches import ImageBatches, predict_image_batche
 from melano_tf.pipelines.image_crops import CroppedBatches
 from melano_tf.runs.files import atomic, read_json, write_json
 from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.predictions import TEST, predictions, probabilities, read_predictions
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.holdout import HoldOut, inner_holdout
+from melano_tf.splits.sides import Sides
+from melano_tf.training.fed import record_choice, record_path
 from melano_tf.training.fit import Network, Prepared, Training, by_gradient, fit, optimise, prepare
 from melano_tf.training.hierarchy import path_focal_loss
 from melano_tf.training.optimizers import make_optimizer
@@ -40,7 +44,6 @@ from melano_tf.training.scheduled import ScheduledStep
 from melano_tf.training.steps import LossFn, Step
 
 KIND = "weighting"
-PREFIX = "p_"  # of the columns of predictions that hold a class's probability
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class GridTraining:
         cell: which it is.
         model: its file.
         gamma: of its focal loss; 0 for cross-entropy.
-        predictions: one row a judged image: image_id, group, target, and p_<class> for each class in order.
+        predictions: of the judged images (`runs.predictions`), with image_id.
     """
 
     cell: Cell
@@ -62,7 +65,7 @@ class GridTraining:
     @property
     def probabilities(self) -> np.ndarray:
         """Of each class, float64 (n, C)."""
-        return probability_columns(self.predictions)
+        return probabilities(self.predictions)
 
 
 def step_name(cell: Cell) -> str:
@@ -140,8 +143,8 @@ def trained(work: Work, cell: Cell) -> GridTraining:
     """A finished training and its predictions, from its files."""
 
     def read() -> GridTraining:
-        predictions = pd.read_parquet(work.path("predictions", f"{cell.name}.parquet"))
-        return GridTraining(cell, work.path("models", f"{cell.name}.keras"), gamma_of(work, cell), predictions)
+        table = read_predictions(work.path("predictions", f"{cell.name}.parquet"))
+        return GridTraining(cell, work.path("models", f"{cell.name}.keras"), gamma_of(work, cell), table)
 
     return work.once(step_name(cell), read)
 
@@ -150,7 +153,8 @@ def train_cell(work: Work, cell: Cell) -> list[Path]:
     """Do one training, and judge its split at the last epoch."""
     settings, split = work.settings, work.value(split_name(cell.split))
     strategy = cell.strategy(settings, gamma_of(work, cell))
-    training = training_of(work, cell, strategy, split.train, start_of(work, cell, False))
+    sides = sides_of(work, split.train, judged=split.judge, after=stands_on(work, cell, False))
+    training = training_of(work, cell, strategy, sides, start_of(work, cell, False))
     shared = shared_network(work, cell, training)
 
     def logged(step: Step, network: Network) -> Step:
@@ -180,19 +184,19 @@ def warm_up(work: Work, cell: Cell, for_gamma: bool) -> list[Path]:
         for_gamma: without the training lesions that choose its gamma.
     """
     settings, start = work.settings.training, cell.start
-    places = choosing(work, cell)[0] if for_gamma else work.value(split_name(cell.split)).train
-    name = start_name(cell, for_gamma).removeprefix("warm/")
+    split, stem = work.value(split_name(cell.split)), warm_stem(cell, for_gamma)
+    places, held = choosing(work, cell)[:2] if for_gamma else (split.train, split.train[:0])
     training = replace(
-        training_of(work, start, Strategy(), places),
-        stem=f"warm-{name}",
+        training_of(work, start, Strategy(), sides_of(work, places, held, split.judge)),
+        stem=stem,
         epochs=settings.warm_epochs,
         around=lambda step, network: ScheduledStep(step, network.optimizer, settings.warm_rate, (), 1.0),
     )
     network, history = optimise(work.run, training, work.scratch, shared_network(work, start, training))
-    path = work.path("warm", f"{name}.npz")
+    path = work.path(f"{start_name(cell, for_gamma)}.npz")
     with atomic(path) as temporary:
         np.savez(temporary, *network.trained.get_weights())
-    return [path, history.write(work.path("history", f"warm-{name}.csv"))]
+    return [path, history.write(work.path("history", f"{stem}.csv")), record_path(work.run, stem)]
 
 
 def choose_gamma(work: Work, cell: Cell) -> list[Path]:
@@ -205,17 +209,53 @@ def choose_gamma(work: Work, cell: Cell) -> list[Path]:
         cell: the training with the plain focal loss.
     """
     settings, (fitting, held, hold_out) = work.settings, choosing(work, cell)
-    start, scores = start_of(work, cell, True), {}
+    start, scores, records = start_of(work, cell, True), {}, []
+    judged = work.value(split_name(cell.split)).judge
+    sides = sides_of(work, fitting, held, judged, stands_on(work, cell, True))
     for gamma in GAMMAS:
-        training = training_of(work, cell, cell.strategy(settings, gamma), fitting, start)
+        training = training_of(work, cell, cell.strategy(settings, gamma), sides, start)
+        training = replace(training, stem=f"{gamma_stem(cell)}-{gamma:g}")
         shared = shared_network(work, cell, training)
         optimise(work.run, training, work.scratch / f"{gamma:g}", shared)
         found = judge(settings, work.value("cohort"), shared.answer, held)
-        scores[f"{gamma:g}"] = multiclass_metrics(found["target"].to_numpy(), probability_columns(found))["BAcc"]
+        records.append(record_path(work.run, training.stem))
+        scores[f"{gamma:g}"] = multiclass_metrics(found["target"].to_numpy(), probabilities(found))["BAcc"]
     best = max(GAMMAS, key=lambda gamma: (scores[f"{gamma:g}"], -gamma))
     table = work.path("gamma", f"{cell.pair}.json")
     write_json(table, {"gamma": best, "BAcc": scores, "chosen_on": hold_out.words("lesions")})
-    return [table]
+    after = dict.fromkeys((record.stem for record in records), "")
+    chose = sides_of(work, fitting[:0], held, judged, after)
+    return [table, *records, record_choice(work.run, gamma_stem(cell), chose, chose.held_out)]
+
+
+def warm_stem(cell: Cell, for_gamma: bool) -> str:
+    """As the files of a warm start are called."""
+    return start_name(cell, for_gamma).replace("/", "-")
+
+
+def gamma_stem(cell: Cell) -> str:
+    """As the record of a choice of gamma is called."""
+    return gamma_name(cell).replace("/", "-")
+
+
+def stands_on(work: Work, cell: Cell, for_gamma: bool) -> dict[str, str]:
+    """The trainings that one of a cell stands on, for `Sides.after`."""
+    names = [warm_stem(cell, for_gamma)] if work.settings.training.warm_epochs else []
+    chosen = not for_gamma and cell.loss != "cel" and work.settings.chosen_gamma() is None
+    return dict.fromkeys([*names, *([gamma_stem(cell)] if chosen else [])], "")
+
+
+def sides_of(
+    work: Work,
+    places: np.ndarray,
+    held: Sequence[int] | np.ndarray = (),
+    judged: Sequence[int] | np.ndarray = (),
+    after: Mapping[str, str] | None = None,
+) -> Sides:
+    """Who has which part, from places in the cohort."""
+    names = work.value("cohort").records["image_id"].to_numpy()
+    cases = [names[np.asarray(rows, np.int64)].tolist() for rows in (places, held, judged)]
+    return Sides(image_groups(work), cases[0], cases[1], cases[2], after or {})
 
 
 def choosing(work: Work, cell: Cell) -> tuple[np.ndarray, np.ndarray, HoldOut]:
@@ -229,16 +269,17 @@ def choosing(work: Work, cell: Cell) -> tuple[np.ndarray, np.ndarray, HoldOut]:
 
 
 def training_of(
-    work: Work, cell: Cell, strategy: Strategy, places: np.ndarray, start: Sequence[np.ndarray] | None = None
+    work: Work, cell: Cell, strategy: Strategy, sides: Sides, start: Sequence[np.ndarray] | None = None
 ) -> Training:
     """A training of a cell's network; every strategy sees the same images in one order.
 
     Args:
         cell, strategy: what is trained, and with which sample weights.
-        places: the images to train on.
+        sides: who has which part; the images to train on among them.
         start: the weights of a warm start; None: the network's initial ones.
     """
     settings, cohort = work.settings, work.value("cohort")
+    places = np.flatnonzero(cohort.records["image_id"].isin(list(sides.trains)))
     taxonomy, counts = cohort.taxonomy, cohort.counts(places)
     batches = training_batches(settings, cohort, cell.split, places)
     flat = cell.network == "flat"
@@ -249,6 +290,7 @@ def training_of(
         epochs=epochs_of(settings, cell),
         build=functools.partial(build, settings, taxonomy, cell),
         batches=StrategyBatches(batches, strategy, counts, cohort.classes),
+        sides=sides,
         step=by_gradient(loss, weights_fn=curriculum),
         prior=strategy_prior(strategy, counts),
         around=functools.partial(decayed, settings, cell),
@@ -328,12 +370,7 @@ def judge(
     shown = predict_image_batches(cohort.cache, cohort.names(places), px, batch)
     found = np.concatenate([np.asarray(answer({"image": one["x"].astype(np.float32)}), np.float64) for one in shown])
     rows = cohort.records[["image_id", "group", "target"]].iloc[places].reset_index(drop=True)
-    return rows.assign(**{f"{PREFIX}{name}": found[:, k] for k, name in enumerate(cohort.classes)})
-
-
-def probability_columns(predictions: pd.DataFrame) -> np.ndarray:
-    """Probabilities of each class from a table of predictions, float64 (n, C)."""
-    return predictions[[name for name in predictions if str(name).startswith(PREFIX)]].to_numpy(np.float64)
+    return predictions(rows.assign(case=rows["image_id"], part=TEST), found, cohort.classes)
 
 
 def sidecar_of(work: Work, cell: Cell, strategy: Strategy) -> Sidecar:

@@ -15,6 +15,7 @@ from typing import Literal
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import names, numbers
 from melano_tf.papers.plan import Recipe
+from melano_tf.papers.running import Running
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 
 STEPS = ("images", "train", "tables", "figures")
@@ -180,7 +181,7 @@ class ShowSettings:
 
 
 @dataclass(frozen=True)
-class WeightingSettings:
+class WeightingSettings(Running):
     """Sample weights in the training of dermoscopy classifiers, flat and hierarchical.
 
     With --table and --images: ISIC 2018, its official CSV files (or HAM10000's metadata) and the folder or folders of
@@ -197,8 +198,6 @@ class WeightingSettings:
     """The run's folder: its own record, tables, figures and models."""
     preset: Literal["paper", "demo"] = "paper"
     """"paper" or "demo" (small stand-in networks, few epochs). Not given: paper with --table, demo without."""
-    seed: int = 0
-    """All randomness comes from this one number."""
     tables: str = "1,2,3,4,5"
     """Tables of the paper to make: 1 counts; 2 flat, 3 hierarchical, with Adam; 4 flat, 5 hierarchical, with SGD."""
     strategies: str = "none,cb,es,spl,ohem"
@@ -211,19 +210,10 @@ class WeightingSettings:
     """Figures: some of 1,2,3,4,pace, or all, or none. They show what the tables trained."""
     steps: str = "all"
     """Steps to do: all, or some of images,train,tables,figures (with what they stand on)."""
-    plan: bool = False
-    """Print what is finished and what would be done, and why, and do nothing."""
     log_weights: int = 0
     """Write the sample weights of every so many batches to weights/<training>/; 0: none."""
     cache: Path | None = None
     """Folder of the decoded images, which several runs may share. Not given: in the run's folder."""
-    workers: int = 0
-    """Threads and processes that decode and draw images; 0: one a core."""
-    threads: int = 0
-    """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
-    mirror: bool = False
-    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
-    training runs on one device."""
     store: ImageStoreSettings = field(default_factory=ImageStoreSettings)
     """How images are brought to one size and colour."""
     splits: SplitSettings = field(default_factory=SplitSettings)

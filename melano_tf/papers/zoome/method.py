@@ -12,6 +12,7 @@ from melano_tf.papers.zoome.models import (
     depends_on,
     judge_name,
     judge_network,
+    judged_models,
     judging_depends_on,
     proposed,
     step_name,
@@ -25,7 +26,7 @@ from melano_tf.papers.zoome.tables import table as write_table
 def method(s: ZoomeSettings) -> Plan:
     """Read and decode the images -> divide them into folds -> train each network on all folds but one, and judge that
     one -> tables -> figures; and one network trained on all folds, for use."""
-    plan = Plan(STEPS, found, models)
+    plan = Plan(STEPS, found, models, judged_models(s))
     images = add_image_steps(plan, "images", s.store, said_images, near=s.folds.near_copies)
     folds = plan.step("folds", divide, needs=images, group="images", always=True)  # section IV-A
     plan.output("folds", "images", [folds], None)

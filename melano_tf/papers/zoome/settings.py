@@ -13,6 +13,7 @@ from melano_tf.errors import InputError
 from melano_tf.evaluation.thresholds import DecisionSettings
 from melano_tf.papers.choices import names, numbers
 from melano_tf.papers.plan import Recipe
+from melano_tf.papers.running import Running
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 
@@ -102,7 +103,7 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
-class ZoomeSettings:
+class ZoomeSettings(Running):
     """Melanoma in dermoscopy images with age, sex and site: zoom-in attention and metadata embedding.
 
     With --table and --images: ISIC 2020 (or 2018, 2019), its official CSV files and the folder or folders of its
@@ -117,8 +118,6 @@ class ZoomeSettings:
     """The run's folder: its own record, tables, figures and models."""
     preset: Literal["paper", "demo"] = "paper"
     """"paper" or "demo" (small stand-in networks, few epochs). Not given: paper with --table, demo without."""
-    seed: int = 0
-    """All randomness comes from this one number."""
     tables: str = "1,2"
     """Tables of the paper to make, for example 1; networks that no table asks for are not trained."""
     comparators: bool = True
@@ -127,19 +126,10 @@ class ZoomeSettings:
     """Figures: some of roc,pr,reliability,metadata, or all, or none. They show what the tables trained."""
     steps: str = "all"
     """Steps to do: all, or some of images,train,model,tables,figures (with what they stand on)."""
-    plan: bool = False
-    """Print what is finished and what would be done, and why, and do nothing."""
     allow_leaks: bool = False
     """Go on where a patient, a lesion or copies of an image stand on two sides of the folds; they are counted."""
     cache: Path | None = None
     """Folder of the decoded images, which several runs may share. Not given: in the run's folder."""
-    workers: int = 0
-    """Threads and processes that decode, hash and draw images; 0: one a core."""
-    threads: int = 0
-    """Threads of TensorFlow; 0: one a core. Results are bit-identical only for the same number."""
-    mirror: bool = False
-    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
-    training runs on one device."""
     store: ImageCacheSettings = field(default_factory=ImageCacheSettings)
     """How images are kept decoded."""
     folds: FoldSettings = field(default_factory=FoldSettings)

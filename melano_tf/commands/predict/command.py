@@ -1,0 +1,63 @@
+"""`predict`, from its settings to the answer's folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from melano_tf.commands.predict.images import predict_images
+from melano_tf.commands.predict.inputs import is_table
+from melano_tf.commands.predict.settings import PredictSettings
+from melano_tf.commands.predict.slides import predict_slide, predict_slides
+from melano_tf.errors import InputError
+from melano_tf.runs import journal
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.serving.client import ClientSettings
+from melano_tf.serving.kinds import ANSWERING
+from melano_tf.serving.opening import open_model
+from melano_tf.training.runtime import configure
+
+SLIDE_OPTIONS = ("mpp", "thumbnail_mpp")
+IMAGE_OPTIONS = ("metadata", "age", "sex", "site")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".svslide", ".dcm")
+
+
+def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
+    """Answer for slides or for images; returns the folder that holds the answer.
+
+    Raises:
+        InputError: the model, the input or the folder cannot be used, or an option does not belong to the model's kind.
+    """
+    if not settings.input.exists():
+        raise InputError(f"{settings.input}: no such file or folder")
+    read = {"--input": settings.input, "--metadata": settings.metadata}
+    journal.refuse_mixing(settings.out, read | ({} if settings.server else {"--model": settings.model}))
+    # Before a graph is loaded, which starts TensorFlow.
+    configure(settings.threads)
+    asked = ClientSettings(settings.timeout, settings.retries, settings.chunk)
+    model = open_model(settings.model, settings.server, asked)
+    check_options(settings, model.card.sidecar)
+    journal.open_folder(settings.out)
+    if ANSWERING[model.card.sidecar.kind].judges == "image":
+        return predict_images(settings, model, say)
+    if is_table(settings.input):
+        return predict_slides(settings, lambda one: predict_slide(one, model, say), say)
+    predict_slide(settings, model, say)
+    return settings.out
+
+
+def check_options(settings: PredictSettings, sidecar: Sidecar) -> None:
+    """Refuse what does not belong to the model's kind.
+
+    Raises:
+        InputError: an option or an input of slides given to a model of images, or the other way round.
+    """
+    kind = ANSWERING[sidecar.kind]
+    told = IMAGE_OPTIONS if kind.judges == "slide" or kind.called_by == "most probable" else ()
+    for name in (*(SLIDE_OPTIONS if kind.judges == "image" else ()), *told):
+        if getattr(settings, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')}: does not belong to a model of kind {sidecar.kind!r}")
+    suffix = settings.input.suffix.lower()
+    if kind.judges == "slide" and (settings.input.is_dir() or suffix in IMAGE_SUFFIXES):
+        raise InputError(f"{settings.input}: a model of kind {sidecar.kind!r} judges one slide, not images")
+    if kind.judges == "image" and settings.input.is_file() and suffix in SLIDE_SUFFIXES:
+        raise InputError(f"{settings.input}: a model of kind {sidecar.kind!r} judges images (JPEG or PNG), not slides")

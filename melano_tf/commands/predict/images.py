@@ -1,0 +1,132 @@
+"""`predict` on images: one, a folder, or those of a table."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from melano_tf.commands.predict.challenge import check_stems, class_words, write_challenge
+from melano_tf.commands.predict.inputs import AskedImages, asked_images, is_table
+from melano_tf.commands.predict.settings import PredictSettings
+from melano_tf.commands.predict.words import threshold_words
+from melano_tf.errors import InputError
+from melano_tf.runs.files import atomic, write_json
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.serving.answering import Answer, Answering, Card, Case, unheard
+from melano_tf.serving.images import CHUNK, cannot_be_judged
+from melano_tf.serving.kinds import ANSWERING
+from melano_tf.serving.record import answer_record
+
+SHOWN = 20
+
+
+def write_rows(path: Path, answers: Sequence[Answer], records: Sequence[dict[str, Any]], sidecar: Sidecar) -> None:
+    """One row an image: what the JSON says of it, flat."""
+    positive = sidecar.classes[1]
+    rows = []
+    for record in records:
+        evidence = record["evidence"]
+        row = {"input": record["input"], **(evidence["metadata"] or {})}
+        row["probability"] = (record["probabilities"] or {}).get(positive)
+        row["calibrated_probability"] = (record["calibrated_probabilities"] or {}).get(positive)
+        row["probability_without_metadata"] = evidence.get("probability_without_metadata")
+        row |= {"threshold": record["threshold"], "decision": record["decision"]}
+        rows.append({**row, "unreadable": record.get("unreadable"), "remark": record["remark"]})
+    with atomic(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+
+
+def threshold_decision(record: dict[str, Any], sidecar: Sidecar) -> str:
+    """The positive class's probability and the decision."""
+    positive = sidecar.classes[1]
+    p = (record["calibrated_probabilities"] or record["probabilities"])[positive]
+    how = " (calibrated)" if record["calibrated_probabilities"] else ""
+    return f"{positive} {p:.3f}{how}, decision {record['decision']} at {sidecar.threshold:.3g}"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the answers of one sort of models are written and said.
+
+    Attributes:
+        write: predictions.csv.
+        words: of one readable image.
+        unreadable: what the files say of the others.
+    """
+
+    write: Callable[[Path, Sequence[Answer], Sequence[dict[str, Any]], Sidecar], None]
+    words: Callable[[dict[str, Any], Sidecar], str]
+    unreadable: str
+
+
+FORMS: Mapping[str, Form] = {
+    "threshold": Form(write_rows, threshold_decision, "; predictions.csv names each with its reason"),
+    "most probable": Form(
+        write_challenge, class_words, " and have no row in predictions.csv; predictions.json names each with its reason"
+    ),
+}
+
+
+def predict_images(settings: PredictSettings, model: Answering, say: Callable[[str], None]) -> Path:
+    """Write predictions.csv, and prediction.json of one image or predictions.json (a list) of several.
+
+    Raises:
+        InputError: nothing to judge, or the only image cannot be judged.
+    """
+    card = model.card
+    called_by = ANSWERING[card.sidecar.kind].called_by
+    asked = asked_images(settings, card, say)
+    if called_by == "most probable":
+        check_stems(asked.cases)
+    with shown_progress(len(asked.cases)) as progress:
+        answers = with_bad_rows(model.answer(asked.cases, settings.out, progress), asked, card)
+    records = [answer_record(answer, card) for answer in answers]
+    single = settings.input.is_file() and not is_table(settings.input)
+    unreadable = [record for record in records if record["decision"] is None]
+    if single and unreadable:
+        raise InputError(f"{settings.input}: {unreadable[0]['unreadable']}")
+    form = FORMS[called_by]
+    files = [settings.out / ("prediction.json" if single else "predictions.json"), settings.out / "predictions.csv"]
+    write_json(files[0], records[0] if single else records)
+    form.write(files[1], answers, records, card.sidecar)
+    for record in records[:SHOWN]:
+        say(f"{Path(record['input']).name}: {_words(record, form, card.sidecar)}")
+    if len(records) > SHOWN:
+        say(f"… {len(records) - SHOWN} more in {files[1].name}")
+    if called_by == "threshold":
+        say(f"  {threshold_words(card)}")
+    say(f"  {records[0]['caveat']}")
+    if unreadable:
+        say(f"{len(unreadable)} of {len(records)} images could not be read{form.unreadable}")
+    for path in files:
+        say(f"wrote {path}")
+    return settings.out
+
+
+def _words(record: dict[str, Any], form: Form, sidecar: Sidecar) -> str:
+    if record["decision"] is None:
+        return f"unreadable ({record['unreadable']})"
+    return form.words(record, sidecar) + f"; {record['remark']}" * bool(record["remark"])
+
+
+def with_bad_rows(answers: Sequence[Answer], asked: AskedImages, card: Card) -> list[Answer]:
+    """The answers in the order of the table, those of its bad rows at their places in it."""
+    found = list(answers)
+    for place, (path, why) in sorted(asked.bad.items()):
+        found.insert(place, cannot_be_judged(Case(path), card, why))
+    return found
+
+
+@contextmanager
+def shown_progress(total: int) -> Iterator[Callable[[int], object]]:
+    """A bar on the terminal while many images are judged."""
+    if total <= CHUNK:
+        yield unheard
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="image", desc="asking", leave=False, disable=None) as bar:
+        yield bar.update

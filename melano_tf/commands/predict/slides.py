@@ -1,0 +1,102 @@
+"""`predict` on slides: one, or those of a table."""
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from melano_tf.commands.predict import biopsy, magnified
+from melano_tf.commands.predict.inputs import read_list, row_mpp
+from melano_tf.commands.predict.settings import PredictSettings
+from melano_tf.commands.predict.words import threshold_words
+from melano_tf.errors import InputError
+from melano_tf.runs.files import atomic, write_json
+from melano_tf.serving.answering import Answering, Case
+from melano_tf.serving.record import answer_record
+
+FORMS = {"spitzoid-target": biopsy, "multimag": magnified}
+
+
+def predict_slide(settings: PredictSettings, model: Answering, say: Callable[[str], None]) -> dict[str, Any]:
+    """Write prediction.json, tiles.csv, tiles.geojson and the maps of one slide; returns what the JSON says.
+
+    Raises:
+        InputError: there is no such slide, or it cannot be judged.
+    """
+    if not settings.input.is_file():
+        raise InputError(f"{settings.input}: no such slide file")
+    [answer] = model.answer([Case(settings.input, mpp=settings.mpp)], settings.out)
+    if answer.probabilities is None:
+        raise InputError(answer.reason)
+    assert answer.tiles is not None
+    form, card = FORMS[model.card.sidecar.kind], model.card
+    record = answer_record(answer, card)
+    with atomic(settings.out / "tiles.csv") as temporary:
+        answer.tiles.to_csv(temporary, index=False)
+    files = [settings.out / "prediction.json", settings.out / "tiles.csv"]
+    files += form.write_pictures(answer, card.sidecar, settings.out, settings.thumbnail_mpp)
+    # The folder may hold files of a former answer.
+    record |= {"files": [path.name for path in files]}
+    write_json(files[0], record)
+    for line in form.words(answer, record, card.sidecar):
+        say(line)
+    say(f"  {threshold_words(card)}")
+    say(f"  {record['caveat']}")
+    for line in form.last_words(answer):
+        say(line)
+    for path in files:
+        say(f"wrote {path}")
+    return record
+
+
+def predict_slides(
+    settings: PredictSettings, judge: Callable[[PredictSettings], dict[str, Any]], say: Callable[[str], None]
+) -> Path:
+    """Each slide of a CSV (columns path, slide_id, mpp) in a folder of its own, and predictions.csv of all.
+
+    A slide that cannot be judged is listed with its reason, and the others are judged all the same.
+
+    Args:
+        settings: of all of them.
+        judge: writes the answer for one slide; `predict_slide` with the model.
+        say: shows a line.
+
+    Raises:
+        InputError: the list cannot be used, or not one slide could be judged.
+    """
+    lines: list[dict[str, Any]] = []
+    for row in read_list(settings.input, ("slide_id", "mpp")):
+        name = row.get("slide_id") or Path(row["path"]).stem
+        line: dict[str, Any] = {"slide_id": name or f"row {row['row']}", "path": row["path"]}
+        try:
+            if row["fault"]:
+                raise InputError(f"row {row['row']}: {row['fault']}")
+            if Path(name).name != name or name.startswith("."):
+                raise InputError(f"row {row['row']}: slide_id {name!r} cannot name a folder")
+            mpp = row_mpp(row) or settings.mpp
+            out = settings.out / name
+            out.mkdir(parents=True, exist_ok=True)
+            record = judge(replace(settings, input=Path(row["path"]), out=out, mpp=mpp))
+            line |= {f"probability_{key}": value for key, value in record["probabilities"].items()}
+            line |= {"threshold": record["threshold"], "decision": record["decision"], "failed": ""}
+        except InputError as error:
+            say(f"{line['slide_id']}: FAILED: {error}")
+            line |= {"failed": str(error).splitlines()[0]}
+        lines.append(line)
+    path = settings.out / "predictions.csv"
+    _write_lines(path, lines)
+    failed = sum(bool(line["failed"]) for line in lines)
+    if failed == len(lines):
+        raise InputError(f"{settings.input}: not one of its {len(lines)} slides could be judged; {path} says why")
+    say(f"judged {len(lines) - failed} of {len(lines)} slides")
+    say(f"wrote {path}")
+    return settings.out
+
+
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(key for line in lines for key in line))
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(lines)

@@ -1,0 +1,65 @@
+"""How a recipe is run: the settings of every recipe that are no part of a method."""
+
+import os
+from dataclasses import dataclass
+
+from melano_tf.errors import InputError
+
+
+@dataclass(frozen=True)
+class Running:
+    """What every recipe's settings begin with."""
+
+    seed: int = 0
+    """All randomness comes from this one number."""
+    plan: bool = False
+    """Print what is finished and what would be done, and why, and do nothing."""
+    workers: int = 0
+    """Threads and processes that draw, tile, decode and hash; 0: one a core."""
+    threads: int = 0
+    """Threads of TensorFlow in each training; 0: one a core, shared out among --jobs. Results are bit-identical only
+    for the same number."""
+    mirror: bool = False
+    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
+    training runs on one device."""
+    jobs: int = 1
+    """Trainings side by side, each in a process of its own; 0: one a core. More than one needs the extra "cluster"."""
+    gpus: tuple[int, ...] = ()
+    """Numbers of GPUs, for example 0 1 2 3: one training at a time on each of them. Needs the extra "cluster"."""
+    scheduler: str = ""
+    """Address of a Dask cluster that is there already, tcp://host:port, whose workers see the run's folder under the
+    same path: trainings go there. Needs the extra "cluster"."""
+
+    def check_running(self) -> None:
+        """Whether these go together.
+
+        Raises:
+            InputError: they do not.
+        """
+        if self.jobs < 0:
+            raise InputError(f"--jobs {self.jobs}: give how many, or 0 for one a core")
+        if len(set(self.gpus)) != len(self.gpus) or any(number < 0 for number in self.gpus):
+            raise InputError(f"--gpus {' '.join(map(str, self.gpus))}: give each GPU's number once")
+        several = [name for name, on in (("--jobs", self.jobs != 1), ("--gpus", self.gpus)) if on]
+        several += ["--scheduler"] * bool(self.scheduler)
+        if len(several) > 1:
+            raise InputError(f"{' and '.join(several)}: give one of them")
+        if several and self.mirror:
+            raise InputError(
+                f"{several[0]} is for trainings side by side, --mirror spreads one over all GPUs: give one"
+            )
+
+    @property
+    def spread_out(self) -> bool:
+        """Whether trainings are handed to other processes."""
+        return self.jobs != 1 or bool(self.gpus) or bool(self.scheduler)
+
+    def processes(self) -> int:
+        """How many trainings go on at a time on this machine."""
+        return len(self.gpus) or self.jobs or os.cpu_count() or 1
+
+    def threads_each(self) -> int:
+        """Threads of TensorFlow in each process; 0: one a core."""
+        if self.threads or not self.spread_out or self.scheduler:
+            return self.threads
+        return max(1, (os.cpu_count() or 1) // self.processes())

@@ -1,0 +1,123 @@
+"""The one form of predictions: what is written is of it, and what is not is refused in one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from melano_tf.errors import InputError, RunError
+from melano_tf.runs.predictions import (
+    decided,
+    predictions,
+    probabilities,
+    read_predictions,
+    scores,
+    write_predictions,
+)
+from melano_tf.runs.run import Run
+from melano_tf.runs.sidecar import Sidecar
+
+ROWS = pd.DataFrame(
+    {
+        "slide_id": ["NA", "007", "x"],
+        "target": [1, -1, 0],
+        "case": ["NA", "007", "x"],
+        "part": ["test", "test", "training"],
+        "group": ["P1", "01", "P2"],
+    }
+)
+P = np.array([0.25, 0.75, 0.5])
+
+
+def test_two_classes_go_to_a_file_and_back(tmp_path: Path) -> None:
+    for name in ("a.parquet", "a.csv"):
+        table = predictions(ROWS, P, threshold=0.6)
+        assert list(table) == ["case", "group", "part", "target", "probability", "called", "slide_id"]
+        found = read_predictions(write_predictions(tmp_path / name, table))
+        pd.testing.assert_frame_equal(found, table, check_dtype=False)
+        assert found["case"].tolist() == ["NA", "007", "x"] and found["group"].tolist() == ["P1", "01", "P2"]
+        assert found["called"].tolist() == [0, 1, 0] and scores(found).tolist() == P.tolist()
+        np.testing.assert_allclose(probabilities(found), np.column_stack([1 - P, P]))
+
+
+def test_calibrated_probabilities_are_what_counts() -> None:
+    table = predictions(ROWS, P, calibrated=P / 5, called=np.array([1, 0, 1]))
+    assert scores(table).tolist() == (P / 5).tolist() and table["called"].tolist() == [1, 0, 1]
+    assert table["probability"].tolist() == P.tolist()
+
+
+def test_several_classes_have_a_column_each_and_the_most_probable_is_called(tmp_path: Path) -> None:
+    answers = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3], [0.1, 0.1, 0.8]])
+    table = predictions(ROWS, answers, ("MEL", "NV", "BCC"))
+    assert list(table)[4:8] == ["p_MEL", "p_NV", "p_BCC", "called"] and table["called"].tolist() == [1, 0, 2]
+    np.testing.assert_array_equal(scores(read_predictions(write_predictions(tmp_path / "a.parquet", table))), answers)
+    two = predictions(ROWS, answers[:, :2] / answers[:, :2].sum(axis=1, keepdims=True), ("nevus", "MM"), threshold=0.7)
+    assert scores(two).shape == (3,) and two["called"].tolist() == [1, 0, 0]
+    assert decided(two, 0.4).tolist() == [1, 0, 1]
+
+
+def test_nobody_judged_is_a_table_too(tmp_path: Path) -> None:
+    table = predictions(ROWS.iloc[:0], P[:0], calibrated=P[:0], called=P[:0])
+    for name in ("a.parquet", "a.csv"):
+        assert read_predictions(write_predictions(tmp_path / name, table)).empty
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"group": None}, "the columns group are missing"),
+        ({"probability": None}, "the columns probability are missing"),
+        ({"case": ["a", "a", "b"]}, "case 'a' stands in it twice"),
+        ({"case": [1, 2, 3]}, "case is not of text"),
+        ({"group": ["a", "", "b"]}, "group is not of text, or empty somewhere"),
+        ({"target": [0, 1, 2]}, "target holds other numbers"),
+        ({"target": [0.0, 1.0, np.nan]}, "target is not of integers"),
+        ({"called": [0, -1, 1]}, "called holds other numbers"),
+        ({"probability": [0.1, np.nan, 0.2]}, "probability holds what is no probability"),
+        ({"probability": [0.1, 1.5, 0.2]}, "probability holds what is no probability"),
+        ({"calibrated": [0.1, 1.5, 0.2]}, "calibrated holds what is no probability"),
+        ({"p_MEL": [0.1, 0.5, 0.2]}, "p_MEL are not the probabilities of two classes"),
+        ({"probability": None, "p_A": [0.5, 0.5, 0.5], "p_B": [0.5, 0.4, 0.5]}, "p_A, p_B do not add up to 1"),
+    ],
+)
+def test_what_is_not_of_the_form_is_not_written_and_not_read(tmp_path: Path, change: dict, words: str) -> None:
+    table = predictions(ROWS, P)
+    for name, values in change.items():
+        table = table.drop(columns=name) if values is None else table.assign(**{name: values})
+    path = tmp_path / "a.parquet"
+    with pytest.raises(RunError, match=words):
+        write_predictions(path, table)
+    assert not path.exists()
+    table.to_parquet(path)
+    with pytest.raises(InputError, match=f"a.parquet: not of the form of predictions.*{words}"):
+        read_predictions(path)
+
+
+def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"torn")
+    with pytest.raises(InputError, match="cannot be read") as error:
+        read_predictions(tmp_path / "a.parquet")
+    assert "\n" not in str(error.value)
+
+
+def test_another_threshold_decides_the_predictions_anew_and_repeats_nothing(tmp_path: Path) -> None:
+    model = tmp_path / "run" / "models" / "m.keras"
+
+    def session(threshold: float) -> tuple[list[int], list[str]]:
+        with Run(tmp_path / "run", "spitzoid", {"threshold": threshold}, 1, print) as run:
+
+            def train(_: Path) -> list[Path]:
+                run.path("models", "m.keras").write_bytes(b"weights")
+                card = Sidecar("k", ("benign", "malignant"), 8, {}, 0.5, "fixed", {})
+                table = run.path("predictions", "m.csv")
+                return [model, card.write(model), write_predictions(table, predictions(ROWS, P, threshold=0.5))]
+
+            run.step("train", {}, train)
+            run.restate("train", model, lambda card: Sidecar(**{**vars(card), "threshold": threshold}))
+            assert run.finished("train", run.key("train", {}))
+            return read_predictions(run.folder / "predictions" / "m.csv")["called"].tolist(), run.repeated
+
+    assert session(0.5) == ([0, 1, 1], ["train"])
+    assert session(0.2) == ([1, 1, 1], [])
+    assert session(0.9) == ([0, 0, 0], [])
