@@ -21,7 +21,7 @@ def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> float:
     Raises:
         ValueError: different lengths.
     """
-    return float(_kappa(_table(first, second).astype(np.float64))[()])
+    return float(_kappa(_table(first, second))[()])
 
 
 def kappa_interval(
@@ -51,7 +51,7 @@ def kappa_interval(
     index, draws = group_draws(list(groups), repeats, seed)
     by_group = np.zeros((draws.shape[1], *cells.shape[1:]))
     np.add.at(by_group, index, cells)
-    sample = _kappa(np.tensordot(draws, by_group, axes=1))
+    sample = _kappa(np.tensordot(draws.astype(np.float64), by_group, axes=1))
     return percentile_interval(cohen_kappa(first, second), sample, level, draws.shape[1])
 
 

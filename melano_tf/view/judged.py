@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melano_tf.errors import InputError
 from melano_tf.evaluation.aggregation import slide_scores
 from melano_tf.runs.files import read_json
+from melano_tf.runs.predictions import UNKNOWN, decided, probabilities, probability_columns, read_predictions
 from melano_tf.runs.standing import Standing
 
-TRUTHS = ("target", "malignant", "region")
 POOLED = re.compile(r"-(fold|cohort)-(\d+)$")
-TEXTS = ("slide_id", "image_id", "patient_id", "group", "label", "part", "magnification", "source")
+BESIDE = ("-attention", "-values")  # ends of files beside predictions
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,6 @@ def prediction_files(standing: Standing) -> dict[str, Path]:
     return {path.stem: path for path in standing.of(files)}
 
 
-def read_file(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """One file of predictions, names as text."""
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path, columns=None if columns is None else list(columns))
-    return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
-
-
 def sidecar_of(standing: Standing, stem: str) -> dict[str, Any]:
     """What stands beside a model, or {} where it is not of the present plan or cannot be read."""
     path = standing.folder / "models" / f"{stem}.json"
@@ -93,9 +87,7 @@ def sidecar_of(standing: Standing, stem: str) -> dict[str, Any]:
     return dict(content) if isinstance(content, dict) else {}
 
 
-def read_models(
-    standing: Standing, settings: Mapping[str, Any], parts: Mapping[str, str]
-) -> tuple[dict[str, Judged], list[str]]:
+def read_models(standing: Standing, settings: Mapping[str, Any]) -> tuple[dict[str, Judged], list[str]]:
     """Every model's answers on whole cases (slides or images), and a line for each file that cannot be read.
 
     Models that judged tiles only answer for a slide as the run's settings aggregate tiles.
@@ -103,97 +95,78 @@ def read_models(
     Args:
         standing: of the run.
         settings: of the run.
-        parts: {patient, slide or image: part} where the predictions do not tell.
     """
     pooled: dict[str, list[tuple[str, pd.DataFrame]]] = {}
     faults = []
     for stem, path in prediction_files(standing).items():
-        if stem.endswith(("-attention", "-values")):
+        if stem.endswith(BESIDE):
             continue
         try:
-            frame = _cases(read_file(path), stem, settings, parts)
-        except (OSError, ValueError, KeyError) as error:
-            faults.append(f"predictions/{path.name}: cannot be read ({error})")
+            frame = _cases(read_predictions(path), stem, settings)
+        except InputError as error:
+            faults.append(str(error).replace(f"{standing.folder}/", ""))
             continue
         if frame is not None and len(frame):
             pooled.setdefault(POOLED.sub("", stem), []).append((stem, frame))
-    found = {}
-    for name, files in pooled.items():
-        found[name] = _joined(name, files, [sidecar_of(standing, stem) for stem, _ in files])
-    return found, faults
+    cards = {stem: sidecar_of(standing, stem) for files in pooled.values() for stem, _ in files}
+    return {name: _joined(name, files, cards) for name, files in pooled.items()}, faults
 
 
-def _joined(name: str, files: Sequence[tuple[str, pd.DataFrame]], cards: Sequence[Mapping[str, Any]]) -> Judged:
+def _joined(name: str, files: Sequence[tuple[str, pd.DataFrame]], cards: Mapping[str, Mapping[str, Any]]) -> Judged:
     """The files of all folds as one."""
-    parts = []
-    for (_, frame), card in zip(files, cards, strict=True):
-        if "p2" not in frame:
-            threshold = float(card.get("threshold") or 0.5)
-            called = frame["called"] if "called" in frame else frame["p1"] >= threshold
-            frame = frame.assign(threshold=threshold, called=np.asarray(called).astype(np.int64))
-        else:
-            columns = [str(column) for column in frame if re.fullmatch(r"p\d+", str(column))]
-            frame = frame.assign(called=frame[columns].to_numpy(float).argmax(axis=1).astype(np.int64))
-        parts.append(frame)
-    whole, card = pd.concat(parts, ignore_index=True), cards[0]
-    count = sum(bool(re.fullmatch(r"p\d+", str(column))) for column in whole)
+    card = cards[files[0][0]]
+    two = "p2" not in files[0][1]
+    parts = [
+        frame.assign(threshold=float(cards[stem].get("threshold") or 0.5)) if two else frame for stem, frame in files
+    ]
+    whole = pd.concat(parts, ignore_index=True)
     classes = tuple(map(str, card.get("classes") or ()))
+    count = sum(bool(re.fullmatch(r"p\d+", str(column))) for column in whole)
     if len(classes) != count:
         classes = tuple(f"class {place}" for place in range(count))
-    shown = float(whole["threshold"].median()) if count == 2 else None
-    calibrated = card.get("calibration") is not None
-    return Judged(name, classes, shown, str(card.get("threshold_from", "")), whole, calibrated)
+    threshold = float(whole["threshold"].median()) if two else None
+    return Judged(name, classes, threshold, str(card.get("threshold_from", "")), whole, "raw" in whole)
 
 
-def _cases(
-    frame: pd.DataFrame, stem: str, settings: Mapping[str, Any], parts: Mapping[str, str]
-) -> pd.DataFrame | None:
-    """One row a case; None for a file that judges no whole case."""
-    truth = next((name for name in TRUTHS if name in frame), None)
-    if truth is None:
-        return None
-    if "slide_id" in frame and "tile" in frame:
-        if truth == "region":
+def _cases(table: pd.DataFrame, stem: str, settings: Mapping[str, Any]) -> pd.DataFrame | None:
+    """One row a case whose truth is known; None for a file that judges no whole case."""
+    if "tile" in table:
+        if "region" in table:
             return None  # tumour or not: an answer on tiles, not on the slide
-        frame = _aggregated(frame, settings)
-        truth = "target"
-    case = "slide_id" if "slide_id" in frame else "image_id"
-    result = pd.DataFrame({"case": frame[case].astype(str), "target": frame[truth].astype("int64"), "stem": stem})
-    whose = next((name for name in ("group", "patient_id") if name in frame), case)
-    result["group"] = frame[whose].astype(str)
-    if "part" in frame:
-        result["part"] = frame["part"].astype(str)
-    else:
-        owner = frame["patient_id"] if "patient_id" in frame else frame[case]
-        result["part"] = owner.astype(str).map(lambda name: parts.get(name, "judged"))
-    if "fold" in frame:
-        result["part"] = "fold " + frame["fold"].astype(str)
-    if "probability" in frame:
-        shown = frame["calibrated"] if "calibrated" in frame else frame["probability"]
-        result["p0"], result["p1"] = 1.0 - shown.to_numpy(float), shown.to_numpy(float)
-        result["raw"] = frame["probability"].to_numpy(float)
-    else:
-        columns = [str(name) for name in frame if re.fullmatch(r"p(\d+|_.+)", str(name))]
-        columns = sorted(columns) if "p0" in columns else columns  # the aggregated p0 stands last
-        for place, column in enumerate(columns):
-            result[f"p{place}"] = frame[column].to_numpy(float)
-    for extra in ("called", "fallback", "tiles"):
-        if extra in frame:
-            result[extra] = frame[extra].to_numpy()
+        table = _aggregated(table, settings)
+    table = table[table["target"] != UNKNOWN].reset_index(drop=True)
+    fold = POOLED.search(stem)
+    result = pd.DataFrame(
+        {
+            "case": table["case"],
+            "group": table["group"],
+            "target": table["target"],
+            "called": table["called"],
+            "stem": stem,
+            "part": table["part"] if fold is None else f"{fold[1]} {fold[2]}",
+        }
+    )
+    for place, values in enumerate(probabilities(table).T):
+        result[f"p{place}"] = values
+    if "calibrated" in table:
+        result["raw"] = table["probability"]
+    for extra in ("fallback", "tiles"):
+        if extra in table:
+            result[extra] = table[extra].to_numpy()
     return result
 
 
-def _aggregated(frame: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Slides from their tiles, as the run's settings aggregate them."""
-    asked = settings.get("evaluation") or {}
-    classes = [str(name) for name in frame if re.fullmatch(r"p\d+", str(name))]
-    used = ["p1"] if len(classes) == 2 else classes
-    how = (asked.get("aggregation", "mean"), int(asked.get("top", 10)), float(asked.get("threshold", 0.5)))
-    slides = slide_scores(frame, used, *how)
-    if len(classes) == 2:
-        return slides.assign(p0=1.0 - slides["p1"])
-    total = slides[classes].sum(axis=1)
-    return slides.assign(**{name: slides[name] / total.where(total > 0, 1.0) for name in classes})
+def _aggregated(table: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Slides from their tiles, as the run's settings aggregate them, in the form of predictions."""
+    asked, names = settings.get("evaluation") or {}, probability_columns(table)
+    used = names[1:] if len(names) == 2 else names
+    threshold = float(asked.get("threshold", 0.5))
+    slides = slide_scores(table, used, asked.get("aggregation", "mean"), int(asked.get("top", 10)), threshold)
+    if len(names) == 2:
+        slides[names[0]] = 1.0 - slides[names[1]]
+    total = slides[names].sum(axis=1)
+    slides[names] = slides[names].div(total.where(total > 0, 1.0), axis=0)
+    return slides.assign(case=slides["slide_id"], called=decided(slides[names], threshold))
 
 
 def tile_models(standing: Standing) -> dict[str, TileModel]:
@@ -207,9 +180,9 @@ def tile_models(standing: Standing) -> dict[str, TileModel]:
         if path.suffix != ".parquet" or stem.endswith("-attention"):
             continue
         try:
-            slides = read_file(path, ["slide_id", "tile"])["slide_id"].unique()
+            slides = pd.read_parquet(path, columns=["slide_id", "tile"])["slide_id"].unique()
         except (OSError, ValueError, KeyError):
-            continue
+            continue  # of no tiles; what is damaged `read_models` says
         own = found.setdefault(POOLED.sub("", stem), {})
         own |= dict.fromkeys(map(str, slides), stem)
     models = {}
@@ -227,13 +200,10 @@ def read_tiles(standing: Standing, model: TileModel, slide_id: str) -> pd.DataFr
     path = prediction_files(standing).get(stem or "")
     if path is None:
         return pd.DataFrame({"tile": np.zeros(0, np.int64), "magnification": [], "p0": [], "p1": []})
-    frame = pd.read_parquet(path, filters=[("slide_id", "==", slide_id)])
-    if "probability" in frame:
-        frame = frame.assign(p0=1.0 - frame["probability"], p1=frame["probability"])
-    if "magnification" not in frame:
-        frame = frame.assign(magnification="")
-    columns = [str(name) for name in frame if re.fullmatch(r"p\d+", str(name))]
-    return frame[["tile", "magnification", *columns]].reset_index(drop=True)
+    table = pd.read_parquet(path, filters=[("slide_id", "==", slide_id)])
+    frame = pd.DataFrame({f"p{place}": values for place, values in enumerate(probabilities(table).T)})
+    at = table["magnification"].to_numpy() if "magnification" in table else ""
+    return frame.assign(tile=table["tile"].to_numpy(), magnification=at)
 
 
 def read_attention(standing: Standing, slide_id: str) -> dict[str, pd.DataFrame]:

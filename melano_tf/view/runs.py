@@ -117,12 +117,12 @@ def read_run(folder: Path, number: int = 0, name: str = "") -> Seen:
     settings = record["settings"]
     of_slides = "slides" in settings
     cases, faults = (slide_cases if of_slides else image_cases)(folder, record)
-    models, unread = read_models(standing, settings, noted_parts(record, folder, standing))
+    models, unread = read_models(standing, settings)
     known = set(cases["case"])
     extra = {case: None for one in models.values() for case in one.frame["case"] if case not in known}
     if extra:
         cases = pd.concat([cases, pd.DataFrame({"case": list(extra)})], ignore_index=True)
-    cases = _with_truth(cases, models, noted_parts(record, folder, standing))
+    cases = _with_truth(cases, models, noted_parts(record))
     return Seen(
         *(number, name or Path(folder).name, Path(folder), record, facts, standing),
         *("slides" if of_slides else "images", cases, models, tile_models(standing) if of_slides else {}),
@@ -146,7 +146,7 @@ def _with_truth(cases: pd.DataFrame, models: Mapping[str, Judged], parts: Mappin
     return cases
 
 
-def noted_parts(record: Mapping[str, Any], folder: Path, standing: Standing) -> dict[str, str]:
+def noted_parts(record: Mapping[str, Any]) -> dict[str, str]:
     """{patient, slide or image: the part it is in}, from what the run noted."""
     parts: dict[str, str] = {}
     split = record.get("split") or {}

@@ -20,6 +20,7 @@ from tornado.websocket import websocket_connect
 
 from melano_tf import run
 from melano_tf.errors import InputError
+from melano_tf.runs.predictions import predictions, write_predictions
 from melano_tf.runs.run import plan_key
 from melano_tf.view.server import address, is_this_machine, make_server, origins
 from melano_tf.view.settings import ViewSettings
@@ -44,11 +45,10 @@ def small_run(folder: Path) -> Path:
     record = {"recipe": "spitzoid", "settings": SETTINGS, "plan": plan, "split": {"test": ["Q1", "Q2"], "folds": []}}
     (folder / "run.json").write_text(json.dumps(record))
     (folder / "predictions").mkdir()
-    judged = {"slide_id": ["P1", "P2"], "patient_id": ["Q1", "Q2"], "malignant": [1, 0], "probability": [0.9, 0.6]}
-    pd.DataFrame({**judged, "tiles": [3, 4], "fallback": [False, True]}).to_csv(
-        folder / "predictions" / "target.csv", index=False
-    )
-    pd.DataFrame(judged).to_csv(folder / "predictions" / "target-old-cohort-1.csv", index=False)
+    judged = {"case": ["P1", "P2"], "group": ["Q1", "Q2"], "part": "test", "target": [1, 0]}
+    rows_of = pd.DataFrame({**judged, "tiles": [3, 4], "fallback": [False, True]})
+    for name in ("target", "target-old-cohort-1"):
+        write_predictions(folder / "predictions" / f"{name}.csv", predictions(rows_of, np.array([0.9, 0.6])))
     made = {"predictions/target.csv": {"plan": plan_key(plan), "step": "target", "key": "k"}}
     made["predictions/target-old-cohort-1.csv"] = {"plan": "another", "step": "old", "key": "k"}
     (folder / "made.json").write_text(json.dumps(made))
