@@ -3,7 +3,6 @@
 TensorFlow is loaded here alone, on the first question.
 """
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from melano_tf.errors import InputError
 from melano_tf.evaluation.thresholds import Decision
 from melano_tf.pipelines.records import read_jpegs, slide_files
+from melano_tf.reports.attention_figures import enlarged
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.view.runs import Seen
 
@@ -54,7 +54,9 @@ class Models:
         path = run.folder / "models" / f"{stem}.keras"
         if not run.standing.holds(path):
             raise InputError(f"models/{stem}.keras is not there, or of other settings than the run's present ones")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        from melano_tf.training.runtime import import_quietly
+
+        import_quietly()
         from melano_tf.models import attention_transfer, hierarchical, mil, squares, zoome  # noqa: F401 their layers
         from melano_tf.serving.loading import load_network
 
@@ -172,7 +174,6 @@ def _cbam(network: Any, sidecar: Sidecar, inputs: Mapping[str, Any], called: int
     if sidecar.taxonomy is not None and looks["spatial"].shape[1] > 1:
         taxonomy = Taxonomy.from_mapping(sidecar.taxonomy, sidecar.classes)
         node = int(taxonomy.last_nodes(np.array([called]))[0])
-    values = np.asarray(looks["spatial"])[0, node].astype(np.float32)
-    spread = float(values.max() - values.min())
-    scaled = (values - values.min()) / spread if spread > 0 else np.zeros_like(values)
-    return Map("CBAM, spatial attention", scaled, "stretched to its own range")
+    values = np.asarray(looks["spatial"])[0, node]
+    size = (sidecar.input_px, sidecar.input_px)
+    return Map("CBAM, spatial attention", enlarged(values, size).astype(np.float32), "stretched to its own range")

@@ -20,9 +20,7 @@ from melano_tf.view.deepzoom import ByteCache, OpenSlides
 from melano_tf.view.runs import Runs, Seen
 
 WORKERS = 2
-FOOTER = (
-    "Research only, not a medical device. Bound to this computer's memory of finished runs; nothing is sent anywhere."
-)
+FOOTER = "Research only, not a medical device. Served by this machine; nothing is fetched from elsewhere."
 logger = logging.getLogger(__name__)
 
 

@@ -166,7 +166,7 @@ class ImagePage:
         one = next((one for one in self.maps if one.name == self.shown.value), None)
         if one is not None:
             width, height = self.extent
-            self.say(one.words)
+            self.told.text = f'<p class="soft" role="status">{text(one.words)}</p>' if one.words else ""
             self.map_source.data = {
                 "image": [np.flipud(one.values)],
                 "x": [0.0],

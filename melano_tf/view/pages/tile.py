@@ -86,7 +86,7 @@ class TilePanel:
         one = next((one for one in self.maps if one.name == new), None)
         if one is None:
             return
-        self.slide.say(one.words)
+        self.slide.told.text = f'<p class="soft" role="status">{text(one.words)}</p>' if one.words else ""
         row = self.row
         self.slide.pane.cam_source.data = {
             "image": [np.flipud(one.values)],
