@@ -7,7 +7,9 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 # The official stubs of TensorFlow Serving, of the version of TensorFlow; only `predict --server grpc://…` needs them.
 SERVING = ["grpcio>=1.60,<2", "tensorflow-serving-api>=2.21,<2.22"]
-CLUSTER = ["distributed>=2025.1,<2027", "bokeh>=3.6,<4"]
+# The atlas; its JavaScript is in the wheel.
+VIEW = ["bokeh>=3.6,<4"]
+CLUSTER = ["distributed>=2025.1,<2027", *VIEW]
 TEST = ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "selenium>=4.20,<5", *SERVING, *CLUSTER]
 
 setup(
@@ -31,6 +33,7 @@ setup(
     },
     package_data={
         "melano_tf.reports": ["templates/*.j2"],
+        "melano_tf.view": ["assets/*"],
         "melano_tf.data_specs": ["*.yaml"],
         "melano_tf.data_specs.published": ["*.csv"],
     },
@@ -63,6 +66,7 @@ setup(
     ],
     extras_require={
         "serving": SERVING,
+        "view": VIEW,
         "test": TEST,
         # Many trainings side by side (--jobs, --gpus, --scheduler); Bokeh draws Dask's dashboard.
         "cluster": CLUSTER,

@@ -13,6 +13,7 @@ python -m melano_tf.run doctor --slides my.csv
 import errno
 import functools
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,6 +35,7 @@ usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
   predict    a trained model on one slide (probability, tumour tiles, maps, GeoJSON for QuPath),
              or on an image or a folder of them, with or without metadata; --server asks a served model
   export     a trained model for TensorFlow Serving, with card, configuration and the exact calls
+  view       runs in the browser: slides with their maps, images, errors, a reader's notes
   compare    several finished runs in one table, with paired differences on the test cases that they share
   report     a finished run's report.html, written again
   audit      a finished run's judged cases against all that its models have seen: is anybody on both sides?
@@ -57,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "check": _check,
         "predict": _predict,
         "export": _export,
+        "view": _view,
         "compare": _compare,
         "report": _report,
         "audit": _audit,
@@ -196,6 +199,18 @@ def _compare(arguments: list[str]) -> int:
     from melano_tf.commands.compare import CompareSettings, compare
 
     compare(_parse(CompareSettings, arguments, "compare"), say)
+    return 0
+
+
+def _view(arguments: list[str]) -> int:
+    from melano_tf.view.settings import ViewSettings
+
+    settings = _parse(ViewSettings, arguments, "view")
+    if importlib.util.find_spec("bokeh") is None:
+        raise InputError("view: needs Bokeh, which is not installed; pip install 'melano_tf[view]'")
+    from melano_tf.view.server import view
+
+    view(settings, say)
     return 0
 
 

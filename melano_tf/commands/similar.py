@@ -68,8 +68,9 @@ def answer(settings: SimilarSettings, sidecar: Sidecar, found: list[Path], say: 
     from tqdm import tqdm
 
     from melano_tf.dermoscopy.isic_images import read_image
+    from melano_tf.evaluation.retrieval import nearest
     from melano_tf.reports.sheets import contact_sheet
-    from melano_tf.serving.neighbours import embed_images, nearest
+    from melano_tf.serving.neighbours import embed_images
 
     asked = embed_images(settings.model, sidecar, [settings.input])
     if not len(asked.paths):

@@ -105,3 +105,20 @@ def retrieval_intervals(
     found = retrieve(embeddings, labels, groups if exclude_groups else None, recalls=recalls)
     index, draws = group_draws(groups, repeats, seed)
     return {name: mean_interval(values, index, draws, level, share=name != MAP) for name, values in found.items()}
+
+
+def nearest(
+    point: NDArray[np.floating], vectors: NDArray[np.floating]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Order of a gallery by cosine distance from a point, nearest first, and the distances in that order.
+
+    Args:
+        point: (D,), L2-normalised.
+        vectors: (n, D), L2-normalised.
+
+    Returns:
+        (places int64 (n,), distances float64 (n,) = 1 - cosine, 0 to 2); equal distances keep the gallery's order.
+    """
+    distances = np.clip(1.0 - vectors.astype(np.float64) @ point.astype(np.float64), 0.0, 2.0)
+    order = np.argsort(distances, kind="stable")
+    return order, distances[order]

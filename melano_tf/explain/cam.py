@@ -33,6 +33,11 @@ class ActivationMaps:
     empty: NDArray[np.bool_]
 
 
+def has_cam(model: keras.Model) -> bool:
+    """Whether `class_activation_map` applies: global average pooling, then (but for dropout) the dense layer."""
+    return isinstance(_operation_before(_output_layer(model).input), keras.layers.GlobalAveragePooling2D)
+
+
 def class_activation_map(model: keras.Model, x: NDArray[np.generic], class_index: int) -> ActivationMaps:
     """Plain CAM: the last feature maps, weighted with the dense layer's weights of one class.
 
@@ -80,6 +85,41 @@ def grad_cam_plus_plus(
     from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
 
     return _by_gradient(GradcamPlusPlus, model, x, class_index, layer)
+
+
+def gradient_map(model: keras.Model, inputs: Any, class_index: int, layer: str = "features") -> ActivationMaps:
+    """Grad-CAM of any functional classifier, whatever its inputs and its end; as `grad_cam` where that applies.
+
+    The score is the logit where the model ends in a dense layer and its activation, else the log-odds of the class.
+
+    Args:
+        model: its first output is (B, classes), or (B, 1) of the positive of two.
+        inputs: as the model takes them (a dict of image and metadata, for example), B images.
+        class_index: whose evidence is shown.
+        layer: name of the layer whose output (B, h, w, C) is weighted.
+
+    Raises:
+        ValueError: no such layer.
+    """
+    import tensorflow as tf
+
+    try:
+        output, is_logit = _output_layer(model).output, True
+    except ValueError:
+        output, is_logit = model.outputs[0], False
+    tap = keras.Model(model.input, [model.get_layer(layer).output, output])
+    with tf.GradientTape() as tape:
+        features, scores = tap(inputs, training=False)
+        single = scores.shape[-1] == 1
+        score = scores[:, 0 if single else class_index]
+        if not is_logit:
+            score = tf.clip_by_value(score, 1e-7, 1 - 1e-7)
+            score = tf.math.log(score) - tf.math.log(1 - score)
+        score = -score if single and class_index == 0 else score
+    weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
+    raw = _numpy(tf.nn.relu(tf.reduce_sum(weights * features, axis=-1)))
+    image = inputs["image"] if isinstance(inputs, Mapping) else inputs
+    return _finished(raw, _size(image))
 
 
 METHODS: Mapping[str, Callable[[keras.Model, NDArray[np.generic], int], ActivationMaps]] = {

@@ -25,8 +25,9 @@ def tile_map(
     slide_size: tuple[float, float],
     out_shape: tuple[int, int],
     scale: tuple[float, float] | None = None,
+    tissue: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """Values of tiles as a map, bilinear between the tiles' centres, NaN where no tile lies.
+    """Values of tiles as a map, bilinear between the tiles' centres, NaN where no tile lies, and beside the tissue.
 
     Tiles stand on a lattice of which some are missing (no tissue). A missing one takes the mean of its neighbours, the
     closest first, so that the map is continuous over all that tiles cover; beyond the outermost centres it is constant.
@@ -39,13 +40,16 @@ def tile_map(
         out_shape: (h, w) of the map, that of the thumbnail.
         scale: level-0 pixels per map pixel, (x, y). By default the map spans the slide exactly; where a
             thumbnail's last row or column reaches beyond the slide, give its true scale.
+        tissue: where the tissue is, of `out_shape`; a tile that hangs over its edge colours no glass. None: all of it.
 
     Returns:
         float32 map of `out_shape`.
 
     Raises:
-        ValueError: lengths differ, or a value is not finite.
+        ValueError: lengths differ, a value is not finite, or the tissue has another shape.
     """
+    if tissue is not None and tissue.shape != out_shape:
+        raise ValueError(f"tissue {tissue.shape} and map {out_shape} must have one height and width")
     found = np.asarray(values, dtype=np.float64)
     if found.ndim != 1:
         raise ValueError(f"values have shape {found.shape}; one value a tile is expected")
@@ -70,6 +74,8 @@ def tile_map(
     along_x = _bilinear((np.arange(out_shape[1]) + 0.5) * step_x, lattice_x)
     along_y = _bilinear((np.arange(out_shape[0]) + 0.5) * step_y, lattice_y)
     covered = _covered(left / step_x, top / step_y, (left + width) / step_x, (top + height) / step_y, out_shape)
+    if tissue is not None:
+        covered &= tissue
     result[covered] = (along_y @ mean @ along_x.T)[covered]
     return result
 

@@ -21,6 +21,7 @@ from melano_tf.explain.maps import heat, overlay, tile_map
 from melano_tf.reports.figures import blank_figure, save_figure, slide_map_figure
 from melano_tf.reports.slide_maps import fitting_mpp
 from melano_tf.slides.slide import Slide
+from melano_tf.slides.tissue import TissueMask
 
 MARK = "#e2001a"
 SMALLEST_MARK = 0.02  # of the thumbnail's longer side: a tile of 70 µm on a slide of 20 mm must still be found
@@ -182,7 +183,13 @@ def curve_figure(curves: Mapping[str, Mapping[str, Curve]], title: str) -> Figur
 
 
 def write_magnification_maps(
-    folder: Path, slide: Slide, tiles: pd.DataFrame, positive: str, mpp: float | None, title: str
+    folder: Path,
+    slide: Slide,
+    tiles: pd.DataFrame,
+    positive: str,
+    mpp: float | None,
+    title: str,
+    tissue: TissueMask,
 ) -> list[Path]:
     """Write `<slide_id>-<magnification>.png`: the class's probability over the slide, for each magnification.
 
@@ -193,22 +200,16 @@ def write_magnification_maps(
         positive: the class whose probability it is.
         mpp: resolution of the pictures in µm/px; None: the longer side gets 1,600 px, if the slide has as many.
         title: first line of the figures.
+        tissue: the slide's, as the tiles were cut by; beside it nothing is coloured.
     """
     mpp = mpp or fitting_mpp(slide)
     thumbnail = slide.thumbnail(mpp)
     scale = (mpp / slide.mpp[0], mpp / slide.mpp[1])
+    inside = tissue.sampled(thumbnail.shape[:2], (mpp, mpp))
     written = []
     for name, rows in tiles.groupby("magnification", sort=False):
-        found = tile_map(
-            rows["x"],
-            rows["y"],
-            rows["w0"],
-            rows["h0"],
-            rows["probability"],
-            slide.size,
-            thumbnail.shape[:2],
-            scale=scale,
-        )
+        boxes = rows["x"], rows["y"], rows["w0"], rows["h0"]
+        found = tile_map(*boxes, rows["probability"], slide.size, thumbnail.shape[:2], scale=scale, tissue=inside)
         words = f"{title}, {name} ({len(rows)} tiles)"
         figure = slide_map_figure(thumbnail, found, mpp, None, words, f"probability of {positive}", scale=scale)
         written.append(save_figure(folder / f"{slide.slide_id}-{name}.png", figure))

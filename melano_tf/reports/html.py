@@ -26,6 +26,7 @@ from melano_tf.reports.contents import (
     read_tables,
 )
 from melano_tf.reports.pictures import Album, Picture, Source, album
+from melano_tf.reports.readers import readers
 from melano_tf.reports.run_figures import judged_pictures, training_pictures
 from melano_tf.runs.files import atomic
 from melano_tf.runs.judgements import Judgement, read_judgements, read_record
@@ -73,6 +74,7 @@ def write_report(folder: Path, say: Callable[[str], None] = lambda line: None) -
         album=pictures,
         faults=faults,
         audit=_audit(folder, record),
+        readers=readers(folder, judgements, int(record["settings"].get("seed", 0))),
     )
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from shapely.geometry.base import BaseGeometry
 from melano_tf.explain.maps import tile_map, within_bag
 from melano_tf.reports.figures import save_figure, slide_map_figure
 from melano_tf.slides.slide import Slide
+from melano_tf.slides.tissue import TissueMask
 
 LONGER_SIDE_PX = 1600
 
@@ -20,7 +21,13 @@ def fitting_mpp(slide: Slide) -> float:
 
 
 def write_slide_maps(
-    folder: Path, slide: Slide, tiles: pd.DataFrame, outline: BaseGeometry | None, mpp: float | None, title: str
+    folder: Path,
+    slide: Slide,
+    tiles: pd.DataFrame,
+    outline: BaseGeometry | None,
+    mpp: float | None,
+    title: str,
+    tissue: TissueMask,
 ) -> list[Path]:
     """Write `<slide_id>-tumour.png`, and `<slide_id>-attention.png` where tiles carry an attention.
 
@@ -32,15 +39,16 @@ def write_slide_maps(
         outline: the annotation in level-0 px, or None.
         mpp: resolution of the picture in µm/px; None: the longer side gets 1,600 px, if the slide has as many.
         title: first line of the figures.
+        tissue: the slide's, as the tiles were cut by; beside it nothing is coloured.
     """
     mpp = mpp or fitting_mpp(slide)
     thumbnail = slide.thumbnail(mpp)
     scale = (mpp / slide.mpp[0], mpp / slide.mpp[1])
+    inside = tissue.sampled(thumbnail.shape[:2], (mpp, mpp))
 
     def draw(rows: pd.DataFrame, values: ArrayLike, label: str, name: str) -> Path:
-        found = tile_map(
-            rows["x"], rows["y"], rows["w0"], rows["h0"], values, slide.size, thumbnail.shape[:2], scale=scale
-        )
+        boxes = rows["x"], rows["y"], rows["w0"], rows["h0"]
+        found = tile_map(*boxes, values, slide.size, thumbnail.shape[:2], scale=scale, tissue=inside)
         figure = slide_map_figure(thumbnail, found, mpp, outline, title, label, scale=scale)
         return save_figure(folder / f"{slide.slide_id}-{name}.png", figure)
 

@@ -1,4 +1,4 @@
-"""A trained similarity embedding at work: images brought to it as in training, and the nearest ones of a gallery."""
+"""A trained similarity embedding at work: images brought to it as in training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from melano_tf.serving.loading import load_network
 
 KIND = "similarity-embedding"
 CHUNK = 32  # images in memory at once; it changes memory and speed, not the answer
-__all__ = ["KIND", "Embedded", "attention_transfer", "embed_images", "nearest"]
+__all__ = ["KIND", "Embedded", "attention_transfer", "embed_images"]
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,3 @@ def embed_images(
         progress(len(paths[start : start + CHUNK]))
     vectors = np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
     return Embedded(tuple(used), vectors, reasons)
-
-
-def nearest(point: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order of a gallery by cosine distance from a point, nearest first, and the distances in that order.
-
-    Args:
-        point: (D,), L2-normalised.
-        vectors: (n, D), L2-normalised.
-
-    Returns:
-        (places int64 (n,), distances float64 (n,) = 1 - cosine, 0 to 2); equal distances keep the gallery's order.
-    """
-    distances = np.clip(1.0 - vectors.astype(np.float64) @ point.astype(np.float64), 0.0, 2.0)
-    order = np.argsort(distances, kind="stable")
-    return order, distances[order]

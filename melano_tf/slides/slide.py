@@ -88,6 +88,7 @@ class Slide:
         mpp: µm per pixel at level 0, the manifest's column; overrides the file's metadata. NaN is as None.
         held_mib: memory for decoded pixels that stay, MiB; 0: none do.
         threads: that `overview` uses.
+        cache_bytes: most memory for the pixels that OpenSlide keeps of the file.
 
     Attributes:
         slide_id: name of the slide.
@@ -111,8 +112,10 @@ class Slide:
         mpp: float | None = None,
         held_mib: float = 0.0,
         threads: int = 1,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.path = Path(path)
+        self._cache_bytes = cache_bytes
         self.slide_id = self.path.stem if slide_id is None else slide_id
         self.held_mib, self.threads = held_mib, threads
         self._forget()
@@ -196,7 +199,7 @@ class Slide:
         handle = self._handle
         if handle is None:
             handle = self._handles[_whose()] = openslide.OpenSlide(str(self.path))
-            self._cache = self._cache or openslide.OpenSlideCache(CACHE_BYTES)
+            self._cache = self._cache or openslide.OpenSlideCache(self._cache_bytes)
             handle.set_cache(self._cache)
         return handle
 

@@ -75,6 +75,19 @@ class TissueMask:
         """Whether there is no tissue at all."""
         return not bool(self.mask.any())
 
+    def sampled(self, shape: tuple[int, int], step_um: tuple[float, float]) -> Mask:
+        """Whether the centre of each pixel of another picture of the slide lies in tissue, bool of `shape`.
+
+        Args:
+            shape: (h, w) of the picture, from the same corner.
+            step_um: (x, y) µm per pixel of it.
+        """
+        places = [
+            np.minimum(((np.arange(count) + 0.5) * step / own).astype(int), most - 1)
+            for count, step, own, most in zip(shape[::-1], step_um, self.mpp, self.mask.shape[::-1], strict=True)
+        ]
+        return np.asarray(self.mask[np.ix_(places[1], places[0])])
+
     @cached_property
     def _integral(self) -> NDArray[np.float64]:
         """Number of tissue pixels above and left of each corner, (h + 1, w + 1)."""

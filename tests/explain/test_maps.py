@@ -55,6 +55,17 @@ def test_a_tile_alone_fills_its_own_pixels() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_a_tile_that_hangs_over_the_tissue_colours_no_glass() -> None:
+    tissue = np.zeros((10, 20), bool)
+    tissue[2:7, 3:11] = True
+    found = tile_map([0], [0], 100, 100, [0.7], (200, 100), (10, 20), tissue=tissue)
+    expected = np.full((10, 20), np.nan)
+    expected[2:7, 3:10] = 0.7  # the tile ends at pixel 10, the tissue at 11
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    with pytest.raises(ValueError, match="tissue"):
+        tile_map([0], [0], 100, 100, [0.7], (200, 100), (10, 20), tissue=tissue[1:])
+
+
 def test_two_tiles_far_apart_do_not_mix() -> None:
     found = tile_map([0, 80], [0, 0], 20, 20, [0.0, 1.0], (100, 20), (20, 100))
     assert (found[:, :20] == 0).all() and (found[:, 80:] == 1).all() and np.isnan(found[:, 20:80]).all()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.serving.neighbours import nearest
+from melano_tf.evaluation.retrieval import nearest
 from tests.papers.tiny import TinyRun
 
 

@@ -396,3 +396,15 @@ def test_real_slide(real_data: Path) -> None:
     assert found.share(500, 1000, 50, 50) == 1, "the dermis, looked at"
     assert found.share(50, 700, 200, 300) == 0, "glass"
     assert found.share(1020, 286, 40, 40) == 0, "a speck on the glass"
+
+
+def test_the_mask_is_sampled_at_the_centres_of_another_picture() -> None:
+    mask = np.zeros((4, 6), bool)
+    mask[1:3, 2:5] = True  # 8 to 24 µm down, 16 to 40 µm across
+    tissue = TissueMask(mask, (8.0, 8.0), 20.0)
+    found = tissue.sampled((16, 16), (3.0, 2.0))
+    across = (np.arange(16) + 0.5) * 3
+    down = (np.arange(16) + 0.5) * 2
+    expected = np.outer((down >= 8) & (down < 24), (across >= 16) & (across < 40))
+    np.testing.assert_array_equal(found, expected)
+    assert tissue.sampled((5, 7), (8.0, 8.0)).shape == (5, 7)  # a row and a column beyond it

@@ -5,11 +5,19 @@ from typing import Any
 
 import numpy as np
 
+from melano_tf.pipelines.store import StoreSettings
 from melano_tf.reports.slide_maps import write_slide_maps
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.answering import Answer
 from melano_tf.slides.annotations import write_tiles_geojson
 from melano_tf.slides.slide import Slide
+from melano_tf.slides.tissue import TissueMask, tissue_mask
+
+
+def cut_tissue(slide: Slide, sidecar: Sidecar) -> TissueMask:
+    """The slide's tissue, by the settings under which the model's tiles are cut."""
+    store = StoreSettings.recorded(sidecar.preprocessing["store"])
+    return tissue_mask(slide, store.mask_mpp, store.mask_headroom)
 
 
 def write_pictures(answer: Answer, sidecar: Sidecar, out: Path, thumbnail_mpp: float | None) -> list[Path]:
@@ -18,7 +26,7 @@ def write_pictures(answer: Answer, sidecar: Sidecar, out: Path, thumbnail_mpp: f
     case, tiles = answer.case, answer.tiles
     title = f"{case.path.stem}: probability of {sidecar.classes[1]} {answer.probabilities[1]:.3f}"
     with Slide(case.path, slide_id=case.path.stem, mpp=case.mpp) as slide:
-        written = write_slide_maps(out, slide, tiles, None, thumbnail_mpp, title)
+        written = write_slide_maps(out, slide, tiles, None, thumbnail_mpp, title, cut_tissue(slide, sidecar))
     geojson = out / "tiles.geojson"
     write_tiles_geojson(
         geojson,

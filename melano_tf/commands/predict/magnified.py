@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from melano_tf.commands.predict.biopsy import cut_tissue
 from melano_tf.reports.explanation_figures import (
     ExplainedTile,
     explained_sheet,
@@ -29,7 +30,8 @@ def write_pictures(answer: Answer, sidecar: Sidecar, out: Path, thumbnail_mpp: f
     tiles = answer.tiles.assign(probability=answer.tiles[f"p{shown}"])
     title = f"{case.path.stem}: {positive} {answer.probabilities[shown]:.3f}"
     with Slide(case.path, slide_id=case.path.stem, mpp=case.mpp) as slide:
-        files = write_magnification_maps(out, slide, tiles, positive, thumbnail_mpp, title)
+        tissue = cut_tissue(slide, sidecar)
+        files = write_magnification_maps(out, slide, tiles, positive, thumbnail_mpp, title, tissue)
         if answer.seen:
             files.append(_write_figure_2(answer, sidecar, out, slide, thumbnail_mpp, title))
     return [*files, _write_tiles(out / "tiles.geojson", tiles, sidecar, positive)]

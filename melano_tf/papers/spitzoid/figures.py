@@ -18,6 +18,7 @@ from melano_tf.reports.figures import CamRow, cam_sheet, save_figure
 from melano_tf.reports.slide_maps import write_slide_maps
 from melano_tf.slides.annotations import slide_outlines
 from melano_tf.slides.slide import Slide
+from melano_tf.slides.tissue import tissue_mask
 
 CAM_COHORT = 1  # Figures 6 and 7 show tiles of the first validation cohort
 
@@ -46,7 +47,8 @@ def draw_maps(work: Work, figures: tuple[int, ...]) -> list[Path]:
             outline = slide_outlines(slide, path, settings.annotation).geometry if path else None
             these = tiles[tiles["slide_id"] == row["slide_id"]]
             folder = work.run.folder / "maps"
-            written += write_slide_maps(folder, slide, these, outline, settings.maps.thumbnail_mpp, title)
+            tissue = tissue_mask(slide, settings.store.mask_mpp, settings.store.mask_headroom)
+            written += write_slide_maps(folder, slide, these, outline, settings.maps.thumbnail_mpp, title, tissue)
     return written
 
 

@@ -1,0 +1,139 @@
+"""What readers wrote about a run's cases: notes/<reader>.csv, one line a note, appended and flushed at once.
+
+A file is only ever appended to: a note that was changed is a further line, and the last one counts. Each line is one
+short write at the end of the file under a lock, so that several processes, and a kill, lose none that was confirmed.
+"""
+
+import csv
+import fcntl
+import io
+import os
+import re
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from melano_tf.errors import InputError
+
+FOLDER = "notes"
+OPEN, BLIND = "open", "blind"
+VERDICTS = ("agree", "disagree", "unsure")
+READER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}")
+MOST_TEXT = 4000
+
+
+@dataclass(frozen=True)
+class Note:
+    """One line of a reader's file.
+
+    Attributes:
+        time: when it was written, ISO 8601 with the zone.
+        reader: who.
+        mode: "open" (saw the model's answer and the label) or "blind".
+        case: slide or image.
+        verdict: open: agree, disagree, unsure or ""; blind: the class that the reader called, or unsure.
+        text: free words.
+        model: open: the model whose answer was shown, else "".
+        called: open: what that model called, else "".
+        seed: blind: of the order in which cases were given, else "".
+    """
+
+    time: str
+    reader: str
+    mode: str
+    case: str
+    verdict: str
+    text: str = ""
+    model: str = ""
+    called: str = ""
+    seed: str = ""
+
+
+COLUMNS = tuple(field.name for field in fields(Note))
+
+
+def checked_reader(name: str) -> str:
+    """A reader's name as it can name a file.
+
+    Raises:
+        InputError: it cannot.
+    """
+    name = " ".join(name.split())
+    if not READER.fullmatch(name) or name.endswith("."):
+        raise InputError(
+            "a reader's name has 1 to 40 letters, digits, spaces, dots, dashes, and begins with a letter or digit"
+        )
+    return name
+
+
+def notes_file(folder: Path, reader: str) -> Path:
+    """Where a reader's notes on a run lie.
+
+    Raises:
+        InputError: the name cannot name a file.
+    """
+    return Path(folder) / FOLDER / f"{checked_reader(reader)}.csv"
+
+
+def now() -> str:
+    """The time as notes give it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def append(folder: Path, note: Note) -> Path:
+    """Append a note to its reader's file; when this returns it is on the disk.
+
+    Raises:
+        InputError: the reader's name cannot name a file, or the file cannot be written.
+    """
+    path = notes_file(folder, note.reader)
+    cells = {**asdict(note), "reader": checked_reader(note.reader), "text": note.text[:MOST_TEXT]}
+    try:
+        path.parent.mkdir(exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); the note was not kept") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        size = os.fstat(handle).st_size
+        lines = io.StringIO()
+        writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
+        if not size:
+            writer.writeheader()
+        elif os.pread(handle, 1, size - 1) != b"\n":
+            lines.write("\n")  # a machine lost its power within the last line
+        writer.writerow(cells)
+        content = lines.getvalue().encode()
+        while content:
+            content = content[os.write(handle, content) :]
+        os.fsync(handle)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); the note was not kept") from None
+    finally:
+        os.close(handle)
+    return path
+
+
+def read_notes(folder: Path) -> pd.DataFrame:
+    """All notes on a run, of all readers, in the order of their files and lines; lines that are no notes are left out.
+
+    Returns:
+        Columns as `Note`, all text.
+    """
+    rows: list[dict[str, str]] = []
+    for path in sorted((Path(folder) / FOLDER).glob("*.csv")):
+        try:
+            content = path.read_bytes().decode("utf-8", "replace")  # line ends inside a text stay what they are
+        except OSError:
+            continue
+        for row in csv.DictReader(io.StringIO(content, newline="")):
+            if row.get("case") and row.get("mode") in (OPEN, BLIND):
+                rows.append({name: row.get(name) or "" for name in COLUMNS} | {"reader": path.stem})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def last_notes(notes: pd.DataFrame) -> pd.DataFrame:
+    """The last note of each reader, mode and case: what counts."""
+    return notes.drop_duplicates(["reader", "mode", "case"], keep="last").reset_index(drop=True)

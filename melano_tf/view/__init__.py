@@ -1,0 +1,1 @@
+"""The atlas: finished runs looked at in the browser, slide by slide, image by image (`view`)."""

@@ -1,0 +1,87 @@
+"""The teacher's embedding of a run's images: neighbours, and a map in two dimensions."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melano_tf.evaluation.retrieval import nearest
+from melano_tf.view.runs import Seen
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Images as points.
+
+    Attributes:
+        cases: their names, (n,).
+        vectors: float32 (n, D), of unit length.
+        places: row of each image.
+    """
+
+    cases: tuple[str, ...]
+    vectors: NDArray[np.float32]
+    places: dict[str, int]
+
+    @classmethod
+    def read(cls, run: Seen) -> "Embedding | None":
+        """The run's, or None where it made none, or its files do not fit each other."""
+        folder = run.folder / "clusters"
+        if not (folder / "embedding.npy").is_file() or not (folder / "clusters.csv").is_file():
+            return None
+        try:
+            vectors = np.load(folder / "embedding.npy", mmap_mode="r", allow_pickle=False)
+            names = pd.read_csv(folder / "clusters.csv", dtype=str)["image_id"].tolist()
+        except (OSError, ValueError, KeyError):
+            return None
+        if vectors.ndim != 2 or len(names) != len(vectors):
+            return None
+        return cls(tuple(names), vectors, {name: row for row, name in enumerate(names)})
+
+    def nearest(self, case: str, count: int) -> list[tuple[str, float]]:
+        """The images most like one of them, nearest first, itself left out, with 1 - cosine."""
+        own = self.places[case]
+        order, distances = nearest(np.asarray(self.vectors[own]), np.asarray(self.vectors))
+        pairs = [(self.cases[row], float(d)) for row, d in zip(order, distances, strict=True) if row != own]
+        return pairs[:count]
+
+
+def principal_plane(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points on the plane of greatest variance (PCA).
+
+    Args:
+        vectors: (n, D), n and D at least 2.
+
+    Returns:
+        (points (n, 2), share of the variance along each axis (2,)); the sign of an axis is that which makes its largest
+        loading positive.
+    """
+    centred = np.asarray(vectors, np.float64) - np.asarray(vectors, np.float64).mean(axis=0)
+    variances, axes = np.linalg.eigh(centred.T @ centred)
+    order = np.argsort(variances)[::-1][:2]
+    chosen = axes[:, order]
+    signs = np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(chosen.shape[1])])
+    total = float(variances.sum())
+    shares = variances[order] / total if total > 0 else np.zeros(len(order))
+    return centred @ (chosen * signs), np.asarray(shares)
+
+
+def umap_plane(vectors: NDArray[np.floating], seed: int = 0) -> NDArray[np.float64]:
+    """Points by UMAP, where it is installed (`pip install umap-learn`).
+
+    Raises:
+        ImportError: it is not.
+    """
+    import umap
+
+    return np.asarray(umap.UMAP(n_components=2, metric="cosine", random_state=seed).fit_transform(vectors), np.float64)
+
+
+@functools.cache
+def has_umap() -> bool:
+    """Whether UMAP is installed."""
+    import importlib.util
+
+    return importlib.util.find_spec("umap") is not None

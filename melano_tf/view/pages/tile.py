@@ -1,0 +1,97 @@
+"""A clicked tile of a slide: its picture, its numbers, and on demand what a model saw in it."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from bokeh.models import Button, Column, Div, Select
+
+from melano_tf.view.asked import Map, tile_maps
+from melano_tf.view.look import text
+
+if TYPE_CHECKING:
+    from melano_tf.view.pages.slide import SlidePage
+
+
+class TilePanel:
+    """The part of a slide's page that shows one tile.
+
+    Args:
+        slide: the page.
+    """
+
+    def __init__(self, slide: "SlidePage") -> None:
+        self.slide = slide
+        self.words = Div(sizing_mode="stretch_width")
+        self.model = Select(title="model", options=list(slide.run.tile_models), sizing_mode="stretch_width")
+        self.ask = Button(label="what did it see here? (c)", sizing_mode="stretch_width", name="ask-cam")
+        self.ask.on_click(self._ask)
+        self.maps: list[Map] = []
+        self.shown = Select(title="seen", options=[], visible=False, sizing_mode="stretch_width")
+        self.shown.on_change("value", self._show)
+        self.box = Column(self.words, self.model, self.ask, self.shown, visible=False, sizing_mode="stretch_width")
+        self.row: dict[str, Any] = {}
+        slide.page.key("c", self._ask)
+
+    def open(self, number: int) -> None:
+        """Show a tile by its place among those of the map."""
+        slide = self.slide
+        self.row = {str(name): value for name, value in slide.pane.shown.iloc[number].items()}
+        box = [int(self.row[name]) for name in ("x", "y", "w0", "h0")]
+        picture = slide.page.site.cutout(slide.run.number, slide.place, box)
+        value = f"{text(slide.overlay.value)}: {self.row['raw']:.4f}<br>" if "raw" in self.row else ""
+        name = f"tile {self.row['tile']} {text(self.row['magnification'])}"
+        self.words.text = (
+            f'<h3>{name}</h3><img src="{picture}" alt="{name}" width="192">'
+            f"<p>{value}tissue {self.row['tissue']:.0%}, x {box[0]:,}, y {box[1]:,}</p>"
+        )
+        overlay = slide.overlays.get(slide.overlay.value)
+        if overlay is not None and overlay.model in slide.run.tile_models:
+            self.model.value = overlay.model
+        elif not self.model.value and self.model.options:
+            self.model.value = self.model.options[-1]
+        self.shown.visible = False
+        slide.pane.cam_source.data = {name: [] for name in slide.pane.cam_source.data}
+        self.box.visible = True
+
+    def _ask(self) -> None:
+        slide, model = self.slide, self.slide.run.tile_models.get(self.model.value)
+        if not self.row or model is None:
+            return
+        stem = model.stem_of.get(slide.case)
+        if stem is None:
+            slide.say(f"{model.name} has not judged {slide.case}")
+            return
+        self.ask.label = "asking the model …"
+        self.ask.disabled = True
+        at = (slide.case, int(self.row["tile"]), str(self.row["magnification"]), stem, len(model.classes) - 1)
+        slide.page.later(partial(tile_maps, slide.run, *at), self._done, self._failed, slide.page.site.models)
+
+    def _ready(self) -> None:
+        self.ask.label, self.ask.disabled = "what did it see here? (c)", False
+
+    def _failed(self, words: str) -> None:
+        self._ready()
+        self.slide.say(words)
+
+    def _done(self, found: list[Map]) -> None:
+        self._ready()
+        self.maps = found
+        self.shown.options = [one.name for one in found]
+        self.shown.visible = True
+        self.shown.value = found[0].name
+        self._show("value", "", found[0].name)
+
+    def _show(self, attribute: str, old: str, new: str) -> None:
+        one = next((one for one in self.maps if one.name == new), None)
+        if one is None:
+            return
+        self.slide.told.text = f'<p class="soft" role="status">{text(one.words)}</p>' if one.words else ""
+        row = self.row
+        self.slide.pane.cam_source.data = {
+            "image": [np.flipud(one.values)],
+            "x": [float(row["x"])],
+            "y": [-float(row["y"] + row["h0"])],
+            "dw": [float(row["w0"])],
+            "dh": [float(row["h0"])],
+        }

@@ -1,0 +1,212 @@
+"""What all pages of one server share, and what one page knows of the request that opened it."""
+
+import json
+import logging
+import urllib.parse
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from bokeh.document import Document
+from bokeh.model import Model
+from bokeh.models import Column, Div, TextInput
+from bokeh.models.ui import UIElement
+
+from melano_tf.errors import InputError
+from melano_tf.view import look
+from melano_tf.view.deepzoom import ByteCache, OpenSlides
+from melano_tf.view.runs import Runs, Seen
+
+WORKERS = 2
+FOOTER = "Research only, not a medical device. Served by this machine; nothing is fetched from elsewhere."
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Site:
+    """What the pages and handlers of a server share.
+
+    Attributes:
+        runs: the runs that were named.
+        prefix: "/<token>", under which everything lies.
+        cache: tiles and pictures that were cut.
+        slides: open slides of each thread.
+        pool: where slow work is done, so that the server goes on answering.
+        models: where models are asked, one question at a time; TensorFlow is first loaded there.
+    """
+
+    runs: Runs
+    prefix: str
+    cache: ByteCache
+    slides: OpenSlides = field(default_factory=OpenSlides)
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "atlas"))
+    models: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "models"))
+
+    def href(self, page: str, **arguments: Any) -> str:
+        """The address of a page; arguments that are None are left out."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        return f"{self.prefix}/{page}" + ("?" + urllib.parse.urlencode(given) if given else "")
+
+    def cutout(self, run: int, case: int, box: Sequence[int]) -> str:
+        """The address of a tile's picture, cut from its slide; box: x, y, width, height in level-0 px."""
+        return f"{self.prefix}/cutout/{run}/{case}/{max(0, box[0])}/{max(0, box[1])}/{box[2]}.jpg"
+
+
+class Page:
+    """One page in one browser: its document, the arguments in its address, and the site.
+
+    Attributes:
+        heard: what keys and buttons inside HTML say, "word|count".
+    """
+
+    def __init__(self, site: Site, doc: Document) -> None:
+        self.site, self.doc = site, doc
+        request = doc.session_context.request if doc.session_context else None
+        self.arguments: dict[str, list[bytes]] = dict(request.arguments) if request else {}
+        self.cookies: dict[str, str] = dict(request.cookies) if request else {}
+        self.dark = self.cookies.get("shade") == "dark"
+        self.heard = TextInput(name="heard", visible=False)
+        self._listeners: dict[str, Callable[[str], object]] = {}
+        self.heard.on_change("value", self._listen)
+
+    def word(self, name: str, default: str = "") -> str:
+        """An argument of the address."""
+        values = self.arguments.get(name) or [default.encode()]
+        return values[0].decode("utf-8", "replace")
+
+    def number(self, name: str, default: float | None = None) -> float | None:
+        """An argument that is a finite number, else the default."""
+        try:
+            value = float(self.word(name))
+        except ValueError:
+            return default
+        return value if abs(value) < 1e12 else default
+
+    def run(self) -> Seen:
+        """The run that the address names.
+
+        Raises:
+            InputError: there is none.
+        """
+        return self.site.runs.get(int(self.number("run", 0) or 0))
+
+    def case(self, run: Seen) -> int:
+        """The case that the address names.
+
+        Raises:
+            InputError: there is none.
+        """
+        place = int(self.number("case", 0) or 0)
+        if not 0 <= place < len(run.cases):
+            raise InputError(f"{run.name} has no case {place}; it has {len(run.cases)}")
+        return place
+
+    def hear(self, word: str, then: Callable[[str], object]) -> None:
+        """Do something when a button inside HTML says a word ("fly:1,2"): what stands behind the colon is handed on."""
+        self._listeners[word] = then
+
+    def key(self, letter: str, then: Callable[[], object]) -> None:
+        """Do something when a key is pressed, unless somebody is typing."""
+        self._listeners[f"key:{letter}"] = lambda _: then()
+
+    def _listen(self, name: str, old: str, new: str) -> None:
+        word = new.rpartition("|")[0]
+        kind, _, rest = word.partition(":")
+        if word in self._listeners:
+            self._listeners[word](rest)
+        elif kind in self._listeners:
+            self._listeners[kind](rest)
+
+    def later(
+        self,
+        work: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[str], None],
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
+        """Do slow work aside, in the site's pool or another one, and then show what came of it."""
+
+        def finish(future: "Future[Any]") -> None:
+            self.doc.add_next_tick_callback(partial(show, future))
+
+        def show(future: "Future[Any]") -> None:
+            try:
+                result = future.result()
+            except Exception as error:  # a page says what went wrong, and lives on
+                logger.debug("aside", exc_info=error)
+                failed(first_line(error))
+                return
+            done(result)
+
+        (pool or self.site.pool).submit(work).add_done_callback(finish)
+
+    def show(self, title: str, *roots: UIElement, run: Seen | None = None, here: str = "", **keys: str | None) -> None:
+        """Set the page up: its frame, links and contents.
+
+        Args:
+            title: of the window.
+            roots: what it shows.
+            run: whose pages the links lead to.
+            here: the page that this is.
+            keys: address that a key leads to, by key.
+        """
+        site = self.site
+        links = [{"words": "all runs", "href": site.href(""), "here": here == "all runs"}]
+        if run is not None:
+            for page, words in pages_of(run):
+                links.append({"words": words, "href": site.href(page, run=run.number), "here": here == page})
+        wanted = {key: address for key, address in keys.items() if address}
+        self.doc.title = f"{title} – melano_tf"
+        self.doc.theme = look.theme(self.dark)
+        self.doc.template = look.FRAME
+        self.doc.template_variables.update(
+            heading="melano_tf" if run is None else run.name,
+            links=links,
+            css=look.CSS,
+            script=look.SCRIPT,
+            keys=json.dumps(wanted).replace("</", "<\\/"),
+            footer=FOOTER,
+        )
+        self.doc.add_root(Column(*roots, self.heard, sizing_mode="stretch_width"))
+
+
+def pages_of(run: Seen) -> list[tuple[str, str]]:
+    """The pages that a run has: (address, words)."""
+    pages = [("cases", "cases")]
+    if run.models:
+        pages.append(("curves", "errors and curves"))
+    if (run.folder / "clusters" / "embedding.npy").is_file():
+        pages.append(("map", "map of the images"))
+    return [*pages, ("blind", "blind reading")]
+
+
+def on_change(model: Model, name: str, then: Callable[[], object]) -> None:
+    """Do something when a property of a model changes."""
+
+    def changed(attribute: str, old: Any, new: Any) -> None:
+        then()
+
+    model.on_change(name, changed)
+
+
+def first_line(error: BaseException) -> str:
+    """One line for a person."""
+    return (str(error) or type(error).__name__).split("\n")[0][:300]
+
+
+def app(site: Site, build: Callable[[Page], None]) -> Callable[[Document], None]:
+    """A Bokeh application of one page; what cannot be shown is said in its place."""
+
+    def make(doc: Document) -> None:
+        page = Page(site, doc)
+        try:
+            build(page)
+        except InputError as error:
+            doc.clear()
+            page = Page(site, doc)
+            words = "<br>".join(look.text(line) for line in str(error).split("\n"))
+            page.show("not there", Div(text=f'<h2>This cannot be shown</h2><p role="alert">{words}</p>'))
+
+    return make

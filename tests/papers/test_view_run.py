@@ -1,0 +1,267 @@
+"""The atlas in a real browser, on the tiny runs that the recipes' tests share. Skipped where there is no Chromium."""
+
+import csv
+import json
+import shutil
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from tests.papers.tiny import TinyRun
+from tests.view.browser import Browser, Serving, serving
+
+OUTLINE = (0x00, 0x72, 0xB2)  # the colour of the first class's outline
+SLIDE = (3000, 2000)  # level-0 px
+BOX = (1301, 717, 2111, 1405)  # left, top, right, bottom of what is outlined, on no tile's edge
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    opened = Browser(tmp_path_factory.mktemp("chromium"))
+    yield opened
+    opened.quit()
+
+
+def copy(run: TinyRun, folder: Path) -> Path:
+    """A run's folder that may be written to."""
+    return Path(shutil.copytree(run.folder, folder / run.folder.name))
+
+
+def notes_of(run: Path, reader: str) -> list[dict[str, str]]:
+    with (run / "notes" / f"{reader}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def put_box(run: Path, slide: str) -> None:
+    """In the place of a slide: a black box on white, outlined exactly."""
+    [path] = run.glob(f"phantoms/*/{slide}.tiff")
+    image = np.full((SLIDE[1], SLIDE[0], 3), 255, np.uint8)
+    left, top, right, bottom = BOX
+    image[top:bottom, left:right] = 0
+    path.unlink()
+    with tifffile.TiffWriter(path) as file:
+        for level in range(3):
+            size = (SLIDE[0] >> level, SLIDE[1] >> level)
+            fine = image if level == 0 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            pixels = 1e4 / (0.25 * 2**level)
+            file.write(
+                fine,
+                tile=(256, 256),
+                compression="zlib",
+                photometric="rgb",
+                resolution=(pixels, pixels),
+                resolutionunit="centimeter",
+                subfiletype=int(level > 0),
+                metadata=None,
+            )
+    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    path.with_suffix(".geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+
+
+def frame_of(browser: Browser) -> tuple[int, int, int, int]:
+    """Left, top, width and height of the picture of the slide on the screen."""
+    code = """
+    const v = view(model('stage')), r = v.canvas_view.el.getBoundingClientRect(), b = v.frame.bbox;
+    return [r.left + b.left, r.top + b.top, b.width, b.height];"""
+    return tuple(round(part) for part in browser.run(code))  # type: ignore[return-value]
+
+
+def tiles_are_there(browser: Browser) -> bool:
+    """Whether every tile of the window has come."""
+    code = """
+    const v = view(model('stage')), r = model('stage').renderers.find((one) => one.type === 'TileRenderer');
+    const t = v.views.find_one(r); return t.has_finished();"""
+    return bool(browser.run(code))
+
+
+def edges(picture: np.ndarray, frame: tuple[int, int, int, int]) -> tuple[float, float]:
+    """Where the black box begins across and down, in px of the frame, from a window on its upper left corner."""
+    left, top, width, height = frame
+    grey = picture[top : top + height, left : left + width].mean(axis=2)
+    # A little below and right of the corner everything is box.
+    return begins(grey[round(height / 2 + 12)]), begins(grey[:, round(width / 2 + 12)])
+
+
+def begins(light: np.ndarray) -> float:
+    """Where the first dark pixel begins; the share of it that is light counts as light."""
+    first = int(np.flatnonzero(light < 127)[0])
+    return float(first + light[first] / 255)
+
+
+def line(picture: np.ndarray, frame: tuple[int, int, int, int]) -> tuple[float, float]:
+    """The middle of the outline's vertical and horizontal line, in px of the frame."""
+    left, top, width, height = frame
+    part = picture[top : top + height, left : left + width].astype(int)
+    like = np.abs(part - np.array(OUTLINE)).sum(axis=2) < 90
+    across = np.flatnonzero(like[round(height / 2 + 12), : width // 2 + 12])
+    down = np.flatnonzero(like[: height // 2 + 12, round(width / 2 + 12)])
+    assert len(across) and len(down), "no outline in sight"
+    return float(across.mean() + 0.5), float(down.mean() + 0.5)
+
+
+def test_outlines_lie_on_the_slide_to_one_pixel_at_three_zooms(tiny_run, tmp_path, browser) -> None:
+    run = copy(tiny_run, tmp_path)
+    put_box(run, "P02-1")
+    with serving([run]) as server:
+        for wide in (2600, 700, 90):
+            where = {"run": 0, "case": 1, "x": BOX[0], "y": BOX[1], "w": wide, "map": "no map"}
+            measured = []
+            for layers in ("", "0"):
+                browser.open(server.prefix + "slide?" + urllib.parse.urlencode({**where, "layers": layers}))
+                browser.until(lambda: tiles_are_there(browser))
+                asked = browser.run("const r = model('stage').x_range; return r.end - r.start")
+                assert asked == pytest.approx(wide, rel=1e-6)
+                frame = frame_of(browser)
+                find = line if layers else edges
+                measured.append(browser.until(lambda find=find, frame=frame: find(browser.picture(), frame)))
+            assert measured[1] == pytest.approx(measured[0], abs=1.0), f"{wide} px wide"
+        assert not [fault for fault in browser.faults() if "favicon" not in fault]
+
+
+def test_a_slide_run_is_read_and_noted(tiny_run, tmp_path, browser) -> None:
+    run = copy(tiny_run, tmp_path)
+    with serving([run]) as server:
+        browser.open(server.address)
+        listed = browser.until(lambda: browser.table("case"))
+        browser.choose("part", "test")
+        tested = browser.until(lambda: len(rows := browser.table("case")) < len(listed) and rows)
+        assert set(browser.table("part")) == {"test"} and all(p == p for p in browser.table("p"))
+        browser.choose("slide or patient", tested[0])
+        browser.until(lambda: browser.table("case") == tested[:1])
+
+        browser.open(server.prefix + "slide?run=0&case=1")
+        browser.until(lambda: tiles_are_there(browser))
+        options = browser.run("return titled('map (o: next)').options")
+        tumour = next(name for name in options if name.startswith("tumour"))
+        browser.choose("map (o: next)", tumour)
+        browser.until(lambda: "tiles at or above 0.50" in browser.words())
+        before = browser.words()
+        browser.choose("threshold", 0.01)
+        browser.until(lambda: "at or above 0.01" in browser.words())
+        assert browser.words() != before
+        browser.run("""const walk = (n) => n.dataset && n.dataset.say ? (n.click(), true)
+            : [...(n.shadowRoot ? n.shadowRoot.children : []), ...n.children].some(walk); walk(document.body)""")
+        span = "return model('stage').x_range.end - model('stage').x_range.start"
+        browser.until(lambda: browser.run(span) == pytest.approx(3 * 1024))  # three tiles wide
+
+        browser.run("const s = model('grid').data_source; s.selected.indices = [3]")
+        browser.until(lambda: "tissue" in browser.words() and "x " in browser.words())
+        browser.press("c")
+        browser.until(lambda: browser.run("return titled('seen').visible"), 60)
+        assert browser.value("seen") in ("CAM", "Grad-CAM")
+
+        browser.choose("reader", "ada")
+        browser.choose("note", "nests, =1+1 \n“quoted”, and\tmore")
+        browser.click("note-disagree")
+        browser.until(lambda: "kept: disagree" in browser.words())
+        browser.press("u")
+        browser.until(lambda: "kept: unsure" in browser.words())
+        server.kill()
+    notes = notes_of(run, "ada")
+    assert [note["verdict"] for note in notes] == ["disagree", "unsure"]
+    assert notes[0]["text"] == "nests, =1+1 \n“quoted”, and\tmore"
+
+
+def test_a_sent_address_shows_the_same_place(tiny_run, browser) -> None:
+    with serving([tiny_run.folder]) as server:
+        browser.open(server.prefix + "slide?run=0&case=2")
+        browser.until(lambda: tiles_are_there(browser))
+        browser.choose("opacity (f: fade)", 0.8)
+        browser.run("model('stage').x_range.setv({start: 500, end: 900})")
+        browser.run(
+            "const f = model('stage'); f.y_range.setv({start: -900, end: -900 + 400 * f.inner_height / f.inner_width})"
+        )
+        sent = browser.until(
+            lambda: (url := browser.driver.current_url) and "fade=0.80" in url and "w=400.0" in url and url
+        )
+        browser.driver.get("about:blank")
+        browser.open(sent)
+        browser.until(lambda: tiles_are_there(browser))
+        start, end = browser.run("const r = model('stage').x_range; return [r.start, r.end]")
+        assert (start, end) == pytest.approx((500, 900), abs=0.5)
+        assert browser.value("opacity (f: fade)") == pytest.approx(0.8)
+
+
+def test_a_vanished_slide_is_said_in_its_place(tiny_run, tmp_path, browser) -> None:
+    run = copy(tiny_run, tmp_path)
+    [path] = run.glob("phantoms/*/P03-1.tiff")
+    path.unlink()
+    with serving([run]) as server:
+        browser.open(server.prefix + "slide?run=0&case=2")
+        browser.until(lambda: "no such file" in browser.words())
+        browser.open(server.prefix + "slide?run=0&case=0")
+        browser.until(lambda: tiles_are_there(browser))
+
+
+def test_images_with_metadata_are_asked_what_if(tiny_zoome, tmp_path, browser) -> None:
+    run = copy(tiny_zoome, tmp_path)
+    with serving([run]) as server:
+        browser.open(server.address)
+        browser.until(lambda: "of them wrong" in browser.words())
+        total = browser.words().split(" images;")[0].split()[-1]
+        browser.choose("answers", "wrong")
+        browser.until(lambda: f" of {total} images" in browser.words() and f"{total} of {total}" not in browser.words())
+        names = browser.run("return titled('model').options")
+        name = next(one for one in names if one.endswith("zoom-metadata"))
+        browser.open(server.prefix + f"image?run=0&case=3&model={name}")
+        browser.until(lambda: "what if" in browser.words())
+        browser.choose("sex", "unknown")
+        browser.until(lambda: "as recorded" in browser.words(), 60)
+        browser.press("c")
+        browser.until(lambda: browser.run("return titled('map').visible"), 60)
+        assert browser.value("map") == "Grad-CAM"
+
+
+def test_a_lasso_fills_the_gallery(tiny_similarity, browser) -> None:
+    with serving([tiny_similarity.folder]) as server:
+        browser.open(server.prefix + "map?run=0")
+        browser.until(lambda: " 0 of " in browser.words())
+        code = "model('map').renderers[0].data_source.selected.indices = [0, 4, 7]"
+        browser.run(code)
+        browser.until(lambda: " 3 of " in browser.words())
+        browser.open(server.prefix + "image?run=0&case=0")
+        browser.until(lambda: "most alike" in browser.words())
+
+
+def test_a_cell_of_the_matrix_is_a_door(tiny_weighting, browser) -> None:
+    with serving([tiny_weighting.folder]) as server:
+        browser.open(server.prefix + "curves?run=0")
+        browser.until(lambda: "of them wrong" in browser.words())
+        link, count = browser.run("""
+            const s = model('matrix').renderers[0].data_source; const i = [...s.data.count].findIndex((n) => n > 0);
+            s.selected.indices = [i]; return [s.data.link[i], s.data.count[i]];""")
+        browser.until(lambda: "/cases?" in browser.driver.current_url)
+        assert browser.driver.current_url.endswith(link)
+        browser.until(lambda: f"{count} of " in browser.words())
+
+
+def test_blind_reading_hides_what_it_must(multimag_run, tmp_path, browser) -> None:
+    run = copy(multimag_run, tmp_path)
+    with serving([run]) as server:
+        browser.open(server.prefix + "blind?run=0&reader=bo")
+        browser.until(lambda: "Neither labels" in browser.words())
+        browser.click("begin")
+        browser.until(lambda: "0 of " in browser.words() and browser.run("return !!model('stage')"))
+        page = browser.driver.page_source + browser.words()
+        assert not [name for name in ("P01-1", "P02-1", "P03-1", "intradermal") if name in page]
+        browser.press("1")
+        browser.until(lambda: "1 of " in browser.words())
+        server.kill()
+    [note] = notes_of(run, "bo")
+    assert note["mode"] == "blind" and note["verdict"] == "nevus" and note["seed"] == "0"
+
+
+def test_the_page_of_all_runs(tiny_run, browser) -> None:
+    other = Serving([tiny_run.folder])
+    try:
+        browser.open(other.prefix)
+        browser.until(lambda: "Phantoms" in browser.words())
+        assert "malignant biopsies, balanced accuracy" in browser.words() and "0.7800" in browser.words()  # the paper's
+    finally:
+        other.kill()

@@ -1,0 +1,269 @@
+"""The atlas' server without a browser: who may ask, what is answered, what never is."""
+
+import json
+import re
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("bokeh", reason="needs Bokeh: pip install 'melano_tf[view]'")
+from tornado.ioloop import IOLoop
+from tornado.websocket import websocket_connect
+
+from melano_tf import run
+from melano_tf.errors import InputError
+from melano_tf.runs.predictions import predictions, write_predictions
+from melano_tf.runs.run import plan_key
+from melano_tf.view.server import address, is_this_machine, make_server, origins
+from melano_tf.view.settings import ViewSettings
+from tests.pipelines.small_slides import write_annotation, write_slide_file
+
+SETTINGS = {"slides": None, "store": {"mask_mpp": 4.0, "mask_headroom": 60.0}, "out": "run", "seed": 0}
+
+
+def small_run(folder: Path) -> Path:
+    """A run of three small slides; the third one's file is no slide."""
+    drawn = folder / "phantoms" / "key"
+    drawn.mkdir(parents=True)
+    for number in (1, 2):
+        write_slide_file(drawn / f"P{number}.tiff", number)
+    (drawn / "P3.tiff").write_bytes(b"II*\0 this is no slide")
+    write_annotation(drawn / "P1.geojson", [(300, 300), (600, 300), (600, 500), (300, 500)])
+    rows = [
+        f"P{n},P{n}.tiff,Q{n},{'malignant' if n == 1 else 'benign'},{'P1.geojson' if n == 1 else ''}" for n in (1, 2, 3)
+    ]
+    (drawn / "manifest.csv").write_text("\n".join(["slide_id,path,patient_id,label,annotation", *rows]) + "\n")
+    plan = {"settings": "s", "data": "d"}
+    record = {"recipe": "spitzoid", "settings": SETTINGS, "plan": plan, "split": {"test": ["Q1", "Q2"], "folds": []}}
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "predictions").mkdir()
+    judged = {"case": ["P1", "P2"], "group": ["Q1", "Q2"], "part": "test", "target": [1, 0]}
+    rows_of = pd.DataFrame({**judged, "tiles": [3, 4], "fallback": [False, True]})
+    for name in ("target", "target-old-cohort-1"):
+        write_predictions(folder / "predictions" / f"{name}.csv", predictions(rows_of, np.array([0.9, 0.6])))
+    made = {"predictions/target.csv": {"plan": plan_key(plan), "step": "target", "key": "k"}}
+    made["predictions/target-old-cohort-1.csv"] = {"plan": "another", "step": "old", "key": "k"}
+    (folder / "made.json").write_text(json.dumps(made))
+    (folder / "secret.txt").write_text("not for anybody")
+    return folder
+
+
+class Running:
+    """A server in a thread of this process."""
+
+    def __init__(self, folder: Path) -> None:
+        ready = threading.Event()
+
+        def serve() -> None:
+            self.loop = IOLoop()
+            self.server, self.site = make_server(ViewSettings((folder,), browser=False))
+            self.server.start()
+            self.loop = self.server.io_loop
+            self.loop.add_callback(ready.set)
+            self.loop.start()
+
+        self.thread = threading.Thread(target=serve, daemon=True)
+        self.thread.start()
+        assert ready.wait(20)
+        self.root = f"http://127.0.0.1:{self.server.port}"
+
+    def get(self, path: str) -> tuple[int, bytes, Any]:
+        try:
+            with urllib.request.urlopen(self.root + path, timeout=20) as answer:
+                return answer.status, answer.read(), answer.headers
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), error.headers
+
+    def stop(self) -> None:
+        self.loop.add_callback(self.server.stop)
+        self.loop.add_callback(self.loop.stop)
+        self.thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_run(tmp_path_factory.mktemp("view") / "run")
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[Running]:
+    one = Running(folder)
+    yield one
+    one.stop()
+
+
+def test_nothing_is_answered_without_the_token(running: Running) -> None:
+    token = running.site.prefix.strip("/")
+    assert len(token) >= 32
+    assert running.get(f"/{token}/cases?run=0")[0] == 200
+    for path in (
+        "/",
+        "/cases?run=0",
+        "/tile/0/0/0/0/0.jpg",
+        f"/{token[:-1]}/cases",
+        f"/x{token}/cases",
+        "/static/js/bokeh.js",
+    ):
+        assert running.get(path)[0] == 404, path
+    other = make_server(ViewSettings((running.site.runs.folders[0],), browser=False))
+    other[0].stop()
+    assert other[1].prefix != running.site.prefix
+
+
+def test_nothing_is_fetched_from_outside(running: Running) -> None:
+    page = running.get(f"{running.site.prefix}/cases?run=0")[1].decode()
+    addresses = re.findall(r"""(?:src|href)=["']?([^"'\s>]+)""", page)
+    assert addresses and all(one.startswith(("#", "/", f"{running.root}/")) for one in addresses), addresses
+    assert "default-src 'self'" in page and "no-referrer" in page
+
+
+def test_pictures_are_answered_and_paths_are_not(running: Running) -> None:
+    prefix = running.site.prefix
+    status, content, headers = running.get(f"{prefix}/tile/0/0/2/1/1.jpg")
+    assert status == 200 and content[:2] == b"\xff\xd8" and headers["Content-Type"] == "image/jpeg"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert running.get(f"{prefix}/tile/0/0/2/9/9.jpg")[1][:4] == b"\x89PNG"
+    for path in (
+        "/tile/0/9/2/1/1.jpg",
+        "/tile/9/0/2/1/1.jpg",
+        "/tile/0/0/2/1/../../../../../secret.txt",
+        "/tile/0/..%2f..%2fsecret.txt/2/1/1.jpg",
+        "/picture/0/large/0.jpg",
+        "/picture/0/..%2F..%2Fsecret.txt",
+        "/static/../secret.txt",
+        "/static/..%2f..%2f..%2f..%2f..%2f..%2fetc/passwd",
+        "/cutout/0/0/1/1/0.jpg",
+        "/cutout/0/0/1/1/999999999.jpg",
+        "/cutout/0/0/-1/1/10.jpg",
+        "/run.json",
+        "/notes/ada.csv",
+    ):
+        status, content, _ = running.get(prefix + path)
+        assert status in (403, 404), path
+        assert b"not for anybody" not in content and b"root:" not in content
+
+
+def test_a_damaged_slide_is_said_in_the_tiles_place(running: Running, folder: Path) -> None:
+    prefix = running.site.prefix
+    status, content, headers = running.get(f"{prefix}/tile/0/2/0/0/0.jpg")
+    assert status == 200 and headers["X-Unreadable"] == "1" and content[:2] == b"\xff\xd8"
+    assert (
+        b"cannot be shown" in running.get(f"{prefix}/slide?run=0&case=2")[1]
+        or running.get(f"{prefix}/slide?run=0&case=2")[0] == 200
+    )
+    for query in ("run=7", "run=0&case=99", "run=x&case=y", "run=0&case=nan", "run=-1", "run=0&case=1e300"):
+        assert running.get(f"{prefix}/slide?{query}")[0] == 200, query
+    assert running.get(f"{prefix}/tile/0/0/0/0/0.jpg")[0] == 200
+
+
+def websocket(running: Running, origin: str) -> int:
+    """The answer to a page of another address that wants to talk."""
+    from tornado.httpclient import HTTPClientError, HTTPRequest
+
+    address = f"ws://127.0.0.1:{running.server.port}{running.site.prefix}/cases/ws"
+    request = HTTPRequest(address, headers={"Origin": origin, "Sec-WebSocket-Protocol": "bokeh, token"})
+
+    async def ask() -> int:
+        try:
+            (await websocket_connect(request)).close()
+        except HTTPClientError as error:
+            return error.code
+        return 101
+
+    return IOLoop(make_current=False).run_sync(ask)
+
+
+def test_another_site_cannot_talk_to_it(running: Running) -> None:
+    port = running.server.port
+    for origin in (
+        "https://evil.example",
+        f"http://evil.example:{port}",
+        "http://127.0.0.1:1",
+        "null",
+        "http://127.0.0.1",
+    ):
+        assert websocket(running, origin) == 403, origin
+    for origin in (f"http://127.0.0.1:{port}", f"http://localhost:{port}"):
+        assert websocket(running, origin) != 403, origin
+
+
+def test_only_this_machine_unless_it_is_said(running: Running, folder: Path) -> None:
+    port = running.server.port
+    assert all(is_this_machine(host) for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9"))
+    assert not any(is_this_machine(host) for host in ("0.0.0.0", "192.168.1.4", "::", "example.org"))
+    assert origins("127.0.0.1", 5) == ["127.0.0.1:5", "localhost:5"]
+    assert origins("192.168.1.4", 5) == ["192.168.1.4:5"]
+    with socket.socket() as other:
+        other.settimeout(2)
+        mine = [info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
+        outward = [one for one in mine if not one.startswith("127.")]
+        if outward:
+            assert other.connect_ex((str(outward[0]), int(port or 0))) != 0
+    shown = address(ViewSettings((folder,)), running.server, running.site)
+    assert shown == f"http://127.0.0.1:{port}{running.site.prefix}/cases?run=0"
+
+
+def test_what_is_older_is_not_shown(running: Running) -> None:
+    seen = running.site.runs.get(0)
+    assert list(seen.models) == ["target"]
+    assert seen.standing.older() == ["predictions/target-old-cohort-1.csv"]
+    assert seen.cases["part"].tolist() == ["test", "test", ""]
+    assert seen.models["target"].frame["fallback"].tolist() == [False, True]
+
+
+def test_a_run_that_goes_on_is_read_anew(running: Running, folder: Path) -> None:
+    before = running.site.runs.get(0)
+    assert running.site.runs.get(0) is before
+    made = json.loads((folder / "made.json").read_text())
+    (folder / "made.json").write_text(json.dumps({**made, "tables/x.csv": {"plan": "p", "step": None, "sha256": "0"}}))
+    assert running.site.runs.get(0) is not before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "name at least one run"),
+        (("nowhere",), "no run is recorded there"),
+        (("{run}", "{run}"), "named twice"),
+        (("{run}", "--cache-mib", "0"), "--cache-mib"),
+        (("{run}", "--port", "70000"), "--port"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, words, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = run.main(["view", *(part.format(run=folder) for part in arguments)])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    shown = capsys.readouterr()
+    assert code == 2 and words in shown.err + shown.out
+
+
+def test_a_port_in_use_is_said(folder: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(InputError, match="choose another --port"):
+            make_server(ViewSettings((folder,), port=other.getsockname()[1]))
+
+
+def test_without_bokeh_the_command_says_what_to_install(folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run.main(["view", str(folder)]) == 2
+    assert "melano_tf[view]" in capsys.readouterr().err
+
+
+def test_a_run_half_finished_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
+    from melano_tf.view.runs import read_run
+
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": "zoome", "settings": {"table": [], "images": []}}))
+    seen = read_run(tmp_path)
+    assert seen.judges == "images" and not len(seen.cases) and "tables are not there yet" in seen.faults[0]
+    assert not np.isnan(len(seen.models))
