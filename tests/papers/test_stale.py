@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from melano_tf.reports.predictions import read_record
 
+from melano_tf.runs.judgements import read_record
 from melano_tf.runs.standing import Standing
 from tests.papers import test_plan
 from tests.papers.test_plan import toy
@@ -15,21 +15,24 @@ from tests.papers.test_plan import toy
 __all__ = ["toy"]
 # The toy's table as a report shows it: it says which seed, number and text it is of, and how many letters there are.
 TABLE = """
+    from melano_tf.reports.published import load_published
+    from melano_tf.reports.table_files import write_table
+    from melano_tf.reports.tables import Table, count_table
+
     def table(work):
         s, there = work.settings, {}
         for letter in "abz":
             if work.has(f"count/{letter}"):
-                there[letter] = work.path("counts", f"{letter}.txt").read_text()
-        head = f"seed {s.seed}, times {s.times}, text {work.value('text').strip()}"
-        path = work.path("tables", "table1.md")
-        rows = "".join(f"| {n} {c} |\\n" for n, c in there.items())
-        path.write_text(f"# of {head}\\n\\n| letters |\\n|---|\\n{rows}")
+                there[letter + " " + work.path("counts", f"{letter}.txt").read_text()] = 1
+        head = f"of seed {s.seed}, times {s.times}, text {work.value('text').strip()}"
+        frame = count_table({"letters": there}, load_published("zoome"), 0)
+        files = write_table(work.run.folder / "tables", "table1", Table(head, frame))
         if s.fails == "late":
             raise KeyboardInterrupt
-        return [path]
+        return files
 """
 KILL = 'if letter == fails.removeprefix("kill "):\n            raise KeyboardInterrupt\n        if letter == fails:'
-HEAD = re.compile(r"of seed (\d+), times (\d+), text (\w+)")
+HEAD = re.compile(r"<h3>of seed (\d+), times (\d+), text (\w+)")
 
 
 @pytest.fixture
