@@ -17,7 +17,7 @@ from melano_tf.serving.client import ClientSettings
 from melano_tf.serving.feature_bags import SUFFIXES
 from melano_tf.serving.kinds import ANSWERING
 from melano_tf.serving.opening import open_model
-from melano_tf.training.runtime import configure
+from melano_tf.training import runtime
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".svslide", ".dcm")
@@ -34,7 +34,7 @@ def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
     read = {"--input": settings.input, "--metadata": settings.metadata}
     journal.refuse_mixing(settings.out, read | ({} if settings.server else {"--model": settings.model}))
     # Before a graph is loaded, which starts TensorFlow.
-    configure(settings.threads)
+    runtime.configure(settings.threads)
     asked = ClientSettings(settings.timeout, settings.retries, settings.chunk)
     model = open_model(settings.model, settings.server, asked)
     check_options(settings, model.card.sidecar)
