@@ -137,10 +137,7 @@ def _described() -> list[str]:
 
 def _recipe(name: str, arguments: list[str]) -> int:
     recipe = importlib.import_module(f"{PAPERS[name][0]}.settings").RECIPE
-    chosen = _option(arguments, "--preset")
-    if chosen not in (recipe.base, "demo"):
-        chosen = "demo" if chosen is None and _option(arguments, f"--{recipe.data}") is None else recipe.base
-    default = recipe.preset(chosen)
+    default = recipe.default(_option(arguments, "--preset"), _option(arguments, f"--{recipe.data}") is not None)
     settings = _parse(type(default), arguments, name, default)
     import_quietly()
     from melano_tf.papers.shell import reproduce

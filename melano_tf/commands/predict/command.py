@@ -67,9 +67,11 @@ def check_options(settings: PredictSettings, sidecar: Sidecar) -> None:
     kind = ANSWERING[sidecar.kind]
     of_slides = {"mpp": settings.mpp, "thumbnail_mpp": settings.thumbnail_mpp}
     of_patients = {"metadata": settings.metadata, **vars(settings.patient)}
-    foreign: dict[str, Any] = {} if kind.judges == "slide" else of_slides
-    if kind.judges != "image" or kind.called_by == "most probable":
+    foreign: dict[str, Any] = {} if kind.judges == "slide" else dict(of_slides)
+    if kind.judges != "image" or kind.called_by != "threshold":
         foreign |= of_patients
+    if kind.judges != "image" or kind.called_by == "threshold":
+        foreign |= {"favour": settings.favour}
     if kind.judges != "features":
         foreign |= {"slides": settings.slides}
     for name, given in foreign.items():

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -47,6 +47,9 @@ class PredictSettings:
     named as those; what is missing there is unknown."""
     patient: Annotated[PatientOptions, NO_PREFIX] = field(default_factory=PatientOptions)
     """Images: what is known of the patient, if no CSV says otherwise."""
+    favour: Literal["accuracy", "balanced"] | None = None
+    """Images, of a model with operating points (--preset ham10000): decide in favour of accuracy, or of balanced
+    accuracy, the mean recall of the classes. Not given: as the model itself decides."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core."""
     server: str | None = None

@@ -172,6 +172,6 @@ RECIPE = Recipe(
     method="melano_tf.papers.bags.method:method",
     aside=("table", "slides", "allow_leaks", "models", "final"),
     words=WORDS,
-    base="default",
+    presets=("default", "demo"),
     case="bags",
 )

@@ -48,7 +48,7 @@ def method(s: SpitzoidSettings) -> Plan:
             *(train_source, which, fold),
             needs=[split],
             depends=source_depends(s, which, fold),
-            weights=((which.backbone, initial_weights(s, which)),),
+            weights=((which.backbone, initial_weights(s, which), s.source.input_px),),
             restate=restate_source,
             group=group(fold, "source"),
         )

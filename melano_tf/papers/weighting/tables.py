@@ -189,9 +189,8 @@ def notes_on(work: Work, number: int, rows: Mapping[str, Sequence[GridTraining]]
     sizes = ", ".join(f"{len(places):,}" for places in judge)
     notes = [
         whose(RECIPE, settings),
-        f"{len(cohort.records):,} images of {cohort.records['group'].nunique():,} lesions; {len(judge)} random "
-        f"split{'s' * (len(judge) != 1)} by lesion with {sizes} judged images. A lesion that several splits judge is "
-        "drawn once for all of them.",
+        f"{len(cohort.records):,} images of {cohort.records['group'].nunique():,} lesions; "
+        + split_words(settings, f"with {sizes} judged images"),
         "The paper prints percent; here they are shares. A class that is never called counts 0 in mPR. Judged at the "
         "last epoch.",
     ]
@@ -207,6 +206,21 @@ def notes_on(work: Work, number: int, rows: Mapping[str, Sequence[GridTraining]]
     if number == 2:
         notes.append("As printed, FL-CB repeats BAcc, mPR and mF1 of CEL-CB.")
     return [*notes, *differing(RECIPE, settings)]
+
+
+def split_words(settings: WeightingSettings, sizes: str) -> str:
+    """How the images were divided."""
+    numbers, transfer = settings.split_numbers(), settings.transfer
+    if transfer is not None:
+        which = ", ".join(map(str, numbers))
+        return (
+            f"fold{'s' * (len(numbers) != 1)} {which} of {transfer.folds} by lesion {sizes}. All layers up to "
+            f"{transfer.cut} are frozen."
+        )
+    return (
+        f"{len(numbers)} random split{'s' * (len(numbers) != 1)} by lesion {sizes}. A lesion that several splits judge "
+        "is drawn once for all of them."
+    )
 
 
 def weights_note(work: Work, number: int) -> str:

@@ -1,5 +1,6 @@
 """The ZooME paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
 
+from melano_tf.models.zoome import check_network
 from melano_tf.papers.image_steps import add_image_steps
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Work
@@ -31,12 +32,13 @@ def method(s: ZoomeSettings) -> Plan:
     plan.output("folds", "images", [folds], None)
 
     def train(which: Network, fold: int | None) -> str:  # sections III and IV-B, then IV-C
+        check_network(which.backbone, which.weights, s.network.input_px, which.zoom_se)
         trained = plan.step(
             step_name(which, fold),
             *(train_network, which, fold),
             needs=[folds],
             depends=depends_on(s, which, fold),
-            weights=((which.backbone, which.weights),),
+            weights=((which.backbone, which.weights, s.network.input_px),),
         )
         asked = judging_depends_on(s, which)
         group = plan.steps[trained].group
