@@ -64,7 +64,7 @@ def test_lists_come_in_order():
     assert dataclasses.replace(PAPER, tables=(4, 2)).chosen_tables() == (2, 4)
     assert chosen_groups("figures,tiles", STEPS) == ("tiles", "figures")
     assert chosen_groups(PAPER.steps, STEPS) == STEPS
-    for wrong in ({"tables": "5"}, {"figures": "3"}, {"steps": "dance"}):
+    for wrong in ({"tables": (5,)}, {"figures": (3,)}, {"steps": "dance"}):
         settings = dataclasses.replace(PAPER, **wrong)
         with pytest.raises(InputError):
             (settings.chosen_tables(), settings.chosen_figures(), chosen_groups(settings.steps, STEPS))

@@ -43,15 +43,15 @@ def trained(**changed) -> list[str]:
 @pytest.mark.parametrize(
     "asked, models",
     [
-        ({"tables": "1", "figures": "none"}, TABLE_1),
-        ({"tables": "2", "figures": "none"}, MIXED),
-        ({"tables": "2", "figures": "2"}, TABLE_1 + MIXED),  # Figure 2 explains models of Table 1
-        ({"tables": "2", "figures": "2", "steps": "tables"}, MIXED),
-        ({"tables": "2", "figures": "2", "steps": "faithfulness"}, TABLE_1),
-        ({"tables": "1", "figures": "1", "steps": "figures"}, []),  # Figure 1 shows tiles
-        ({"tables": "1,2", "steps": "tiles"}, []),
-        ({"tables": "4", "figures": "none", "steps": "train"}, ["nevi-resnet50", "nevi-vgg19"]),
-        ({"tables": "none", "figures": "none"}, []),
+        ({"tables": (1,), "figures": ()}, TABLE_1),
+        ({"tables": (2,), "figures": ()}, MIXED),
+        ({"tables": (2,), "figures": (2,)}, TABLE_1 + MIXED),  # Figure 2 explains models of Table 1
+        ({"tables": (2,), "figures": (2,), "steps": "tables"}, MIXED),
+        ({"tables": (2,), "figures": (2,), "steps": "faithfulness"}, TABLE_1),
+        ({"tables": (1,), "figures": (1,), "steps": "figures"}, []),  # Figure 1 shows tiles
+        ({"tables": (1, 2), "steps": "tiles"}, []),
+        ({"tables": (4,), "figures": (), "steps": "train"}, ["nevi-resnet50", "nevi-vgg19"]),
+        ({"tables": (), "figures": ()}, []),
     ],
 )
 def test_what_the_tables_and_figures_need_is_trained_and_no_more(asked, models):
@@ -87,8 +87,8 @@ def facts(**changed) -> str:
     [
         ("evaluation", dataclasses.replace(PAPER.evaluation, threshold=0.3, top=5, repeats=10, aggregation="top")),
         ("show", dataclasses.replace(PAPER.show, magnification="20x", tiles=1)),
-        ("tables", "1"),
-        ("figures", "none"),
+        ("tables", (1,)),
+        ("figures", ()),
         ("cache_mib", 1),
         ("model", dataclasses.replace(PAPER.model, backbones=("vgg19",))),
         ("caps", dataclasses.replace(PAPER.caps, nevi=10)),  # of the tasks, whose tiles are known by their content

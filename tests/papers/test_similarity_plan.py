@@ -36,16 +36,16 @@ def wanted(**chosen: Any) -> tuple[list[str], list[str]]:
 @pytest.mark.parametrize(
     "chosen, steps",
     [
-        ({"tables": "1,2,3", "figures": "3"}, FIRST),  # counting needs no clustering
-        ({"tables": "1,2,3", "figures": "3", "steps": "tables,figures"}, FIRST),
-        ({"tables": "none", "figures": "5"}, CLUSTERED),
-        ({"tables": "none", "figures": "none", "steps": "cluster"}, CLUSTERED),
-        ({"tables": "none", "figures": "none", "steps": "edges"}, [*CLUSTERED, "edges"]),
-        ({"tables": "5", "figures": "none"}, [*CLUSTERED, "partition"]),
-        ({"tables": "1,6", "figures": "none"}, [*DIVIDED, *STUDENTS]),
-        ({"tables": "none", "figures": "7", "steps": "train"}, [*DIVIDED, *STUDENTS]),
-        ({"tables": "1,6", "steps": "resize"}, FIRST),
-        ({"tables": "1,2,3,5", "figures": "3,5", "steps": "train"}, []),  # no table or figure asked for needs them
+        ({"tables": (1, 2, 3), "figures": (3,)}, FIRST),  # counting needs no clustering
+        ({"tables": (1, 2, 3), "figures": (3,), "steps": "tables,figures"}, FIRST),
+        ({"tables": (), "figures": (5,)}, CLUSTERED),
+        ({"tables": (), "figures": (), "steps": "cluster"}, CLUSTERED),
+        ({"tables": (), "figures": (), "steps": "edges"}, [*CLUSTERED, "edges"]),
+        ({"tables": (5,), "figures": ()}, [*CLUSTERED, "partition"]),
+        ({"tables": (1, 6), "figures": ()}, [*DIVIDED, *STUDENTS]),
+        ({"tables": (), "figures": (7,), "steps": "train"}, [*DIVIDED, *STUDENTS]),
+        ({"tables": (1, 6), "steps": "resize"}, FIRST),
+        ({"tables": (1, 2, 3, 5), "figures": (3, 5), "steps": "train"}, []),  # no table or figure asked for needs them
     ],
 )
 def test_what_is_asked_for_is_done_and_no_more(chosen: dict[str, Any], steps: list[str]) -> None:

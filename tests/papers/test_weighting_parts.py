@@ -38,7 +38,7 @@ def test_the_paper_preset_holds_the_papers_numbers():
     assert (training.batch, training.flat_epochs, training.hierarchical_epochs) == (20, 150, 250)
     assert (training.sgd_rate, training.adam_rate, training.decay_at, training.decay) == (1e-4, 1e-5, (0.5, 0.75), 0.1)
     assert (network.backbone, network.weights, network.input_px, network.dropout) == ("vgg16", "imagenet", 299, 0.5)
-    assert (PAPER.splits.count, PAPER.splits.share, PAPER.gamma) == (2, 0.2, "1")
+    assert (PAPER.splits.count, PAPER.splits.share, PAPER.gamma) == (2, 0.2, 1.0)
     # 0.8 of the stored image is what the network takes: the smallest crop is not enlarged.
     assert PAPER.store.stored_px * PAPER.augment.smallest_crop >= network.input_px
     assert cache_settings(PAPER.store).colour.method == "shades_of_gray"
@@ -119,14 +119,14 @@ def test_a_training_depends_on_its_own_strategy_and_split_alone():
     for name, changed in (
         (cel, {"training": slower}),
         (cel, {"splits": SplitSettings(count=3)}),
-        (cel, {"gamma": "2"}),
+        (cel, {"gamma": 2.0}),
         (cel, {"evaluation": EvaluationSettings(repeats=7), "figures": "none", "log_weights": 5}),
         (cel, {"network": dataclasses.replace(PAPER.network, lstm_units=9)}),
     ):
         assert facts(name, **changed) == facts(name), changed
     for changed in (
         {"training": slower},
-        {"gamma": "2"},
+        {"gamma": 2.0},
         {"network": dataclasses.replace(PAPER.network, lstm_units=9)},
     ):
         assert facts(tree, **changed) != facts(tree), changed
