@@ -118,6 +118,12 @@ def _what(sidecar: dict[str, Any], signatures: dict[str, str]) -> str:
             f"Judges tiles of whole slide images, each magnification by a signature of its own ({each}), and a slide "
             f"by the mean over the tiles, then over the magnifications: {classes}."
         )
+    if sidecar["kind"] == "bags":
+        made = sidecar["preprocessing"]["features"]
+        return (
+            f"Judges a bag of features, all tiles of one {made['bag']} ({made['width']} numbers a tile, of the encoder "
+            f"{made['encoder'] or 'that the run used'}): {classes}."
+        )
     if "grid" in sidecar["preprocessing"]:
         return f"Judges tiles of whole slide images: {classes}."
     return f"Judges dermoscopy images: {classes}."
@@ -137,6 +143,8 @@ def _tables(folder: Path) -> str:
 
 def _preprocessing(sidecar: dict[str, Any]) -> str:
     made, px = sidecar["preprocessing"], sidecar["input_px"]
+    if sidecar["kind"] == "bags":
+        return "- Nothing: features are taken as they are. Those of another encoder mean nothing to it."
     lines = ["JPEG decoded by the accurate integer transform, PNG; greyscale repeated to RGB; nothing else is asked."]
     if "grid" in made:
         lines.append(f"Tiles (grid: {made['grid']}) resized to {px} px, by area where they shrink.")
@@ -159,6 +167,8 @@ def _told(sidecar: dict[str, Any]) -> str:
 def calls(card: dict[str, Any]) -> str:
     """The exact curl, gRPC and command lines for one model, to be given in the folder of all of them."""
     sidecar = card["sidecar"]
+    if sidecar["kind"] == "bags":
+        return _feature_calls(card)
     bag, told = sidecar["kind"] == "spitzoid-target", bool(sidecar["preprocessing"].get("metadata"))
     names = {
         "name": card["name"],
@@ -177,6 +187,18 @@ def calls(card: dict[str, Any]) -> str:
             name=card["name"],
             input="slide.svs" if "grid" in sidecar["preprocessing"] else "lesion.jpg",
             folder=f"{card['name']}/{card['version']}",
+        ),
+    )
+
+
+def _feature_calls(card: dict[str, Any]) -> str:
+    names = {"name": card["name"]}
+    return Template(templates.CALLS).substitute(
+        names,
+        curl=Template(templates.CURL_FEATURES).substitute(names),
+        grpc=Template(templates.GRPC_FEATURES).substitute(names),
+        program=Template(templates.PROGRAM).substitute(
+            names, input="slide.h5", folder=f"{card['name']}/{card['version']}"
         ),
     )
 

@@ -66,6 +66,8 @@ def _example(spec: Any, count: int, px: int) -> Any:
         return tf.fill([count], NOT_SENT if spec.dtype == tf.float32 else UNKNOWN)
     if spec.name == "embeddings":
         return tf.zeros([1, count, spec.shape[2]])
+    if spec.name == "features":
+        return tf.zeros([1, count, spec.shape[2]] if spec.shape.rank == 3 else [count, spec.shape[1]])
     if spec.name == "mask":
         return tf.ones([1, count], tf.bool)
     return tf.zeros([count], spec.dtype)

@@ -11,11 +11,13 @@ from melano_tf.evaluation.calibration import Calibration
 from melano_tf.evaluation.intervals import Interval
 from melano_tf.evaluation.thresholds import Decision, Threshold
 from melano_tf.metadata_fields import AGE, SEX, SITE
+from melano_tf.models.bag_models import build_bag_model
+from melano_tf.models.bag_settings import BagKind, BagModelSettings
 from melano_tf.models.metadata import MetadataCode
 from melano_tf.models.mil import build_target
 from melano_tf.models.seanet import build_source
 from melano_tf.models.zoome import build_zoome
-from melano_tf.pipelines.store import StoreSettings
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.runs.plain import plain
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.slides.magnifications import TileGrids
@@ -120,3 +122,16 @@ def tiles(count: int, seed: int = 0) -> list[np.ndarray]:
     from tests.serving.pictures import picture
 
     return [picture(56, 56, seed + k) for k in range(count)]
+
+
+def bags_model(folder: Path, classes: tuple[str, ...] = ("benign", "malignant"), kind: BagKind = "gated") -> Path:
+    """A bag model on five numbers a tile; of two classes calibrated with a threshold, of three calibrated."""
+    model = build_bag_model(5, len(classes), BagModelSettings(kind, hidden=(6,), attention_units=4, extremes=2), seed=2)
+    made = {"features": {"width": 5, "encoder": "uni_v1", "bag": "slide"}, "dtype": "float32"}
+    fields = decision().sidecar_fields()
+    if len(classes) > 2:
+        fitted = Calibration(1.7, len(classes), "a hold-out", 40, 12, 0.7, 0.6, 0.2, 0.1, 15, False)
+        words = "none: the most probable class is called"
+        fields = {"threshold": 0.0, "threshold_from": words, "calibration": fitted.to_json()}
+    card = Sidecar("bags", classes, 0, made, run=RUN | {"table": "cases.csv", "model": kind}, **fields)
+    return save(excited(model, 5.0), card, folder / f"bags-{kind}-{len(classes)}.keras")
