@@ -207,9 +207,7 @@ def test_with_data_the_preset_is_mobilenet_with_imagenet_weights() -> None:
     assert (real.store.stored_px, real.store.crop, real.store.colour) == (150, "centre", "none")
     assert (drawn.network.backbone, drawn.network.weights) == ("standin", "none")
     assert RECIPE.default(None, True) == preset("paper") and RECIPE.default(None, False) == preset("demo")
-    kept = json.loads(
-        json.dumps({"training": {"warm_epochs": 0}, "transfer": {"best_folds": [1, 2], "augment": {"flip": 0.25}}})
-    )
+    kept = json.loads(json.dumps({"training": {"warm_epochs": 0}, "transfer": {"best_folds": [1, 2], "augment": {"flip": 0.25}}}))
     again = restored(preset("demo"), kept)  # a notebook starts from the demo's settings, which have none
     assert again.transfer.best_folds == (1, 2) and again.transfer.augment.flip == 0.25
     assert again.transfer.augment.rotation == 180.0
