@@ -81,6 +81,8 @@ def tile_maps(run: Seen, slide_id: str, tile: int, magnification: str, stem: str
         InputError: the model or the tile is not there.
     """
     network, sidecar = MODELS.get(run, stem)
+    import tensorflow as tf
+
     from melano_tf.explain.cam import class_activation_map, gradient_map, has_cam
     from melano_tf.pipelines.tiles import decode
 
@@ -92,7 +94,7 @@ def tile_maps(run: Seen, slide_id: str, tile: int, magnification: str, stem: str
     if not len(row) or not int(row["length"].iloc[0]):
         raise InputError(f"tile {tile} of {slide_id} is not stored")
     jpegs = read_jpegs(folder, slide_id, row["offset"].tolist()[:1], row["length"].tolist()[:1])
-    picture = np.asarray(decode(jpegs, sidecar.input_px), np.float32)
+    picture = np.asarray(decode(tf.constant(jpegs), tf.constant(sidecar.input_px)), np.float32)
     found = []
     if has_cam(network):
         cam = class_activation_map(network, picture, called)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from melano_tf.explain import cam
-from melano_tf.explain.cam import METHODS, class_activation_map, grad_cam
+from melano_tf.explain.cam import METHODS, class_activation_map, grad_cam, gradient_map, has_cam
 
 
 def classified(scores: keras.KerasTensor) -> keras.KerasTensor:
@@ -137,4 +137,33 @@ def test_only_average_pooling_has_a_cam(tiles: np.ndarray) -> None:
     pooled = keras.layers.GlobalAveragePooling2D()
     for last in ([keras.layers.Conv2D(2, 3)], [pooled, joined]):
         with pytest.raises(ValueError, match="ends in one dense layer"):
-            class_activation_map(keras.Sequential([keras.Input((8, 8, 3)), *last]), tiles[:, :8, :8], 0)
+            has_cam(keras.Sequential([keras.Input((8, 8, 3)), *last]))
+
+
+@pytest.mark.parametrize("pooling", [keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D])
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_map_by_gradient_is_the_grad_cam_where_there_is_one(tiles: np.ndarray, pooling, label: int) -> None:
+    model = tiny(pooling, hidden=True)
+    np.testing.assert_allclose(
+        gradient_map(model, tiles, label, "refined").raw, grad_cam(model, tiles, label).raw, atol=1e-6
+    )
+
+
+def test_a_map_by_gradient_of_two_inputs_and_one_probability(tiles: np.ndarray) -> None:
+    image, metadata = keras.Input((16, 24, 3), name="image"), keras.Input((4,), name="metadata")
+    features = keras.layers.Conv2D(5, 3, 4, padding="same", activation="relu", name="features")(image)
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    gated = keras.layers.Multiply()([pooled, keras.layers.Dense(5, activation="sigmoid", name="gate")(metadata)])
+    probability = keras.layers.Dense(1, activation="sigmoid", name="last")(gated)
+    model = keras.Model([image, metadata], probability)
+    known = np.random.default_rng(1).random((3, 4)).astype(np.float32)
+    found = gradient_map(model, {"image": tiles, "metadata": known}, 1)
+    gate = np.asarray(keras.Model(metadata, model.get_layer("gate").output)(known))
+    weights = gate * model.get_layer("last").kernel.numpy()[:, 0]
+    maps = np.asarray(keras.Model(image, features)(tiles))
+    # the log-odds of a sigmoid are its logit: the gradient of the mean over 24 places is weight / 24
+    expected = np.maximum(np.einsum("nhwc,nc->nhw", maps, weights) / 24, 0)
+    np.testing.assert_allclose(found.raw, expected, atol=1e-5)
+    against = gradient_map(model, {"image": tiles, "metadata": known}, 0).raw
+    np.testing.assert_allclose(against, np.maximum(np.einsum("nhwc,nc->nhw", maps, -weights) / 24, 0), atol=1e-5)
+    assert found.maps.shape == (3, 16, 24) and expected.max() > 0
