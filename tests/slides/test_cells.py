@@ -10,11 +10,11 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
-from test_slide import box_levels, pattern, write_pyramid
 
 from melano_tf.slides.cells import Cell, Cells, Layout
 from melano_tf.slides.jpeg_tiles import JpegTiles
 from melano_tf.slides.slide import Slide, SlideReadError
+from tests.slides.test_slide import box_levels, pattern, write_pyramid
 
 REGIONS = [(0, 0, 64, 1.0), (37, 61, (90, 50), 0.25), (-30, -20, 80, 0.5), (13, 7, (77, 40), 0.61), (500, 400, 90, 0.3)]
 
