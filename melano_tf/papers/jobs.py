@@ -170,6 +170,7 @@ class Hands(distributed.WorkerPlugin):
             folder = Path(self.settings.out)
             run = HelpingRun(folder, self.recipe.name, self.settings, threads, lambda text: None)
             self.work = Work(run, self.settings, weights_of(steps))
+            self.work.decides = False
         assert isinstance(self.work.run, HelpingRun)
         return self.plan, self.work, self.work.run
 

@@ -52,7 +52,10 @@ class Work:
         values: what the `always` steps gave, by name.
         left_out: {step that these data do not allow: why}.
         failed: {step that failed: why}.
+        decides: whether this process says what of the run is finished; False where it only helps with single steps.
     """
+
+    decides = True
 
     def __init__(self, run: Run, settings: Any, weights: Mapping[Backbone, str | None]) -> None:
         self.run, self.settings, self.weights = run, settings, weights

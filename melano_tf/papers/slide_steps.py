@@ -16,6 +16,7 @@ from melano_tf.pipelines.records import slide_files
 from melano_tf.pipelines.store import COHORT_TABLES, write_cohort
 from melano_tf.pipelines.store_settings import FORMAT, Grid, StoreSettings
 from melano_tf.pipelines.wanted import Wanted, wanted_too
+from melano_tf.runs import journal
 from melano_tf.runs.plain import digest, plain, seed_for
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings
 from melano_tf.slides.cohort import read_manifest
@@ -104,6 +105,8 @@ def hash_files(work: Work, annotation: AnnotationSettings) -> Looked:
         for row in manifest.to_dict("records")
     ]
     drawn = plain(annotation) if manifest["annotation"].notna().any() else None
+    if work.decides:
+        try_failed_again(work)
     write_cases(work, _cases(rows))
     return Looked(rows, {"slides": rows, "annotation": drawn})
 
@@ -117,6 +120,13 @@ def _cases(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def slide_groups(work: Work) -> dict[str, str]:
     """{slide: what must not be divided from it}: its patient, joined with those of the same file."""
     return work.once("files", lambda: case_groups(_cases(work.value("files"))))
+
+
+def try_failed_again(work: Work) -> None:
+    """Where a slide failed, "tiles" counts as not finished: a share that was away is there again. The rest is kept."""
+    table = work.run.folder / "tiles" / COHORT_TABLES[1]
+    if table.is_file() and (pd.read_csv(table, dtype=str)["status"] == "failed").any():
+        journal.remove(work.run.folder / "steps" / "tiles.json")
 
 
 def choose_tiles(work: Work, choose: Choose, cutting: Cutting) -> Looked:
@@ -193,9 +203,12 @@ def cut_identity(work: Work, cutting: Cutting) -> list[Any]:
     """What the slides and how they are cut is known by, whatever is wanted of them; for `Looked.content`.
 
     The identity of the step "tiles" is none of what trainings depend on where tiles are chosen: it changes when more
-    are wanted.
+    are wanted. Slides that failed are named, for what is trained without them is done again once they are read.
     """
-    return [work.identity("files"), FORMAT, plain(cutting.grid), plain(cutting.store)]
+    outcomes = cut_tiles(work)[1]
+    failed = outcomes.loc[outcomes["status"] == "failed", "slide_id"].tolist()
+    named = [{"without": failed}] if failed else []
+    return [work.identity("files"), FORMAT, plain(cutting.grid), plain(cutting.store), *named]
 
 
 def _shown_on(bar: Any) -> Callable[[int, int], None]:

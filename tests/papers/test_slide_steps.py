@@ -16,6 +16,7 @@ from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.runs.run import Run
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.magnifications import TileGrids
+from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.tiling import TileGrid
 from tests.pipelines.small_slides import write_annotation, write_slide_file
 
@@ -122,3 +123,24 @@ def test_what_is_left_out_is_said_and_noted_and_nothing_at_all_is_a_fault(slides
     (tmp_path / "a.tiff").write_text("no slide\n" * 100)
     with pytest.raises(InputError, match="no slide brought any tile"):
         session(tmp_path / "none", slides, ONE)
+
+
+def test_a_slide_that_failed_is_tried_again_by_the_next_command(slides, tmp_path, monkeypatch):
+    out, read = tmp_path / "run", Slide.read
+
+    def away(self, *region):
+        if self.slide_id == "b":
+            raise SlideReadError("the share was away")
+        return read(self, *region)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Slide, "read", away)
+        first = session(out, slides, ONE)
+    assert set(first[2]["slide_id"]) == {"a"} and any("the share was away" in line for line in first[3])
+    cut = (out / "tiles" / "a.tfrecord").stat().st_mtime_ns
+    again = session(out, slides, ONE)
+    assert again[0].repeated == ["tiles"] and set(again[2]["slide_id"]) == {"a", "b"}
+    assert again[1] != first[1], "what was trained without it is trained again"
+    assert (out / "tiles" / "a.tfrecord").stat().st_mtime_ns == cut
+    third = session(out, slides, ONE)
+    assert third[0].kept == ["tiles"] and third[1] == again[1]
