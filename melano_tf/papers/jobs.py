@@ -19,9 +19,9 @@ import distributed
 from tqdm import tqdm
 
 from melano_tf import __version__
-from melano_tf.errors import InputError, RunError
+from melano_tf.errors import InputError
 from melano_tf.papers.plan import Plan, Recipe, Step
-from melano_tf.papers.shell import LeftOut, Looked, Work, do, inputs_of, planned, weights_of
+from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, do, inputs_of, planned, weights_of
 from melano_tf.runs.plain import digest
 from melano_tf.runs.run import Run
 from melano_tf.training.runtime import configure, import_quietly
@@ -207,7 +207,7 @@ def walk(recipe: Recipe, work: Work, steps: Sequence[Step]) -> None:
 
     Raises:
         InputError: the scheduler does not answer, a worker has another version, or an input is wrong.
-        RunError: the processes of a step died again and again.
+        Stopped: the processes of a step died again and again.
     """
     with opened(work) as client:
         client.register_plugin(Hands(recipe, work.settings, work.settings.threads_each()))
@@ -258,7 +258,7 @@ def _taken_back(work: Work, step: Step, future: Any) -> None:
         try:
             outcome: Outcome = future.result()
         except distributed.KilledWorker as error:
-            raise RunError(
+            raise Stopped(
                 f"{step.name}: {error.last_worker and 'its process'} died again and again (memory?); the same command "
                 "goes on from its checkpoint"
             ) from None

@@ -27,6 +27,10 @@ class LeftOut(Exception):
     """A step finds that it cannot be done with these data; it is left out with this reason, and the others go on."""
 
 
+class Stopped(RunError):
+    """What ends a run also in a step where others could go on."""
+
+
 @dataclass(frozen=True)
 class Looked:
     """What an `always` step gives.
@@ -269,7 +273,7 @@ def do(work: Work, step: Step, act: Callable[[Work, Step], str] = keep) -> None:
     except LeftOut as reason:
         work.left_out[step.name] = str(reason)
         work.say(f"  {reason}")
-    except (InputError, RunError, OSError, KeyboardInterrupt):  # bad input, or a full disk, would fail them all
+    except (InputError, Stopped, OSError, KeyboardInterrupt):  # bad input, or a full disk, would fail them all
         raise
     except Exception as error:
         if not step.tolerant:
