@@ -48,6 +48,7 @@ setup(
         "openslide-python>=1.4,<2",
         "openslide-bin>=4.0.0.6",
         "tifffile>=2024.8",
+        "imagecodecs>=2024.6",
         "shapely>=2.0,<3",
         "pandera[pandas]>=0.22,<1",
         "PyYAML>=6,<7",

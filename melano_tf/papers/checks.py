@@ -14,7 +14,8 @@ from melano_tf.runs.plain import flat, plain
 from melano_tf.slides.cohort import read_manifest
 from melano_tf.specs import load_spec
 
-GIVEN = ("slides", "table", "images", "cache", "taxonomy")  # settings that name what is the user's
+# Settings that name what is the user's.
+GIVEN = ("features", "slides", "table", "images", "cache", "taxonomy", "data")
 
 
 def check_folders(settings: Any) -> None:

@@ -238,9 +238,10 @@ class Recipe:
         method: where the plan is made, "module:function"; imported when it is needed, for it brings TensorFlow.
         aside: settings that are no part of the method beside those of every recipe (`ASIDE`) and `data`.
         groups: groups of settings that are none, for example "phantom".
-        presets: names that `--preset` takes; the first two are the paper's, and the demo.
+        presets: names that `--preset` takes: first what settings are compared with (the paper's), then the demo.
         on_phantoms: settings of another preset -> what they are where no data are given.
         words: for its report.
+        case: what is judged, where that is not what is drawn: "bags".
     """
 
     name: str
@@ -254,6 +255,12 @@ class Recipe:
     presets: tuple[str, ...] = ("paper", "demo")
     on_phantoms: Callable[[Any], Any] = lambda settings: settings
     words: ReportWords | None = None
+    case: str = ""
+
+    @property
+    def base(self) -> str:
+        """The preset that settings are compared with: "paper", or "default" of a recipe that stands on no paper."""
+        return self.presets[0]
 
     def default(self, preset: str | None, data: bool) -> Any:
         """The settings that a command's options change.
@@ -262,15 +269,15 @@ class Recipe:
             preset: as --preset says; None: not given; one that is not known is left for the parser to refuse.
             data: whether the user names data.
         """
-        chosen = preset or ("paper" if data else "demo")
-        settings = self.preset(chosen if chosen in self.presets else "paper")
-        return settings if data or chosen in ("paper", "demo") else self.on_phantoms(settings)
+        chosen = preset or (self.base if data else "demo")
+        settings = self.preset(chosen if chosen in self.presets else self.base)
+        return settings if data or chosen in (self.base, "demo") else self.on_phantoms(settings)
 
     def told(self) -> dict[str, Any]:
         """What a run records of its recipe, for the report."""
         words = self.words or ReportWords(f"{self.name}: {self.about}", "", "", ())
-        return {**plain(words), "data": self.data, "case": self.drawn}
+        return {**plain(words), "data": self.data, "case": self.case or self.drawn}
 
     def changes(self, settings: Any) -> list[tuple[str, object, object]]:
         """(name, value here, value in the paper) of every setting of the method that differs from the paper's."""
-        return differing(settings, self.preset("paper"), (*ASIDE, self.data, *self.aside), self.groups)
+        return differing(settings, self.preset(self.base), (*ASIDE, self.data, *self.aside), self.groups)

@@ -196,11 +196,11 @@ def announce(recipe: Recipe, settings: Any, say: Say) -> None:
     say(f"{recipe.name}: {recipe.about}. Research only.")
     if not getattr(settings, recipe.data):
         say(f"These are PHANTOMS: {recipe.drawn} drawn by this program. Their numbers say nothing of real skin.")
-    differs = recipe.changes(settings)
+    differs, whose = recipe.changes(settings), f"the {recipe.base}'s"
     colon = ":" if differs else ""
-    say(f"preset {settings.preset}, seed {settings.seed}; {len(differs)} settings differ from the paper's{colon}")
-    for name, here, paper in differs:
-        say(f"  {name:<28} {here}  (paper: {paper})")
+    say(f"preset {settings.preset}, seed {settings.seed}; {len(differs)} settings differ from {whose}{colon}")
+    for name, here, there in differs:
+        say(f"  {name:<28} {here}  ({recipe.base}: {there})")
 
 
 def weights_of(steps: Iterable[Step]) -> dict[Backbone, str | None]:

@@ -29,9 +29,11 @@ def whose(recipe: Recipe, settings: Any) -> str:
 
 
 def differing(recipe: Recipe, settings: Any) -> list[str]:
-    """How many settings are not the paper's, if any."""
+    """How many settings are not the paper's (of a recipe without one, the default's), if any."""
     count = len(recipe.changes(settings))
-    return [f"{count} settings differ from the paper's; run.json and the start of the run list them."] * bool(count)
+    return [f"{count} settings differ from the {recipe.base}'s; run.json and the start of the run list them."] * bool(
+        count
+    )
 
 
 def in_place_of(networks: Iterable[tuple[str, str, str]]) -> list[str]:

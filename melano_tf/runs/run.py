@@ -23,6 +23,7 @@ from melano_tf.runs.files import atomic, file_sha256, read_json, write_json
 from melano_tf.runs.plain import digest, flat, plain
 from melano_tf.runs.predictions import decided, read_predictions, write_predictions
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.runs.whole import fault, mapping
 
 ASIDE = (
     "out",
@@ -41,6 +42,9 @@ ASIDE = (
     "gpus",
     "scheduler",
 )
+
+
+CHECKED_BYTES = 512 * 2**20  # files up to this size are read whole to see whether a step still stands
 
 
 def plan_key(plan: Mapping[str, Any]) -> str:
@@ -81,6 +85,7 @@ class Run:
         self.kept: list[str] = []
         self._lock: IO[str] | None = None
         self._made: dict[str, dict[str, Any]] = {}
+        self._sums: dict[tuple[Any, ...], str] = {}
 
     def __enter__(self) -> "Run":
         try:
@@ -225,7 +230,7 @@ class Run:
         if not self._made:
             return
         path, plan = self.folder / "made.json", plan_key(self.record()["plan"])
-        known = read_json(path) if path.exists() else {}
+        known = mapping(path)
         now = known | {file: {"plan": plan, **facts} for file, facts in self._made.items()}
         if now != known:
             write_json(path, now)
@@ -238,7 +243,7 @@ class Run:
 
         path = self.folder / "made.json"
         self._made = others(self._made)
-        known = read_json(path) if path.exists() else {}
+        known = mapping(path)
         if len(left := others(known)) < len(known):
             write_json(path, left)
 
@@ -307,6 +312,7 @@ class Run:
 
     def begin(self, name: str) -> None:
         """A step is done anew: what stood under its name is no longer its result."""
+        self._discard_damaged(self.path("steps", f"{name}.json"))
         journal.remove(self.path("steps", f"{name}.json"))
         self._unmake(name)
 
@@ -372,16 +378,37 @@ class Run:
             parent.rmdir()
 
     def finished(self, name: str, key: str) -> bool:
-        """Whether a step stands finished under this key, with all its files there and of the recorded size."""
+        """Whether a step stands finished under this key, with all its files there and as they were written.
+
+        Of files up to `CHECKED_BYTES` the checksum is compared, once a session; of larger ones (tiles, decoded images),
+        whose readers check what they read, the size. `doctor --run` compares all.
+        """
         path = self.folder / "steps" / f"{name}.json"
         try:
             state = read_json(path)
             return state["key"] == key and all(
-                (self.folder / file).is_file() and (self.folder / file).stat().st_size == facts["bytes"]
-                for file, facts in state["outputs"].items()
+                self._stands(self.folder / file, facts) for file, facts in state["outputs"].items()
             )
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return False  # not there, or no step's state
+
+    def _discard_damaged(self, state_path: Path) -> None:
+        """Remove those of a step's files that are not as they were written, so that nothing takes them for whole."""
+        outputs = mapping(state_path).get("outputs")
+        for name, facts in outputs.items() if isinstance(outputs, dict) else ():
+            if (self.folder / name).is_file() and fault(self.folder / name, facts):
+                journal.remove(self.folder / name)
+
+    def _stands(self, file: Path, facts: Mapping[str, Any]) -> bool:
+        """Whether a step's file is as it was written."""
+        if not file.is_file() or (found := file.stat()).st_size != facts["bytes"]:
+            return False
+        if found.st_size > CHECKED_BYTES:
+            return True
+        state = (str(file), found.st_size, found.st_mtime_ns, found.st_ino)
+        if state not in self._sums:
+            self._sums[state] = file_sha256(file)
+        return self._sums[state] == facts["sha256"]
 
     def checksums(self, files: Iterable[Path], progress: Callable[[int], object] = lambda done: None) -> dict[str, str]:
         """SHA-256 of each input file, by path; remembered in inputs.json while a file's size and time stay the same.
@@ -392,7 +419,7 @@ class Run:
         """
         path = self.folder / "inputs.json"
         files = list(files)
-        known = read_json(path) if path.exists() else {}
+        known = mapping(path)
         written, unsaved = time.monotonic(), False
         try:
             for file in files:
@@ -414,7 +441,9 @@ class Run:
     def durations(self) -> dict[str, float]:
         """Seconds that each finished step took, by name, from the step files."""
         folder = self.folder / "steps"
+        found = {
+            str(path.relative_to(folder).with_suffix("")): mapping(path) for path in sorted(folder.rglob("*.json"))
+        }
         return {
-            str(path.relative_to(folder).with_suffix("")): read_json(path)["seconds"]
-            for path in sorted(folder.rglob("*.json"))
+            name: state["seconds"] for name, state in found.items() if isinstance(state.get("seconds"), int | float)
         }

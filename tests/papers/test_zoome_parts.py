@@ -119,7 +119,7 @@ def test_the_study_sets_one_field_and_leaves_the_others():
     records = people()
     metadata, values = study(records, permutations=2, seed=3)
     assert set(metadata) == {GIVEN, BLANKED, "permuted_1", "permuted_2"}
-    given = CODE.encode(records["age"], records["sex"].tolist(), records["site"].tolist())
+    given = CODE.encode({name: records[name] for name in ("age", "sex", "site")})
     np.testing.assert_array_equal(metadata[GIVEN], given)
     names = np.array(CODE.names)
     blank = dict(zip(names, metadata[BLANKED][0], strict=True))

@@ -17,7 +17,7 @@ from melano_tf.papers.plan import Recipe, chosen_groups
 from melano_tf.papers.running import Running
 from melano_tf.phantoms.slides.diagnoses import DiagnosisPhantomSettings
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.store import StoreSettings
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.magnifications import TileGrids
 

@@ -16,7 +16,7 @@ from melano_tf.papers.running import Running
 from melano_tf.papers.spitzoid.words import WORDS
 from melano_tf.phantoms.slides.drawing import PhantomSettings
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.store import StoreSettings
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.tiling import TileGrid
 

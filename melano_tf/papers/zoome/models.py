@@ -370,7 +370,6 @@ def network_sidecar(
     settings: ZoomeSettings, cohort: ZoomeImages, which: Network, fold: int | None, decision: Decision
 ) -> Sidecar:
     """What predict needs to know of a network."""
-    metadata = {"sites": list(CODE.sites), "sexes": list(CODE.sexes), "age_scale": CODE.age_scale}
     return Sidecar(
         kind=KIND,
         classes=cohort.classes,
@@ -378,7 +377,7 @@ def network_sidecar(
         preprocessing={
             "store": plain(settings.store),
             "colour": "RGB, 0 to 255",
-            "metadata": metadata if which.metadata else None,
+            "metadata": CODE.to_json() if which.metadata else None,
         },
         **decision.sidecar_fields(),
         run={
