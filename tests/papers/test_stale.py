@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from melano_tf.reports.predictions import read_record
 
+from melano_tf.reports.predictions import read_record
 from melano_tf.runs.standing import Standing
 from tests.papers import test_plan
 from tests.papers.test_plan import toy
