@@ -146,7 +146,8 @@ def test_the_maximum_over_instances_learns_as_a_naive_one_does() -> None:
         ):
             expected[place] += gradient
     step = GradientStep(model, keras.optimizers.SGD(1.0), bag_loss, open_axes=2)
-    step({"x": {"features": FEATURES, "mask": MASK}, "y": labels, "id": np.array(["a", "b"])}, NOW)
+    x = {"features": tf.constant(FEATURES), "mask": tf.constant(MASK)}
+    step({"x": x, "y": tf.constant(labels), "id": tf.constant(["a", "b"])}, NOW)
     for before, after, gradient in zip(weights, model.trainable_variables, expected, strict=True):
         np.testing.assert_allclose(before - np.array(after), gradient, atol=1e-6)
     assert np.abs(expected[0]).max() > 0.01
