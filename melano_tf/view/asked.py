@@ -71,16 +71,15 @@ class Models:
         return found
 
 
-MODELS = Models()
-
-
-def tile_maps(run: Seen, slide_id: str, tile: int, magnification: str, stem: str, called: int) -> list[Map]:
+def tile_maps(
+    models: Models, run: Seen, slide_id: str, tile: int, magnification: str, stem: str, called: int
+) -> list[Map]:
     """What a tile model saw in a tile: its CAM where it has one, and its Grad-CAM, of one class.
 
     Raises:
         InputError: the model or the tile is not there.
     """
-    network, sidecar = MODELS.get(run, stem)
+    network, sidecar = models.get(run, stem)
     import tensorflow as tf
 
     from melano_tf.explain.cam import class_activation_map, gradient_map, has_cam
@@ -127,10 +126,11 @@ def _inputs(network: Any, sidecar: Sidecar, path: Path, facts: Mapping[str, Any]
     return inputs
 
 
-def ask(run: Seen, stem: str, path: Path, facts: Mapping[str, Any]) -> NDArray[np.float64]:
+def ask(models: Models, run: Seen, stem: str, path: Path, facts: Mapping[str, Any]) -> NDArray[np.float64]:
     """Probabilities of one image (K,), calibrated where a calibration was fitted, told these facts.
 
     Args:
+        models: the networks that are loaded.
         run: the run.
         stem: of the model's file.
         path: the image.
@@ -139,7 +139,7 @@ def ask(run: Seen, stem: str, path: Path, facts: Mapping[str, Any]) -> NDArray[n
     Raises:
         InputError: the model or the image cannot be used.
     """
-    network, sidecar = MODELS.get(run, stem)
+    network, sidecar = models.get(run, stem)
     answer = np.asarray(network(_inputs(network, sidecar, path, facts), training=False), np.float64)[0]
     if len(answer) == 1:
         decision = Decision.from_sidecar(sidecar.cut, sidecar.threshold_from, sidecar.calibration)
@@ -148,13 +148,13 @@ def ask(run: Seen, stem: str, path: Path, facts: Mapping[str, Any]) -> NDArray[n
     return answer / answer.sum()
 
 
-def image_maps(run: Seen, stem: str, path: Path, facts: Mapping[str, Any], called: int) -> list[Map]:
+def image_maps(models: Models, run: Seen, stem: str, path: Path, facts: Mapping[str, Any], called: int) -> list[Map]:
     """Where a model looked in an image: the attention that it has, and the Grad-CAM of one class.
 
     Raises:
         InputError: the model or the image cannot be used.
     """
-    network, sidecar = MODELS.get(run, stem)
+    network, sidecar = models.get(run, stem)
     from melano_tf.explain.cam import gradient_map
 
     inputs = _inputs(network, sidecar, path, facts)

@@ -16,7 +16,9 @@ from bokeh.models.ui import UIElement
 
 from melano_tf.errors import InputError
 from melano_tf.view import look
+from melano_tf.view.asked import Models
 from melano_tf.view.deepzoom import ByteCache, OpenSlides
+from melano_tf.view.overlays import Masks
 from melano_tf.view.runs import Runs, Seen
 
 WORKERS = 2
@@ -33,6 +35,8 @@ class Site:
         prefix: "/<token>", under which everything lies.
         cache: tiles and pictures that were cut.
         slides: open slides of each thread.
+        masks: tissue masks of the slides that were looked at last.
+        networks: those that were asked last.
         pool: where slow work is done, so that the server goes on answering.
         models: where models are asked, one question at a time; TensorFlow is first loaded there.
     """
@@ -41,6 +45,8 @@ class Site:
     prefix: str
     cache: ByteCache
     slides: OpenSlides = field(default_factory=OpenSlides)
+    masks: Masks = field(default_factory=Masks)
+    networks: Models = field(default_factory=Models)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "atlas"))
     models: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "models"))
 

@@ -38,7 +38,7 @@ from melano_tf.slides.slide import Slide
 from melano_tf.view import look
 from melano_tf.view.deepzoom import FINER, TILE_PX, Pyramid
 from melano_tf.view.handlers import slide_of
-from melano_tf.view.overlays import Masks, Overlay, mask_map, outlines_of, overlay_map, slide_tiles, tiles_in
+from melano_tf.view.overlays import Overlay, mask_map, outlines_of, overlay_map, slide_tiles, tiles_in
 from melano_tf.view.runs import Seen
 from melano_tf.view.site import Page, on_change
 
@@ -46,7 +46,6 @@ LAYERS = ("outlines (b)", "tissue mask (t)", "tile grid (g)")
 HEIGHT = 660
 OVERVIEW = 300
 MOST_TILES = 3000  # rectangles drawn at once; of more, those in the window
-MASKS = Masks()
 # Both axes at one scale: the window is kept by its centre and width; y follows the frame's shape.
 FIT = """
 const f = main, w = f.inner_width, h = f.inner_height;
@@ -283,7 +282,7 @@ class Pane:
         site, run, place, size, mpp = self.page.site, self.run, self.place, self.size, self.mpp
 
         def work() -> np.ndarray:
-            return overlay_map(overlay, size, mpp, MASKS.get(run, slide_of(site, run, place)))
+            return overlay_map(overlay, size, mpp, site.masks.get(run, slide_of(site, run, place)))
 
         def done(found: np.ndarray) -> None:
             if asked == self._asked:  # else another one was asked for meanwhile
@@ -311,7 +310,7 @@ class Pane:
                 self.mask_source.data = {**self.mask_source.data, "image": [np.flipud(found)]}
 
             self.page.later(
-                lambda: mask_map(MASKS.get(run, slide_of(site, run, place)), size, mpp),
+                lambda: mask_map(site.masks.get(run, slide_of(site, run, place)), size, mpp),
                 done,
                 lambda words: failed(f"the tissue mask cannot be drawn: {words}"),
             )

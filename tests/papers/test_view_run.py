@@ -13,7 +13,8 @@ import pytest
 import tifffile
 
 from melano_tf.errors import InputError
-from melano_tf.view.asked import ask, image_maps, tile_maps
+from melano_tf.view.asked import Models, ask, image_maps, tile_maps
+from melano_tf.view.overlays import slide_tiles
 from melano_tf.view.runs import read_run
 from tests.papers.tiny import TinyRun
 from tests.view.browser import Browser, Serving, serving
@@ -110,28 +111,32 @@ def line(picture: np.ndarray, frame: tuple[int, int, int, int]) -> tuple[float, 
 
 def test_a_model_that_is_asked_says_what_it_said(tiny_zoome) -> None:
     run = read_run(tiny_zoome.folder)
+    models = Models()
     page = next(one for name, one in run.models.items() if name.endswith("zoom-metadata"))
     for place in (0, 5):
         row = page.frame.iloc[place]
         known = run.cases.set_index("case").loc[row["case"]]
         facts = {"age": float(known["age"]), "sex": known["sex"], "site": known["site"]}
-        found = ask(run, row["stem"], Path(known["path"]), facts)
+        found = ask(models, run, row["stem"], Path(known["path"]), facts)
         assert found[1] == pytest.approx(row["p1"], abs=1e-4)
-        other = ask(run, row["stem"], Path(known["path"]), {"age": float("nan"), "sex": "unknown", "site": "unknown"})
+        other = ask(
+            models, run, row["stem"], Path(known["path"]), {"age": float("nan"), "sex": "unknown", "site": "unknown"}
+        )
         assert other[1] != pytest.approx(found[1], abs=1e-9)
-        [grad] = image_maps(run, row["stem"], Path(known["path"]), facts, int(row["called"]))
+        [grad] = image_maps(models, run, row["stem"], Path(known["path"]), facts, int(row["called"]))
         assert grad.name == "Grad-CAM" and grad.values.min() >= 0 and grad.values.max() <= 1
 
 
 def test_a_tile_model_is_asked_what_it_saw(tiny_run) -> None:
     run = read_run(tiny_run.folder)
-    slide = str(run.cases["case"][0])
-    gap = next(one for name, one in run.tile_models.items() if name.endswith("-gap") and slide in one.stem_of)
-    found = tile_maps(run, slide, 0, "", gap.stem_of[slide], 1)
+    gap = next(one for name, one in run.tile_models.items() if name.endswith("-gap"))
+    slide, stem = next(iter(gap.stem_of.items()))
+    tile = int(slide_tiles(run, slide)["tile"].iloc[-1])
+    found = tile_maps(Models(), run, slide, tile, "", stem, 1)
     assert [one.name for one in found] == ["CAM", "Grad-CAM"]
     assert all(one.values.shape[0] == one.values.shape[1] and one.values.max() <= 1 for one in found)
     with pytest.raises(InputError, match="not stored"):
-        tile_maps(run, slide, 99_999, "", gap.stem_of[slide], 1)
+        tile_maps(Models(), run, slide, 99_999, "", stem, 1)
 
 
 def test_outlines_lie_on_the_slide_to_one_pixel_at_three_zooms(tiny_run, tmp_path, browser) -> None:

@@ -147,7 +147,7 @@ class ImagePage:
             return
         self.ask.label, self.ask.disabled = "asking the model …", True
         called = int(self.answer(self.model.value)["called"])
-        work = partial(image_maps, self.run, stem, Path(self.path), self.facts(), called)
+        work = partial(image_maps, self.page.site.networks, self.run, stem, Path(self.path), self.facts(), called)
         self.page.later(work, self._found_maps, self._failed, self.page.site.models)
 
     def _failed(self, words: str) -> None:
@@ -348,5 +348,5 @@ class WhatIf:
                 f"called {text(judged.classes[int(called)])} at {own['threshold']:.3g}</p>"
             )
 
-        work = partial(ask, image.run, stem, Path(image.path), facts)
+        work = partial(ask, image.page.site.networks, image.run, stem, Path(image.path), facts)
         image.page.later(work, done, image.say, image.page.site.models)

@@ -65,7 +65,12 @@ class TilePanel:
         self.ask.label = "asking the model …"
         self.ask.disabled = True
         at = (slide.case, int(self.row["tile"]), str(self.row["magnification"]), stem, len(model.classes) - 1)
-        slide.page.later(partial(tile_maps, slide.run, *at), self._done, self._failed, slide.page.site.models)
+        slide.page.later(
+            partial(tile_maps, slide.page.site.networks, slide.run, *at),
+            self._done,
+            self._failed,
+            slide.page.site.models,
+        )
 
     def _ready(self) -> None:
         self.ask.label, self.ask.disabled = "what did it see here? (c)", False
