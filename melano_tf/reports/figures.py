@@ -180,14 +180,14 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], titl
 
     Args:
         histories: {training, for example "cohort 1": one dict an epoch with "epoch" and values such as "loss"};
-            "seconds" is left out.
+            "seconds" and "waiting" are left out.
         title: of the figure.
 
     Raises:
         ValueError: there is no value to draw.
     """
     names = list(dict.fromkeys(n for history in histories.values() for epoch in history for n in epoch))
-    names = [name for name in names if name not in ("epoch", "seconds")]
+    names = [name for name in names if name not in ("epoch", "seconds", "waiting")]
     if not names:
         raise ValueError("the histories hold no value to draw")
     figure = blank_figure(5.2 * len(names), 3.6)
