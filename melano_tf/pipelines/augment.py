@@ -94,9 +94,9 @@ def _compiled(settings: AugmentSettings) -> Callable[[tf.Tensor, tf.Tensor], tf.
 def _augment(images: tf.Tensor, seeds: tf.Tensor, settings: AugmentSettings) -> tf.Tensor:
     import tensorflow as tf
 
-    draws = tf.map_fn(
-        lambda seed: tf.random.stateless_uniform([DRAWS], seed), seeds, fn_output_signature=tf.TensorSpec([DRAWS])
-    )
+    from melano_tf.pipelines.draws import uniform
+
+    draws = uniform(seeds, DRAWS)
     if settings.flip or settings.rotate90:
         images = _moved(images, draws, settings)
     if not (settings.brightness or settings.hue or settings.stain):
@@ -105,28 +105,32 @@ def _augment(images: tf.Tensor, seeds: tf.Tensor, settings: AugmentSettings) -> 
 
 
 def _moved(images: tf.Tensor, draws: tf.Tensor, settings: AugmentSettings) -> tf.Tensor:
-    """Flips and quarter turns of uint8 images, as one gather of pixels."""
+    """Flips and quarter turns of uint8 images, as one gather of whole rows."""
     import tensorflow as tf
 
-    height, width = tf.shape(images)[1], tf.shape(images)[2]
-    row, column = tf.meshgrid(tf.range(height), tf.range(width), indexing="ij")
-    quarters = tf.cast(draws[:, 2] * 4, tf.int32) if settings.rotate90 else tf.zeros_like(draws[:, 2], tf.int32)
+    count, height, width = (tf.shape(images)[axis] for axis in range(3))
     off = tf.zeros_like(draws[:, 0], tf.bool)
+    quarters = tf.cast(draws[:, 2] * 4, tf.int32) if settings.rotate90 else tf.zeros_like(draws[:, 2], tf.int32)
     # A turn is an exchange of the axes and flips: by 1 (anticlockwise) of the rows, by 3 of the columns, by 2 of both.
-    exchange = quarters % 2 == 1
+    exchanged = quarters % 2 == 1
     rows_flipped = tf.math.logical_xor((quarters == 1) | (quarters == 2), draws[:, 1] < 0.5 if settings.flip else off)
     columns_flipped = tf.math.logical_xor(quarters >= 2, draws[:, 0] < 0.5 if settings.flip else off)
+    upright = [images, tf.transpose(images, [0, 2, 1, 3])] if settings.rotate90 else [images]
+    kinds = [kind for image in upright for kind in (image, _mirrored(image))]
+    kind = 2 * tf.cast(exchanged, tf.int32) + tf.cast(columns_flipped, tf.int32)
+    row = tf.range(height)[None, :]
+    row = tf.where(rows_flipped[:, None], height - 1 - row, row)
+    rows = (kind[:, None] * count + tf.range(count)[:, None]) * height + row
+    flat = tf.reshape(tf.concat(kinds, axis=0), [-1, width * 3])
+    return tf.reshape(tf.gather(flat, rows), tf.shape(images))
 
-    def flipped(place: tf.Tensor, length: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-        sign, start = 1 - 2 * tf.cast(chosen, tf.int32), tf.cast(chosen, tf.int32) * (length - 1)
-        return tf.reshape(place, [1, -1]) * sign[:, None] + start[:, None]
 
-    y, x = flipped(row, height, rows_flipped), flipped(column, width, columns_flipped)
-    exchanged = tf.cast(exchange, tf.int32)[:, None]
-    # Without an exchange the pixel comes from (y, x), with one from (x, y).
-    pixels = y * width + x + exchanged * (x - y) * (width - 1)
-    flat = tf.reshape(images, [-1, height * width, 3])
-    return tf.reshape(tf.gather(flat, pixels, batch_dims=1), tf.shape(images))
+def _mirrored(images: tf.Tensor) -> tf.Tensor:
+    """Left for right; TensorFlow is fast for pixels of three channels in three dimensions."""
+    import tensorflow as tf
+
+    shape = tf.shape(images)
+    return tf.reshape(tf.reverse(tf.reshape(images, [-1, shape[2], 3]), axis=[1]), shape)
 
 
 def _colour(images: tf.Tensor, spread: tf.Tensor, settings: AugmentSettings) -> tf.Tensor:

@@ -10,7 +10,7 @@ from melano_tf.pipelines.augment import sample_seeds
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
 from melano_tf.pipelines.images import ImageCache
-from melano_tf.pipelines.tiles import DECODERS, prepared, python_call
+from melano_tf.pipelines.tiles import decoders, prepared, python_call
 from melano_tf.training.clustering import PKSampler
 
 
@@ -70,4 +70,4 @@ class ClusterImageBatches:
             return {"x": {"image": image}, "y": labels, "id": ids, "row": rows}
 
         end = (step // self.steps_per_epoch + 1) * self.steps_per_epoch
-        yield from prepared(tf.data.Dataset.range(step, end).map(load, num_parallel_calls=DECODERS))
+        yield from prepared(tf.data.Dataset.range(step, end).map(load, num_parallel_calls=decoders()))

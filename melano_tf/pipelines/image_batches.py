@@ -1,7 +1,7 @@
 """Batches of images from the cache: each a pure function of (seed, global step), so that any step can be first."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,18 +9,20 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
+from melano_tf.pipelines.draws import VIEWS, uniform
 from melano_tf.pipelines.geometry import transformed, views
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
 from melano_tf.pipelines.images import ImageCache
-from melano_tf.pipelines.tiles import DECODERS, epoch_order, prepared, python_call
+from melano_tf.pipelines.tiles import decoders, epoch_order, prepared, python_call
 
 DRAWS = 3
+Change = Callable[[Any, Any, Any], Any]
 
 
 def seen(
     pixels: Any, aspects: Any, output_px: int, augment: ImageAugmentSettings | None = None, seeds: Any = None
 ) -> Any:
-    """Stored images as a network sees them: cropped, turned and flipped, or whole; resampled once.
+    """Stored images as a network sees them: cropped, turned and flipped, or whole; resampled once, if need be.
 
     Whatever batch an image stands in, the result is the same.
 
@@ -34,6 +36,8 @@ def seen(
     Returns:
         uint8 (n, output_px, output_px, 3).
     """
+    if augment is None and tuple(pixels.shape[1:3]) == (output_px, output_px):
+        return tf.convert_to_tensor(pixels)
     return _compiled(output_px, augment)(pixels, aspects, seeds if augment is not None else tf.zeros([0, 2], tf.int64))
 
 
@@ -47,9 +51,7 @@ def _seen(pixels: Any, aspects: Any, seeds: Any, output_px: int, augment: ImageA
     count = tf.shape(pixels)[0]
     degrees, zoom, mirrored = tf.zeros([count]), tf.ones([count]), tf.zeros([count], tf.bool)
     if augment is not None:
-        draws = tf.map_fn(
-            lambda seed: tf.random.stateless_uniform([DRAWS], seed), seeds, fn_output_signature=tf.TensorSpec([DRAWS])
-        )
+        draws = uniform(seeds, DRAWS, VIEWS)
         zoom = augment.smallest_crop + (1 - augment.smallest_crop) * draws[:, 0]
         degrees = augment.rotation * (2 * draws[:, 1] - 1)
         mirrored = draws[:, 2] < augment.flip
@@ -124,6 +126,15 @@ class ImageBatches:
 
     def from_step(self, step: int) -> Iterator[dict[str, Any]]:
         """Batches from a global step on, without end; nothing before it is read."""
+        yield from prepared(self.data(step))
+
+    def data(self, step: int, change: Change | None = None) -> tf.data.Dataset:
+        """Batches from a global step on, without end, for `prepared`.
+
+        Args:
+            step: the first one.
+            change: (images uint8 (B, px, px, 3), the epoch, rows int64 (B,)) -> images; in the data set's own graph.
+        """
         types = [tf.uint8, tf.float32, tf.float32, tf.int64, tf.int32, tf.float32, tf.string]
         px = self.cache.stored_px
         shapes = [[None, px, px, 3], [None], [None, self._metadata.shape[1]], [None], [None], [None], [None]]
@@ -133,13 +144,15 @@ class ImageBatches:
             pixels, aspects, metadata, rows, labels, weights, ids = map(tf.ensure_shape, facts, shapes)
             seeds = sample_seeds(self.seed, index // self.steps_per_epoch, rows)
             image = seen(pixels, aspects, self.input_px, self.augment, seeds)
-            x = {"image": tf.ensure_shape(image, [None, self.input_px, self.input_px, 3])}
+            image = tf.ensure_shape(image, [None, self.input_px, self.input_px, 3])
+            if change is not None:
+                image = change(image, index // self.steps_per_epoch, rows)
+            x = {"image": image}
             if metadata.shape[1]:
                 x["metadata"] = metadata
             return {"x": x, "y": labels, "weight": weights, "id": ids, "row": rows}
 
-        data = tf.data.Dataset.range(step, np.iinfo(np.int64).max)
-        yield from prepared(data.map(load, num_parallel_calls=DECODERS))
+        return tf.data.Dataset.range(step, np.iinfo(np.int64).max).map(load, num_parallel_calls=decoders())
 
 
 class ColouredBatches:
@@ -156,11 +169,12 @@ class ColouredBatches:
 
     def from_step(self, step: int) -> Iterator[dict[str, Any]]:
         """Batches from a global step on, without end."""
-        for place, batch in enumerate(self.batches.from_step(step), start=step):
-            # Another seed than that of crops and turns, which would otherwise be drawn with the same numbers.
-            seeds = sample_seeds(self.batches.seed ^ 1, tf.constant(place // self.steps_per_epoch), batch["row"])
-            image = augment(batch["x"]["image"], seeds, self.settings)
-            yield {**batch, "x": {**batch["x"], "image": image}}
+        seed, settings = self.batches.seed, self.settings
+
+        def change(images: Any, epoch: Any, rows: Any) -> Any:
+            return augment(images, sample_seeds(seed, epoch, rows), settings)
+
+        yield from prepared(self.batches.data(step, change))
 
 
 def predict_image_batches(
@@ -176,7 +190,7 @@ def predict_image_batches(
 
     if not len(reader.places):
         return
-    data = tf.data.Dataset.range(len(reader.places)).batch(batch).map(load, num_parallel_calls=DECODERS)
+    data = tf.data.Dataset.range(len(reader.places)).batch(batch).map(load, num_parallel_calls=decoders())
     yield from prepared(data).as_numpy_iterator()
 
 

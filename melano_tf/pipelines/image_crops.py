@@ -7,7 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
+from melano_tf.pipelines.draws import CROPS, uniform
 from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.pipelines.tiles import prepared
 
 DRAWS = 3
 
@@ -36,12 +38,7 @@ def _compiled(output_px: int) -> Any:
 
 
 def _random_crops(images: Any, seeds: Any, smallest: Any, output_px: int) -> Any:
-    draws = tf.map_fn(
-        lambda seed: tf.random.stateless_uniform([DRAWS], seed),
-        # Negative sample numbers: other draws than those of `augment`, which starts from the same seeds.
-        seeds * tf.constant([[1, -1]], tf.int64) - tf.constant([[0, 1]], tf.int64),
-        fn_output_signature=tf.TensorSpec([DRAWS]),
-    )
+    draws = uniform(seeds, DRAWS, CROPS)
     side = smallest + (1 - smallest) * draws[:, 0]
     top, left = draws[:, 1] * (1 - side), draws[:, 2] * (1 - side)
     px, first = tf.cast(tf.shape(images)[1], tf.float32), side / (2 * output_px)
@@ -52,7 +49,7 @@ def _random_crops(images: Any, seeds: Any, smallest: Any, output_px: int) -> Any
 
     # It samples from corner to corner: those are the centres of the result's outer pixels, half a pixel inside.
     boxes = tf.stack([at(top + first), at(left + first), at(top + side - first), at(left + side - first)], axis=1)
-    found = tf.image.crop_and_resize(tf.cast(images, tf.float32), boxes, tf.range(tf.shape(images)[0]), [output_px] * 2)
+    found = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [output_px] * 2)
     return tf.cast(tf.clip_by_value(tf.round(found), 0, 255), tf.uint8)
 
 
@@ -80,8 +77,10 @@ class CroppedBatches:
 
     def from_step(self, step: int) -> Iterator[dict[str, Any]]:
         """Batches from a global step on, without end."""
-        for at, batch in enumerate(self.batches.from_step(step), start=step):
-            epoch = tf.constant(at // self.steps_per_epoch, tf.int64)
-            seeds = sample_seeds(self.seed, epoch, batch["row"])
-            image = random_crops(batch["x"]["image"], seeds, self.input_px, self.smallest_crop)
-            yield {**batch, "x": {**batch["x"], "image": augment(image, seeds, self.changes)}}
+        seed, output_px, smallest, changes = self.seed, self.input_px, self.smallest_crop, self.changes
+
+        def change(images: Any, epoch: Any, rows: Any) -> Any:
+            seeds = sample_seeds(seed, epoch, rows)
+            return augment(random_crops(images, seeds, output_px, smallest), seeds, changes)
+
+        yield from prepared(self.batches.data(step, change))

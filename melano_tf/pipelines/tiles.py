@@ -1,6 +1,7 @@
 """Batches of single tiles from a store: each a pure function of (seed, global step), so that any step can be first."""
 
 import functools
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
 from melano_tf.pipelines.records import read_jpegs
 
 DROPOUT_STREAM, ORDER_STREAM = 1, 2  # so that the draws of one epoch do not depend on each other
-DECODERS = 2
+MOST_DECODERS = 16  # batches that are made at once at most: each takes memory
+AHEAD = 2  # batches that are ready before they are asked for
 Dropout = float | Literal["balance", "classes"]
 
 
@@ -191,23 +193,28 @@ def python_call(method: Callable[..., Any], inputs: list[tf.Tensor], types: Any)
     return tf.numpy_function(call, inputs, types, stateful=False)
 
 
+def decoders() -> int:
+    """Threads that make batches: one a core that this process may use. What they make does not depend on it."""
+    return min(MOST_DECODERS, max(2, len(os.sched_getaffinity(0))))
+
+
 def _chunks(images: TileImages, rows: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
     """Images of rows, uint8 (up to chunk, px, px, 3) at a time, from memory or decoded ahead."""
     if images.filled:
         for start in range(0, len(rows), chunk):
             yield images.remembered(rows[start : start + chunk])
     elif len(rows):
-        data = tf.data.Dataset.from_tensor_slices(rows).batch(chunk).map(images.tensor, num_parallel_calls=DECODERS)
+        data = tf.data.Dataset.from_tensor_slices(rows).batch(chunk).map(images.tensor, num_parallel_calls=decoders())
         yield from prepared(data).as_numpy_iterator()
 
 
 def prepared(data: tf.data.Dataset) -> tf.data.Dataset:
-    """A data set with one element ready, in order, without the tuning that takes memory and start-up time."""
+    """A data set with `AHEAD` elements ready, in order, without the tuning that takes memory and start-up time."""
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False
-    options.threading.private_threadpool_size = DECODERS
-    return data.prefetch(1).with_options(options)
+    options.threading.private_threadpool_size = decoders()
+    return data.prefetch(AHEAD).with_options(options)
 
 
 class TileBatches:
@@ -291,7 +298,7 @@ class TileBatches:
             return {"x": x, "y": labels, "weight": weights, "id": ids, "row": rows}
 
         data = tf.data.Dataset.range(step, np.iinfo(np.int64).max)
-        yield from prepared(data.map(load, num_parallel_calls=DECODERS))
+        yield from prepared(data.map(load, num_parallel_calls=decoders()))
 
 
 def predict_batches(

@@ -18,7 +18,7 @@ import tensorflow as tf
 from melano_tf.errors import InputError
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.images import ImageCache
-from melano_tf.pipelines.tiles import DECODERS, epoch_order, prepared, python_call
+from melano_tf.pipelines.tiles import decoders, epoch_order, prepared, python_call
 from melano_tf.runs.files import atomic
 from melano_tf.runs.plain import digest
 
@@ -200,7 +200,7 @@ class FeatureBatches:
             return {**batch, "x": tf.cast(batch["x"], tf.float32)}
 
         data = tf.data.Dataset.range(step, np.iinfo(np.int64).max)
-        yield from prepared(data.map(load, num_parallel_calls=DECODERS))
+        yield from prepared(data.map(load, num_parallel_calls=decoders()))
 
 
 def epoch_views(count: int, views: int, seed: int, epoch: int) -> np.ndarray:

@@ -8,14 +8,17 @@ order) by which the file of another model is refused.
 import hashlib
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from melano_tf.errors import InputError
+from melano_tf.runs import journal
 from melano_tf.runs.files import atomic
 
 
@@ -52,47 +55,93 @@ def weights_sha256(model: Any) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A training's state at one moment, copied: what happens to the variables afterwards does not change it.
+
+    Attributes:
+        arrays: of the file, by name, with its header.
+    """
+
+    arrays: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, variables: Sequence[Any], state: dict[str, Any]) -> "Snapshot":
+        """Copy variables and state; see `save_checkpoint`."""
+        arrays: dict[str, np.ndarray] = {}
+        for index, variable in enumerate(variables):
+            copies = _replicas(variable)
+            arrays[f"v{index}"] = np.array(copies[0])
+            # BatchNorm statistics differ between the replicas of a distributed variable until they are reduced.
+            if any(not np.array_equal(copies[0], copy, equal_nan=_is_float(copy)) for copy in copies[1:]):
+                arrays[f"replicas{index}"] = np.stack(copies)
+        header = json.dumps({"fingerprint": fingerprint(variables), "state": state})
+        return cls({**arrays, "header": np.frombuffer(header.encode(), np.uint8)})
+
+
 def save_checkpoint(path: Path, variables: Sequence[Any], state: dict[str, Any]) -> None:
-    """Write variables and state to one file, atomically: a kill leaves the old file or the new one.
+    """Write variables and state as one file, atomically; the file that stood there stays as `before(path)`.
 
     Args:
-        path: the file, suffix `.npz`.
-        variables: as `training_variables` returns them.
+        path: the file.
+        variables: in an order that is the same next time; `training_variables` returns them.
         state: anything that JSON can hold (floats come back exactly).
 
     Raises:
         OSError: the file cannot be written (disk full, permissions); the old file stays as it was.
     """
-    arrays: dict[str, np.ndarray] = {}
-    for index, variable in enumerate(variables):
-        copies = _replicas(variable)
-        arrays[f"v{index}"] = copies[0]
-        # BatchNorm statistics differ between the replicas of a distributed variable until they are reduced.
-        if any(not np.array_equal(copies[0], copy, equal_nan=_is_float(copy)) for copy in copies[1:]):
-            arrays[f"replicas{index}"] = np.stack(copies)
-    header = json.dumps({"fingerprint": fingerprint(variables), "state": state})
-    arrays["header"] = np.frombuffer(header.encode(), np.uint8)
+    write_snapshot(path, Snapshot.of(variables, state))
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """`save_checkpoint` of a state that was copied earlier."""
+    journal.claim(before(path))
     with atomic(path) as temporary:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+        np.savez(temporary, **snapshot.arrays)  # type: ignore[arg-type]
+        if path.exists():  # a kill from here on leaves the one before, which is then taken up
+            path.replace(before(path))
+
+
+def before(path: Path) -> Path:
+    """Where the checkpoint before the newest one stands."""
+    return path.with_name(f"{path.stem}.before{path.suffix}")
 
 
 def load_checkpoint(path: Path, variables: Sequence[Any]) -> dict[str, Any] | None:
     """Restore the variables from a file and return its state; None where there is no file.
 
-    Nothing is assigned unless the whole file fits.
+    Where the file is damaged or missing the one before it is taken, if that is whole, and a warning says so. Nothing
+    is assigned unless the whole file fits.
 
     Raises:
         InputError: the file is damaged, or of another model or optimiser.
     """
-    if not Path(path).exists():
-        return None
+    path = Path(path)
+    there = [file for file in (path, before(path)) if file.exists()]
+    for file in there:
+        try:
+            state = _load(file, variables)
+        except DamagedError as error:
+            if file == there[-1]:
+                raise InputError(f"{path}: damaged checkpoint ({error}); remove it to train from the start") from error
+            warnings.warn(f"{file}: damaged checkpoint ({error}); going on from the one before", stacklevel=2)
+        else:
+            return state
+    return None
+
+
+class DamagedError(Exception):
+    """A file is no whole checkpoint."""
+
+
+def _load(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
             _check_fingerprint(path, header["fingerprint"], fingerprint(variables))
             arrays = {name: file[name] for name in file.files if name != "header"}
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path}: damaged checkpoint ({error}); remove it to train from the start") from error
+        raise DamagedError(str(error)) from error
     for index, variable in enumerate(variables):
         _assign(variable, arrays[f"v{index}"], arrays.get(f"replicas{index}"))
     return dict(header["state"])

@@ -7,11 +7,12 @@ deterministic (`tf.config.experimental.enable_op_determinism()`, the same thread
 """
 
 import csv
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +20,8 @@ import tensorflow as tf
 from melano_tf.errors import InputError
 from melano_tf.runs.files import atomic
 from melano_tf.runs.journal import watched
-from melano_tf.training.checkpoint import load_checkpoint, save_checkpoint, training_variables
+from melano_tf.training.checkpoint import load_checkpoint, training_variables
+from melano_tf.training.checkpoint_writer import CheckpointWriter
 from melano_tf.training.steps import (
     Batch,
     GradientStep,
@@ -45,11 +47,14 @@ __all__ = [
 ]
 
 CHECKPOINT = "checkpoint.npz"
-ProgressBar = Callable[[int, float], None]
+READ_STEPS, READ_SECONDS = 20, 0.5
+"""After so many steps, or so long, the scalars of the steps are read; until then nothing waits for the device."""
+ProgressBar = Callable[[int, float, float], None]
 
 
 class History(list[dict[str, float]]):
-    """One record an epoch: "epoch" (from 0), "loss" and the step's other scalars (means over samples), "seconds"."""
+    """One record an epoch: "epoch" (from 0), "loss" and the step's other scalars (means over samples), "seconds", and
+    "waiting": the share of these in which the training waited for its next batch."""
 
     def write(self, path: Path) -> Path:
         """Write the records as CSV, one row an epoch, atomically; returns the path."""
@@ -67,7 +72,8 @@ class LoopSettings:
 
     Attributes:
         epochs: number of epochs; the model is judged at the last one.
-        checkpoint_seconds: time between checkpoints in seconds; what a kill costs at most. 0: after every step.
+        checkpoint_seconds: least time between checkpoints in seconds; they are written beside the training, and less
+            often where they would take more than a hundredth of its time. 0: after every step, before the next.
         log_every: global steps between two points in TensorBoard.
         watch: says when a training stands still above the class prior's loss; None: nothing is said.
     """
@@ -130,7 +136,8 @@ def train(
         folder: holds checkpoint and logs; made if missing.
         model: the Keras model; all its variables are saved (also seed generators and BatchNorm statistics).
         optimizer: its Keras optimizer; built on `model.trainable_variables` if not yet built.
-        progress: called after each step with (steps done since the training's start, the step's loss).
+        progress: called for each step, once its loss was read, with (steps done since the training's start, the
+            loss, the share of the present epoch's time in which it waited for a batch).
         epoch_end: called with (epoch from 0, its record) once BatchNorm statistics are reduced. After a kill it may be
             called again for the same epoch, with the same weights. Where it returns True the training ends there
             (early stopping), for good: a later call finds the folder finished.
@@ -152,6 +159,14 @@ def train(
     if session.done < session.total and not session.stopped:
         session.run(progress, epoch_start, epoch_end)
     return session.history
+
+
+class _Unread(NamedTuple):
+    """A step that was done: its number from 0, its samples, and what it gave, perhaps still at work on the device."""
+
+    step: int
+    samples: int
+    result: Mapping[str, Any]
 
 
 class _Session:
@@ -177,9 +192,15 @@ class _Session:
         self.stopped = False  # by `epoch_end`, before the last epoch
         self.history = History()
         self.sums: dict[str, float] = {}  # of the epoch at hand; "samples" is the divisor
-        self.seconds = 0.0  # of the epoch at hand
+        self.seconds = self.waited = 0.0  # of the epoch at hand; in the second the batch was not there yet
+        self.unread: list[_Unread] = []  # steps whose scalars are still on the device
+        self.last_read = time.monotonic()
+        self.losses: list[tuple[int, float]] = []  # (steps done, loss), read and not shown yet
         self.points: list[tuple[str, float, int]] = []  # for TensorBoard, not yet written
         self.writer: Any = None
+        self.iterator: Iterator[Batch] | None = None
+        self.last_batch: tuple[int, Batch] = (-1, {})
+        self.last_scalars: dict[str, float] = {}
 
     def restore(self) -> None:
         """Take up the folder's checkpoint, if there is one."""
@@ -194,24 +215,27 @@ class _Session:
             )
         self.done, self.history = state["step"], History(state["history"])
         self.stopped = bool(state.get("stopped", False))
-        self.sums, self.seconds = state["sums"], state["seconds"]
+        self.sums, self.seconds, self.waited = state["sums"], state["seconds"], state.get("waited", 0.0)
 
-    def save(self) -> None:
-        """Write the checkpoint, then the points that it covers."""
+    def save(self, writer: CheckpointWriter, wait: bool) -> None:
+        """Have the checkpoint written, then the points that it covers."""
         state = {
             "step": self.done,
             "steps_per_epoch": self.batches.steps_per_epoch,
             "history": self.history,
             "sums": self.sums,
             "seconds": self.seconds,
+            "waited": self.waited,
             "stopped": self.stopped,
         }
-        save_checkpoint(self.folder / CHECKPOINT, self.variables, state)
+        points, self.points = self.points, []
+        writer.save(state, functools.partial(self._write_points, points), wait)
+
+    def _write_points(self, points: Sequence[tuple[str, float, int]]) -> None:
         with self.writer.as_default():
-            for tag, value, at in self.points:
+            for tag, value, at in points:
                 tf.summary.scalar(tag, value, step=at)
         self.writer.flush()
-        self.points.clear()
 
     def run(
         self,
@@ -224,62 +248,108 @@ class _Session:
         with watched(self.folder / "logs"):  # TensorBoard names its files itself
             self.writer = tf.summary.create_file_writer(str(self.folder / "logs"))
             self.writer.flush()
-        saved = time.monotonic()
-        iterator: Iterator[Batch] | None = None
+        checkpoints = CheckpointWriter(
+            self.folder / CHECKPOINT, self.variables, float(self.settings.checkpoint_seconds)
+        )
         try:
             while self.done < self.total and not self.stopped:
-                at_start = self.done % self.batches.steps_per_epoch == 0
-                if at_start and epoch_start is not None:
-                    epoch_start(self.done // self.batches.steps_per_epoch)
-                    iterator = None
-                began = time.monotonic()
-                batch, iterator = self._next(iterator)
-                scalars = self._one_step(batch)
-                self.seconds += time.monotonic() - began
-                if self.done % self.batches.steps_per_epoch == 0:
-                    self._end_epoch(epoch_end)
+                self._step_and_epoch(epoch_start, epoch_end)
                 ended = self.stopped or self.done == self.total
-                if ended or time.monotonic() - saved >= self.settings.checkpoint_seconds:
-                    self.save()
-                    saved = time.monotonic()
-                if progress is not None:
-                    progress(self.done, scalars["loss"])
+                checkpoints.collect()
+                if ended or checkpoints.due:
+                    self._read()
+                    self.save(checkpoints, wait=ended)
+                self._show(progress)
         finally:
-            self.writer.close()
+            try:
+                checkpoints.close()
+            finally:
+                self.writer.close()
 
-    def _next(self, iterator: Iterator[Batch] | None) -> tuple[Batch, Iterator[Batch]]:
-        if iterator is not None:
-            batch = next(iterator, None)
+    def _step_and_epoch(
+        self,
+        epoch_start: Callable[[int], None] | None,
+        epoch_end: Callable[[int, Mapping[str, float]], bool | None] | None,
+    ) -> None:
+        """One step, and what belongs to an epoch's beginning and end."""
+        if self.done % self.batches.steps_per_epoch == 0 and epoch_start is not None:
+            epoch_start(self.done // self.batches.steps_per_epoch)
+            self.iterator = None
+        began = time.monotonic()
+        batch = self._next()
+        self.waited += time.monotonic() - began
+        self._one_step(batch)
+        if len(self.unread) >= READ_STEPS or time.monotonic() - self.last_read >= READ_SECONDS:
+            self._read()
+        ended = self.done % self.batches.steps_per_epoch == 0
+        if ended:
+            self._read()
+        self.seconds += time.monotonic() - began
+        if ended:
+            self._end_epoch(epoch_end)
+
+    def _show(self, progress: ProgressBar | None) -> None:
+        losses, self.losses = self.losses, []
+        # Just after an epoch's end there is nothing of the next one yet.
+        waiting = self.waited / self.seconds if self.seconds else self.history[-1]["waiting"] if self.history else 0.0
+        if progress is not None:
+            for done, loss in losses:
+                progress(done, loss, waiting)
+
+    def _next(self) -> Batch:
+        if self.iterator is not None:
+            batch = next(self.iterator, None)
             if batch is not None:
-                return batch, iterator
+                return batch
             if self.done % self.batches.steps_per_epoch:
                 raise TrainingError(
                     f"the batches ended before global step {self.done}, in the middle of an epoch of "
                     f"{self.batches.steps_per_epoch} steps"
                 )
-        iterator = iter(self.batches.from_step(self.done))
-        batch = next(iterator, None)
+        self.iterator = iter(self.batches.from_step(self.done))
+        batch = next(self.iterator, None)
         if batch is None:
             raise TrainingError(f"there are no batches from global step {self.done} on; {self.total} are expected")
-        return batch, iterator
+        return batch
 
-    def _one_step(self, batch: Batch) -> dict[str, float]:
-        epoch, within = divmod(self.done, self.batches.steps_per_epoch)
+    def _one_step(self, batch: Batch) -> None:
+        """Do a step; its scalars are read later."""
+        epoch = self.done // self.batches.steps_per_epoch
         numbers = (self.done, epoch, self.total, self.settings.epochs)
         result = self.step(batch, Progress(*(tf.constant(number, tf.int64) for number in numbers)))
-        scalars = {name: float(value) for name, value in result.items() if len(np.shape(value)) == 0}
-        if not all(np.isfinite(value) for value in scalars.values()):
-            raise TrainingError(_not_finite(self.done, epoch, batch, result, scalars))
-        if within == 0:
-            self.sums = {}
-        samples = len(batch["id"])
-        for name, value in {**scalars, "samples": 1.0}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value * samples
+        self.unread.append(_Unread(self.done, len(batch["id"]), result))
+        self.last_batch = (self.done, batch)
         self.done += 1
         if self.done % self.settings.log_every == 0:
+            self._read()
             rate = float(np.asarray(self.optimizer.learning_rate))
-            self._point("batch", {**scalars, "learning_rate": rate}, self.done)
-        return scalars
+            self._point("batch", {**self.last_scalars, "learning_rate": rate}, self.done)
+
+    def _read(self) -> None:
+        """Read the scalars of the steps since the last time, and take them into the epoch's sums.
+
+        Raises:
+            TrainingError: one is not finite; the first such step is named.
+        """
+        for step, samples, result in self.unread:
+            scalars = {name: float(value) for name, value in result.items() if len(np.shape(value)) == 0}
+            epoch, within = divmod(step, self.batches.steps_per_epoch)
+            if not all(np.isfinite(value) for value in scalars.values()):
+                raise TrainingError(_not_finite(step, epoch, self._batch_of(step), result, scalars))
+            if within == 0:
+                self.sums = {}
+            for name, value in {**scalars, "samples": 1.0}.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value * samples
+            self.losses.append((step + 1, scalars["loss"]))
+            self.last_scalars = scalars
+        self.unread.clear()
+        self.last_read = time.monotonic()
+
+    def _batch_of(self, step: int) -> Batch:
+        """A step's batch: the last one, or made again, for it is a function of the step."""
+        if self.last_batch[0] == step:
+            return self.last_batch[1]
+        return next(iter(self.batches.from_step(step)))
 
     def _end_epoch(self, epoch_end: Callable[[int, Mapping[str, float]], bool | None] | None) -> None:
         reduce_batch_norm(self.model)
@@ -287,8 +357,9 @@ class _Session:
         samples = self.sums.pop("samples")
         record = {"epoch": epoch, **{name: value / samples for name, value in self.sums.items()}}
         record["seconds"] = round(self.seconds, 3)
+        record["waiting"] = round(self.waited / max(self.seconds, 1e-9), 4)
         self.history.append(record)
-        self.seconds = 0.0
+        self.seconds = self.waited = 0.0
         self._point("epoch", {name: value for name, value in record.items() if name != "epoch"}, epoch + 1)
         if self.settings.watch is not None:
             self.settings.watch.look([each["loss"] for each in self.history])

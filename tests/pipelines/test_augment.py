@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import DRAWS, STAINS, YIQ, AugmentSettings, augment, sample_seeds
+from melano_tf.pipelines.draws import uniform
 
 EVERYTHING = AugmentSettings(flip=True, rotate90=True, brightness=0.2, hue=20, stain=0.2)
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 6, 6, 3), dtype=np.uint8)
@@ -13,7 +14,7 @@ SEEDS = sample_seeds(7, tf.constant(3), tf.range(64))
 
 
 def draws() -> np.ndarray:
-    return np.array([tf.random.stateless_uniform([DRAWS], seed).numpy() for seed in SEEDS])
+    return uniform(SEEDS, DRAWS).numpy()
 
 
 def test_all_off_is_the_image_itself() -> None:

@@ -148,7 +148,7 @@ def test_a_training_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 
-    def stop(done: int, loss: float) -> None:
+    def stop(done: int, loss: float, waiting: float) -> None:
         if done == 21:
             raise Stop
 

@@ -77,7 +77,7 @@ def whole(toy: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_stopped_anywhere_it_ends_the_same(
     toy: ModuleType, whole: str, tmp_path: Path, at: int, seconds: float
 ) -> None:
-    def stop(done: int, loss: float) -> None:
+    def stop(done: int, loss: float, waiting: float) -> None:
         if done == at:
             raise Stop
 

@@ -199,7 +199,7 @@ def test_bags_learn_in_the_loop_and_resume_to_the_same_bits(tmp_path: Any) -> No
     class Stop(Exception):
         pass
 
-    def stop(done: int, loss: float) -> None:
+    def stop(done: int, loss: float, waiting: float) -> None:
         if done == 10:
             raise Stop
 

@@ -1,4 +1,5 @@
 import math
+import time
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from melano_tf.errors import InputError
+from melano_tf.training import loop
 from melano_tf.training.loop import GradientStep, LoopSettings, TrainingError, train
 from melano_tf.training.steps import Progress
 
@@ -80,7 +82,7 @@ def test_order_history_and_hooks(toy: ModuleType, tmp_path: Path) -> None:
         toy,
         tmp_path,
         [1.0, 2.0, 3.0, 4.0],
-        progress=lambda done, loss: calls.append((done, loss)),
+        progress=lambda done, loss, waiting: calls.append((done, loss)),
         epoch_end=lambda epoch, logs: calls.append(("end", epoch, logs["loss"])),
         epoch_start=lambda epoch: calls.append(("start", epoch)),
     )
@@ -98,7 +100,7 @@ def test_order_history_and_hooks(toy: ModuleType, tmp_path: Path) -> None:
         ("end", 1),
     ]
     rows = history.write(tmp_path / "history.csv").read_text().splitlines()
-    assert rows[0] == "epoch,loss,accuracy,seconds" and len(rows) == 3
+    assert rows[0] == "epoch,loss,accuracy,seconds,waiting" and len(rows) == 3
 
 
 def test_a_finished_folder_returns_at_once(toy: ModuleType, tmp_path: Path) -> None:
@@ -176,7 +178,7 @@ def test_no_point_twice_in_tensorboard_after_a_break(toy: ModuleType, tmp_path: 
     class Stop(Exception):
         pass
 
-    def stop_at_five(done: int, loss: float) -> None:
+    def stop_at_five(done: int, loss: float, waiting: float) -> None:
         if done == 5:
             raise Stop
 
@@ -204,7 +206,7 @@ def test_extra_variables_come_back_and_an_epoch_starts_once(toy: ModuleType, tmp
     class Stop(Exception):
         pass
 
-    def stop_at_three(done: int, loss: float) -> None:
+    def stop_at_three(done: int, loss: float, waiting: float) -> None:
         if done == 3:
             raise Stop
 
@@ -337,3 +339,71 @@ def test_a_dropout_mask_is_new_in_each_step(toy: ModuleType) -> None:
     batch = toy.ToyBatches().batch(0)
     losses = [float(step(batch, NOW)["loss"]) for _ in range(4)]
     assert len(set(losses)) > 1
+
+
+class _Late:
+    """A scalar that notes when it is read."""
+
+    shape = ()
+
+    def __init__(self, value: float, note: Any) -> None:
+        self.value, self.note = value, note
+
+    def __float__(self) -> float:
+        self.note()
+        return self.value
+
+
+def test_the_loop_does_not_wait_for_the_scalars_of_each_step(
+    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "READ_SECONDS", 1e9)
+    monkeypatch.setattr(loop, "READ_STEPS", 4)
+    events: list[tuple[str, int]] = []
+
+    def step(batch: Any, progress: Progress) -> dict[str, Any]:
+        at = int(progress.step)
+        events.append(("done", at))
+        return {"loss": _Late(float(at), lambda: events.append(("read", at)))}
+
+    shown: list[tuple[int, float]] = []
+    settings, batches = LoopSettings(1, checkpoint_seconds=1e9, log_every=1000), toy.ToyBatches(steps_per_epoch=6)
+    model = toy.toy_model()
+    train(step, batches, settings, tmp_path, model, keras.optimizers.SGD(0.1), lambda *call: shown.append(call[:2]))
+    first, rest = [("done", at) for at in range(4)], [("done", 4), ("done", 5)]
+    assert events == [*first, *(("read", at) for at in range(4)), *rest, ("read", 4), ("read", 5)]
+    assert shown == [(at + 1, float(at)) for at in range(6)]
+
+
+def test_what_is_not_finite_is_found_later_and_nothing_after_it_is_kept(
+    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "READ_SECONDS", 1e9)
+    losses = [1.0] * 8
+    losses[5] = math.nan
+    step = Scripted(losses)
+    model, batches = toy.toy_model(), toy.ToyBatches(steps_per_epoch=4)
+    settings = LoopSettings(2, checkpoint_seconds=1e9, log_every=1000)
+    with pytest.raises(TrainingError, match=r"step 5 \(epoch 2\).*loss of s5-0, s5-1.*the batch holds s5-0, s5-1"):
+        train(step, batches, settings, tmp_path, model, keras.optimizers.SGD(0.1))
+    assert step.seen[-1][1] == 7, "the steps after it were done before it was read"
+    assert not (tmp_path / "checkpoint.npz").exists()
+
+
+def test_the_share_of_waiting_is_in_the_history(toy: ModuleType, tmp_path: Path) -> None:
+    class Slow(toy.ToyBatches):
+        def from_step(self, at: int) -> Any:
+            for batch in super().from_step(at):
+                time.sleep(0.03)
+                yield batch
+
+    def step(batch: Any, progress: Progress) -> dict[str, Any]:
+        time.sleep(0.01)
+        return {"loss": tf.constant(1.0)}
+
+    shares = []
+    for batches in (Slow(steps_per_epoch=10), toy.ToyBatches(steps_per_epoch=10)):
+        folder = tmp_path / type(batches).__name__
+        settings = LoopSettings(1, checkpoint_seconds=1e9)
+        shares += [train(step, batches, settings, folder, toy.toy_model(), keras.optimizers.SGD(0.1))[0]["waiting"]]
+    assert 0.5 < shares[0] <= 1 and shares[1] < shares[0]

@@ -47,7 +47,7 @@ def test_the_loop_says_it_once_and_names_the_epoch(toy: ModuleType, tmp_path: Pa
     losses = [7.0, 5.4, 5.4, 5.4, 5.4]
 
     def run(stop_at: int) -> None:
-        def progress(done: int, loss: float) -> None:
+        def progress(done: int, loss: float, waiting: float) -> None:
             if done == stop_at:
                 raise KeyboardInterrupt
 

@@ -95,7 +95,7 @@ class Interrupted(Exception):
 
 
 def _interrupted(folder: Path, at: int, seconds: float) -> str:
-    def stop(done: int, loss: float) -> None:
+    def stop(done: int, loss: float, waiting: float) -> None:
         if done == at:
             raise Interrupted
 
@@ -113,7 +113,7 @@ def say(*words: Any) -> None:
 def main(mode: str, folder: Path) -> None:
     tf.config.experimental.enable_op_determinism()
     if mode == "train":
-        run_toy(folder, progress=lambda done, loss: say("step", done))
+        run_toy(folder, progress=lambda done, loss, waiting: say("step", done))
         return
     model, optimizer, history = run_toy(folder)
     say("resumed", digest(model, optimizer), [record["loss"] for record in history])

@@ -95,7 +95,7 @@ def say(*words: Any) -> None:
 def main(mode: str, folder: Path) -> None:
     tf.config.experimental.enable_op_determinism()
     if mode == "train":
-        run(folder, progress=lambda done, loss: say("step", done))
+        run(folder, progress=lambda done, loss, waiting: say("step", done))
         return
     say("resumed", digest(*run(folder)))
     say("unbroken", digest(*run(folder.with_name("unbroken"))))

@@ -64,7 +64,7 @@ def losses_of(strategy: Any, weights_fn: Any, batch_norm: bool, folder: Path, cl
         folder,
         model,
         optimizer,
-        progress=lambda done, loss: losses.append(loss),
+        progress=lambda done, loss, waiting: losses.append(loss),
     )
     norm = float(np.sqrt(sum((weight**2).sum() for weight in model.get_weights())))
     terms = [[record[name] for name in ("first_loss", "second_loss")] for record in history if "first_loss" in record]
@@ -82,7 +82,7 @@ def batch_norm_facts(strategy: Any, folder: Path) -> dict[str, Any]:
     class Stop(Exception):
         pass
 
-    def stop(done: int, loss: float) -> None:
+    def stop(done: int, loss: float, waiting: float) -> None:
         if done == 2:
             raise Stop
 
