@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from melano_tf.reports.predictions import read_record
+from melano_tf.runs.judgements import read_record
 from melano_tf.runs.standing import Standing
 from tests.papers import test_plan
 from tests.papers.test_plan import toy
