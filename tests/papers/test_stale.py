@@ -21,9 +21,9 @@ TABLE = """
             if work.has(f"count/{letter}"):
                 there[letter] = work.path("counts", f"{letter}.txt").read_text()
         head = f"seed {s.seed}, times {s.times}, text {work.value('text').strip()}"
-        path = work.path("tables", "table1.md")
-        rows = "".join(f"| {n} {c} |\\n" for n, c in there.items())
-        path.write_text(f"# of {head}\\n\\n| letters |\\n|---|\\n{rows}")
+        path = work.path("tables", "table1.csv")
+        rows = "".join(f'"of {head}",{n} {c}\\n' for n, c in there.items())
+        path.write_text(f'whose,letters\\n"of {head}",\\n{rows}')
         if s.fails == "late":
             raise KeyboardInterrupt
         return [path]
@@ -68,7 +68,7 @@ def test_no_file_is_shown_under_anothers_heading(changed_toy, inside, tmp_path: 
             assert all(f"{x} {count * times}" in page for x, count in letters.items() if count)
         # What does not belong to it is listed as older, and whatever is held belongs to its step's present key.
         standing = Standing(folder, read_record(folder))
-        assert ("tables/table1.md" in standing.older()) == ((folder / "tables/table1.md").exists() and not heads)
+        assert ("tables/table1.csv" in standing.older()) == ((folder / "tables/table1.csv").exists() and not heads)
         for path in (folder / "counts").glob("*.txt"):
             step = folder / "steps" / "count" / f"{path.stem}.json"
             if standing.holds(path):
