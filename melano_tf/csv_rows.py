@@ -3,10 +3,17 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 from melano_tf.errors import InputError
 
 DELIMITERS = ",;\t|"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet calculates what begins so, whoever wrote it
+
+
+def harmless(cell: Any) -> Any:
+    """A cell of a table that people open in a spreadsheet: text that would be taken for a formula begins with '."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def delimiter_of(text: str) -> str:

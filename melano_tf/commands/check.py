@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from melano_tf.csv_rows import harmless
 from melano_tf.dermoscopy.duplicates import DuplicateSettings
 from melano_tf.dermoscopy.inspect import Inspection, InspectSettings, inspect_records
 from melano_tf.dermoscopy.isic import read_isic
@@ -137,7 +138,7 @@ def write_findings(folder: Path, records: pd.DataFrame, inspection: Inspection) 
     paths = [folder / "records.csv", folder / "copies.csv", folder / "check.json"]
     for path, frame in zip(paths, (records, inspection.duplicates), strict=False):
         with atomic(path) as temporary:
-            frame.to_csv(temporary, index=False)
+            frame.map(harmless).to_csv(temporary, index=False)
     findings = inspection.findings
     content = {
         "dataset": inspection.dataset,

@@ -14,9 +14,10 @@ from melano_tf.evaluation.metrics import format_value
 from melano_tf.evaluation.paired import Answer, Paired, paired_intervals
 from melano_tf.reports.table_text import aligned
 from melano_tf.runs import journal
-from melano_tf.runs.files import atomic, read_json
+from melano_tf.runs.files import atomic
 from melano_tf.runs.judgements import Judgement, read_judgements, read_record
 from melano_tf.runs.plain import flat
+from melano_tf.runs.whole import mapping
 from melano_tf.splits.groups import joined_groups
 
 LABELS = {"AUC": "ROC AUC", "BACC": "balanced accuracy", "ACC": "accuracy"}
@@ -104,8 +105,9 @@ def checksums(folder: Path) -> dict[str, frozenset[str]]:
     """SHA-256 of a run's input files by their names without folder and suffix."""
     path = folder / "inputs.json"
     found: dict[str, set[str]] = {}
-    for file, facts in (read_json(path) if path.exists() else {}).items():
-        found.setdefault(Path(file).stem, set()).add(facts["sha256"])
+    for file, facts in mapping(path).items():
+        if isinstance(facts, dict) and isinstance(facts.get("sha256"), str):
+            found.setdefault(Path(file).stem, set()).add(facts["sha256"])
     return {stem: frozenset(sums) for stem, sums in found.items()}
 
 

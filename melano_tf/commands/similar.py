@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from melano_tf.csv_rows import harmless
 from melano_tf.errors import InputError
 from melano_tf.runs import journal
 from melano_tf.runs.files import atomic
@@ -93,7 +94,7 @@ def answer(settings: SimilarSettings, sidecar: Sidecar, found: list[Path], say: 
     table = settings.out / "similar.csv"
     with atomic(table) as temporary:
         frame = pd.DataFrame(rows, columns=["rank", "image", "distance", "unreadable"]).astype({"rank": "Int64"})
-        frame.to_csv(temporary, index=False)
+        frame.map(harmless).to_csv(temporary, index=False)
     shown = paths[: settings.count]
     sheet = contact_sheet(
         [read_image(path, shrink_to=256) for path in (settings.input, *shown)],

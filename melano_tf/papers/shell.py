@@ -14,9 +14,10 @@ from melano_tf.papers.checks import check_folders, given_weights, weights_key
 from melano_tf.papers.plan import Backbone, Output, Plan, Recipe, Step, chosen_groups
 from melano_tf.reports.html import write_report
 from melano_tf.runs import journal
-from melano_tf.runs.files import atomic, read_json
+from melano_tf.runs.files import atomic
 from melano_tf.runs.plain import digest, flat, plain
 from melano_tf.runs.run import Run
+from melano_tf.runs.whole import mapping
 from melano_tf.training.runtime import configure
 
 Say = Callable[[str], None]
@@ -356,8 +357,8 @@ def finish(work: Work, plan: Plan) -> Path:
 def show(recipe: Recipe, settings: Any, steps: Iterable[Step], outputs: Iterable[Output], say: Say) -> Path:
     """`--plan`: every step, whether it is finished, would be done and why, and what would be made; nothing is done."""
     folder = Path(settings.out)
-    record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     run = Run(folder, recipe.name, settings, 0, say)
+    record = run.record()
     work, undone = Work(run, settings, local_weights(steps)), 0
     recorded = {**record.get("looked_at", {}), **record.get("chosen", {})}
     # What is looked at anew may be found otherwise under other settings: that is not known before it is looked at.
@@ -396,8 +397,8 @@ def state_of(work: Work, step: Step, recorded: Mapping[str, str]) -> str:
         return "left alone (not asked for)"
     if not known.is_file():
         return "to do"
-    state = read_json(known)
-    if state["key"] == key:
+    state = mapping(known)
+    if state.get("key") == key:
         return "to do: a file of its result is missing"
     before, now = flat(state.get("inputs", {})), flat(inputs)
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]

@@ -20,6 +20,7 @@ from melano_tf.runs.files import read_json
 from melano_tf.runs.judgements import Judgement
 from melano_tf.runs.plain import digest, flat
 from melano_tf.runs.standing import Standing
+from melano_tf.runs.whole import mapping
 
 GROUPS = "patients or lesions"
 MOST_ROWS = 60  # of a table that only a CSV holds, and of lists; the rest stays in the files, which is said
@@ -184,9 +185,9 @@ def counts(
     folder = standing.folder
     inputs = folder / "inputs.json"
     if inputs.is_file():
-        files = read_json(inputs)
-        size = sum(facts["bytes"] for facts in files.values()) / 1e6
-        sums = digest(sorted(facts["sha256"] for facts in files.values()))
+        files = [one for one in mapping(inputs).values() if isinstance(one, dict)]
+        size = sum(_number(facts.get("bytes")) for facts in files) / 1e6
+        sums = digest(sorted(str(facts.get("sha256")) for facts in files))
         found.append(
             ("input files", f"{len(files):,}, {size:,.1f} MB (checksums in inputs.json; of all of them {sums})")
         )
@@ -239,7 +240,7 @@ def _counted(path: Path, what: str) -> list[tuple[str, str]]:
 def durations(record: Mapping[str, Any], folder: Path) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
     """(kind of step, how many, time) and (step, time) of all finished steps."""
     steps = {
-        str(path.relative_to(folder / "steps").with_suffix("")): float(read_json(path).get("seconds", 0))
+        str(path.relative_to(folder / "steps").with_suffix("")): _number(mapping(path).get("seconds"))
         for path in sorted((folder / "steps").rglob("*.json"))
     } or {str(name): float(seconds) for name, seconds in (record.get("durations") or {}).items()}
     kinds: dict[str, list[float]] = {}
@@ -249,6 +250,10 @@ def durations(record: Mapping[str, Any], folder: Path) -> tuple[list[tuple[str, 
     return [*grouped, ("all", f"{len(steps)}", time_text(sum(steps.values())))], [
         (name, time_text(seconds)) for name, seconds in steps.items()
     ]
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def time_text(seconds: float) -> str:

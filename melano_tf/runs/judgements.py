@@ -18,6 +18,7 @@ from melano_tf.runs.files import read_json
 from melano_tf.runs.plain import flat
 from melano_tf.runs.predictions import TEST, UNKNOWN, probability_columns, read_predictions, scores
 from melano_tf.runs.standing import Standing
+from melano_tf.runs.whole import check_record
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,17 @@ class JudgedModel:
     def of(cls, said: Mapping[str, Any]) -> "JudgedModel":
         """As run.json holds it."""
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in said.items()}
-        return cls(**values)
+        try:
+            found = cls(**values)
+        except TypeError as error:
+            raise InputError(f"run.json: 'judged' holds something else than models ({error})") from None
+        texts = (found.name, found.unit, found.part, found.only)
+        names = (found.files, found.classes, found.same)
+        if not all(isinstance(text, str) for text in texts) or not all(
+            isinstance(own, tuple) and all(isinstance(name, str) for name in own) for own in names
+        ):
+            raise InputError(f"run.json: 'judged' holds something else than models ({values})")
+        return found
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder}: no run is recorded there (run.json is missing); name the folder given by --out")
     try:
-        record = dict(read_json(path))
+        record = check_record(read_json(path))
         if not isinstance(record.get("settings"), dict) or not isinstance(record.get("recipe"), str):
             raise ValueError("it names no recipe and settings")
     except (ValueError, TypeError) as error:

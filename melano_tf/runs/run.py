@@ -23,7 +23,7 @@ from melano_tf.runs.files import atomic, file_sha256, read_json, write_json
 from melano_tf.runs.plain import digest, flat, plain
 from melano_tf.runs.predictions import decided, read_predictions, write_predictions
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.runs.whole import fault, mapping
+from melano_tf.runs.whole import check_record, fault, mapping
 
 ASIDE = (
     "out",
@@ -179,7 +179,7 @@ class Run:
         """
         path = self.folder / "run.json"
         try:
-            return dict(read_json(path)) if path.exists() else {}
+            return check_record(read_json(path)) if path.exists() else {}
         except (ValueError, TypeError):
             raise InputError(f"{path}: is damaged, or no run's record; choose another --out") from None
 

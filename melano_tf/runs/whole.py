@@ -34,6 +34,38 @@ def faults(folder: Path, progress: Callable[[int], object] = lambda done: None) 
     return found
 
 
+SHAPES = {  # what the fields of run.json hold where they are there
+    **dict.fromkeys(("recipe",), str),
+    **dict.fromkeys(("settings", "plan", "looked_at", "chosen", "failed", "left_out", "durations", "parts"), dict),
+    **dict.fromkeys(("split", "splits", "folds", "leaks", "copies", "undecodable", "partition"), dict),
+    **dict.fromkeys(("sessions", "differs", "judged", "headlines"), list),
+}
+
+
+def check_record(record: Any) -> dict[str, Any]:
+    """The content of run.json, its fields of the kinds that their readers take them for.
+
+    Raises:
+        ValueError: they are not; the message names one.
+    """
+    if not isinstance(record, dict):
+        raise ValueError("it is no JSON mapping")
+    for name, kind in SHAPES.items():
+        if not isinstance(record.get(name, kind()), kind) and record[name] is not None:
+            raise ValueError(f"{name!r} is no {kind.__name__}")
+    for session in record.get("sessions") or []:
+        kinds = {"command": list, "environment": dict, "started": str}
+        if not isinstance(session, dict) or any(not isinstance(session.get(n, k()), k) for n, k in kinds.items()):
+            raise ValueError("'sessions' holds something else than sessions")
+        if not isinstance(session.get("environment", {}).get("packages", {}), dict):
+            raise ValueError("a session's packages are no mapping")
+    if any(not isinstance(one, list) or len(one) != 3 for one in record.get("differs") or []):
+        raise ValueError("'differs' holds something else than (setting, here, paper)")
+    if any(not isinstance(one, dict) for one in record.get("judged") or []):
+        raise ValueError("'judged' holds something else than models")
+    return record
+
+
 def mapping(path: Path) -> dict[str, Any]:
     """The content of a JSON file of ours; {} where it is missing or damaged, so that it is made anew."""
     try:

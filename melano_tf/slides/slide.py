@@ -30,6 +30,7 @@ CACHE_BYTES = 64 << 20
 # A level this much coarser than wanted still counts as fine enough: 0.2503 µm/px x 4 is meant to be 1 µm/px.
 LEVEL_TOLERANCE = 0.02
 # Side of the cells that OpenSlide is asked for, px of the level: whole tiles of the file, about this much.
+LARGEST_TILE = 2**27  # px; OpenSlide ends the whole process where it cannot have the memory for a tile of the file
 CELL_PX = 512
 
 
@@ -133,6 +134,12 @@ class Slide:
                 f"slide {self.slide_id}: {self.path}: not a slide that OpenSlide can read ({error}); "
                 "the file may be damaged, cut short or of another format"
             ) from None
+        if largest := _too_large(properties, len(self.levels)):
+            self.close()
+            raise InputError(
+                f"slide {self.slide_id}: {self.path}: a single tile of the file is {largest[0]:,} x {largest[1]:,} px, "
+                f"and at most {LARGEST_TILE:,} px are decoded at once; the file is damaged, or must be tiled anew"
+            )
         self.objective_power = positive(properties.get("openslide.objective-power"))
         self.background = colour(properties.get("openslide.background-color"))
         try:
@@ -398,6 +405,15 @@ def _cell_size(properties: Any, level: int) -> tuple[int, int]:
         tile = round(positive(properties.get(f"openslide.level[{level}].tile-{name}")) or CELL_PX)
         sides.append(tile * max(1, CELL_PX // tile) if tile <= 4 * CELL_PX else CELL_PX)
     return sides[0], sides[1]
+
+
+def _too_large(properties: Any, levels: int) -> tuple[int, int] | None:
+    """(w, h) of a tile of the file that is not decoded, however it is asked for; None: there is none."""
+    for level in range(levels):
+        sides = [positive(properties.get(f"openslide.level[{level}].tile-{name}")) or 0 for name in ("width", "height")]
+        if sides[0] * sides[1] > LARGEST_TILE:
+            return round(sides[0]), round(sides[1])
+    return None
 
 
 def _outside(run: Run, scale: float, origin: int, size: int) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from melano_tf.commands.predict.challenge import check_stems, class_words, write
 from melano_tf.commands.predict.inputs import AskedImages, asked_images, is_table
 from melano_tf.commands.predict.settings import PredictSettings
 from melano_tf.commands.predict.words import threshold_words
+from melano_tf.csv_rows import harmless
 from melano_tf.errors import InputError
 from melano_tf.runs.files import atomic, write_json
 from melano_tf.runs.sidecar import Sidecar
@@ -38,7 +39,7 @@ def write_rows(path: Path, answers: Sequence[Answer], records: Sequence[dict[str
         row |= {"threshold": record["threshold"], "decision": record["decision"]}
         rows.append({**row, "unreadable": record.get("unreadable"), "remark": record["remark"]})
     with atomic(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+        pd.DataFrame(rows).map(harmless).to_csv(temporary, index=False)
 
 
 def threshold_decision(record: dict[str, Any], sidecar: Sidecar) -> str:

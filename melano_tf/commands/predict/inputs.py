@@ -112,14 +112,17 @@ def read_list(path: Path, allowed: Sequence[str]) -> list[dict[str, str]]:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; save it as 'CSV UTF-8 (comma separated)'") from None
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
-    header = [name.strip() for name in next(reader, [])]
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}: not a CSV file ({error}); look for a quote that is not closed") from None
+    header = [name.strip() for name in lines[0]] if lines else []
     if "path" not in header:
         raise InputError(f"{path}: no column path in its header ({', '.join(header) or 'empty'}); one file a row")
     unknown = [name for name in header if name not in ("path", *allowed)]
     faults = [f"column {name!r} is not known; known are path, {', '.join(allowed)}" for name in unknown]
     rows, seen = [], dict[str, int]()
-    for number, cells in enumerate(reader, start=2):
+    for number, cells in enumerate(lines[1:], start=2):
         row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
         if not any(row.values()):
             continue

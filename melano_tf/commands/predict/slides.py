@@ -10,6 +10,7 @@ from melano_tf.commands.predict import biopsy, magnified
 from melano_tf.commands.predict.inputs import read_list, row_mpp
 from melano_tf.commands.predict.settings import PredictSettings
 from melano_tf.commands.predict.words import threshold_words
+from melano_tf.csv_rows import harmless
 from melano_tf.errors import InputError
 from melano_tf.runs.files import atomic, write_json
 from melano_tf.serving.answering import Answering, Case
@@ -103,4 +104,4 @@ def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
-        writer.writerows(lines)
+        writer.writerows({name: harmless(cell) for name, cell in line.items()} for line in lines)
