@@ -32,7 +32,7 @@ setup(
         "melano_tf.data_specs.published": "data_specs/published",
     },
     package_data={
-        "melano_tf.reports": ["recipes.yaml", "templates/*.j2"],
+        "melano_tf.reports": ["templates/*.j2"],
         "melano_tf.view": ["assets/*"],
         "melano_tf.data_specs": ["*.yaml"],
         "melano_tf.data_specs.published": ["*.csv"],
@@ -51,6 +51,7 @@ setup(
         "openslide-python>=1.4,<2",
         "openslide-bin>=4.0.0.6",
         "tifffile>=2024.8",
+        "imagecodecs>=2024.6",
         "shapely>=2.0,<3",
         "pandera[pandas]>=0.22,<1",
         "PyYAML>=6,<7",

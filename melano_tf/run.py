@@ -3,6 +3,7 @@
 python -m melano_tf.run spitzoid                 # the main job, on phantom slides
 python -m melano_tf.run spitzoid --slides my.csv --out runs/my-cohort
 python -m melano_tf.run zoome --table train.csv --images jpeg/train
+python -m melano_tf.run bags --features features_uni --table cases.csv
 python -m melano_tf.run predict --model runs/my-cohort/models/target.keras --input slide.svs --out answer
 python -m melano_tf.run compare runs/a runs/b
 python -m melano_tf.run export --model runs/my-cohort/models/target.keras --out serving
@@ -28,6 +29,7 @@ Research only, not a medical device.
 usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
 
 {papers}
+  features   slides to features by any Keras network, in files that TRIDENT, CLAM and `bags` read
   similar    the images of a folder that are most like an image, by a similarity run's teacher
   check      what a dermoscopy data set holds: counts, metadata, copies, folds, what is unreadable
   predict    a trained model on one slide (probability, tumour tiles, maps, GeoJSON for QuPath),
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     commands: dict[str, Callable[[list[str]], int]] = {
         **{name: functools.partial(_recipe, name) for name in PAPERS},
+        "features": _features,
         "similar": _similar,
         "check": _check,
         "predict": _predict,
@@ -137,8 +140,7 @@ def _described() -> list[str]:
 
 def _recipe(name: str, arguments: list[str]) -> int:
     recipe = importlib.import_module(f"{PAPERS[name][0]}.settings").RECIPE
-    chosen = _option(arguments, "--preset") or ("demo" if _option(arguments, f"--{recipe.data}") is None else "paper")
-    default = recipe.preset(chosen if chosen in ("paper", "demo") else "paper")
+    default = recipe.default(_option(arguments, "--preset"), _option(arguments, f"--{recipe.data}") is not None)
     settings = _parse(type(default), arguments, name, default)
     import_quietly()
     from melano_tf.papers.shell import reproduce
@@ -151,6 +153,17 @@ def _recipe(name: str, arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         raise InputError(f'--jobs, --gpus and --scheduler need {error.name}: pip install ".[cluster]"') from None
     reproduce(recipe, settings, say, jobs.walk)
+    return 0
+
+
+def _features(arguments: list[str]) -> int:
+    from melano_tf.commands.features import FeaturesSettings
+
+    settings = _parse(FeaturesSettings, arguments, "features")
+    import_quietly()
+    from melano_tf.commands.features import features
+
+    features(settings, say)
     return 0
 
 

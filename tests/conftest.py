@@ -8,7 +8,7 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Fixtures of the whole session that train something; several files of tests use each.
-SHARED_RUNS = ("tiny_run", "multimag_run", "tiny_zoome", "tiny_weighting", "tiny_similarity")
+SHARED_RUNS = ("tiny_run", "multimag_run", "tiny_zoome", "tiny_weighting", "tiny_similarity", "tiny_bags")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

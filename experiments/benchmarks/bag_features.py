@@ -30,8 +30,9 @@ import h5py
 import numpy as np
 
 from melano_tf.features.feature_file import open_features
-from melano_tf.models.bag_models import BagModelSettings
-from melano_tf.pipelines.bag_training import BagTrainingSettings, train_bag_model
+from melano_tf.models.bag_settings import BagModelSettings
+from melano_tf.pipelines.bag_fitting import BagTrainingSettings
+from melano_tf.pipelines.bag_training import train_bag_model
 from melano_tf.pipelines.feature_cohort import FileBags
 from melano_tf.training.loop import LoopSettings
 
@@ -72,7 +73,7 @@ def write_bags(folder: Path) -> FileBags:
 with tempfile.TemporaryDirectory() as scratch:
     bags = write_bags(Path(scratch))
     print(f"before: {peak_mib():.0f} MiB")
-    settings = BagTrainingSettings(BagModelSettings(given.model), given.epochs, precision=given.precision)
+    settings = BagTrainingSettings(model=BagModelSettings(given.model), epochs=given.epochs, precision=given.precision)
     seconds, peaks, last = [], [], [time.monotonic()]
 
     def note(done: int, loss: float) -> None:

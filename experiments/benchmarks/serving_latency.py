@@ -31,6 +31,9 @@ from typing import Any
 
 import numpy as np
 
+from melano_tf.metadata_fields import NOT_SENT, UNKNOWN, NumberField
+from melano_tf.models.metadata import MetadataCode
+
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -72,9 +75,11 @@ def measure_images(arguments: argparse.Namespace) -> None:
     contents = [path.read_bytes() for path in files]
     with tempfile.TemporaryDirectory() as folder:
         client = open_client(arguments, Path(folder))
-        told = {"age": np.array([-1.0], np.float32), "sex": ["unknown"], "site": ["unknown"]}
-        takes_metadata = bool(client.card()["sidecar"]["preprocessing"].get("metadata"))
-        extra = told if takes_metadata else {}
+        written = client.card()["sidecar"]["preprocessing"].get("metadata")
+        fields = MetadataCode.from_json(written).fields if written else ()
+        extra = {
+            one.name: np.array([NOT_SENT], np.float32) if isinstance(one, NumberField) else [UNKNOWN] for one in fields
+        }
         print(f"{len(files)} images of {np.mean([len(c) for c in contents]) / 1024:.0f} KiB on average, one a request")
         client.ask("serving_default", {"image_bytes": [contents[0]], **extra})  # the first one waits for TensorFlow
         print("clients  images/s  p50 ms  p99 ms")

@@ -12,7 +12,7 @@ from melano_tf.errors import InputError
 from melano_tf.evaluation.intervals import DELONG, METHODS, WIDER, WILSON, ends_text
 from melano_tf.evaluation.metrics import format_value
 from melano_tf.evaluation.paired import Answer, Paired, paired_intervals
-from melano_tf.reports.tables import aligned
+from melano_tf.reports.table_text import aligned
 from melano_tf.runs import journal
 from melano_tf.runs.files import atomic, read_json
 from melano_tf.runs.judgements import Judgement, read_judgements, read_record

@@ -11,6 +11,7 @@ import pandas as pd
 
 from melano_tf.environment import environment
 from melano_tf.errors import InputError
+from melano_tf.runs.whole import faults as damaged_files
 from melano_tf.slides.annotations import AnnotationSettings, slide_outlines
 from melano_tf.slides.cohort import read_manifest, same_file_groups
 from melano_tf.slides.magnifications import TileGrids
@@ -23,7 +24,7 @@ PAPERS: tuple[Literal["spitzoid", "multimag"], ...] = ("spitzoid", "multimag")
 
 @dataclass(frozen=True)
 class DoctorSettings:
-    """Versions, devices, threads, OpenSlide, free disk and memory; and what is wrong with a --slides file."""
+    """Versions, devices, threads, OpenSlide, free disk, memory; what is wrong with a --slides file, or with a run."""
 
     slides: Path | None = None
     """Manifest of slides to examine (CSV)."""
@@ -32,6 +33,8 @@ class DoctorSettings:
     labels it has."""
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
     """How outlines drawn on slides are read, as in the recipes."""
+    run: Path | None = None
+    """A run's folder: every file that its steps wrote is read, and compared with the checksum that was recorded."""
     out: Path = Path()
     """Where a run would write; its free disk space is shown."""
 
@@ -45,6 +48,10 @@ def examine(settings: DoctorSettings, say: Callable[[str], None]) -> int:
     faults = _machine(settings.out, say)
     if settings.slides is not None:
         faults += _slides(settings.slides, settings, say)
+    if settings.run is not None:
+        damaged = damaged_files(settings.run)
+        say(f"{settings.run}: every recorded file read and compared; {len(damaged)} not as written")
+        faults += [f"{settings.run / name}: {why}" for name, why in damaged]
     for fault in faults:
         say(f"  WRONG  {fault}")
     say("nothing wrong was found" if not faults else f"{len(faults)} fault(s); mend them before a run")

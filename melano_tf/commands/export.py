@@ -26,8 +26,8 @@ class ExportSettings:
     """Images of more pixels are refused before they are decoded; not given: as in training."""
     max_bytes: int = 32 * 2**20
     """Encoded images of more bytes are refused."""
-    max_images: int = 256
-    """Images or tiles in one request."""
+    max_images: int | None = None
+    """Images or tiles in one request; not given: 256. Of a bag model: instances of a bag; not given: 100,000."""
     portable: bool = True
     """Split grouped convolutions, so that the graph runs on any processor; off: faster where oneDNN or a GPU is."""
 
@@ -42,8 +42,8 @@ def export(settings: ExportSettings, say: Callable[[str], None]) -> Path:
     from melano_tf.serving.opening import file_card
 
     card = file_card(settings.model)
-    given = {"max_bytes": settings.max_bytes, "max_images": settings.max_images}
-    limits = limits_of(card, **given, **({} if settings.max_pixels is None else {"max_pixels": settings.max_pixels}))
+    asked = {name: getattr(settings, name) for name in ("max_pixels", "max_bytes", "max_images")}
+    limits = limits_of(card, **{name: value for name, value in asked.items() if value is not None})
     if settings.out.is_file():
         raise InputError(f"--out {settings.out}: is a file, not a folder")
     journal.refuse_mixing(settings.out, {"--model": settings.model})

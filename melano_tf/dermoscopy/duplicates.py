@@ -9,7 +9,7 @@ or cropped by more are not found.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from melano_tf.runs.files import file_sha256
 
 PAIR_COLUMNS = ("image_1", "image_2", "kind", "distance")
 HASHED_PX = 128  # pHash looks at 64 x 64; a JPEG is decoded at a fraction of its size
+CROWD = 16  # equal images, of which all pairs are named
 BLOCK = 512  # rows of the distance matrix held at once
 
 
@@ -119,24 +120,46 @@ def _hash(rgb: np.ndarray, side: int) -> np.ndarray:
 
 
 def duplicate_pairs(prints: Fingerprints, settings: DuplicateSettings | None = None) -> pd.DataFrame:
-    """All pairs of images that are the same or nearly so.
+    """All pairs of images that are the same or nearly so, but of a crowd of equal ones.
+
+    Of more than `CROWD` images of one content, or of one hash, the first stands for the others: each of these is paired
+    with it, and it alone with what is near. So 6,000 images that are one make 5,999 pairs and not 18 million; whatever
+    copies stand on two sides of a split, one of these pairs does too.
 
     Returns:
         One row a pair, columns PAIR_COLUMNS: image_1, image_2 (in the order of `prints`), kind "exact" or "near", and
         distance (int64, bits; 0 where exact).
     """
     settings = settings or DuplicateSettings()
-    first, second, distance = close_pairs(prints.hashes, settings.max_distance, ~prints.flat)
-    near = {(int(i), int(j)): int(d) for i, j, d in zip(first, second, distance, strict=True)}
-    by_content: dict[str, list[int]] = {}
-    for index, digest in enumerate(prints.sha256):
-        by_content.setdefault(digest, []).append(index)
-    exact = {(i, j) for same in by_content.values() for n, i in enumerate(same) for j in same[n + 1 :]}
+    exact, hidden = equal_pairs(prints.sha256)
+    shown = np.setdiff1d(np.flatnonzero(~prints.flat), hidden)
+    alike, hidden = equal_pairs([prints.hashes[row].tobytes() for row in shown])
+    near = {(int(shown[i]), int(shown[j])): 0 for i, j in alike}
+    left = np.delete(shown, hidden)
+    first, second, distance = close_pairs(prints.hashes[left], settings.max_distance)
+    near |= {(int(left[i]), int(left[j])): int(d) for i, j, d in zip(first, second, distance, strict=True)}
+    same = set(exact)
     rows = [
-        (prints.image_ids[i], prints.image_ids[j], "exact" if (i, j) in exact else "near", near.get((i, j), 0))
-        for i, j in sorted(exact | set(near))
+        (prints.image_ids[i], prints.image_ids[j], "exact" if (i, j) in same else "near", near.get((i, j), 0))
+        for i, j in sorted(same | set(near))
     ]
     return pd.DataFrame(rows, columns=list(PAIR_COLUMNS)).astype({"distance": "int64"})
+
+
+def equal_pairs(values: Iterable[Hashable]) -> tuple[list[tuple[int, int]], list[int]]:
+    """Pairs (i < j) of places with one value; of a crowd with the first alone, and the places of the others of it."""
+    places: dict[Hashable, list[int]] = {}
+    for place, value in enumerate(values):
+        places.setdefault(value, []).append(place)
+    pairs: list[tuple[int, int]] = []
+    hidden: list[int] = []
+    for same in places.values():
+        if len(same) <= CROWD:
+            pairs += itertools.combinations(same, 2)
+        else:
+            pairs += [(same[0], other) for other in same[1:]]
+            hidden += same[1:]
+    return sorted(pairs), sorted(hidden)
 
 
 def close_pairs(
@@ -177,10 +200,8 @@ def listed_pairs(pairs: Iterable[tuple[str, str]], image_ids: Iterable[str]) -> 
 
 def same_content(image_ids: Iterable[str], sums: Mapping[str, str]) -> pd.DataFrame:
     """Pairs of images whose files are equal by their SHA-256, as `duplicate_pairs` gives them."""
-    by_content: dict[str, list[str]] = {}
-    for name in image_ids:
-        by_content.setdefault(sums[name], []).append(name)
-    pairs = [(*pair, "exact", 0) for same in by_content.values() for pair in itertools.combinations(same, 2)]
+    names = list(image_ids)
+    pairs = [(names[i], names[j], "exact", 0) for i, j in equal_pairs(sums[name] for name in names)[0]]
     return pd.DataFrame(pairs, columns=list(PAIR_COLUMNS)).astype({"distance": "int64"})
 
 

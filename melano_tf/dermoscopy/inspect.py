@@ -15,9 +15,10 @@ from melano_tf.dermoscopy.duplicates import (
     paths_of,
 )
 from melano_tf.dermoscopy.isic import Findings
+from melano_tf.metadata_fields import NAMES
 from melano_tf.specs import load_spec
 
-METADATA = ("age", "sex", "site", "lesion", "patient")
+METADATA = (*NAMES, "lesion", "patient")
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def _metadata(records: pd.DataFrame, official: Mapping[str, int]) -> pd.DataFram
     rows = []
     for name in METADATA:
         missing = int((records[name].isna() | (records[name] == "unknown")).sum())
-        if name in ("lesion", "patient") and missing == len(records):
+        if missing == len(records) and (name in ("lesion", "patient") or name not in official):
             continue  # the set does not tell
         rows.append((name, missing, missing / max(len(records), 1), official.get(name)))
     frame = pd.DataFrame(rows, columns=["field", "missing", "share", "official"])

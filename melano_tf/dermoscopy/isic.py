@@ -9,7 +9,7 @@ A record is one image with one row:
 | label, target | str, int64 | class, and its index in the description's `labels` |
 | lesion, patient | str or None | what must not be split between training and test |
 | age | float64 | years; NaN where unknown |
-| sex, site | str | one vocabulary for all years (SEXES, SITES), "unknown" included |
+| sex, site | str | one vocabulary for all years (`metadata_fields`), "unknown" included |
 | source | str | where the image came from: HAM, BCN, MSK, unnamed, ISIC2020, or HAM10000's own four |
 | site_written | str or None | the site as the file words it (the 2019 table tells anterior from posterior torso) |
 | diagnosis | str or None | the finer word of the 2020 table |
@@ -28,6 +28,7 @@ import pandas as pd
 from melano_tf.dermoscopy.isic_images import ImageHeader, ImageSettings, attach_images
 from melano_tf.dermoscopy.isic_layouts import Table, count_faults, read_table, recognise
 from melano_tf.errors import InputError
+from melano_tf.metadata_fields import FIELDS, NAMES, NumberField
 from melano_tf.specs import load_spec
 
 COLUMNS = (
@@ -37,9 +38,7 @@ COLUMNS = (
     "target",
     "lesion",
     "patient",
-    "age",
-    "sex",
-    "site",
+    *NAMES,
     "source",
     "site_written",
     "diagnosis",
@@ -292,11 +291,13 @@ def _assemble(
     records["path"] = pd.Series([None] * len(records), dtype=object)
     records["label"] = label
     records["target"] = label.map(spec["labels"])
-    for name in ("lesion", "patient", "age", "sex", "site", "source", "site_written", "diagnosis"):
+    for name in ("lesion", "patient", *NAMES, "source", "site_written", "diagnosis"):
         records[name] = column(name)
-    records["age"] = records["age"].astype("float64")
-    for name in ("sex", "site"):
-        records[name] = records[name].where(records[name].notna(), "unknown")
+    for one in FIELDS:
+        if isinstance(one, NumberField):
+            records[one.name] = records[one.name].astype("float64")
+        else:
+            records[one.name] = records[one.name].where(records[one.name].notna(), one.missing).astype("str")
     records["source"] = _sources(records, spec["sources"])
     unlabelled = tuple(records["image_id"][~labelled])
     records = records[labelled].reset_index(drop=True)
@@ -317,7 +318,7 @@ def _assemble(
         paths, found = attach_images(records["image_id"].tolist(), named, _as_list(images), settings)
         records["path"] = pd.Series(paths, index=records.index, dtype=object)
         findings.update(found)
-    records = records.astype(dict.fromkeys(("image_id", "label", "sex", "site", "source"), "str"))
+    records = records.astype(dict.fromkeys(("image_id", "label", "source"), "str"))
     return records[list(COLUMNS)], Findings(**findings)
 
 

@@ -15,22 +15,10 @@ import pandas as pd
 
 from melano_tf.csv_rows import read_rows
 from melano_tf.errors import InputError
+from melano_tf.metadata_fields import BY_NAME, MetadataField, choice_parser, finite_number
 from melano_tf.specs import load_spec
 
 SPECS = ("isic2018", "isic2019", "isic2020")
-# One vocabulary for all three years, in the order of a one-hot code.
-SITES = (
-    "head/neck",
-    "torso",
-    "upper extremity",
-    "lower extremity",
-    "palms/soles",
-    "oral/genital",
-    "unknown",
-)
-SEXES = ("female", "male", "unknown")
-VOCABULARIES = {"site": "sites", "sex": "sexes"}
-OLDEST = 120.0  # years
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none"})  # how tools write a cell without a value
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SHOWN = 20  # rows that are named for one kind of fault
@@ -43,8 +31,9 @@ class Table:
     Attributes:
         path: the file.
         cells: one row an image, index = row as a spreadsheet counts (the header is row 1), columns by the description's
-            names. Text: str or None; age: float64, NaN where empty; choice: its translation, "unknown" or None where
-            empty; flag: float64 0, 1 or NaN. Beside each choice stands `<name>_written`, as it stood in the file.
+            names. Text: str or None; number: float64, NaN where empty; choice: its translation, or None ("unknown" of
+            metadata) where empty; flag: float64 0, 1 or NaN. Beside each choice stands `<name>_written`, as it stood in
+            the file.
         one_hot: flags by label, or None where the table has none.
         ignored: headers that the description does not know.
         faults: all that is wrong, one line each.
@@ -135,22 +124,21 @@ def read_table(path: Path | str, spec: Mapping[str, Any], table: str) -> Table:
 
 
 def parse_value(column: str, written: str | float | None, spec: Mapping[str, Any]) -> Any:
-    """One value of `age`, `sex` or `site` as a person may write it, in the words of the record table.
+    """One value of a field of metadata as a person may write it, in the words of the record table.
 
     Args:
-        column: "age", "sex" or "site".
+        column: name of the field; see `metadata_fields`.
         written: what was given; empty or None means unknown. Words of the common vocabulary are always understood.
         spec: the description whose spellings are understood as well.
 
     Returns:
-        Age in years (NaN where unknown), or a word of SEXES or SITES.
+        A number (NaN where unknown), or a word of the field.
 
     Raises:
         InputError: not a valid value; says what is.
     """
-    dtype = "age" if column == "age" else "choice"
     text = pd.Series(["" if written is None else str(written).strip()], dtype=object)
-    values, wrong = _parse(column, text, {"dtype": dtype, "values": VOCABULARIES.get(column, "")}, spec)
+    values, wrong = _parse(column, text, _field_column(BY_NAME[column]), spec)
     if wrong:
         raise InputError(wrong[0][1])
     return values.iloc[0]
@@ -161,12 +149,19 @@ def _names(header: Any) -> str:
 
 
 def _columns(description: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The table's columns, those of its one-hot code included."""
+    """The table's columns, those of its one-hot code included; a table that holds metadata may hold any field."""
     flags = {
         label: {"headers": [label], "dtype": "flag", "required": True, "filled": True}
         for label in spec.get(description.get("one_hot", ""), {})
     }
-    return {**description["columns"], **flags}
+    columns = {name: dict(column) for name, column in description["columns"].items()}
+    if not columns.keys().isdisjoint(BY_NAME):
+        columns |= {name: {**_field_column(one), **columns.get(name, {})} for name, one in BY_NAME.items()}
+    return {**columns, **flags}
+
+
+def _field_column(one: MetadataField) -> dict[str, Any]:
+    return {"headers": one.headers or (one.name,), "dtype": one.dtype, "field": one}
 
 
 def _headers(column: Mapping[str, Any], name: str, folded: bool = True) -> list[str]:
@@ -209,14 +204,14 @@ def _parse(
     header: str, text: pd.Series, column: Mapping[str, Any], spec: Mapping[str, Any]
 ) -> tuple[pd.Series, list[tuple[int, str]]]:
     """A column's values and its faults (row, words). A cell with a fault has no value."""
-    parsers: dict[str, Callable[[str], Any]] = {
-        "image": _image,
-        "text": str,
-        "age": _age,
-        "flag": _flag,
-        "choice": _choice(spec.get(column.get("values", ""), {}), column.get("values", "")),
-    }
-    parse = parsers[column["dtype"]]
+    one: MetadataField | None = column.get("field")
+    parsers: dict[str, Callable[[str], Any]] = {"image": _image, "text": str, "flag": _flag}
+    if one is not None:
+        parse: Callable[[str], Any] = one.parser(spec.get(one.key, {}))
+    elif column["dtype"] == "choice":
+        parse = choice_parser(spec.get(column["values"], {}))
+    else:
+        parse = parsers[column["dtype"]]
     parsed: dict[str, Any] = {}
     wrong: dict[str, str] = {}
     # Each distinct cell once: there are 33,126 rows and eight sites.
@@ -227,9 +222,9 @@ def _parse(
             parsed[cell] = parse(cell)
         except ValueError as error:
             wrong[cell] = f"{header} {cell!r} {error}"
-    empty_word = "unknown" if column.get("values") in VOCABULARIES.values() else None
-    empty = math.nan if column["dtype"] in ("age", "flag") else empty_word
-    dtype = "float64" if column["dtype"] in ("age", "flag") else object
+    numbers = column["dtype"] in ("number", "flag")
+    empty = one.missing if one is not None else math.nan if numbers else None
+    dtype = "float64" if numbers else object
     values = pd.Series([parsed.get(cell, empty) for cell in text], index=text.index, dtype=dtype)
     numbered = list(zip(text.index.tolist(), text.tolist(), values.tolist(), strict=True))
     faults = [(number, wrong[cell]) for number, cell, _ in numbered if cell in wrong]
@@ -250,46 +245,11 @@ def _image(cell: str) -> str:
     return name
 
 
-def _number(cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        raise ValueError("is not a number") from None
-    if not math.isfinite(value):
-        raise ValueError("is not a finite number")
-    return value
-
-
-def _age(cell: str) -> float:
-    if cell.casefold() == "unknown":
-        return math.nan
-    value = _number(cell)
-    if not 0 <= value <= OLDEST:
-        raise ValueError(f"lies outside of 0 to {OLDEST:g} years; leave it empty where it is not known")
-    return value
-
-
 def _flag(cell: str) -> float:
-    value = _number(cell)
+    value = finite_number(cell)
     if value not in (0, 1):
         raise ValueError("is neither 0 nor 1")
     return value
-
-
-def _choice(allowed: Mapping[str, str], vocabulary: str) -> Callable[[str], str]:
-    folded = {str(word).casefold(): str(meaning) for word, meaning in allowed.items()}
-    if vocabulary == "sites":
-        folded = {**{site: site for site in SITES}, **folded}
-
-    def parse(cell: str) -> str:
-        key = " ".join(cell.casefold().split())
-        if key in folded:
-            return folded[key]
-        close = difflib.get_close_matches(key, folded, n=1, cutoff=0.7)
-        hint = f"; is {close[0]!r} meant?" if close else ""
-        raise ValueError(f"is none of {', '.join(folded)}{hint}")
-
-    return parse
 
 
 def count_faults(faults: Sequence[str]) -> str:

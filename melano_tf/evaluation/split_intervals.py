@@ -16,6 +16,7 @@ from melano_tf.evaluation.intervals import (
     closed_interval,
     group_draws,
     percentile_interval,
+    resampled_auc,
     wider_interval,
 )
 from melano_tf.evaluation.multiclass import (
@@ -25,9 +26,11 @@ from melano_tf.evaluation.multiclass import (
     confusion_matrix,
     counts_by_group,
     metrics_of_matrix,
+    multiclass_metrics,
 )
 
 OVERALL = ("Acc", "BAcc", "mPR", "mF1")
+MEAN_AUC = "mAUC"
 BY_CLASS = ("RE", "PR", "F1")
 
 
@@ -101,6 +104,67 @@ def split_intervals(
             sample = np.mean([one[metric] for one in samples], axis=0)
             result[metric] = wider_interval(closed[metric], percentile_interval(value, sample, level, count))
     return result
+
+
+def split_mean_auc(
+    splits: Sequence[JudgedSplit], *, repeats: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The macro ROC AUC's mean over splits, with its interval: percentile bootstrap over lesions.
+
+    Args:
+        splits, repeats, level, seed: as `split_intervals`. A resample that lacks a class leaves it undefined.
+    """
+    index, draws = group_draws([name for split in splits for name in split.groups], repeats, seed)
+    places = np.split(index, np.cumsum([len(split.groups) for split in splits])[:-1])
+    samples = []
+    for split, at in zip(splits, places, strict=True):
+        y, scores = check_classes(split.y, split.scores)
+        by_class = [resampled_auc(y == k, scores[:, k], at, draws) for k in np.unique(y)]
+        samples.append(np.mean(by_class, axis=0))
+    value = float(np.mean([multiclass_metrics(split.y, split.scores)[MEAN_AUC] for split in splits]))
+    return percentile_interval(value, np.mean(samples, axis=0), level, draws.shape[1])
+
+
+def paired_differences(
+    first: Sequence[JudgedSplit],
+    other: Sequence[JudgedSplit],
+    names: Sequence[str],
+    *,
+    repeats: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """The other one's metrics minus the first one's, means over splits, on the same images: by metric of `OVERALL`.
+
+    Percentile bootstrap; both are judged on the same draws of lesions. The interval says what other lesions would
+    change, not what another training would.
+
+    Args:
+        first, other: split by split of the same images in the same order.
+        names, repeats, level, seed: as `split_intervals`.
+
+    Raises:
+        ValueError: other images.
+    """
+    for one, two in zip(first, other, strict=True):
+        if list(one.groups) != list(two.groups) or not np.array_equal(one.y, two.y):
+            raise ValueError("paired differences need the same images in the same order")
+    index, draws = group_draws([name for split in first for name in split.groups], repeats, seed)
+    places = np.split(index, np.cumsum([len(split.groups) for split in first])[:-1])
+    values, samples = [], []
+    for one, two, at in zip(first, other, places, strict=True):
+        before, after = (split_metrics(split, names) for split in (one, two))
+        values.append([after[metric] - before[metric] for metric in OVERALL])
+        drawn = [
+            _resampled(split, names, counts_by_group(*check_classes(split.y, split.scores), at, draws.shape[1]), draws)
+            for split in (one, two)
+        ]
+        samples.append([drawn[1][metric] - drawn[0][metric] for metric in OVERALL])
+    value, sample = np.mean(values, axis=0), np.mean(samples, axis=0)
+    return {
+        metric: percentile_interval(float(value[k]), sample[k], level, draws.shape[1])
+        for k, metric in enumerate(OVERALL)
+    }
 
 
 def _resampled(

@@ -29,11 +29,13 @@ class Family:
         mode: the preprocessing that the weights expect.
         networks: name in keras.applications -> (file name in Keras' models folder, MD5 or SHA-256; "" where none is
             published).
+        least_px: side of the smallest images that they take.
     """
 
     folder: str
     mode: PreprocessMode
     networks: dict[str, tuple[str, str]]
+    least_px: int = 32
 
 
 FAMILIES = (
@@ -105,6 +107,7 @@ FAMILIES = (
         {
             "InceptionResNetV2": ("inception_resnet_v2*", "d19885ff4a710c122648d3b5c3b684e4"),
         },
+        least_px=75,
     ),
     Family(
         "tensorflow/keras-applications/inception_v3",
@@ -112,6 +115,7 @@ FAMILIES = (
         {
             "InceptionV3": ("inception_v3*", "bcbd6486424b2319ff4ef7d526e38f63"),
         },
+        least_px=75,
     ),
     Family(
         "tensorflow/keras-applications/mobilenet",
@@ -187,6 +191,7 @@ FAMILIES = (
         {
             "Xception": ("xception*", "b0042744bf5b25fce3cb969f33bebb97"),
         },
+        least_px=71,
     ),
 )
 
@@ -199,13 +204,15 @@ PUBLISHED_AS = {
 
 @dataclass(frozen=True)
 class Network:
-    """One network of keras.applications: its name there, preprocessing, and the file of its ImageNet weights."""
+    """One network of keras.applications: its name there, preprocessing, the file of its ImageNet weights, and the side
+    of the smallest images that it takes."""
 
     name: str
     mode: PreprocessMode
     file: str
     url: str
     checksum: str
+    least_px: int
 
 
 def networks() -> dict[str, Network]:
@@ -215,7 +222,7 @@ def networks() -> dict[str, Network]:
         for name, (short, checksum) in family.networks.items():
             file = short.replace("*", LONG)
             url = f"{HOST}/{family.folder}/{PUBLISHED_AS.get(file, file)}"
-            found[name.lower()] = Network(name, family.mode, file, url, checksum)
+            found[name.lower()] = Network(name, family.mode, file, url, checksum, family.least_px)
     return found
 
 

@@ -1,9 +1,8 @@
-"""Feature extractors by name, as flat graphs: no network is a layer of another.
+"""Feature extractors of the registry as flat graphs: no network is a layer of another.
 
 "Flat" is what lets a class activation map, a frozen block or a target model reach every layer by its name.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,22 +10,14 @@ from typing import Any, Literal
 import keras
 
 from melano_tf.errors import InputError
-from melano_tf.models.applications import Network, imagenet_file, networks
 from melano_tf.models.layers import Preprocess
 from melano_tf.models.pretrained import load_weights
-from melano_tf.models.resnext import NETWORKS, residual_features
-from melano_tf.models.standin import MAX_PX, MIN_PX, standin, standin_residual
+from melano_tf.models.registry import Backbone, check_backbone, weights_file
 from melano_tf.models.torch_weights import assign_state_dict, read_state_dict
 from melano_tf.seeding import seeded
 
 Freeze = Literal["none", "first_block"]
-STANDINS: dict[str, Callable[[Any], Any]] = {"standin": standin, "standin_residual": standin_residual}
-# As torchvision builds them, for its files of weights. The stride of a block is in its 3x3 convolution, where
-# keras.applications' ResNets of the same name have it in the first 1x1.
-TORCHVISION = {"torchvision_resnet50": NETWORKS["resnet50"]}
-# Layers of the first convolutional block, by the start of their names (spitzoid, section 5.2: VGG16's first block is
-# frozen, nothing of ResNet's). Of a backbone that is not listed, nothing is frozen.
-FIRST_BLOCK = {"vgg16": "block1_", "vgg19": "block1_", "standin": "block1_"}
+Kind = Literal["none", "weights.h5", "state dict"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +28,7 @@ class BackboneReport:
         backbone: its name.
         weights: "none", "imagenet" or the path, as asked.
         file: the file that the weights came from.
-        tensors_loaded: how many tensors came from it; 0 or all of the backbone's.
+        tensors_loaded: how many tensors came from it; 0 or all that it holds for the backbone.
         parameters: number of the backbone's weights (scalars).
         frozen: names of the layers with weights that are not trained.
     """
@@ -48,11 +39,6 @@ class BackboneReport:
     tensors_loaded: int
     parameters: int
     frozen: tuple[str, ...]
-
-
-def backbone_names() -> tuple[str, ...]:
-    """All names that `build_backbone` knows."""
-    return (*STANDINS, *TORCHVISION, *networks())
 
 
 def build_backbone(
@@ -66,11 +52,11 @@ def build_backbone(
     """The convolutional part of a network, from tiles to the last feature map F (spitzoid, section 4.1 A).
 
     Args:
-        name: a network of keras.applications in lower case ("vgg16", "resnet50", "inceptionv3", ...), torchvision's
-            ResNet50 ("torchvision_resnet50"), or "standin" or "standin_residual" (see `melano_tf.models.standin`).
+        name: of `melano_tf.models.registry`: one of keras.applications in lower case ("vgg16", "resnet50", ...), of
+            torchvision ("torchvision_resnet50"), or of this project ("standin").
         input_px: side of the tiles in pixels.
         weights: "none", "imagenet", or a file of this network's weights without top (legacy `.h5` or `.weights.h5`; of
-            torchvision's, `.weights.h5` or its state dict, `.npz` or, where PyTorch is installed, `.pth`).
+            torchvision's, our `.weights.h5` or its state dict, `.npz` or, where PyTorch is installed, `.pth`).
         freeze: "first_block": VGG's block 1 (and the stand-in's) is not trained; other networks have nothing frozen.
         seed: of the initial weights; None: from Python's random state (keras.utils.set_random_seed).
         input_name: of the input, as a dict of inputs calls it.
@@ -85,60 +71,98 @@ def build_backbone(
     weights = str(weights)
     if freeze not in ("none", "first_block"):
         raise InputError(f"freeze {freeze!r}: choose none or first_block")
-    known = networks()
+    entry = check_backbone(name, weights, input_px)
     with seeded(seed):
-        if name in STANDINS:
-            model = _build_standin(name, input_px, input_name)
-        elif name in TORCHVISION:
-            tiles = _tiles(input_px, input_name)
-            x = residual_features(Preprocess("torch", name="preprocess")(tiles), TORCHVISION[name])
-            model = keras.Model(tiles, x, name=name)
-        elif name in known:
-            model = _build_network(known[name], input_px, input_name)
-        else:
-            raise InputError(f"backbone {name!r}: unknown; there are {', '.join(backbone_names())}")
-    file, tensors = _load(model, name, weights)
+        tiles = keras.Input((input_px, input_px, 3), dtype="float32", name=input_name)
+        model = keras.Model(tiles, _last_map(entry, tiles, input_px), name=name)
+    file = weights_file(name, weights)
+    tensors = 0 if file is None else _load(entry, model, input_px, file)
     with seeded(seed):
         model = _flat(model)
-    frozen = freeze_first_block(model, name) if freeze == "first_block" else ()
+    frozen = freeze_first_block(model, entry) if freeze == "first_block" else ()
     # A layer that does nothing gives the last map the same name in every network.
     features = keras.layers.Activation("linear", name="features")(model.outputs[0])
     report = BackboneReport(name, weights, file, tensors, model.count_params(), frozen)
     return model.inputs[0], features, report
 
 
-def freeze_first_block(model: keras.Model, backbone: str) -> tuple[str, ...]:
+def freeze_first_block(model: keras.Model, entry: Backbone) -> tuple[str, ...]:
     """Freeze the backbone's first convolutional block; returns the names of the frozen layers that have weights."""
-    start = FIRST_BLOCK.get(backbone)
     frozen = []
     for layer in model.layers:
-        if start is not None and layer.name.startswith(start):
+        if entry.first_block and layer.name.startswith(entry.first_block):
             layer.trainable = False
             if layer.weights:
                 frozen.append(layer.name)
     return tuple(frozen)
 
 
-def _tiles(input_px: int, name: str) -> keras.KerasTensor:
-    return keras.Input((input_px, input_px, 3), dtype="float32", name=name)
+def build_features(name: str, input_px: int = 224, portable: bool = False) -> keras.Model:
+    """A backbone alone, without preprocessing and classes: what a file of its weights holds.
+
+    Its `save_weights("name.weights.h5")` makes a file that this network's `weights` take, at any size. AlexNet's
+    includes its hidden dense layers.
+
+    Args:
+        name, input_px: as `build_backbone`.
+        portable: as `GroupedConv2D`.
+
+    Returns:
+        Model: preprocessed images (B, px, px, 3) -> (B, h, w, N), or (B, 4096) for AlexNet.
+    """
+    entry = check_backbone(name, input_px=input_px)
+    images = keras.Input((input_px, input_px, 3), dtype="float32", name="image")
+    x = entry.layers(images, **({"portable": portable} if entry.blocks else {}))
+    return keras.Model(images, x if entry.head is None else entry.head(x), name=name)
 
 
-def _build_standin(name: str, input_px: int, input_name: str) -> keras.Model:
-    if not MIN_PX <= input_px <= MAX_PX:
-        raise InputError(f"{name}: takes tiles of {MIN_PX} to {MAX_PX} px, not {input_px}; it is for demonstrations")
-    tiles = _tiles(input_px, input_name)
-    return keras.Model(tiles, STANDINS[name](Preprocess("tf", name="preprocess")(tiles)), name=name)
+def load_file(entry: Backbone, network: keras.Model, file: Path) -> tuple[Kind, int, tuple[str, ...]]:
+    """Load a file of weights into a network that is as the file knows it (`build_features`).
+
+    Returns:
+        Which kind of file it is, how many tensors were loaded (all), and the names that were not used: of the classes.
+
+    Raises:
+        InputError: not a file of this network's weights.
+    """
+    if entry.state_dict is not None and file.suffix != ".h5":
+        tensors, not_used = assign_state_dict(network, read_state_dict(file), str(file), entry.state_dict)
+        return "state dict", tensors, not_used
+    return "weights.h5", load_weights(network, file), ()
 
 
-def _build_network(network: Network, input_px: int, input_name: str) -> keras.Model:
-    tiles = _tiles(input_px, input_name)
-    x = Preprocess(network.mode, name="preprocess")(tiles)
+def load_by_names(entry: Backbone, model: keras.Model, input_px: int, file: Path) -> tuple[Kind, int, tuple[str, ...]]:
+    """Load a file of weights into those layers of a larger model that are the backbone's, by their names.
+
+    The file is checked as a whole against the network that it is of, and goes from there into the model.
+
+    Returns:
+        As `load_file`.
+    """
+    with seeded(0):  # its initial weights are all overwritten; the caller's random state is not touched
+        alone = build_features(entry.name, input_px)
+    found = load_file(entry, alone, file)
+    there = {layer.name for layer in model.layers}
+    for layer in alone.layers:
+        for part in layer.layers if isinstance(layer, keras.Sequential) else [layer]:
+            if part.weights and part.name in there:
+                values: dict[str, Any] = {}
+                part.save_own_variables(values)  # not set_weights: a normalisation also derives numbers from its own
+                model.get_layer(part.name).load_own_variables(values)
+    return found
+
+
+def _last_map(entry: Backbone, tiles: keras.KerasTensor, input_px: int) -> Any:
     try:
-        # The input tensor makes the network's layers a part of our graph; calling it would nest it as one layer.
-        model = getattr(keras.applications, network.name)(include_top=False, weights=None, input_tensor=x)
+        return entry.layers(Preprocess(entry.mode, name="preprocess")(tiles))
     except ValueError as error:
-        raise InputError(f"{network.name} at {input_px} px: {error}") from error
-    return model
+        raise InputError(f"{entry.name} at {input_px} px: {error}") from error
+
+
+def _load(entry: Backbone, model: keras.Model, input_px: int, file: Path) -> int:
+    # A file with a head (AlexNet's dense layers) holds more than the last map needs.
+    load = load_file(entry, model, file) if entry.head is None else load_by_names(entry, model, input_px, file)
+    return load[1]
 
 
 def _flat(model: keras.Model) -> keras.Model:
@@ -157,38 +181,3 @@ def _flat(model: keras.Model) -> keras.Model:
     flat = keras.models.clone_model(model, call_function=call)
     flat.set_weights(model.get_weights())
     return flat
-
-
-def weights_file(name: str, weights: str) -> Path | None:
-    """The file of a network's initial weights, fetched if it has to be: to know before hours of other work.
-
-    Args:
-        name, weights: as for `build_backbone`.
-
-    Raises:
-        InputError: there is no such file, and it cannot be fetched; or the network is unknown.
-    """
-    known = networks()
-    if name not in backbone_names():
-        raise InputError(f"backbone {name!r}: unknown; there are {', '.join(backbone_names())}")
-    if weights == "none":
-        return None
-    if weights == "imagenet":
-        if name in STANDINS:
-            raise InputError(f"{name}: has no ImageNet weights; choose weights none or a file's path")
-        if name in TORCHVISION:
-            raise InputError(f"{name}: its ImageNet weights are not fetched; give torchvision's state dict as a file")
-        return imagenet_file(known[name])
-    file = Path(weights).expanduser()
-    if not file.is_file():
-        raise InputError(f"{file}: no such weights file")
-    return file
-
-
-def _load(model: keras.Model, name: str, weights: str) -> tuple[Path | None, int]:
-    file = weights_file(name, weights)
-    if file is None:
-        return None, 0
-    if name in TORCHVISION and file.suffix != ".h5":
-        return file, assign_state_dict(model, read_state_dict(file), str(file), ("fc.",))[0]
-    return file, load_weights(model, file)

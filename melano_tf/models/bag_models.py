@@ -7,8 +7,7 @@ depends on the instances' order or on what stands in the padding.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
 from keras import ops
@@ -23,55 +22,11 @@ from melano_tf.models.bag_layers import (
     GatedAttention,
     LandmarkAttention,
 )
+from melano_tf.models.bag_settings import BagModelSettings
 from melano_tf.models.mil import make_aggregation
 from melano_tf.seeding import seeded
 
-BagKind = Literal["bgmp", "bgap", "bgas", "gated", "instance_max", "clam", "clam_multi", "transformer"]
 Tensors = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class BagModelSettings:
-    """A bag model.
-
-    Raises:
-        InputError: a value outside its range.
-    """
-
-    kind: BagKind = "gated"
-    """bgmp, bgap, bgas: maximum, mean, attention of the spitzoid paper; gated: gated attention (Ilse et al. 2018);
-    instance_max: the maximum over the instances' own logits (mi-Net), which of two classes cannot become less
-    positive by one more instance; clam, clam_multi: CLAM with one branch or one a class (Lu et al. 2021); transformer:
-    self-attention through landmarks (after TransMIL, Shao et al. 2021)."""
-    hidden: tuple[int, ...] = (512,)
-    """Widths of the ReLU layers that each instance goes through before the bag is made (CLAM, TransMIL: 512)."""
-    dropout: float = 0.25
-    """Dropout behind each of them, and in CLAM's attention (CLAM: 0.25)."""
-    attention_units: int = 128
-    """L of bgas, gated and CLAM (spitzoid: not given; CLAM: 256)."""
-    extremes: int = 8
-    """CLAM: instances with the most and with the least attention that are clustered (8)."""
-    landmarks: int = 64
-    """transformer: landmarks of a block (TransMIL's Nystrom attention: 256, means of consecutive instances)."""
-    heads: int = 8
-    """transformer: attention heads; they divide the last width of `hidden`."""
-    blocks: int = 2
-    """transformer: blocks of self-attention (TransMIL: 2)."""
-
-    def __post_init__(self) -> None:
-        faults = []
-        if self.kind not in get_args(BagKind):
-            faults.append(f"kind {self.kind!r} is none of {', '.join(get_args(BagKind))}")
-        if not 0 <= self.dropout < 1:
-            faults.append(f"dropout = {self.dropout} must be from 0 to below 1")
-        sizes = {name: getattr(self, name) for name in ("attention_units", "extremes", "landmarks", "heads", "blocks")}
-        for name, value in {**sizes, **{f"hidden[{i}]": width for i, width in enumerate(self.hidden)}}.items():
-            if value < 1:
-                faults.append(f"{name} = {value} must be at least 1")
-        if self.kind == "transformer" and self.hidden and self.hidden[-1] % self.heads:
-            faults.append(f"{self.heads} heads do not divide the last width of hidden, {self.hidden[-1]}")
-        if faults:
-            raise InputError("bag model: " + "; ".join(faults))
 
 
 def build_bag_model(

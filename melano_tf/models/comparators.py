@@ -19,7 +19,7 @@ class AlexNet:
     """Five convolutions and two hidden dense layers.
 
     Attributes:
-        name: as `build_zoome` knows it.
+        name: as `models.registry` knows it.
         filters: of the five convolutions.
         first: (side of the kernel, stride, padding) of the first one.
         pooled: side of the map that the dense layers take.
@@ -40,7 +40,7 @@ class PlainNetwork:
     """Blocks of 3x3 convolutions, batch normalisation and leaky ReLU, each ended by 2x2 maximum pooling.
 
     Attributes:
-        name: as `build_zoome` knows it.
+        name: as `models.registry` knows it.
         filters: of each block.
         depth: convolutions of each block.
     """
@@ -53,14 +53,14 @@ class PlainNetwork:
 ALEXNETS = {
     network.name: network
     for network in (
-        AlexNet("alexnet", (64, 192, 384, 256, 256), (11, 4, 2), pooled=6, units=4096),
+        AlexNet("torchvision_alexnet", (64, 192, 384, 256, 256), (11, 4, 2), pooled=6, units=4096),
         AlexNet("alexnet_standin", (16, 32, 48, 32, 32), (5, 2, 2), pooled=3, units=64),
     )
 }
 PLAIN_NETWORKS = {
     network.name: network
     for network in (
-        PlainNetwork("kaur", (32, 64, 128, 256, 512), depth=2),
+        PlainNetwork("zoome_kaur", (32, 64, 128, 256, 512), depth=2),
         PlainNetwork("kaur_standin", (16, 32, 64, 96), depth=1),
     )
 }

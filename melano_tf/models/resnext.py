@@ -21,7 +21,7 @@ class ResidualNetwork:
     """A network of bottleneck blocks; stage k has `width` and `channels` times 2^k.
 
     Attributes:
-        name: as `build_zoome` knows it.
+        name: as `models.registry` knows it.
         depths: blocks of each stage.
         width: channels of the first stage's 3x3 convolutions.
         channels: channels of the first stage's outputs.
@@ -47,8 +47,9 @@ class ResidualNetwork:
 NETWORKS = {
     network.name: network
     for network in (
-        ResidualNetwork("resnext50", (3, 4, 6, 3), width=128, channels=256, groups=32),  # 32 groups of 4 channels
-        ResidualNetwork("resnet50", (3, 4, 6, 3), width=64, channels=256, groups=1),
+        # 32 groups of 4 channels
+        ResidualNetwork("torchvision_resnext50", (3, 4, 6, 3), width=128, channels=256, groups=32),
+        ResidualNetwork("torchvision_resnet50", (3, 4, 6, 3), width=64, channels=256, groups=1),
         # For demonstrations at up to 96 px, of the same blocks: no networks of any paper.
         ResidualNetwork("resnext_standin", (1, 1, 1), width=32, channels=64, groups=8, stem=16, stem_px=5),
         ResidualNetwork("resnet_standin", (1, 1, 1), width=16, channels=64, groups=1, stem=16, stem_px=5),

@@ -12,25 +12,14 @@ import keras
 from keras import ops
 
 from melano_tf.errors import InputError
-from melano_tf.models.comparators import (
-    ALEXNETS,
-    PLAIN_NETWORKS,
-    alexnet_classifier,
-    alexnet_features,
-    plain_features,
-)
+from melano_tf.models.backbones import Kind, build_backbone, load_by_names
 from melano_tf.models.layers import Preprocess
 from melano_tf.models.logits import classify
 from melano_tf.models.pooling import adaptive_pool
-from melano_tf.models.pretrained import load_weights
-from melano_tf.models.resnext import NETWORKS, residual_features
-from melano_tf.models.torch_weights import assign_state_dict, read_state_dict
+from melano_tf.models.registry import BACKBONES, Backbone, check_backbone, weights_file
 from melano_tf.seeding import seeded
 
 Gate = Literal["printed", "se"]
-BACKBONES = (*NETWORKS, *ALEXNETS, *PLAIN_NETWORKS)
-TOPS = ("fc.", "classifier.6.")  # torchvision's 1000 classes, which have no place here
-MIN_PX, SMALL_PX = 32, 96
 
 
 @keras.saving.register_keras_serializable("melano_tf")
@@ -135,14 +124,14 @@ class ZoomeReport:
 
     backbone: str
     weights: str
-    kind: Literal["none", "weights.h5", "state dict"]
+    kind: Kind
     tensors_loaded: int
     not_used: tuple[str, ...]
     parameters: int
 
 
 def build_zoome(
-    backbone: str = "resnext50",
+    backbone: str = "torchvision_resnext50",
     input_px: int = 224,
     metadata_width: int = 12,
     zoom_se: bool = True,
@@ -158,17 +147,17 @@ def build_zoome(
     """ZooME, its ablations, and the networks that it is compared with (section III-C, Tables I and II).
 
     Args:
-        backbone: "resnext50" (32x4d, the paper's), "resnet50", "alexnet", "kaur" (a stand-in for a network that the
-            paper does not describe), or a small one of the same blocks for demonstrations, at most 96 px:
-            "resnext_standin", "resnet_standin", "alexnet_standin", "kaur_standin".
+        backbone: a name of `melano_tf.models.registry`. The paper's: "torchvision_resnext50" (32x4d),
+            "torchvision_resnet50", "torchvision_alexnet", "zoome_kaur" (a stand-in for a network that the paper does
+            not describe); small ones of the same blocks for demonstrations: "resnext_standin", "resnet_standin",
+            "alexnet_standin", "kaur_standin".
         input_px: side of the images in pixels.
         metadata_width: numbers in a patient's metadata (`MetadataCode.width`).
         zoom_se: Zoom-SE at the end of every residual block. Only residual networks have any.
         metadata: with metadata embedding.
         ratio, zoom, gate: as `ZoomSqueezeExcite`.
         units: as `MetadataEmbedding`.
-        weights: "none" or a file of this backbone's weights: ours without top (`.weights.h5`, see `build_features`),
-            or torchvision's state dict with or without its last layer (`.npz`; `.pth` where PyTorch is installed).
+        weights: as `build_backbone`; a state dict with or without its last layer.
         seed: of initial weights and dropout; None: from Python's random state.
         portable: as `GroupedConv2D`.
 
@@ -182,51 +171,56 @@ def build_zoome(
     Raises:
         InputError: unknown backbone, size or combination that it does not take, weights that do not fit.
     """
-    _check(backbone, input_px, zoom_se, gate, min(ratio, zoom, units, metadata_width))
+    entry = check_network(backbone, str(weights), input_px, zoom_se)
+    _check(gate, min(ratio, zoom, units, metadata_width))
     after_block = _zoom_after_block(ratio, zoom, gate) if zoom_se else None
     with seeded(seed):
-        image = keras.Input((input_px, input_px, 3), dtype="float32", name="image")
-        x = _features(Preprocess("torch", name="preprocess")(image), backbone, after_block, portable)
-        x = keras.layers.Activation("linear", name="features")(x)
+        image, x = _features(entry, input_px, after_block, portable)
         inputs = [image]
         if metadata:
             inputs.append(keras.Input((metadata_width,), dtype="float32", name="metadata"))
             x = MetadataEmbedding(units, name="metadata_embedding")([x, inputs[1]])
-        if backbone in ALEXNETS:
-            x = alexnet_classifier(x, ALEXNETS[backbone])
-            x = keras.layers.Activation("linear", name="embedding")(x)
+        if entry.head is not None:
+            x = keras.layers.Activation("linear", name="embedding")(entry.head(x))
         else:
             x = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
         probability = classify(x, 1, "sigmoid", "probability")
     name = backbone + ("_zoom_se" if zoom_se else "") + ("_metadata" if metadata else "")
     model = keras.Model(inputs, probability, name=name)
-    kind, tensors, not_used = _load(model, backbone, input_px, weights)
+    file = weights_file(backbone, str(weights))
+    kind, tensors, not_used = ("none", 0, ()) if file is None else load_by_names(entry, model, input_px, file)
     parameters = sum(int(variable.value.shape.num_elements()) for variable in model.trainable_variables)
     return model, ZoomeReport(backbone, str(weights), kind, tensors, not_used, parameters)
 
 
-def build_features(backbone: str, input_px: int = 224, portable: bool = False) -> keras.Model:
-    """A backbone alone, without Zoom-SE, metadata and last layer: what a file of its weights holds.
+def check_network(backbone: str, weights: str = "none", input_px: int | None = None, zoom_se: bool = True) -> Backbone:
+    """The backbone, if this paper's network can be made of it: known before anything is drawn or read.
 
-    Its `save_weights("name.weights.h5")` makes a file that `build_zoome(weights=...)` takes, at any size. AlexNet's
-    includes its hidden dense layers.
+    Args:
+        backbone, weights, input_px: as `registry.check_backbone`.
+        zoom_se: with Zoom-SE, which stands after residual blocks.
 
-    Returns:
-        Model: preprocessed images (B, px, px, 3) -> (B, h, w, N), or (B, 4096) for AlexNet.
+    Raises:
+        InputError: as `registry.check_backbone`; or Zoom-SE has no blocks to stand after.
     """
-    images = keras.Input((input_px, input_px, 3), dtype="float32", name="image")
-    x = _features(images, backbone, None, portable)
-    if backbone in ALEXNETS:
-        x = alexnet_classifier(x, ALEXNETS[backbone])
-    return keras.Model(images, x, name=backbone)
+    entry = check_backbone(backbone, weights, input_px)
+    if zoom_se and not entry.blocks:
+        blocks = ", ".join(name for name, other in BACKBONES.items() if other.blocks)
+        raise InputError(
+            f"{backbone}: has no residual blocks to put Zoom-SE after (zoom_se=False needs none); "
+            f"those with are {blocks}"
+        )
+    return entry
 
 
-def _features(x: Any, backbone: str, after_block: Any, portable: bool) -> Any:
-    if backbone in NETWORKS:
-        return residual_features(x, NETWORKS[backbone], after_block, portable)
-    if backbone in ALEXNETS:
-        return alexnet_features(x, ALEXNETS[backbone])
-    return plain_features(x, PLAIN_NETWORKS[backbone])
+def _features(entry: Backbone, input_px: int, after_block: Any, portable: bool) -> tuple[Any, Any]:
+    """Images, and the last map of them, the layer "features"."""
+    if not entry.blocks:
+        return build_backbone(entry.name, input_px, input_name="image")[:2]
+    image = keras.Input((input_px, input_px, 3), dtype="float32", name="image")
+    x = Preprocess(entry.mode, name="preprocess")(image)
+    x = entry.layers(x, after_block=after_block, portable=portable)
+    return image, keras.layers.Activation("linear", name="features")(x)
 
 
 def _zoom_after_block(ratio: int, zoom: int, gate: Gate) -> Any:
@@ -236,42 +230,8 @@ def _zoom_after_block(ratio: int, zoom: int, gate: Gate) -> Any:
     return put
 
 
-def _check(backbone: str, input_px: int, zoom_se: bool, gate: str, smallest: int) -> None:
-    if backbone not in BACKBONES:
-        raise InputError(f"backbone {backbone!r}: unknown; there are {', '.join(BACKBONES)}")
-    largest = SMALL_PX if backbone.endswith("_standin") else None
-    if input_px < MIN_PX or (largest is not None and input_px > largest):
-        most = f" to {largest}" if largest is not None else " or more"
-        raise InputError(f"{backbone}: takes images of {MIN_PX}{most} px, not {input_px}")
-    if backbone == "alexnet" and input_px < 63:
-        raise InputError(f"alexnet: takes images of 63 or more px, not {input_px}: its pooling leaves nothing of them")
-    if zoom_se and backbone not in NETWORKS:
-        raise InputError(f"{backbone}: has no residual blocks to put Zoom-SE after; choose zoom_se=False")
+def _check(gate: str, smallest: int) -> None:
     if gate not in get_args(Gate):
         raise InputError(f"gate {gate!r}: choose {' or '.join(get_args(Gate))}")
     if smallest < 1:
         raise InputError(f"ratio, zoom, units and metadata_width must be at least 1, not {smallest}")
-
-
-def _load(
-    model: keras.Model, backbone: str, input_px: int, weights: str | Path
-) -> tuple[Literal["none", "weights.h5", "state dict"], int, tuple[str, ...]]:
-    """Weights go into the plain backbone, where a file can be checked as a whole, and from there by layers' names."""
-    if str(weights) == "none":
-        return "none", 0, ()
-    path = Path(weights).expanduser()
-    with seeded(0):  # its initial weights are all overwritten; the caller's random state is not touched
-        plain = build_features(backbone, input_px)
-    not_used: tuple[str, ...] = ()
-    kind: Literal["weights.h5", "state dict"]
-    if path.suffix == ".h5":
-        kind, tensors = "weights.h5", load_weights(plain, path)
-    elif backbone in PLAIN_NETWORKS:
-        raise InputError(f"{path}: torchvision has no {backbone}; only our own .weights.h5 fit")
-    else:
-        kind = "state dict"
-        tensors, not_used = assign_state_dict(plain, read_state_dict(path), str(path), TOPS)
-    for layer in plain.layers:
-        if layer.weights:
-            model.get_layer(layer.name).set_weights(layer.get_weights())
-    return kind, tensors, not_used

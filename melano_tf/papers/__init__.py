@@ -1,6 +1,6 @@
-"""Papers: one folder each. A further one is a folder with `settings.RECIPE`, and a line here."""
+"""Papers, and recipes that stand on none: a folder each, with `settings.RECIPE`, and a line here."""
 
-# {command: (the paper's package, what it does)}
+# {command: (the recipe's package, what it does)}
 PAPERS: dict[str, tuple[str, str]] = {
     "spitzoid": (
         "melano_tf.papers.spitzoid",
@@ -26,5 +26,10 @@ paper's eighty trainings, tables and figures; on ISIC 2018 or on phantom images"
         "melano_tf.papers.similarity",
         """eight skin lesions by similarity clustering and attention transfer: the paper's tables,
 cluster sheets and models; on ISIC 2019 (--table … --images folder) or on phantom images""",
+    ),
+    "bags": (
+        "melano_tf.papers.bags",
+        """a slide's or patient's label from features that are there already (TRIDENT, CLAM, STAMP):
+several models in cross-validation (--features folder --table cases.csv), or phantom features""",
     ),
 }

@@ -15,4 +15,4 @@ def write_cases(work: Work, cases: pd.DataFrame) -> None:
         work: the run at work.
         cases: columns `CASES`: slide or image, patient and lesion (None where not known), checksum.
     """
-    work.run.made([write_frame(work.path("audit", "cases.parquet"), cases)])
+    work.run.made_output([write_frame(work.path("audit", "cases.parquet"), cases)], "cases", {})

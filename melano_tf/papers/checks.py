@@ -1,22 +1,21 @@
 """What can be known to be wrong before the first second of work, looked at in one place for all recipes."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from melano_tf.errors import InputError
-from melano_tf.models.backbones import backbone_names, weights_file
-from melano_tf.models.zoome import BACKBONES
+from melano_tf.models.registry import check_backbone, weights_file
 from melano_tf.runs import journal
 from melano_tf.runs.files import file_sha256
 from melano_tf.runs.plain import flat, plain
 from melano_tf.slides.cohort import read_manifest
 from melano_tf.specs import load_spec
 
-GIVEN = ("slides", "table", "images", "cache", "taxonomy", "data")  # settings that name what is the user's
+# Settings that name what is the user's.
+GIVEN = ("features", "slides", "table", "images", "cache", "taxonomy", "data")
 
 
 def check_folders(settings: Any) -> None:
@@ -29,25 +28,22 @@ def check_folders(settings: Any) -> None:
     journal.refuse_mixing(settings.out, given)
 
 
-def weights_key(network: str, weights: str) -> str | None:
+def weights_key(backbone: str, weights: str, input_px: int | None = None) -> str | None:
     """SHA-256 of a network's initial weights file, for the key of what is trained from it; None without a file.
 
     A file is read once for all the trainings that ask for it.
 
     Args:
-        network, weights: as for `models.backbones.build_backbone`.
+        backbone, weights, input_px: as for `models.registry.check_backbone`.
 
     Raises:
-        InputError: there is no such file, and it cannot be fetched.
+        InputError: there is no such network or file, the network takes no images of this size or has no such weights,
+            or the file cannot be fetched.
     """
-    if network in BACKBONES and network not in backbone_names():  # ZooME's own, which have no published file
-        file = None if weights == "none" else Path(weights).expanduser()
-    else:
-        file = weights_file(network, weights)
+    check_backbone(backbone, weights, input_px)
+    file = weights_file(backbone, weights)
     if file is None:
         return None
-    if not file.is_file():
-        raise InputError(f"{file}: no such weights file")
     facts = file.stat()
     return _content(file.resolve(), facts.st_size, facts.st_mtime_ns)
 
@@ -64,18 +60,6 @@ def given_weights(settings: Any) -> list[str]:
     named = [value for name, value in found if name.endswith("weights") and isinstance(value, str)]
     files = [Path(value).expanduser() for value in named if value not in ("none", "imagenet")]
     return [_content(f.resolve(), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-
-
-def check_weights(networks: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """The keys of all initial weights that a run needs, found and read before anything else is done.
-
-    Args:
-        networks: (network, weights) of each that is to be trained.
-
-    Raises:
-        InputError: one cannot be had.
-    """
-    return tuple(key for one in dict.fromkeys(networks) if (key := weights_key(*one)) is not None)
 
 
 def check_manifest(settings: Any, spec: str) -> pd.DataFrame | None:

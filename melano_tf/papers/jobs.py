@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,9 @@ class HelpingRun(Run):
 
     def stands_on(self, *parts: str) -> None:
         """Said by the process that holds the record."""
+
+    def made_output(self, files: Iterable[Path], output: str, stands_on: Mapping[str, str | None]) -> None:
+        """As `stands_on`."""
 
     @contextlib.contextmanager
     def _bar(self, name: str, epochs: int, steps_per_epoch: int) -> Iterator[Callable[[int, float], None]]:

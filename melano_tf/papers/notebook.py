@@ -29,6 +29,9 @@ def restored(default: Settings, content: dict[str, Any]) -> Settings:
     types = typing.get_type_hints(type(default))
     for name, value in content.items():
         known = getattr(default, name, None)
+        optional: list[Any] = [one for one in typing.get_args(types.get(name)) if dataclasses.is_dataclass(one)]
+        if known is None and optional and isinstance(value, dict):  # a group of settings that the default has not
+            known = optional[0]()
         if dataclasses.is_dataclass(known) and not isinstance(known, type):
             values[name] = restored(known, value)
         elif isinstance(value, list):

@@ -14,6 +14,7 @@ from typing import Any
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import differing
 from melano_tf.runs.judgements import JudgedModel
+from melano_tf.runs.plain import plain
 
 # Settings of every recipe that are no part of a method: what to read, where to write, how many processes.
 ASIDE = (
@@ -33,6 +34,9 @@ ASIDE = (
 )
 
 
+Backbone = tuple[str, str, int]  # its name, its initial weights, the side of its images in pixels
+
+
 @dataclass(frozen=True)
 class Step:
     """One named piece of work of which a finished result is kept.
@@ -44,7 +48,8 @@ class Step:
         args: what else it is called with.
         depends: all that the result depends on beside `needs` and `weights`: settings, the seed.
         needs: names of the steps that it stands on.
-        weights: (backbone, initial weights) of the networks that it builds; the files' content is part of the key.
+        weights: (backbone, initial weights, side of its images in pixels) of the networks that it builds; looked at
+            before the first step, and the weights' content is part of the key.
         always: cheap, and looked at anew each time (a table that is read, a split that is drawn). Its identity is the
             content of what it found, so that what needs it is done again only if that has changed; it is not counted.
         by_choice: of an `always` step: what it finds depends on the tables and figures asked for (which tiles are cut,
@@ -62,7 +67,7 @@ class Step:
     args: tuple[Any, ...] = ()
     depends: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
-    weights: tuple[tuple[str, str], ...] = ()
+    weights: tuple[Backbone, ...] = ()
     always: bool = False
     by_choice: bool = False
     taken: bool = False
@@ -199,6 +204,28 @@ def chosen_groups(text: str, groups: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class ReportWords:
+    """What a report says of a paper.
+
+    Attributes:
+        title: of the report: the question in a line.
+        paper: its title.
+        asked: the question in a sentence or two.
+        method: the steps, a sentence each.
+        groups: whom the intervals count as independent.
+        pictures: (pattern of file names below figures/ and maps/, what they show), in the order of the report; what no
+            pattern fits is shown behind.
+    """
+
+    title: str
+    paper: str
+    asked: str
+    method: tuple[str, ...]
+    groups: str = "patients or lesions"
+    pictures: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One paper: its words, its settings, and the function that makes its plan.
 
@@ -207,10 +234,14 @@ class Recipe:
         about: what it is, in one line.
         data: the setting that names a user's own data; without it phantoms are drawn.
         drawn: what phantoms are of: "slides" or "images".
-        preset: "paper" or "demo" -> the settings.
+        preset: a name of `presets` -> the settings.
         method: where the plan is made, "module:function"; imported when it is needed, for it brings TensorFlow.
         aside: settings that are no part of the method beside those of every recipe (`ASIDE`) and `data`.
         groups: groups of settings that are none, for example "phantom".
+        presets: names that `--preset` takes: first what settings are compared with (the paper's), then the demo.
+        on_phantoms: settings of another preset -> what they are where no data are given.
+        words: for its report.
+        case: what is judged, where that is not what is drawn: "bags".
     """
 
     name: str
@@ -221,7 +252,32 @@ class Recipe:
     method: str
     aside: tuple[str, ...] = ()
     groups: tuple[str, ...] = ("phantom",)
+    presets: tuple[str, ...] = ("paper", "demo")
+    on_phantoms: Callable[[Any], Any] = lambda settings: settings
+    words: ReportWords | None = None
+    case: str = ""
+
+    @property
+    def base(self) -> str:
+        """The preset that settings are compared with: "paper", or "default" of a recipe that stands on no paper."""
+        return self.presets[0]
+
+    def default(self, preset: str | None, data: bool) -> Any:
+        """The settings that a command's options change.
+
+        Args:
+            preset: as --preset says; None: not given; one that is not known is left for the parser to refuse.
+            data: whether the user names data.
+        """
+        chosen = preset or (self.base if data else "demo")
+        settings = self.preset(chosen if chosen in self.presets else self.base)
+        return settings if data or chosen in (self.base, "demo") else self.on_phantoms(settings)
+
+    def told(self) -> dict[str, Any]:
+        """What a run records of its recipe, for the report."""
+        words = self.words or ReportWords(f"{self.name}: {self.about}", "", "", ())
+        return {**plain(words), "data": self.data, "case": self.case or self.drawn}
 
     def changes(self, settings: Any) -> list[tuple[str, object, object]]:
         """(name, value here, value in the paper) of every setting of the method that differs from the paper's."""
-        return differing(settings, self.preset("paper"), (*ASIDE, self.data, *self.aside), self.groups)
+        return differing(settings, self.preset(self.base), (*ASIDE, self.data, *self.aside), self.groups)

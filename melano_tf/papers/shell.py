@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from melano_tf.errors import InputError, RunError
+from melano_tf.models.registry import check_backbone
 from melano_tf.papers.checks import check_folders, given_weights, weights_key
-from melano_tf.papers.plan import Output, Plan, Recipe, Step, chosen_groups
+from melano_tf.papers.plan import Backbone, Output, Plan, Recipe, Step, chosen_groups
 from melano_tf.reports.html import write_report
 from melano_tf.runs import journal
 from melano_tf.runs.files import atomic, read_json
@@ -45,7 +46,7 @@ class Work:
     Attributes:
         run: the open run.
         settings: of the recipe.
-        weights: SHA-256 of each network's initial weights, by (backbone, weights); None without a file.
+        weights: SHA-256 of each network's initial weights, by `Step.weights`; None without a file.
         scratch: a folder for the unfinished work of the step at hand, which survives a kill.
         written: files of the outputs made so far.
         values: what the `always` steps gave, by name.
@@ -53,7 +54,7 @@ class Work:
         failed: {step that failed: why}.
     """
 
-    def __init__(self, run: Run, settings: Any, weights: Mapping[tuple[str, str], str | None]) -> None:
+    def __init__(self, run: Run, settings: Any, weights: Mapping[Backbone, str | None]) -> None:
         self.run, self.settings, self.weights = run, settings, weights
         self.scratch = run.folder
         self.written: list[Path] = []
@@ -156,7 +157,7 @@ def reproduce(
         return show(recipe, settings, steps, outputs, say)
     weights = weights_of(steps)
     with Run(settings.out, recipe.name, settings, threads, say) as run:
-        run.note(differs=recipe.changes(settings), judged=plan.judged)
+        run.note(differs=recipe.changes(settings), report=recipe.told(), judged=plan.judged)
         work = Work(run, settings, weights)
         walk(recipe, work, steps)
         run.note(failed={plan.steps[name].called: why for name, why in work.failed.items()}, left_out=work.left_out)
@@ -195,20 +196,32 @@ def announce(recipe: Recipe, settings: Any, say: Say) -> None:
     say(f"{recipe.name}: {recipe.about}. Research only.")
     if not getattr(settings, recipe.data):
         say(f"These are PHANTOMS: {recipe.drawn} drawn by this program. Their numbers say nothing of real skin.")
-    differs = recipe.changes(settings)
+    differs, whose = recipe.changes(settings), f"the {recipe.base}'s"
     colon = ":" if differs else ""
-    say(f"preset {settings.preset}, seed {settings.seed}; {len(differs)} settings differ from the paper's{colon}")
-    for name, here, paper in differs:
-        say(f"  {name:<28} {here}  (paper: {paper})")
+    say(f"preset {settings.preset}, seed {settings.seed}; {len(differs)} settings differ from {whose}{colon}")
+    for name, here, there in differs:
+        say(f"  {name:<28} {here}  ({recipe.base}: {there})")
 
 
-def weights_of(steps: Iterable[Step]) -> dict[tuple[str, str], str | None]:
+def weights_of(steps: Iterable[Step]) -> dict[Backbone, str | None]:
     """The content of the initial weights of every network that a step builds, found now, before the first step begins.
 
     Raises:
-        InputError: a file cannot be had.
+        InputError: there is no such network, it does not take what it is given, or a file cannot be had.
     """
-    return {pair: weights_key(*pair) for step in steps for pair in step.weights}
+    return {network: weights_key(*network) for network in check_networks(steps)}
+
+
+def check_networks(steps: Iterable[Step]) -> list[Backbone]:
+    """The networks that steps build, each once; nothing is fetched.
+
+    Raises:
+        InputError: as `models.registry.check_backbone`.
+    """
+    networks = list(dict.fromkeys(network for step in steps for network in step.weights))
+    for network in networks:  # all of them before the first is fetched
+        check_backbone(*network)
+    return networks
 
 
 def inputs_of(work: Work, step: Step) -> dict[str, Any]:
@@ -217,7 +230,7 @@ def inputs_of(work: Work, step: Step) -> dict[str, Any]:
     if step.needs:
         inputs["needs"] = {name: work.identity(name) for name in step.needs}
     if step.weights:
-        inputs["weights"] = [work.weights.get(pair) for pair in step.weights]
+        inputs["weights"] = [work.weights.get(network) for network in step.weights]
     return inputs
 
 
@@ -308,13 +321,15 @@ def make(work: Work, output: Output) -> None:
         why = work.left_out.get(first) or work.failed.get(first) or "it is not asked for"
         work.say(f"{output.name} is not made: {first}: {why}")
         return
-    work.written += output.makes(work, *output.args)
+    files = list(output.makes(work, *output.args))
+    work.written += files
+    known = {name: work.identity(name) if work.has(name) else None for name in output.needs}
+    work.run.made_output(files, output.name, known)
 
 
 def finish(work: Work, plan: Plan) -> Path:
     """Say what was done, what was kept from before, what was found, and where it lies; write the report."""
     run, say = work.run, work.say
-    run.made(work.written)
     run.note(durations=run.durations())
     kept = len(set(run.kept) - set(run.repeated))  # what is made once and asked for again was not kept from before
     say("")
@@ -352,10 +367,9 @@ def show(recipe: Recipe, settings: Any, steps: Iterable[Step], outputs: Iterable
     return folder
 
 
-def local_weights(steps: Iterable[Step]) -> dict[tuple[str, str], str | None]:
+def local_weights(steps: Iterable[Step]) -> dict[Backbone, str | None]:
     """As `weights_of`, with nothing fetched: of what is not given as a file, None."""
-    named = {pair for step in steps for pair in step.weights if Path(pair[1]).expanduser().is_file()}
-    return {pair: weights_key(*pair) for pair in named}
+    return {network: weights_key(*network) for network in check_networks(steps) if network[1] != "imagenet"}
 
 
 def state_of(work: Work, step: Step, recorded: Mapping[str, str]) -> str:

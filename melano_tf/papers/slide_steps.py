@@ -13,7 +13,8 @@ from melano_tf.papers.cases import CASES, write_cases
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.pipelines.records import slide_files
-from melano_tf.pipelines.store import COHORT_TABLES, FORMAT, Grid, StoreSettings, write_cohort
+from melano_tf.pipelines.store import COHORT_TABLES, write_cohort
+from melano_tf.pipelines.store_settings import FORMAT, Grid, StoreSettings
 from melano_tf.pipelines.wanted import Wanted, wanted_too
 from melano_tf.runs.plain import digest, plain, seed_for
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 
-from melano_tf.models.bag_models import BagModelSettings, build_bag_model
+from melano_tf.models.bag_models import build_bag_model
+from melano_tf.models.bag_settings import BagModelSettings
 from melano_tf.pipelines.feature_bags import Bags
 
 CHUNK = 4096  # instances read at a time

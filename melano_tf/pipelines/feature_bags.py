@@ -1,6 +1,6 @@
 """Batches of bags of features: ragged bags padded and masked, each batch a pure function of (seed, global step)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -11,7 +11,10 @@ import tensorflow as tf
 from melano_tf.errors import InputError
 from melano_tf.pipelines.slide_bags import BAG_STREAM, bag_draw
 from melano_tf.pipelines.tiles import prepared, python_call
+from melano_tf.training.steps import traced
 
+Noted = Callable[[Iterable[dict[str, Any]]], Iterable[dict[str, Any]]]
+Forward = Callable[[dict[str, Any]], dict[str, Any]]
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -179,11 +182,32 @@ class BagAnswers:
     attention: Sequence[np.ndarray]
 
 
-def answers(model: Any, bags: Bags, places: np.ndarray | None = None, dtype: str = "float32") -> BagAnswers:
-    """Judge whole bags, one at a time; memory is that of the largest bag."""
-    forward = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+def forward_of(model: Any) -> Forward:
+    """A bag model as a graph, for several calls of `answers` while its weights change."""
+    return traced(lambda x: model(x, training=False))
+
+
+def answers(
+    model: Any,
+    bags: Bags,
+    places: np.ndarray | None = None,
+    dtype: str = "float32",
+    forward: Forward | None = None,
+    noted: Noted = lambda batches: batches,
+) -> BagAnswers:
+    """Judge whole bags, one at a time; memory is that of the largest bag.
+
+    Args:
+        model: the bag model.
+        bags: the bags.
+        places: which of them, in this order; None for all.
+        dtype: of the features, the model's compute dtype.
+        forward: from `forward_of`, where the same model is asked more than once.
+        noted: what the batches go through, for example `training.fed.Fed.chose`.
+    """
+    forward = forward or forward_of(model)
     ids, logits, probabilities, attention = [], [], [], []
-    for batch in whole_bags(bags, places, dtype):
+    for batch in noted(whole_bags(bags, places, dtype)):
         outputs = forward({name: tf.convert_to_tensor(value) for name, value in batch["x"].items()})
         ids.append(str(batch["id"][0]))
         logits.append(outputs["logits"][0].numpy())

@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -99,15 +99,10 @@ class FeatureCohort:
                 labels where bags are patients; all at once.
         """
         names = sorted(set(self.table["label"])) if classes is None else list(classes)
-        faults = [] if len(names) > 1 else [f"the only label is {names[0]!r}; two at least are needed to tell apart"]
-        strange = sorted(set(self.table["label"]) - set(names))
-        faults += [f"label {label!r} is none of {', '.join(names)}" for label in strange]
         files = pd.Series(list(self.files), self.table.index, object)
         rows = self.table.assign(bag=self.table["slide_id" if by == "slide" else "patient_id"], file=files)
         groups = rows.groupby("bag", sort=False)
-        for bag, group in groups:
-            if len(found := sorted(set(group["label"]))) > 1:
-                faults.append(f"patient {bag}: slides with the labels {', '.join(found)}; take bags by slide")
+        faults = label_faults(self.table, by, classes)
         if faults:
             raise InputError.of("bags:", faults)
         first = groups.first()
@@ -120,21 +115,46 @@ class FeatureCohort:
         )
 
 
-def read_feature_cohort(folder: Path | str, table: Path | str, check_values: bool = True) -> FeatureCohort:
+def label_faults(table: pd.DataFrame, by: BagBy = "slide", classes: Sequence[str] | None = None) -> list[str]:
+    """What is wrong with the labels of a table for bags of this kind; see `FeatureCohort.bags`."""
+    names = sorted(set(table["label"])) if classes is None else list(classes)
+    faults = [] if len(names) > 1 else [f"the only label is {names[0]!r}; two at least are needed to tell apart"]
+    strange = sorted(set(table["label"]) - set(names))
+    faults += [f"label {label!r} is none of {', '.join(names)}" for label in strange]
+    faults += [f"no slide has the label {name!r}" for name in names if name not in set(table["label"])]
+    if by == "patient":
+        for patient, group in table.groupby("patient_id", sort=False):
+            if len(found := sorted(set(group["label"]))) > 1:
+                faults.append(f"patient {patient}: slides with the labels {', '.join(found)}; take bags by slide")
+    return faults
+
+
+def read_feature_cohort(
+    folder: Path | str,
+    table: Path | str,
+    check_values: bool = True,
+    by: BagBy = "slide",
+    classes: Sequence[str] | None = None,
+) -> FeatureCohort:
     """Read and check a table and the files of features that it names.
 
     Args:
         folder: holds the files, at any depth: `.h5` (or `.hdf5`); `.pt` only where there are none of those.
         table: CSV with slide_id, patient_id, label and further columns (`data_specs/features.yaml`).
         check_values: read all features once, to find NaN and infinite ones.
+        by, classes: as for `FeatureCohort.bags`, whose faults are then told with the others.
 
     Raises:
-        InputError: faults of the table; else all faults of the files at once, a line each.
+        InputError: all faults of labels and files at once, a line each. Where the table itself has faults, those, and
+            the faults of all files of the folder: which of them it names is not known then.
     """
     folder = Path(folder)
-    rows = _table(Path(table))
     found = _found(folder)
-    faults, files = [], []
+    try:
+        rows = _table(Path(table))
+    except InputError as error:
+        raise InputError.of(str(error), _faults_of_all(found, check_values)) from None
+    faults, files = label_faults(rows, by, classes), []
     for slide_id in rows["slide_id"]:
         paths = found.get(slide_id, [])
         if len(paths) == 1:
@@ -144,11 +164,7 @@ def read_feature_cohort(folder: Path | str, table: Path | str, check_values: boo
                 faults.append(str(error))
         else:
             faults.append(_not_one(slide_id, paths, folder, found))
-    faults += _odd_ones(files, "width", "features of width {}")
-    faults += _odd_ones([file for file in files if file.encoder], "encoder", "features of the encoder {}")
-    if check_values:
-        for file in files:
-            faults += file.check()
+    faults += _faults_between(files, check_values)
     if faults:
         count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise InputError.of(f"{folder}, for {table}: {count}", faults)
@@ -180,7 +196,25 @@ def _found(folder: Path) -> dict[str, list[Path]]:
     raise InputError(f"{folder}: holds no files of features ({', '.join(SUFFIXES)})")
 
 
-def _not_one(slide_id: str, paths: Sequence[Path], folder: Path, found: Sequence[str] | dict[str, Any]) -> str:
+def _faults_of_all(found: Mapping[str, Sequence[Path]], check_values: bool) -> list[str]:
+    """Faults of the files of a folder, whoever they belong to."""
+    faults, files = [], []
+    for path in (path for paths in found.values() for path in paths):
+        try:
+            files.append(open_features(path))
+        except InputError as error:
+            faults.append(str(error))
+    return faults + _faults_between(files, check_values)
+
+
+def _faults_between(files: Sequence[FeatureFile], check_values: bool) -> list[str]:
+    """What is odd among files that can be read, and what stands in them."""
+    faults = _odd_ones(files, "width", "features of width {}")
+    faults += _odd_ones([file for file in files if file.encoder], "encoder", "features of the encoder {}")
+    return faults + [fault for file in files if check_values for fault in file.check()]
+
+
+def _not_one(slide_id: str, paths: Sequence[Path], folder: Path, found: Mapping[str, Any]) -> str:
     """The fault of a slide that has no file of features, or several."""
     if paths:
         return f"slide {slide_id}: {len(paths)} files of features ({', '.join(map(str, paths))}); leave one"

@@ -14,7 +14,8 @@ import tensorflow as tf
 import melano_tf.models.mil  # registers the layers that files of this project are made of  # noqa: F401
 from melano_tf.errors import InputError
 from melano_tf.models.backbones import build_backbone
-from melano_tf.pipelines.store import StoreSettings, read_tile
+from melano_tf.pipelines.cutting import HELD_MIB, read_tile
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.runs.files import atomic
 from melano_tf.runs.plain import digest, plain
 from melano_tf.slides.slide import Slide, SlideReadError
@@ -181,7 +182,7 @@ def _one_slide(
         key = digest([FORMAT, how, slide_id, None if pd.isna(mpp) else mpp, stat.st_size, stat.st_mtime_ns])
         if (tiles := _finished(path, key)) is not None:
             return FeatureOutcome(slide_id, "kept", tiles=tiles)
-        with Slide(row["path"], slide_id=slide_id, mpp=mpp) as slide:
+        with Slide(row["path"], slide_id, mpp, HELD_MIB) as slide:
             table, _ = tile_table(slide, tissue_mask(slide, settings.mask_mpp), None, settings.grid, "", "")
             if not len(table):
                 return FeatureOutcome(slide_id, "empty", f"no tile with at least {settings.grid.min_tissue:.0%} tissue")

@@ -52,11 +52,13 @@ class FeatureCache:
         image_ids: names of the images, (n,).
         views: which of the eight views there are.
         shape: of one view's features, (h, w, C).
+        paths: the shards' files.
     """
 
     def __init__(self, image_ids: Sequence[str], shards: Sequence[Path], views: Sequence[int]) -> None:
         self.image_ids, self.views = tuple(image_ids), tuple(views)
         self._places = {name: place for place, name in enumerate(self.image_ids)}
+        self.paths = tuple(shards)
         self._shards = [_open(path) for path in shards]
         self.shape: tuple[int, ...] = self._shards[0].shape[2:]
 

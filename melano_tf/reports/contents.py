@@ -1,47 +1,32 @@
 """What a run's folder tells a reader: tables, exclusions, counts, durations, models. Plain values, not yet HTML."""
 
-import fnmatch
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from melano_tf.errors import InputError
 from melano_tf.evaluation.intervals import ends_text
 from melano_tf.evaluation.metrics import format_mean_std
+from melano_tf.reports.table_files import read_table
+from melano_tf.reports.table_text import Shown, footnotes_of, layout, notes_of
+from melano_tf.reports.tables import Table, records
 from melano_tf.runs.files import read_json
 from melano_tf.runs.judgements import Judgement
 from melano_tf.runs.plain import digest, flat
 from melano_tf.runs.standing import Standing
 
-RECIPES = Path(__file__).with_name("recipes.yaml")
 GROUPS = "patients or lesions"
 MOST_ROWS = 60  # of a table that only a CSV holds, and of lists; the rest stays in the files, which is said
-INTERVAL = re.compile(r"^(.*?\d.*?) \((\S+ (?:to|of) \S+)\)(.*)$")
-CELL = re.compile(r"(?<!\\)\|")
-
-
-def recipe_facts(recipe: str) -> dict[str, Any]:
-    """What the report knows of a recipe beforehand: `recipes.yaml`; {} for one that it does not know."""
-    content = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
-    return dict(content["recipes"].get(recipe) or {})
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A cell to be shown: its text, and below it what stood in brackets (an interval)."""
-
-    text: str
-    below: str = ""
-    side: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
+class ShownTable:
     """A table to be shown.
 
     Attributes:
@@ -49,96 +34,21 @@ class Table:
         title: as the run wrote it.
         words: what it shows, for a reader who was not there.
         header, rows: cells; the first column names the row.
-        notes: sentences below it.
+        notes: sentences below it alone.
+        shared: numbers, from 1, of the notes that it shares with other tables.
     """
 
     name: str
     title: str
     words: str
-    header: Sequence[Cell]
-    rows: Sequence[Sequence[Cell]]
+    header: Sequence[Shown]
+    rows: Sequence[Sequence[Shown]]
     notes: Sequence[str]
-
-
-def words_for(name: str, rules: Sequence[Mapping[str, str]]) -> tuple[int, str]:
-    """Place in the recipe's order, and words, of a file by its name; behind all others without words."""
-    for place, rule in enumerate(rules):
-        if fnmatch.fnmatchcase(name, rule["match"]):
-            return place, rule["words"]
-    return len(rules), ""
-
-
-def read_tables(standing: Standing, facts: Mapping[str, Any]) -> list[Table]:
-    """The tables of a run in the recipe's order: those written to be read, and the numbers that only a CSV holds."""
-    rules, folder = facts.get("tables", []), standing.folder / "tables"
-    files = {path.stem: path for path in standing.of(sorted(folder.glob("*.csv")))}
-    files |= {path.stem: path for path in standing.of(sorted(folder.glob("*.md")))}
-    found = []
-    for name in sorted(files, key=lambda stem: (words_for(stem, rules)[0], _natural(stem))):
-        words, path = words_for(name, rules)[1], files[name]
-        try:
-            if path.suffix == ".md":
-                found.append(parse_markdown(name, path.read_text(encoding="utf-8"), words))
-            else:
-                found.append(plain_table(name, pd.read_csv(path, dtype=str, keep_default_na=False), words))
-        except (OSError, ValueError) as error:
-            found.append(Table(name, name, words, [], [], [f"{path.name} cannot be read: {error}"]))
-    return found
-
-
-def _natural(name: str) -> list[Any]:
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def parse_markdown(name: str, text: str, words: str = "") -> Table:
-    """A table as `reports.tables.markdown` writes it; what is neither title nor table becomes a note."""
-    title = name
-    header: list[Cell] = []
-    rows: list[list[Cell]] = []
-    notes: list[str] = []
-    for line in text.splitlines():
-        stripped = line.strip()
-        if stripped.startswith("|"):
-            cells = [cell.strip().replace("\\|", "|") for cell in CELL.split(stripped)[1:-1]]
-            if all(re.fullmatch(r":?-+:?", cell) for cell in cells):
-                continue
-            if header:
-                rows.append([cell_of(cell) for cell in cells])
-            else:
-                header = [_head(cell) for cell in cells]
-        elif stripped.startswith("# ") and title == name:
-            title = stripped[2:]
-        elif stripped:
-            notes.append(stripped.removeprefix("- "))
-    return Table(name, title, words, header, rows, notes)
-
-
-def cell_of(text: str) -> Cell:
-    """ "0.81 ± 0.02 (0.77 to 0.85)" with its interval on a line of its own."""
-    if found := INTERVAL.match(text):
-        return Cell(found[1] + found[3], found[2])
-    return Cell(text)
-
-
-def _head(text: str) -> Cell:
-    label, _, side = text.rpartition(", ")
-    return Cell(label, side, side) if side in ("paper", "ours") and label else Cell(text)
-
-
-def plain_table(name: str, frame: pd.DataFrame, words: str = "") -> Table:
-    """A CSV's first rows, numbers rounded to be read."""
-    shown = frame.head(MOST_ROWS)
-    rows = [[Cell(_rounded(value)) for value in row] for row in shown.itertuples(index=False)]
-    more = [f"{len(frame) - len(shown):,} more rows stand in {name}.csv."] if len(frame) > len(shown) else []
-    return Table(name, name.replace("_", " "), words, [Cell(str(column)) for column in frame], rows, more)
-
-
-def _rounded(text: str) -> str:
-    return f"{float(text):.4g}" if re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", text) else text
+    shared: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
-class Headline:
+class First:
     """One number that stands first: what it is, its value, its interval, and the paper's."""
 
     label: str
@@ -147,35 +57,81 @@ class Headline:
     paper: str
 
 
-def headlines(standing: Standing, facts: Mapping[str, Any]) -> list[Headline]:
-    """The numbers that a reader looks for first, as far as the run has them."""
-    people = facts.get("groups", GROUPS)
-    found = []
-    for rule in facts.get("headline", []):
-        path = standing.folder / "tables" / f"{rule['table']}.csv"
-        if not standing.holds(path):
-            continue
+@dataclass(frozen=True)
+class Tables:
+    """A run's tables: those to be shown, the notes of several of them, once each, and the numbers that stand first."""
+
+    shown: Sequence[ShownTable]
+    notes: Sequence[str]
+    first: Sequence[First]
+
+
+def read_tables(standing: Standing) -> Tables:
+    """The tables of a run, the paper's before others: those of a JSON file, and what only a CSV holds."""
+    folder = standing.folder / "tables"
+    files = {path.stem: path for kind in ("csv", "json") for path in standing.of(sorted(folder.glob(f"*.{kind}")))}
+    found: list[ShownTable] = []
+    first: list[First] = []
+    for name in sorted(files, key=lambda stem: (not stem.startswith("table"), _natural(stem))):
         try:
-            frame = pd.read_csv(path)
-            frame = frame[(frame["row"] == rule["row"]) & frame["ours"].notna()]
-        except (OSError, KeyError, ValueError):
-            continue
-        count, columns = len(frame), rule.get("columns", {})
-        if "highest" in rule and count:
-            frame = frame.loc[[frame["ours"].idxmax()]]
-            columns = {"*": rule["highest"]}
-        for row in frame.to_dict("records"):
-            label = columns.get(row["column"], columns.get("*"))
-            if label is None:
+            if files[name].suffix == ".csv":
+                found.append(plain_table(name, pd.read_csv(files[name], dtype=str, keep_default_na=False)))
                 continue
-            label = label.replace("{column}", str(row["column"])).replace("{count}", f"{count}")
-            around = ""
-            if pd.notna(row["low"]):
-                around = f"{row['level']:.0%} interval {ends_text(row['low'], row['high'])}"
-                around += f", {row['patients']:.0f} {people}"
-            printed = "" if pd.isna(row["published"]) else format_mean_std(row["published"], row["published_std"])
-            value = format_mean_std(row["ours"], row["ours_std"])
-            found.append(Headline(label, value, around, printed))
+            table = read_table(files[name])
+        except (InputError, OSError, ValueError) as error:
+            found.append(ShownTable(name, name, "", [], [], [f"{files[name].name} cannot be read: {error}"]))
+            continue
+        header, rows = layout(table)
+        notes = [*notes_of(table), *footnotes_of(table.frame)]
+        found.append(ShownTable(name, table.title, table.words, header, rows, notes))
+        first += headlines(table)
+    return Tables(*said_once(found), first)
+
+
+def said_once(tables: Sequence[ShownTable]) -> tuple[list[ShownTable], list[str]]:
+    """The tables without the notes that several of them have, and those notes."""
+    counted = Counter(note for table in tables for note in dict.fromkeys(table.notes))
+    notes = [note for note, count in counted.items() if count > 1]
+    kept = [
+        replace(
+            table,
+            notes=[note for note in table.notes if note not in notes],
+            shared=[place for place, note in enumerate(notes, 1) if note in table.notes],
+        )
+        for table in tables
+    ]
+    return kept, notes
+
+
+def _natural(name: str) -> list[Any]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def plain_table(name: str, frame: pd.DataFrame) -> ShownTable:
+    """A CSV's first rows, numbers rounded to be read."""
+    shown = frame.head(MOST_ROWS)
+    rows = [[Shown(_rounded(value)) for value in row] for row in shown.itertuples(index=False)]
+    more = [f"{len(frame) - len(shown):,} more rows stand in {name}.csv."] if len(frame) > len(shown) else []
+    return ShownTable(name, name.replace("_", " "), "", [Shown(str(column)) for column in frame], rows, more)
+
+
+def _rounded(text: str) -> str:
+    return f"{float(text):.4g}" if re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", text) else text
+
+
+def headlines(table: Table) -> list[First]:
+    """The cells of a table that a reader looks for first, as far as the run has them."""
+    cells = {(cell["row"], cell["column"]): cell for cell in records(table.frame) if not pd.isna(cell["ours"])}
+    found = []
+    for one in table.headlines:
+        if (cell := cells.get((one.row, one.column))) is None:
+            continue
+        around = ""
+        if not pd.isna(cell["low"]):
+            around = f"{cell['level']:.0%} interval {ends_text(cell['low'], cell['high'])}"
+            around += f", {cell['patients']} {table.unit}"
+        printed = "" if pd.isna(cell["published"]) else format_mean_std(cell["published"], cell["published_std"])
+        found.append(First(one.words, format_mean_std(cell["ours"], cell["ours_std"]), around, printed))
     return found
 
 
@@ -249,16 +205,18 @@ def counts(
             found.append((what, listed))
     if copies := record.get("copies"):
         found.append(("copies of images", ", ".join(f"{count} {kind}" for kind, count in copies.items())))
+    judged: dict[str, list[str]] = {}
     for one in judgements:
         groups, totals = one.frame["group"].nunique(), one.frame["target"].value_counts()
         classes = ", ".join(f"{totals.get(k, 0):,} {name}" for k, name in enumerate(one.classes))
-        found.append(
-            (
-                f"judged: {one.name}",
-                f"{len(one.frame):,} {one.unit} of {groups:,} {facts.get('groups', GROUPS)}: {classes}",
-            )
-        )
-    return found
+        who = facts.get("groups", GROUPS)
+        judged.setdefault(f"{len(one.frame):,} {one.unit} of {groups:,} {who}: {classes}", []).append(one.name)
+    return found + [(f"judged: {first_of(names)}", text) for text, names in judged.items()]
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """The first of these names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def _counted(path: Path, what: str) -> list[tuple[str, str]]:
@@ -317,25 +275,28 @@ def _fitted(calibration: Mapping[str, Any]) -> str:
     )
 
 
-def models(standing: Standing) -> list[dict[str, str]]:
-    """What stands in each model's sidecar, to be read."""
+COLUMNS = ("classes", "input", "trained on", "threshold", "chosen from", "calibration")
+
+
+def models(standing: Standing) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """What stands in each model's sidecar, to be read; and what is the same for all of several models, once."""
     found = []
     files = sorted((standing.folder / "models").glob("*.json"), key=lambda file: _natural(file.stem))
     for path in standing.of(files):
         try:
             card = dict(read_json(path))
             calibration = card.get("calibration")
-            found.append(
-                {
-                    "model": f"{path.stem}.keras",
-                    "classes": ", ".join(map(str, card.get("classes", ()))),
-                    "input": f"{card.get('input_px')} px",
-                    "trained on": str((card.get("run") or {}).get("trained_on", "")),
-                    "threshold": f"{card['threshold']:.4g}" if isinstance(card.get("threshold"), int | float) else "–",
-                    "chosen from": str(card.get("threshold_from") or "–"),
-                    "calibration": _fitted(calibration) if calibration else "–",
-                }
+            values = (
+                ", ".join(map(str, card.get("classes", ()))),
+                f"{card.get('input_px')} px",
+                str((card.get("run") or {}).get("trained_on", "")),
+                f"{card['threshold']:.4g}" if isinstance(card.get("threshold"), int | float) else "–",
+                str(card.get("threshold_from") or "–"),
+                _fitted(calibration) if calibration else "–",
             )
+            found.append({"model": f"{path.stem}.keras", **dict(zip(COLUMNS, values, strict=True))})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             found.append({"model": path.name, "classes": f"its sidecar cannot be read ({error})"})
-    return found
+    several = len(found) > 1
+    same = {name: found[0].get(name, "") for name in COLUMNS if several and len({m.get(name) for m in found}) == 1}
+    return [{name: text for name, text in one.items() if name not in same} for one in found], same

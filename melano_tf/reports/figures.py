@@ -61,7 +61,7 @@ def blank_figure(width: float, height: float) -> Figure:
 def slide_map_figure(
     thumbnail: NDArray[np.uint8],
     values: NDArray[np.floating],
-    mpp: float | tuple[float, float],
+    mpp: float | tuple[float, float] | None,
     outline: BaseGeometry | None,
     title: str,
     label: str,
@@ -75,14 +75,14 @@ def slide_map_figure(
     Args:
         thumbnail: uint8 (h, w, 3).
         values: map (h, w), NaN where no tile lies.
-        mpp: µm per pixel of the thumbnail, one number or (x, y); the scale bar is made from it.
+        mpp: µm per pixel of the thumbnail, one number or (x, y); the scale bar is made from it. None: unknown, no bar.
         outline: annotation (polygons) in level-0 pixels, or None.
         title: of the figure.
         label: of the colour bar, for example "tumour probability".
         scale: level-0 pixels per pixel of the thumbnail, (x, y).
         low, high: ends of the colour scale.
     """
-    mpp_x, mpp_y = (mpp, mpp) if isinstance(mpp, int | float) else mpp
+    mpp_x, mpp_y = mpp if isinstance(mpp, tuple) else (mpp or 1.0, mpp or 1.0)
     height, width = values.shape
     ratio = height * mpp_y / (width * mpp_x)
     # Panels side by side for upright slides, one above the other for long flat ones.
@@ -98,7 +98,8 @@ def slide_map_figure(
         axis.set_axis_off()
         if outline is not None:
             _draw_outline(axis, outline, scale)
-        _scale_bar(axis, mpp_x, width, height)
+        if mpp is not None:
+            _scale_bar(axis, mpp_x, width, height)
     mappable = ScalarMappable(Normalize(low, high), heat())
     figure.colorbar(mappable, ax=axes, label=label, shrink=0.85, aspect=30)
     figure.suptitle(title, fontsize=11)

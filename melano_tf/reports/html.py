@@ -4,7 +4,10 @@ Nothing in it is fetched, by rule of its own content policy; all text from data 
 same folder gives the same bytes.
 """
 
+import fnmatch
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,9 @@ from melano_tf.reports.contents import (
     counts,
     durations,
     exclusions,
-    headlines,
     is_phantom,
     models,
     read_tables,
-    recipe_facts,
-    words_for,
 )
 from melano_tf.reports.pictures import Album, Picture, Source, album
 from melano_tf.reports.readers import readers
@@ -34,7 +34,7 @@ from melano_tf.runs.plain import flat
 from melano_tf.runs.standing import Standing
 
 NAME = "report.html"
-UNKNOWN: Mapping[str, Any] = {"paper": "", "asked": "", "method": (), "case": "cases"}
+UNKNOWN: Mapping[str, Any] = {"paper": "", "asked": "", "method": (), "case": "cases", "pictures": ()}
 
 
 def write_report(folder: Path, say: Callable[[str], None] = lambda line: None) -> Path:
@@ -49,7 +49,7 @@ def write_report(folder: Path, say: Callable[[str], None] = lambda line: None) -
     """
     folder = Path(folder)
     record = read_record(folder)
-    facts = recipe_facts(record["recipe"])
+    facts = {**UNKNOWN, "title": record["recipe"], **(record.get("report") or {})}
     standing = Standing(folder, record)
     judgements, faults = _judgements(folder, record)
     sources = {
@@ -66,12 +66,11 @@ def write_report(folder: Path, say: Callable[[str], None] = lambda line: None) -
     path = folder / NAME
     text = render(
         record=record,
-        facts={**UNKNOWN, "title": record["recipe"], **facts},
+        facts=facts,
         **_data(standing, record, facts, judgements),
         **_doing(standing, record),
-        headlines=headlines(standing, facts),
-        tables=read_tables(standing, facts),
-        sections={name: _shown(part, pictures) for name, part in sources.items()},
+        tables=read_tables(standing),
+        sections={name: gallery(part, pictures) for name, part in sources.items()},
         album=pictures,
         faults=faults,
         audit=_audit(folder, record),
@@ -114,19 +113,50 @@ def _audit(folder: Path, record: Mapping[str, Any]) -> Audit:
 
 def _files(standing: Standing, key: str, facts: Mapping[str, Any], names: set[str], *, inside: bool) -> list[Source]:
     """The pictures of a folder whose names begin with one of `names` (or with none of them), in the recipe's order."""
-    rules = facts.get(key, [])
     found = []
     for path in standing.of(sorted((standing.folder / key).glob("*.png"))):
         if (path.stem.partition("-")[0] in names) == inside:
-            place, words = words_for(path.stem, rules)
+            place, words = words_for(path.stem, facts["pictures"])
             # Maps of one slide stay together.
             slide = path.stem.rpartition("-")[0] if key == "maps" else ""
             found.append((slide, place, path.name, Source(path.name, words, path)))
     return [source for *_, source in sorted(found, key=lambda item: item[:3])]
 
 
-def _shown(sources: Sequence[Source], pictures: Album) -> list[Picture]:
-    return [pictures.pictures[source.name] for source in sources if source.name in pictures.pictures]
+def words_for(name: str, pictures: Sequence[tuple[str, str]]) -> tuple[int, str]:
+    """Place in the recipe's order, and words, of a picture by its name; behind all others without words."""
+    fitting = ((place, words) for place, (match, words) in enumerate(pictures) if fnmatch.fnmatchcase(name, match))
+    return next(fitting, (len(pictures), ""))
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of a section, and (which, words) of several that show the same thing, said once."""
+
+    pictures: Sequence[Picture]
+    words: Sequence[tuple[str, str]]
+
+
+def gallery(sources: Sequence[Source], pictures: Album) -> Gallery:
+    """The pictures of these sources that are in the album."""
+    shown = [pictures.pictures[source.name] for source in sources if source.name in pictures.pictures]
+    alike: dict[str, list[str]] = {}
+    for one in shown:
+        alike.setdefault(one.words, []).append(one.name)
+    repeated = {words: names for words, names in alike.items() if words and len(names) > 1}
+    said = [(f"{len(names)} pictures, {_in_common(names)}", words) for words, names in repeated.items()]
+    return Gallery([replace(one, said=one.words in repeated) for one in shown], said)
+
+
+def _in_common(names: Sequence[str]) -> str:
+    """How these names begin and end: "figure2-…-standin.png"."""
+    first = _beginning(names)
+    return f"{first}…{_beginning([name[len(first) :][::-1] for name in names])[::-1]}"
+
+
+def _beginning(names: Sequence[str]) -> str:
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in same)
 
 
 def _data(
@@ -147,7 +177,7 @@ def _data(
 def _doing(standing: Standing, record: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked and done: settings, commands, machine, durations, models."""
     grouped, steps = durations(record, standing.folder)
-    sessions = list(record.get("sessions") or [])
+    sessions, (cards, same) = list(record.get("sessions") or []), models(standing)
     return {
         "settings": flat(record["settings"]),
         "differs": record.get("differs"),
@@ -161,7 +191,8 @@ def _doing(standing: Standing, record: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "grouped": grouped,
         "steps": steps,
-        "models": models(standing),
+        "models": cards,
+        "same_models": same,
         "older": (older := standing.older())[:MOST_ROWS],
         "older_total": len(older),
     }

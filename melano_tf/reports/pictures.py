@@ -34,6 +34,7 @@ class Picture:
         width, height: in pixels, as shown.
         shrunk: whether it has fewer pixels than its file.
         drawn: whether it was drawn for the report, so that it has no file.
+        said: whether its words stand above the section's pictures, for several of them.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Picture:
     height: int
     shrunk: bool
     drawn: bool
+    said: bool = False
 
 
 @dataclass

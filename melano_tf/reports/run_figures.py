@@ -25,6 +25,11 @@ RESAMPLES = (100, 1000)
 MOST = 12  # models whose curves are drawn
 PARTS = re.compile(r"-(?:fold|cohort)-(\d+)$")
 LEVEL = 0.95
+WORDS = {
+    "ROC": "Sensitivity against false alarms, at every threshold.",
+    "precision and recall": "Which share of those called are so, against which share of those that are so is called.",
+    "calibration": "Of the cases given a probability, how many were so?",
+}
 
 
 def judged_pictures(judgements: Sequence[Judgement], seed: int) -> tuple[list[Source], list[tuple[str, str]]]:
@@ -46,12 +51,7 @@ def judged_pictures(judgements: Sequence[Judgement], seed: int) -> tuple[list[So
         }
         if one.scores.ndim == 2:  # a line of the legend for each class's share says less than it hides
             _without_chance(figures["precision and recall"])
-        words = {
-            "ROC": "ROC: sensitivity against false alarms, at every threshold.",
-            "precision and recall": "Precision and recall, at every threshold.",
-            "calibration": "Calibration: of the cases given a probability, how many were so?",
-        }
-        found += [Source(f"{one.name}: {what}", f"{one.name}. {words[what]}", png(f)) for what, f in figures.items()]
+        found += [Source(f"{one.name}: {what}", WORDS[what], png(f)) for what, f in figures.items()]
     return found, left_out
 
 
@@ -109,8 +109,7 @@ def training_pictures(files: Sequence[Path]) -> list[Source]:
         name = path.stem[: part.start()] if part else path.stem
         trainings.setdefault(name, {})[f"{part[0].strip('-').replace('-', ' ')}" if part else ""] = frame
     return [
-        Source(f"training {name}", f"Loss by epoch: {name}.", png(_training_figure(name, parts)))
-        for name, parts in trainings.items()
+        Source(f"Loss by epoch: {name}", "", png(_training_figure(name, parts))) for name, parts in trainings.items()
     ]
 
 

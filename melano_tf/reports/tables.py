@@ -1,20 +1,18 @@
-"""Tables of a run beside the published ones: a tidy frame of numbers, written as CSV and as Markdown to be read.
+"""Tables of a run beside the published ones, as data: one row a cell (columns `COLUMNS`), and what a reader must know.
 
-The frame has one row a cell (columns `COLUMNS`), so that a script can use it; `markdown` lays it out as the paper does,
-with two columns a model, "paper" and "ours", and explains under the table what a reader could mistake.
+How they are laid out to be read stands in `reports.table_text`, their files in `reports.table_files`.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from melano_tf.evaluation.intervals import METHODS, Interval, ends_text
-from melano_tf.evaluation.metrics import METRICS, format_mean_std, mean_std
+from melano_tf.evaluation.intervals import Interval
+from melano_tf.evaluation.metrics import METRICS, mean_std
 from melano_tf.reports.published import Cell, table_of
-from melano_tf.runs.files import atomic
 from melano_tf.splits.patients import Split
 
 COLUMNS = (
@@ -24,11 +22,38 @@ COLUMNS = (
 )
 # For a paper that prints (SN + SPC)/2 under "AUC": our balanced accuracy stands beside it, our ROC AUC alone.
 AUC_IS_BALANCED_ACCURACY: Mapping[str, str | None] = {"BACC": "AUC", "AUC": None}
-LABELS = {"AUC": "ROC AUC"}
-# Published names that say what ours does, so that no more need be said.
-SYNONYMS = {("ACC", "Accuracy"), ("SN", "Sensitivity"), ("AUC", "ROC_AUC")}
-NOTHING = "–"
-MARKS = {"suspect": " †", "inferred": " ‡"}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A cell that a reader looks for first: its row and column, and what it is in words."""
+
+    row: str
+    column: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its cells, and what a reader must know.
+
+    Attributes:
+        title: as it is headed.
+        frame: from `count_table`, `metric_table` or `interval_table`.
+        notes: sentences on the data (phantoms or not, who tests); `notes_of` adds those on the cells themselves.
+        words: what it shows, for a reader who was not there.
+        models_down: laid out with one line a model, and "paper" and "ours" for each metric.
+        unit: what the intervals count as independent: "patients" or "lesions".
+        headlines: its cells that stand first in the report, in order; those that the run does not have are passed over.
+    """
+
+    title: str
+    frame: pd.DataFrame
+    notes: tuple[str, ...] = ()
+    words: str = ""
+    models_down: bool = False
+    unit: str = "patients"
+    headlines: tuple[Headline, ...] = ()
 
 
 def count_table(
@@ -55,7 +80,7 @@ def count_table(
             count = counts.get(column, {}).get(row)
             ours = {} if count is None else {"ours": float(count), "defined": 1, "cohorts": 1}
             records.append(_record(row, column, "count", row, cell, **ours))
-    return _frame(records)
+    return frame_of(records)
 
 
 def metric_table(
@@ -93,7 +118,7 @@ def metric_table(
                 if around := (intervals or {}).get(model, {}).get(metric):
                     ours |= _interval_cells(around)
             records.append(_record(metric, model, "score", row, cells.get((row, model), Cell()), **ours))
-    return _frame(records)
+    return frame_of(records)
 
 
 def interval_table(
@@ -120,7 +145,7 @@ def interval_table(
                 ours = {"ours": found.value, "defined": int(not math.isnan(found.value)), "cohorts": 1}
                 ours |= _interval_cells(found)
             records.append(_record(metric, model, "score", row, cells.get((row, model), Cell()), **ours))
-    return _frame(records)
+    return frame_of(records)
 
 
 def _interval_cells(found: Interval) -> dict[str, Any]:
@@ -145,226 +170,17 @@ def _record(row: str, column: str, kind: str, published_row: str | None, cell: C
     return {"row": row, "column": column, "kind": kind} | published | ours
 
 
-def _frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(list(records), columns=list(COLUMNS))
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The cells, one mapping each."""
+    return [{str(name): value for name, value in record.items()} for record in frame.to_dict("records")]
+
+
+def frame_of(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The frame of these cells, columns `COLUMNS`; what a cell does not say is missing."""
+    frame = pd.DataFrame(list(cells), columns=list(COLUMNS))
     counts = dict.fromkeys(("defined", "cohorts", "patients", "repeats", "undefined"), "Int64")
     numbers = dict.fromkeys(("published", "published_std", "ours", "ours_std", "low", "high", "level"), "float64")
     return frame.astype(counts | numbers)
-
-
-def write_table(
-    folder: Path,
-    name: str,
-    frame: pd.DataFrame,
-    title: str,
-    notes: Sequence[str] = (),
-    *,
-    models_down: bool = False,
-    unit: str = "patients",
-) -> tuple[Path, Path]:
-    """Write `<name>.csv` (one row a cell, NaN empty) and `<name>.md`, each atomically; returns both paths."""
-    paths = (Path(folder) / f"{name}.csv", Path(folder) / f"{name}.md")
-    with atomic(paths[0]) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
-    with atomic(paths[1]) as temporary:
-        temporary.write_text(markdown(frame, title, notes, models_down=models_down, unit=unit), encoding="utf-8")
-    return paths
-
-
-def markdown(
-    frame: pd.DataFrame,
-    title: str,
-    notes: Sequence[str] = (),
-    *,
-    models_down: bool = False,
-    unit: str = "patients",
-) -> str:
-    """The table to be read: title, one line a metric with "paper" and "ours" for each model, notes, footnotes.
-
-    A table that the paper does not have has no "paper" side.
-
-    Args:
-        frame: from `count_table`, `metric_table` or `interval_table`.
-        title: without the leading #.
-        notes: sentences on the data (phantoms or not, who tests); those on the table itself are added here.
-        models_down: one line a model, with "paper" and "ours" for each metric.
-        unit: what the intervals count as independent: "patients" or "lesions".
-    """
-    cells: dict[tuple[str, str], dict[str, Any]] = {
-        (str(record["row"]), str(record["column"])): {str(name): value for name, value in record.items()}
-        for record in frame.to_dict("records")
-    }
-    columns = list(dict.fromkeys(frame["column"]))
-    labels = {row: _row_label([cells[row, column] for column in columns]) for row in dict.fromkeys(frame["row"])}
-    alone = bool((frame["flag"] == "").all())
-    sides = ("",) if alone else (", paper", ", ours")
-
-    def texts(record: Mapping[str, Any]) -> tuple[str, ...]:
-        return (_our_text(record),) if alone else (_paper_text(record), _our_text(record))
-
-    if models_down:
-        header = ["", *(f"{label}{side}" for label in labels.values() for side in sides)]
-        body = [[column, *(text for row in labels for text in texts(cells[row, column]))] for column in columns]
-    else:
-        header = ["", *(f"{column}{side}" for column in columns for side in sides)]
-        body = [
-            [label, *(text for column in columns for text in texts(cells[row, column]))]
-            for row, label in labels.items()
-        ]
-    lines = [f"# {title}", "", *aligned(header, body)]
-    explained = [*notes, *_notes(frame, unit)]
-    if explained:
-        lines += ["", *(f"- {note}" for note in explained)]
-    if footnotes := _footnotes(frame):
-        lines += ["", "\n\n".join(footnotes)]
-    return "\n".join(lines) + "\n"
-
-
-def aligned(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table whose columns line up in plain text too; the first column left, the others right."""
-    grid = [[cell.replace("|", "\\|") for cell in line] for line in [header, *body]]
-    widths = [max(3, *(len(line[i]) for line in grid)) for i in range(len(header))]
-    first, *rest = [
-        "| "
-        + " | ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        + " |"
-        for line in grid
-    ]
-    rule = "| " + " | ".join("-" * (w - 1) + ":" if i else "-" * w for i, w in enumerate(widths)) + " |"
-    return [first, rule, *rest]
-
-
-def _row_label(records: Sequence[Mapping[str, Any]]) -> str:
-    name = str(records[0]["row"])
-    label = LABELS.get(name, name) if records[0]["kind"] == "score" else name
-    printed = {str(record["published_row"]) for record in records if record["flag"]} - {name}
-    printed -= {other for ours, other in SYNONYMS if ours == name}
-    return f'{label} (printed as "{printed.pop()}")' if printed else label
-
-
-def _paper_text(record: Mapping[str, Any]) -> str:
-    if math.isnan(record["published"]):
-        return NOTHING
-    if record["kind"] == "count":
-        text = f"{record['published']:,.0f}"
-    else:
-        text = format_mean_std(record["published"], record["published_std"])
-    return text + MARKS.get(record["flag"], "")
-
-
-def _our_text(record: Mapping[str, Any]) -> str:
-    if pd.isna(record["cohorts"]):
-        return NOTHING
-    if record["kind"] == "count":
-        return f"{record['ours']:,.0f}"
-    text = format_mean_std(record["ours"], record["ours_std"])
-    if not pd.isna(record["level"]) and not math.isnan(record["ours"]):
-        return f"{text} ({ends_text(record['low'], record['high'])})"
-    partly = 0 < record["defined"] < record["cohorts"]
-    return f"{text} ({record['defined']} of {record['cohorts']})" if partly else text
-
-
-def _notes(frame: pd.DataFrame, unit: str = "patients") -> list[str]:
-    """What the table's own content makes worth saying."""
-    ran = frame[frame["cohorts"].notna()]
-    scores = ran[ran["kind"] == "score"]
-    return [
-        *_how_many(scores, unit),
-        *_printed_auc(frame),
-        *(["n/a: undefined (nothing to divide by)."] if scores["ours"].isna().any() else []),
-        *(
-            [f"{NOTHING}: no published value, or not run."]
-            if len(ran) < len(frame) or ((frame["flag"] == "").any() and not (frame["flag"] == "").all())
-            else []
-        ),
-    ]
-
-
-def _how_many(scores: pd.DataFrame, unit: str = "patients") -> list[str]:
-    several = scores["cohorts"] > 1
-    tested, validated = scores[scores["level"].notna() & ~several], scores[scores["level"].isna() | several]
-    notes = []
-    for cohorts in sorted(set(validated["cohorts"])):
-        models = list(dict.fromkeys(validated.loc[validated["cohorts"] == cohorts, "column"]))
-        of_whom = "" if len(set(validated["cohorts"])) == 1 else f" ({', '.join(models)})"
-        many = (
-            f"mean ± standard deviation over {cohorts} validation cohorts" if cohorts > 1 else "one validation cohort"
-        )
-        notes.append(f"Ours{of_whom}: {many}.")
-    around = validated[validated["level"].notna()]
-    for (patients, level), part in around.groupby(["patients", "level"], sort=False):
-        notes.append(
-            f"In brackets: {level:.0%} interval of the mean by the {patients} {unit} within their cohorts; what other "
-            f"{unit} would change, not another training."
-        )
-        notes += _methods(part)
-    partly = validated[(validated["defined"] < validated["cohorts"]) & (validated["defined"] > 0)]
-    if len(partly):
-        notes.append("(k of n): undefined in the other cohorts, which are left out of that mean.")
-    for (patients, level), part in tested.groupby(["patients", "level"], sort=False):
-        of_whom = "" if len(set(tested["patients"])) == 1 else f" ({', '.join(dict.fromkeys(part['column']))})"
-        notes.append(f"Ours{of_whom}: value (and {level:.0%} interval by the {patients} test {unit}).")
-        notes += _methods(part)
-    return notes
-
-
-def _methods(part: pd.DataFrame) -> list[str]:
-    """How the intervals of these cells were made, a sentence a method."""
-    notes = []
-    for method, own in part.dropna(subset=["ours"]).groupby("method", sort=False):
-        worst, most = own.sort_values("undefined").iloc[-1], int(own["repeats"].max())
-        drawn = f"; {most:,} resamples" if most else ""
-        if worst["undefined"]:
-            drawn += f", up to {worst['undefined']} of which ({worst['row']}) leave it undefined and are not counted"
-        rows, columns = (list(dict.fromkeys(own[name])) for name in ("row", "column"))
-        whole = len(own) == len(part)
-        which = "All of them" if whole else ", ".join(LABELS.get(str(row), str(row)) for row in rows)
-        if not whole and len(own) < len(part[part["row"].isin(rows)]):
-            which += f" ({', '.join(map(str, columns))})"
-        notes.append(f"{which}: {METHODS[str(method)]}{drawn}.")
-    return notes
-
-
-def _printed_auc(frame: pd.DataFrame) -> list[str]:
-    """Why the printed AUC stands beside our balanced accuracy, with how far it is from one in this very table."""
-    if not ((frame["row"] == "BACC") & (frame["published_row"] == "AUC")).any():
-        return []
-    wide = frame.pivot_table(index="column", columns="row", values="published")
-    gap = (wide["BACC"] - (wide["SN"] + wide["SPC"]) / 2).abs().max() if {"SN", "SPC"} <= set(wide) else math.nan
-    exact = "" if math.isnan(gap) else f" (in this table to within {math.ceil(gap * 1e4 - 1e-6) / 1e4:.4f})"
-    return [
-        f'The paper\'s "AUC" is (SN + SPC)/2{exact}, a balanced accuracy, so it stands beside our BACC; '
-        "our ROC AUC has no published counterpart."
-    ]
-
-
-def _footnotes(frame: pd.DataFrame) -> list[str]:
-    suspect = frame[frame["flag"] == "suspect"]
-    notes = [f"† Suspect, printed but implausible: {'; '.join(_why(r, frame) for _, r in suspect.iterrows())}."]
-    notes = notes if len(suspect) else []
-    return notes + (["‡ Inferred from the paper's running text."] if (frame["flag"] == "inferred").any() else [])
-
-
-def _why(record: pd.Series, frame: pd.DataFrame) -> str:
-    """What speaks against a suspect cell, as far as its numbers show it."""
-    if record["kind"] == "count":
-        return f"{record['row']} {record['published']:,.0f}"
-    text = (
-        f"{record['column']} {record['published_row']} {format_mean_std(record['published'], record['published_std'])}"
-    )
-    # Values between 0 and 1 with mean m have a standard deviation of at most sqrt(m (1 - m)).
-    most = math.sqrt(max(0.0, record["published"] * (1 - record["published"])))
-    if record["published_std"] > most:
-        return f"{text} (values between 0 and 1 with this mean spread by {most:.4f} at most)"
-    wide = frame[frame["column"] == record["column"]].set_index("row")["published"]
-    if record["row"] == "ACC" and {"SN", "SPC"} <= set(wide.index):
-        ends = sorted((wide["SN"], wide["SPC"]))
-        if not ends[0] <= record["published"] <= ends[1]:
-            return f"{text} (an accuracy lies between sensitivity and specificity, {ends[0]:.4f} to {ends[1]:.4f})"
-    beside = frame[(frame["row"] == record["row"]) & (frame["column"] != record["column"])]["published_std"].max()
-    if record["published_std"] > beside:
-        return f"{text} ({record['published_std'] / beside:.1f} times the widest spread beside it)"
-    return text
 
 
 def split_note(split: Split, most: int = 40) -> str:

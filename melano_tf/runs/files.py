@@ -1,6 +1,7 @@
 """Atomic files: whole under their name or not there, flushed before they are renamed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -31,8 +32,21 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's names on the disk: a rename is lost with the machine's power where only the file was flushed."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that know no such thing
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, content: Any) -> None:

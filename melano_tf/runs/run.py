@@ -23,6 +23,7 @@ from melano_tf.runs.files import atomic, file_sha256, read_json, write_json
 from melano_tf.runs.plain import digest, flat, plain
 from melano_tf.runs.predictions import decided, read_predictions, write_predictions
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.runs.whole import fault, mapping
 
 ASIDE = (
     "out",
@@ -41,6 +42,9 @@ ASIDE = (
     "gpus",
     "scheduler",
 )
+
+
+CHECKED_BYTES = 512 * 2**20  # files up to this size are read whole to see whether a step still stands
 
 
 def plan_key(plan: Mapping[str, Any]) -> str:
@@ -81,6 +85,7 @@ class Run:
         self.kept: list[str] = []
         self._lock: IO[str] | None = None
         self._made: dict[str, dict[str, Any]] = {}
+        self._sums: dict[tuple[Any, ...], str] = {}
 
     def __enter__(self) -> "Run":
         try:
@@ -197,16 +202,27 @@ class Run:
             self._write_record(plan=plan)
         self._write_made()
 
-    def made(self, files: Iterable[Path], step: str | None = None, key: str | None = None) -> None:
-        """Write down that these files are of the session's plan, in made.json: what the report may show.
+    def made(self, files: Iterable[Path], step: str, key: str) -> None:
+        """Write down that a step of the session's plan wrote these files, in made.json: what the report may show.
 
         Args:
             files: inside the run's folder.
-            step, key: of the step that they are outputs of; None: tables and figures.
+            step, key: of the step.
         """
+        self._made |= {str(Path(file).relative_to(self.folder)): {"step": step, "key": key} for file in files}
+        self._write_made()
+
+    def made_output(self, files: Iterable[Path], output: str, stands_on: Mapping[str, str | None]) -> None:
+        """The same of an output (a table, a figure); it is forgotten once one of its steps is done, or done anew.
+
+        Args:
+            files: inside the run's folder.
+            output: its name.
+            stands_on: what the steps that it is made of are known by, by name; None of those that are missing in it.
+        """
+        facts = {"step": None, "output": output, "key": digest([output, stands_on]), "of": list(stands_on)}
         for file in map(Path, files):
-            said = {"step": step, "key": key} if step else {"step": None, "sha256": file_sha256(file)}
-            self._made[str(file.relative_to(self.folder))] = said
+            self._made[str(file.relative_to(self.folder))] = {**facts, "sha256": file_sha256(file)}
         self._write_made()
 
     def _write_made(self) -> None:
@@ -214,18 +230,22 @@ class Run:
         if not self._made:
             return
         path, plan = self.folder / "made.json", plan_key(self.record()["plan"])
-        known = read_json(path) if path.exists() else {}
+        known = mapping(path)
         now = known | {file: {"plan": plan, **facts} for file, facts in self._made.items()}
         if now != known:
             write_json(path, now)
 
     def _unmake(self, step: str) -> None:
-        """Forget the files of a step that is done anew."""
+        """Forget the files of a step that is done anew, and the tables and figures that were made of it."""
+
+        def others(made: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+            return {file: one for file, one in made.items() if one["step"] != step and step not in one.get("of", ())}
+
         path = self.folder / "made.json"
-        self._made = {file: facts for file, facts in self._made.items() if facts["step"] != step}
-        known = read_json(path) if path.exists() else {}
-        if any(facts["step"] == step for facts in known.values()):
-            write_json(path, {file: facts for file, facts in known.items() if facts["step"] != step})
+        self._made = others(self._made)
+        known = mapping(path)
+        if len(left := others(known)) < len(known):
+            write_json(path, left)
 
     def path(self, *parts: str) -> Path:
         """A path inside the run's folder, its parent made."""
@@ -292,6 +312,7 @@ class Run:
 
     def begin(self, name: str) -> None:
         """A step is done anew: what stood under its name is no longer its result."""
+        self._discard_damaged(self.path("steps", f"{name}.json"))
         journal.remove(self.path("steps", f"{name}.json"))
         self._unmake(name)
 
@@ -357,16 +378,37 @@ class Run:
             parent.rmdir()
 
     def finished(self, name: str, key: str) -> bool:
-        """Whether a step stands finished under this key, with all its files there and of the recorded size."""
+        """Whether a step stands finished under this key, with all its files there and as they were written.
+
+        Of files up to `CHECKED_BYTES` the checksum is compared, once a session; of larger ones (tiles, decoded images),
+        whose readers check what they read, the size. `doctor --run` compares all.
+        """
         path = self.folder / "steps" / f"{name}.json"
         try:
             state = read_json(path)
             return state["key"] == key and all(
-                (self.folder / file).is_file() and (self.folder / file).stat().st_size == facts["bytes"]
-                for file, facts in state["outputs"].items()
+                self._stands(self.folder / file, facts) for file, facts in state["outputs"].items()
             )
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return False  # not there, or no step's state
+
+    def _discard_damaged(self, state_path: Path) -> None:
+        """Remove those of a step's files that are not as they were written, so that nothing takes them for whole."""
+        outputs = mapping(state_path).get("outputs")
+        for name, facts in outputs.items() if isinstance(outputs, dict) else ():
+            if (self.folder / name).is_file() and fault(self.folder / name, facts):
+                journal.remove(self.folder / name)
+
+    def _stands(self, file: Path, facts: Mapping[str, Any]) -> bool:
+        """Whether a step's file is as it was written."""
+        if not file.is_file() or (found := file.stat()).st_size != facts["bytes"]:
+            return False
+        if found.st_size > CHECKED_BYTES:
+            return True
+        state = (str(file), found.st_size, found.st_mtime_ns, found.st_ino)
+        if state not in self._sums:
+            self._sums[state] = file_sha256(file)
+        return self._sums[state] == facts["sha256"]
 
     def checksums(self, files: Iterable[Path], progress: Callable[[int], object] = lambda done: None) -> dict[str, str]:
         """SHA-256 of each input file, by path; remembered in inputs.json while a file's size and time stay the same.
@@ -377,7 +419,7 @@ class Run:
         """
         path = self.folder / "inputs.json"
         files = list(files)
-        known = read_json(path) if path.exists() else {}
+        known = mapping(path)
         written, unsaved = time.monotonic(), False
         try:
             for file in files:
@@ -399,7 +441,9 @@ class Run:
     def durations(self) -> dict[str, float]:
         """Seconds that each finished step took, by name, from the step files."""
         folder = self.folder / "steps"
+        found = {
+            str(path.relative_to(folder).with_suffix("")): mapping(path) for path in sorted(folder.rglob("*.json"))
+        }
         return {
-            str(path.relative_to(folder).with_suffix("")): read_json(path)["seconds"]
-            for path in sorted(folder.rglob("*.json"))
+            name: state["seconds"] for name, state in found.items() if isinstance(state.get("seconds"), int | float)
         }

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from melano_tf.models.metadata import MetadataCode
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.patient import Patient
 
@@ -34,9 +35,10 @@ class Card:
     measured: Mapping[str, Any] | None
 
     @property
-    def takes_metadata(self) -> bool:
-        """Whether it can be told of the patient."""
-        return bool(self.sidecar.preprocessing.get("metadata"))
+    def metadata(self) -> MetadataCode | None:
+        """How it is told of the patient; None of one that is not."""
+        written = self.sidecar.preprocessing.get("metadata")
+        return MetadataCode.from_json(written) if written else None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pandas as pd
 from melano_tf.models.mil import split_target
 from melano_tf.pipelines.selection import select_tumour_tiles
 from melano_tf.pipelines.slide_bags import Bag, bag_chunks
-from melano_tf.pipelines.store import StoreSettings
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.pipelines.tiles import predict_batches
 from melano_tf.serving.answering import Answer, Card, Case, positive, unheard
 from melano_tf.serving.loading import load_network

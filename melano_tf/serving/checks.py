@@ -6,16 +6,17 @@ would otherwise fail with a message that does not say which. So each image's hea
 is damaged further inside shows only in decoding, which refuses it without an index.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from melano_tf.dermoscopy.jpeg import ENDS_EARLY, MAX_SCANS
+from melano_tf.metadata_fields import NOT_SENT, UNKNOWN, MetadataField, NumberField
 from melano_tf.serving.jpeg_graph import ENDLESS, SEGMENTS, TOO_MANY, at, walk_scans
 
 PNG = b"\x89PNG\r\n\x1a\n"
-UNKNOWN = ("", "unknown")
+UNKNOWN_WORDS = ("", UNKNOWN)
 
 GOOD, EMPTY, LARGE_FILE, FORMAT, HEADER, SIZE, PIXELS, CUT, SCANS, MISSING, EARLY = range(11)
 REASONS = (
@@ -141,37 +142,34 @@ def refuse_images(codes: Any, max_pixels: int, max_bytes: int) -> tf.Operation:
     return _refuse(tf.equal(tf.size(bad), 0), words)
 
 
-def refuse_metadata(age: Any, words: Sequence[tuple[str, Any, Sequence[str]]], oldest: float) -> tf.Operation:
+def refuse_metadata(told: Mapping[str, Any], fields: Sequence[MetadataField]) -> tf.Operation:
     """An operation that fails, naming each row and value, where metadata are out of range.
 
     Args:
-        age: years, float (B,); NaN and -1 are unknown.
-        words: (name, values string (B,), words that are known), of sex and site; "" and "unknown" always are.
-        oldest: highest age.
+        told: (B,) by field: numbers float, NaN and -1 are unknown; words string, "" and "unknown" are.
+        fields: with the words that the model knows.
     """
-    wrong = ~(tf.math.is_nan(age) | tf.equal(age, -1.0) | ((age >= 0) & (age <= oldest)))
-    rows = tf.where(wrong)[:, 0]
-    faults = [
-        tf.strings.join(
-            [
-                "metadata ",
-                tf.strings.as_string(rows),
-                ": age ",
-                tf.strings.as_string(tf.gather(age, rows), shortest=True),
-                f" lies outside of 0 to {oldest:g} years; -1 where it is not known",
-            ]
-        )
-    ]
-    for name, values, known in words:
-        allowed = tf.constant([*dict.fromkeys([*known, *UNKNOWN])])
-        rows = tf.where(~tf.reduce_any(tf.equal(values[:, None], allowed), axis=1))[:, 0]
-        given = tf.strings.substr(tf.gather(values, rows), 0, 40)
-        expected = ", ".join([word for word in known if word not in UNKNOWN] + ["unknown"])
-        faults.append(
-            tf.strings.join(["metadata ", tf.strings.as_string(rows), f": {name} '", given, f"'; expected {expected}"])
-        )
-    words_found = tf.concat(faults, axis=0)
-    return _refuse(tf.equal(tf.size(words_found), 0), words_found)
+    faults = tf.concat([_faults(told[one.name], one) for one in fields], axis=0)
+    return _refuse(tf.equal(tf.size(faults), 0), faults)
+
+
+def _faults(values: Any, one: MetadataField) -> Any:
+    """A line for each value that is out of range, string (n,)."""
+    if isinstance(one, NumberField):
+        inside = (values >= 0) & (values <= one.highest)
+        rows = tf.where(~(tf.math.is_nan(values) | tf.equal(values, NOT_SENT) | inside))[:, 0]
+        given = tf.strings.as_string(tf.gather(values, rows), shortest=True)
+        limits = f"0 to {one.highest:g} {one.unit}; {NOT_SENT:g} where it is not known"
+        return tf.strings.join([_row(rows), f": {one.name} ", given, f" lies outside of {limits}"])
+    allowed = tf.constant([*dict.fromkeys([*one.words, *UNKNOWN_WORDS])])
+    rows = tf.where(~tf.reduce_any(tf.equal(values[:, None], allowed), axis=1))[:, 0]
+    given = tf.strings.substr(tf.gather(values, rows), 0, 40)
+    expected = ", ".join([*one.known_words, UNKNOWN])
+    return tf.strings.join([_row(rows), f": {one.name} '", given, f"'; expected {expected}"])
+
+
+def _row(rows: Any) -> Any:
+    return tf.strings.join(["metadata ", tf.strings.as_string(rows)])
 
 
 def refuse_count(count: Any, most: int, what: str) -> tf.Operation:

@@ -26,6 +26,7 @@ from melano_tf.runs.plain import plain
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving import loading
 from melano_tf.serving.answering import Card
+from melano_tf.serving.feature_graph import MOST_INSTANCES, FeatureNetwork
 from melano_tf.serving.graph import ImageNetwork, Limits
 from melano_tf.serving.magnified import judged_by, tile_signatures
 from melano_tf.serving.serving_files import server_files, write_model_files, write_server_files
@@ -122,7 +123,12 @@ def _version(parent: Path, version: int | None) -> int:
 
 
 def limits_of(card: Card, **given: int) -> Limits:
-    """What a request may cost: as `given`, with the training's own limit of pixels where it is not."""
+    """What a request may cost: as `given`, with the training's own limit of pixels where it is not.
+
+    A bag model has many instances in one request, and no pixels.
+    """
+    if card.sidecar.kind == "bags":
+        return Limits(**{"max_images": MOST_INSTANCES, **given})
     trained = int(card.sidecar.preprocessing["store"].get("max_pixels", Limits.max_pixels))
     return Limits(**{"max_pixels": trained, **given})
 
@@ -149,6 +155,8 @@ def make_graph(card: Card, limits: Limits, portable: bool) -> tuple[Any, list[ke
         return BagNetwork(*others["source"], network, sidecar, limits), networks
     if sidecar.kind == "multimag":
         return MagnifiedNetwork(network, sidecar, others, limits), networks
+    if sidecar.kind == "bags":
+        return FeatureNetwork(network, sidecar, limits), networks
     return ImageNetwork(network, sidecar, limits), networks
 
 

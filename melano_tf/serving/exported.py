@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.errors import InputError
+from melano_tf.metadata_fields import NOT_SENT, MetadataField, NumberField
 from melano_tf.pipelines.tiles import TileImages
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.answering import Card, Case, SeenTile, positive
@@ -15,6 +16,7 @@ from melano_tf.serving.client import Client, RefusedError, refusal_words
 from melano_tf.serving.images import JudgedImage
 from melano_tf.serving.kinds import ANSWERING
 from melano_tf.serving.magnified import OWN, judged_by, tile_signatures
+from melano_tf.serving.patient import Patient
 
 
 class ExportedImages:
@@ -52,22 +54,22 @@ class ExportedImages:
     def _ask(self, encoded: Sequence[bytes], cases: Sequence[Case]) -> tuple[list[Any], list[Any]]:
         """Answers, and those of the same network told nothing of the patient (None where there is none)."""
         nothing: list[Any] = [None] * len(encoded)
-        if not self.card.takes_metadata:
+        if (code := self.card.metadata) is None:
             return self.client.ask_each("serving_default", {"image_bytes": encoded}), nothing
-        told = [case.patient for case in cases]
-        columns = {
-            "image_bytes": encoded,
-            "age": [np.float32(-1.0 if p.age != p.age else p.age) for p in told],
-            "sex": [p.sex for p in told],
-            "site": [p.site for p in told],
-        }
-        given = self.client.ask_each("serving_default", columns)
+        columns = {one.name: [_sent(case.patient, one) for case in cases] for one in code.fields}
+        given = self.client.ask_each("serving_default", {"image_bytes": encoded, **columns})
         # What was refused once need not be sent again.
         good = [i for i, row in enumerate(given) if isinstance(row, dict)]
         again = self.client.ask_each("image_only", {"image_bytes": [encoded[i] for i in good]}) if good else []
         for i, row in zip(good, again, strict=True):
             nothing[i] = row
         return given, nothing
+
+
+def _sent(patient: Patient, one: MetadataField) -> Any:
+    if isinstance(one, NumberField):
+        return np.float32(patient.known.get(one.name, NOT_SENT))
+    return patient.value(one)
 
 
 class ExportedBiopsy:

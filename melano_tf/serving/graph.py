@@ -6,7 +6,8 @@ Behind the network stand calibration, threshold and decision. All outputs have t
 answer row by row and join requests.
 """
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,9 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.evaluation.calibration import RESOLUTION, Calibration
+from melano_tf.metadata_fields import NOT_SENT, UNKNOWN, NumberField
 from melano_tf.models.colour_constancy import ColourNormalisation
-from melano_tf.models.metadata import UNKNOWN, MetadataCode
+from melano_tf.models.metadata import MetadataCode
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.images import SHRINKS, decode_jpeg
 from melano_tf.runs.plain import plain
@@ -24,7 +26,7 @@ from melano_tf.serving.checks import EARLY, GOOD, Judged, judge_image, refuse_co
 from melano_tf.serving.jpeg_graph import corner_is_grey, with_filler
 from melano_tf.serving.remarks import remarks_on
 
-OLDEST = 120.0  # years, as the tables of the data sets allow
+Told = Mapping[str, Any]  # what is told of patients: a tensor (B,) by the name of each field
 UNDECIDED = "undecided"  # where two classes are the most probable
 AT_ONCE = 2  # images decoded at the same time: bounds the memory
 
@@ -170,48 +172,47 @@ class ImageNetwork:
         self.store = sidecar.preprocessing["store"]
         self.colour = colour_layer(self.store)
         self.crop = self.store.get("crop", "whole")
-        code = sidecar.preprocessing.get("metadata")
-        self.code = (
-            None if code is None else MetadataCode(tuple(code["sites"]), tuple(code["sexes"]), code["age_scale"])
-        )
+        written = sidecar.preprocessing.get("metadata")
+        self.code = None if written is None else MetadataCode.from_json(written)
 
     def endpoints(self) -> dict[str, Any]:
         """The signatures, traced TensorFlow functions by name."""
         contents = tf.TensorSpec([None], tf.string, name="image_bytes")
         images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")
-        if self.code is None:
+        if (code := self.code) is None:
             return {
                 "serving_default": tf.function(
                     lambda image_bytes: self._bytes(image_bytes), input_signature=[contents]
                 ),
                 "tensors": tf.function(lambda image: self._tensors(image), input_signature=[images]),
             }
-        told = [tf.TensorSpec([None], tf.float32, name="age")]
-        told += [tf.TensorSpec([None], tf.string, name=name) for name in ("sex", "site")]
+        told = [
+            tf.TensorSpec([None], tf.float32 if isinstance(one, NumberField) else tf.string, name=one.name)
+            for one in code.fields
+        ]
+
+        def with_metadata(answer: Callable[[Any, Told], dict[str, Any]], first: Any) -> Any:
+            def call(image: Any, *values: Any) -> dict[str, Any]:
+                return answer(image, {one.name: value for one, value in zip(code.fields, values, strict=True)})
+
+            return tf.function(named(call, [spec.name for spec in (first, *told)]), input_signature=[first, *told])
+
         return {
-            "serving_default": tf.function(
-                lambda image_bytes, age, sex, site: self._bytes(image_bytes, (age, sex, site)),
-                input_signature=[contents, *told],
-            ),
+            "serving_default": with_metadata(self._bytes, contents),
             "image_only": tf.function(
-                lambda image_bytes: self._bytes(image_bytes, self._nothing(image_bytes)), input_signature=[contents]
+                lambda image_bytes: self._bytes(image_bytes, nothing_told(tf.size(image_bytes), code)),
+                input_signature=[contents],
             ),
-            "tensors": tf.function(
-                lambda image, age, sex, site: self._tensors(image, (age, sex, site)), input_signature=[images, *told]
-            ),
+            "tensors": with_metadata(self._tensors, images),
         }
 
-    def _nothing(self, contents: Any) -> tuple[Any, Any, Any]:
-        blank = tf.fill([tf.size(contents)], UNKNOWN)
-        return tf.fill([tf.size(contents)], -1.0), blank, blank
-
-    def _bytes(self, contents: Any, told: tuple[Any, Any, Any] | None = None) -> dict[str, Any]:
+    def _bytes(self, contents: Any, told: Told | None = None) -> dict[str, Any]:
         if told is not None:
             told = checked_metadata(told, self.code)
         pixels, aspects = decode_images(contents, self.store["stored_px"], self.limits, crop=self.crop)
         return self._answers(pixels, aspects, told)
 
-    def _tensors(self, images: Any, told: tuple[Any, Any, Any] | None = None) -> dict[str, Any]:
+    def _tensors(self, images: Any, told: Told | None = None) -> dict[str, Any]:
         count, height, width = tf.shape(images)[0], tf.shape(images)[1], tf.shape(images)[2]
         few = refuse_count(count, self.limits.max_images, "images")
         filled = tf.debugging.Assert((height > 0) & (width > 0), ["images without pixels"])
@@ -228,7 +229,7 @@ class ImageNetwork:
         pixels = resized(images, self.store["stored_px"])
         return self._answers(pixels, tf.fill([count], tf.cast(width / height, tf.float32)), told)
 
-    def _answers(self, pixels: Any, aspects: Any, told: tuple[Any, Any, Any] | None) -> dict[str, Any]:
+    def _answers(self, pixels: Any, aspects: Any, told: Told | None) -> dict[str, Any]:
         if self.colour is not None:
             pixels = self.colour(pixels)
         remarks = remarks_on(tf.ensure_shape(pixels, [None, self.store["stored_px"], self.store["stored_px"], 3]))
@@ -236,31 +237,54 @@ class ImageNetwork:
         px = self.sidecar.input_px
         inputs = {"image": tf.ensure_shape(tf.cast(seen(pixels, aspects, px), tf.float32), [None, px, px, 3])}
         if told is not None and self.code is not None:
-            inputs["metadata"] = encode_metadata(*told, self.code)
+            inputs["metadata"] = encode_metadata(told, self.code)
         outputs = self.forward(inputs)
         return answers(outputs, self.sidecar) | {"remark": remarks}
 
 
-def checked_metadata(told: tuple[Any, Any, Any], code: MetadataCode | None) -> tuple[Any, Any, Any]:
-    """Age, sex and site (B,) each, refused where out of range; words in small letters, -1 years as NaN."""
+def named(call: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+    """`call` as a function of arguments of these names, after which TensorFlow names a signature's inputs."""
+
+    def function(*values: Any) -> Any:
+        return call(*values)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    function.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
+    return function
+
+
+def nothing_told(count: Any, code: MetadataCode) -> Told:
+    """Of so many patients what is sent where nothing is known."""
+    return {one.name: tf.fill([count], NOT_SENT if isinstance(one, NumberField) else UNKNOWN) for one in code.fields}
+
+
+def checked_metadata(told: Told, code: MetadataCode | None) -> Told:
+    """Each field's values (B,), refused where out of range; words in small letters, numbers not known as NaN."""
     assert code is not None
-    age, *words = told
-    sex, site = (tf.strings.lower(tf.strings.strip(word)) for word in words)
-    refused = refuse_metadata(age, [("sex", sex, code.sexes), ("site", site, code.sites)], OLDEST)
-    with tf.control_dependencies([refused]):
-        return tf.where(age < 0, float("nan"), age), tf.identity(sex), tf.identity(site)
+    numbers = {one.name for one in code.fields if isinstance(one, NumberField)}
+    found = {
+        name: value if name in numbers else tf.strings.lower(tf.strings.strip(value)) for name, value in told.items()
+    }
+    with tf.control_dependencies([refuse_metadata(found, code.fields)]):
+        return {
+            name: tf.where(value < 0, float("nan"), value) if name in numbers else tf.identity(value)
+            for name, value in found.items()
+        }
 
 
-def encode_metadata(age: Any, sex: Any, site: Any, code: MetadataCode) -> Any:
+def encode_metadata(told: Told, code: MetadataCode) -> Any:
     """`MetadataCode.encode` in the graph: float32 (B, width)."""
-    missing = tf.math.is_nan(age)
-    years = tf.where(missing, tf.constant(0.0, tf.float64), tf.cast(age, tf.float64) / code.age_scale)
-    columns = [tf.cast(years, tf.float32), tf.cast(missing, tf.float32)]
-    for values, words in ((sex, code.sexes), (site, code.sites)):
-        known = [tf.equal(values, word) for word in words if word != UNKNOWN]
-        columns += [
-            tf.cast(column, tf.float32) for column in (*known, tf.equal(values, "") | tf.equal(values, UNKNOWN))
-        ]
+    columns: list[Any] = []
+    for one in code.fields:
+        values = told[one.name]
+        if isinstance(one, NumberField):
+            missing = tf.math.is_nan(values)
+            scaled = tf.where(missing, tf.constant(0.0, tf.float64), tf.cast(values, tf.float64) / one.scale)
+            columns += [tf.cast(scaled, tf.float32), tf.cast(missing, tf.float32)]
+        else:
+            known = [tf.equal(values, word) for word in one.known_words]
+            unknown = tf.equal(values, "") | tf.equal(values, UNKNOWN)
+            columns += [tf.cast(column, tf.float32) for column in (*known, unknown)]
     return tf.ensure_shape(tf.stack(columns, axis=1), [None, code.width])
 
 

@@ -1,6 +1,6 @@
 """A trained classifier of images at work: two classes or several, with or without metadata."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from melano_tf.dermoscopy.isic_images import UnreadableImageError
 from melano_tf.models import hierarchical, squares, zoome
-from melano_tf.models.metadata import MetadataCode
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import StoredImage, decode_image
@@ -76,7 +75,7 @@ def cannot_be_judged(case: Case, card: Card, reason: str) -> Answer:
 
 
 def _evidence(case: Case, card: Card) -> dict[str, Any]:
-    return {"metadata": case.patient.known() if card.takes_metadata else None}
+    return {"metadata": None if card.metadata is None else case.patient.as_json(card.metadata.fields)}
 
 
 class LocalImages:
@@ -90,8 +89,7 @@ class LocalImages:
     def __init__(self, card: Card) -> None:
         self.card = card
         self.store = ImageCacheSettings(**card.sidecar.preprocessing["store"])
-        written = card.sidecar.preprocessing["metadata"]
-        self.code = None if written is None else _code(written)
+        self.code = card.metadata
         self.binary = ANSWERING[card.sidecar.kind].called_by == "threshold"
 
     @cached_property
@@ -112,10 +110,9 @@ class LocalImages:
         inputs = {"image": tf.cast(pixels, tf.float32)}
         untold: Sequence[np.ndarray | None] = [None] * len(there)
         if self.code is not None:
-            people = [case.patient for case, _ in there]
-            told = self.code.encode([p.age for p in people], [p.sex for p in people], [p.site for p in people])
-            untold = self._probabilities(forward({**inputs, "metadata": self.code.blank(len(people))}))
-            inputs["metadata"] = told
+            values = {one.name: [case.patient.value(one) for case, _ in there] for one in self.code.fields}
+            untold = self._probabilities(forward({**inputs, "metadata": self.code.blank(len(there))}))
+            inputs["metadata"] = self.code.encode(values)
         given = self._probabilities(forward(inputs))
         found = iter(zip(given, untold, strict=True))
         return [
@@ -127,10 +124,6 @@ class LocalImages:
         """(C,) for each row, float64, summing to one in double precision too."""
         values = np.asarray(outputs, np.float64)
         return [positive(float(row[-1])) if self.binary else row / row.sum() for row in values]
-
-
-def _code(written: Mapping[str, Any]) -> MetadataCode:
-    return MetadataCode(tuple(written["sites"]), tuple(written["sexes"]), float(written["age_scale"]))
 
 
 def _decoded(path: Path, settings: ImageCacheSettings) -> StoredImage | str:

@@ -26,7 +26,7 @@ class ModelKind:
     """What a model of one kind takes and needs.
 
     Attributes:
-        judges: slides or images.
+        judges: slides, images, or files of features.
         check: reads what the sidecar says of the preprocessing; raises what its reader raises.
         called_by: how a class is called: of two by a threshold on the second one, or the most probable of all.
         classes: how many it must have; None: two or more.
@@ -34,7 +34,7 @@ class ModelKind:
         companion_kind: the kind of the models that it needs.
     """
 
-    judges: Literal["slide", "image"]
+    judges: Literal["slide", "image", "features"]
     check: Callable[[Mapping[str, Any]], object]
     called_by: Literal["threshold", "most probable"] = "threshold"
     classes: int | None = None
@@ -43,7 +43,7 @@ class ModelKind:
 
 
 def _tiles(made: Mapping[str, Any]) -> None:
-    from melano_tf.pipelines.store import StoreSettings
+    from melano_tf.pipelines.store_settings import StoreSettings
     from melano_tf.slides.tiling import TileGrid
 
     TileGrid(**made["grid"])
@@ -57,7 +57,7 @@ def _biopsies(made: Mapping[str, Any]) -> None:
 
 
 def _magnified_tiles(made: Mapping[str, Any]) -> None:
-    from melano_tf.pipelines.store import StoreSettings
+    from melano_tf.pipelines.store_settings import StoreSettings
     from melano_tf.slides.magnifications import TileGrids
 
     grid = made["grid"]
@@ -70,7 +70,14 @@ def _magnified_tiles(made: Mapping[str, Any]) -> None:
 def _image(made: Mapping[str, Any]) -> None:
     ImageCacheSettings(**made["store"])
     if (code := made["metadata"]) is not None:
-        MetadataCode(tuple(code["sites"]), tuple(code["sexes"]), float(code["age_scale"])).names  # noqa: B018
+        MetadataCode.from_json(code)
+
+
+def _features(made: Mapping[str, Any]) -> None:
+    width, bag = made["features"]["width"], made["features"]["bag"]
+    if not isinstance(width, int) or width < 1 or bag not in ("slide", "patient"):
+        raise ValueError(f"features of width {width!r}, a bag a {bag!r}")
+    made["features"]["encoder"]
 
 
 ANSWERING: Mapping[str, ModelKind] = {
@@ -81,6 +88,7 @@ ANSWERING: Mapping[str, ModelKind] = {
     "zoome": ModelKind("image", _image, classes=2),
     "weighting": ModelKind("image", _image, "most probable"),
     "similarity": ModelKind("image", _image, "most probable"),
+    "bags": ModelKind("features", _features),
 }
 # Models that stand beside others and answer nothing alone.
 COMPANIONS: Mapping[str, ModelKind] = {"spitzoid-source": ModelKind("slide", _tiles, classes=2)}
@@ -101,7 +109,8 @@ def checked_kind(sidecar: Sidecar, where: Path | str) -> ModelKind:
         raise InputError(
             f"{where}: a model of kind {sidecar.kind!r}; a slide is judged by a spitzoid-target model "
             "(models/target.keras of a spitzoid run) or a multimag model, an image by a zoome model "
-            "(models/zoome.keras of a zoome run) or a model of a weighting or similarity run"
+            "(models/zoome.keras of a zoome run) or a model of a weighting or similarity run, a file of features by a "
+            "bags model (models/bags.keras of a bags run)"
         )
     _check(sidecar, kind, where)
     return kind
@@ -150,7 +159,8 @@ def _check_outputs(sidecar: Sidecar, kind: ModelKind) -> None:
     if len(names) < 2 or (kind.classes is not None and len(names) != kind.classes):
         raise ValueError(f"{len(names)} classes, where its kind has {kind.classes or 'two or more'}")
     px = sidecar.input_px
-    if not isinstance(px, int) or isinstance(px, bool) or not 1 <= px <= LARGEST_INPUT:
+    least, most = (0, 0) if kind.judges == "features" else (1, LARGEST_INPUT)  # 0: it takes no image
+    if not isinstance(px, int) or isinstance(px, bool) or not least <= px <= most:
         raise ValueError(f"input_px {px!r}")
     if not isinstance(sidecar.run, Mapping) or not isinstance(sidecar.companions, Mapping):
         raise TypeError("run and companions must be mappings")

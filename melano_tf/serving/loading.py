@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from melano_tf.errors import InputError
+from melano_tf.models.metadata import MetadataCode
 from melano_tf.runs.sidecar import Sidecar
 
 
@@ -37,13 +38,21 @@ def load_network(path: Path, sidecar: Sidecar | None = None, **options: Any) -> 
 
 
 def _check_fit(network: keras.Model, sidecar: Sidecar, path: Path) -> None:
-    """The image's side and, but for embeddings, the number of classes."""
+    """The image's side, the numbers of a patient and, but for embeddings, the number of classes."""
     sides = {side for one in network.inputs if len(one.shape) == 4 for side in one.shape[1:3]} - {None}
     if not sides <= {sidecar.input_px}:
         raise InputError(
             f"{path}: takes images of {sorted(sides)[0]} px, and its sidecar says {sidecar.input_px}; "
             "they are of two models"
         )
+    if written := sidecar.preprocessing.get("metadata"):
+        width = MetadataCode.from_json(written).width
+        for one in network.inputs:
+            if one.name == "metadata" and one.shape[-1] != width:
+                raise InputError(
+                    f"{path}: takes {one.shape[-1]} numbers of a patient, and its sidecar names {width}; "
+                    "they are of two models"
+                )
     if sidecar.kind.endswith("-embedding"):
         return
     classes = len(sidecar.classes)

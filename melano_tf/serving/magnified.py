@@ -15,7 +15,7 @@ from melano_tf.evaluation.aggregation import fuse, slide_score
 from melano_tf.explain.cam import maps_of
 from melano_tf.models.layers import Preprocess
 from melano_tf.pipelines.records import slide_files
-from melano_tf.pipelines.store import StoreSettings
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.pipelines.tiles import predict_batches
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.answering import Answer, Card, Case, SeenTile, unheard

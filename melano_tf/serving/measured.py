@@ -31,7 +31,8 @@ def measured_numbers(model: Path, sidecar: Sidecar) -> dict[str, Any] | None:
     """
     if len(sidecar.classes) != 2:
         return None
-    found = _of_predictions(model.parent.parent / "predictions" / model.stem, sidecar.threshold)
+    unit = "bags" if sidecar.kind == "bags" else ""
+    found = _of_predictions(model.parent.parent / "predictions" / model.stem, sidecar.threshold, unit)
     if found is not None:
         return found
     written = sidecar.threshold_measured
@@ -50,8 +51,8 @@ def _short(interval: dict[str, Any]) -> dict[str, Any]:
     return {name: interval.get(name) for name in ("value", "low", "high", "level", "method")}
 
 
-def _of_predictions(stem: Path, threshold: float) -> dict[str, Any] | None:
-    """From a run's predictions of biopsies or images that the model was not trained on, if there are any."""
+def _of_predictions(stem: Path, threshold: float, unit: str) -> dict[str, Any] | None:
+    """From a run's predictions of biopsies, images or another unit that the model was not trained on, if there are."""
     path = next((path for path in map(stem.with_suffix, (".csv", ".parquet")) if path.is_file()), None)
     table = None if path is None else read_predictions(path)
     if table is None or "tile" in table:
@@ -59,11 +60,8 @@ def _of_predictions(stem: Path, threshold: float) -> dict[str, Any] | None:
     table = table[(table["part"] != TRAINING) & (table["target"] != UNKNOWN)]
     if table.empty:
         return None
-    y, groups, unit = (
-        table["target"].to_numpy(),
-        table["group"].to_numpy(),
-        "images" if "image_id" in table else "biopsies",
-    )
+    y, groups = table["target"].to_numpy(), table["group"].to_numpy()
+    unit = unit or ("images" if "image_id" in table else "biopsies")
     intervals = binary_intervals(y, scores(table), groups, tuple(NAMES), threshold=threshold)
     numbers = {
         NAMES[name]: {

@@ -10,6 +10,7 @@ from melano_tf.serving.answering import Answering, Card
 from melano_tf.serving.biopsy import BiopsyModel, LocalBiopsy
 from melano_tf.serving.client import Client, ClientSettings, FolderTransport, find_transport
 from melano_tf.serving.exported import ExportedBiopsy, ExportedImages, ExportedTiles
+from melano_tf.serving.feature_bags import ExportedFeatures, FeatureModel, LocalFeatures
 from melano_tf.serving.images import ImageModel, LocalImages
 from melano_tf.serving.kinds import checked_kind, read_companion
 from melano_tf.serving.magnified import LocalTiles, MagnifiedModel
@@ -22,6 +23,7 @@ MODELS: Mapping[str, tuple[Callable[..., Answering], Callable[[Card], Any], Call
     "spitzoid-target": (BiopsyModel, LocalBiopsy, ExportedBiopsy),
     "multimag": (MagnifiedModel, LocalTiles, ExportedTiles),
     **dict.fromkeys(("zoome", "weighting", "similarity"), IMAGES),
+    "bags": (FeatureModel, LocalFeatures, ExportedFeatures),
 }
 
 

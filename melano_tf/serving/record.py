@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from melano_tf.evaluation.calibration import Calibration
 from melano_tf.evaluation.multiclass import UNDECIDED, decide
 from melano_tf.evaluation.thresholds import Decision
 from melano_tf.models.taxonomy import Taxonomy
@@ -17,7 +18,8 @@ SCHEMA = "melano_tf prediction 1"
 
 def answer_record(answer: Answer, card: Card) -> dict[str, Any]:
     """What a model said of a case: probabilities and decision are None where it cannot be judged."""
-    sidecar, by_threshold = card.sidecar, ANSWERING[card.sidecar.kind].called_by == "threshold"
+    sidecar, kind = card.sidecar, ANSWERING[card.sidecar.kind]
+    by_threshold = kind.called_by == "threshold" and (len(sidecar.classes) == 2 or kind.judges != "features")
     evidence = dict(answer.evidence)
     record = {**_blank_record(answer.case.path, card), "evidence": evidence}
     # Only a threshold has a sensitivity and a specificity.
@@ -28,6 +30,9 @@ def answer_record(answer: Answer, card: Card) -> dict[str, Any]:
         return {**record, "unreadable": answer.reason, **measured}
     record |= {"remark": answer.remark, "probabilities": _named(answer.probabilities, sidecar)}
     if not by_threshold:
+        if sidecar.calibration is not None:
+            fitted = Calibration.from_json(sidecar.calibration)
+            record["calibrated_probabilities"] = _named(fitted.apply(answer.probabilities), sidecar)
         called = int(decide(answer.probabilities[None])[0])
         record["decision"] = "undecided" if called == UNDECIDED else sidecar.classes[called]
     elif len(sidecar.classes) == 2:

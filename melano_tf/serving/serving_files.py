@@ -8,6 +8,7 @@ from string import Template
 from typing import Any
 
 from melano_tf.errors import InputError
+from melano_tf.models.metadata import MetadataCode
 from melano_tf.runs.files import atomic, read_json, write_json
 from melano_tf.runs.standing import Standing
 from melano_tf.serving import templates
@@ -117,6 +118,12 @@ def _what(sidecar: dict[str, Any], signatures: dict[str, str]) -> str:
             f"Judges tiles of whole slide images, each magnification by a signature of its own ({each}), and a slide "
             f"by the mean over the tiles, then over the magnifications: {classes}."
         )
+    if sidecar["kind"] == "bags":
+        made = sidecar["preprocessing"]["features"]
+        return (
+            f"Judges a bag of features, all tiles of one {made['bag']} ({made['width']} numbers a tile, of the encoder "
+            f"{made['encoder'] or 'that the run used'}): {classes}."
+        )
     if "grid" in sidecar["preprocessing"]:
         return f"Judges tiles of whole slide images: {classes}."
     return f"Judges dermoscopy images: {classes}."
@@ -136,6 +143,8 @@ def _tables(folder: Path) -> str:
 
 def _preprocessing(sidecar: dict[str, Any]) -> str:
     made, px = sidecar["preprocessing"], sidecar["input_px"]
+    if sidecar["kind"] == "bags":
+        return "- Nothing: features are taken as they are. Those of another encoder mean nothing to it."
     lines = ["JPEG decoded by the accurate integer transform, PNG; greyscale repeated to RGB; nothing else is asked."]
     if "grid" in made:
         lines.append(f"Tiles (grid: {made['grid']}) resized to {px} px, by area where they shrink.")
@@ -144,14 +153,22 @@ def _preprocessing(sidecar: dict[str, Any]) -> str:
         if made["store"].get("colour"):
             lines.append(f"Colour constancy: {made['store']['colour']}.")
     if made.get("metadata"):
-        known = {name: ", ".join(made["metadata"][name]) for name in ("sexes", "sites")}
-        lines.append(f"Metadata: age in years (-1: unknown), sex ({known['sexes']}), site ({known['sites']}).")
+        fields = MetadataCode.from_json(made["metadata"]).fields
+        lines.append(f"Metadata: {', '.join(one.words_for_card() for one in fields)}.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _told(sidecar: dict[str, Any]) -> str:
+    """An example of what may be told of a patient, as JSON without its brackets."""
+    fields = MetadataCode.from_json(sidecar["preprocessing"]["metadata"]).fields
+    return json.dumps({one.name: [one.example] for one in fields})[1:-1]
 
 
 def calls(card: dict[str, Any]) -> str:
     """The exact curl, gRPC and command lines for one model, to be given in the folder of all of them."""
     sidecar = card["sidecar"]
+    if sidecar["kind"] == "bags":
+        return _feature_calls(card)
     bag, told = sidecar["kind"] == "spitzoid-target", bool(sidecar["preprocessing"].get("metadata"))
     names = {
         "name": card["name"],
@@ -159,6 +176,7 @@ def calls(card: dict[str, Any]) -> str:
         "input_name": "tile_bytes" if bag else "image_bytes",
         "example": "tiles/1.jpg" if bag else "lesion.jpg",
         "value": "[contents]" if bag else "contents",
+        "metadata": _told(sidecar) if told else "",
     }
     curl = templates.CURL_BAG if bag else templates.CURL_IMAGE + (templates.CURL_METADATA if told else "")
     return Template(templates.CALLS).substitute(
@@ -169,6 +187,18 @@ def calls(card: dict[str, Any]) -> str:
             name=card["name"],
             input="slide.svs" if "grid" in sidecar["preprocessing"] else "lesion.jpg",
             folder=f"{card['name']}/{card['version']}",
+        ),
+    )
+
+
+def _feature_calls(card: dict[str, Any]) -> str:
+    names = {"name": card["name"]}
+    return Template(templates.CALLS).substitute(
+        names,
+        curl=Template(templates.CURL_FEATURES).substitute(names),
+        grpc=Template(templates.GRPC_FEATURES).substitute(names),
+        program=Template(templates.PROGRAM).substitute(
+            names, input="slide.h5", folder=f"{card['name']}/{card['version']}"
         ),
     )
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from melano_tf.pipelines.cutting import write_slide
 from melano_tf.pipelines.records import slide_files
-from melano_tf.pipelines.store import Grid, SlideOutcome, StoreSettings, write_slide
+from melano_tf.pipelines.slide_outcome import SlideOutcome
+from melano_tf.pipelines.store_settings import Grid, StoreSettings
 from melano_tf.serving.answering import Answer, Case
 
 CHUNK = 64  # tiles in memory at once; it changes memory and speed, not the answer

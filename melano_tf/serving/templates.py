@@ -104,7 +104,7 @@ CURL_IMAGE = """(printf '{"signature_name": "$signature", "inputs": {"$input_nam
 curl -s -d @request.json http://127.0.0.1:8501/v1/models/$name:predict"""
 
 CURL_METADATA = """
-(printf '{"inputs": {"age": [55], "sex": ["female"], "site": ["torso"], "image_bytes": ['
+(printf '{"inputs": {$metadata, "image_bytes": ['
  printf '{"b64": "'; base64 < lesion.jpg | tr -d '\\n'; printf '"}]}}') > request.json
 curl -s -d @request.json http://127.0.0.1:8501/v1/models/$name:predict"""
 
@@ -120,5 +120,19 @@ request = predict_pb2.PredictRequest()
 request.model_spec.name, request.model_spec.signature_name = "$name", "$signature"
 contents = [path.read_bytes() for path in [pathlib.Path("$example")]]
 request.inputs["$input_name"].CopyFrom(tf.make_tensor_proto($value))
+answer = stub.Predict(request, timeout=60)
+print({key: tf.make_ndarray(value) for key, value in answer.outputs.items()})"""
+
+CURL_FEATURES = """python -c 'import h5py, json; x = h5py.File("slide.h5")["features"][:]
+print(json.dumps({"signature_name": "bag", "inputs": {"features": x.tolist()}}))' > request.json
+curl -s -d @request.json http://127.0.0.1:8501/v1/models/$name:predict"""
+
+GRPC_FEATURES = """import grpc, h5py, tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel("127.0.0.1:8500", options))
+request = predict_pb2.PredictRequest()
+request.model_spec.name, request.model_spec.signature_name = "$name", "bag"
+request.inputs["features"].CopyFrom(tf.make_tensor_proto(h5py.File("slide.h5")["features"][:].astype("float32")))
 answer = stub.Predict(request, timeout=60)
 print({key: tf.make_ndarray(value) for key, value in answer.outputs.items()})"""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from melano_tf.metadata_fields import BY_NAME, NOT_SENT, UNKNOWN
 from melano_tf.pipelines.records import message_field
 
 FILE = "tf_serving_warmup_requests"
@@ -61,12 +62,12 @@ def _example(spec: Any, count: int, px: int) -> Any:
         return tf.constant(encoded if spec.shape.rank == 1 else encoded[None])
     if spec.name in ("image", "tile"):
         return tf.fill([count, px, px, 3], tf.constant(127, tf.uint8))
-    if spec.name == "age":
-        return tf.fill([count], -1.0)
-    if spec.name in ("sex", "site"):
-        return tf.fill([count], "unknown")
+    if spec.name in BY_NAME:
+        return tf.fill([count], NOT_SENT if spec.dtype == tf.float32 else UNKNOWN)
     if spec.name == "embeddings":
         return tf.zeros([1, count, spec.shape[2]])
+    if spec.name == "features":
+        return tf.zeros([1, count, spec.shape[2]] if spec.shape.rank == 3 else [count, spec.shape[1]])
     if spec.name == "mask":
         return tf.ones([1, count], tf.bool)
     return tf.zeros([count], spec.dtype)

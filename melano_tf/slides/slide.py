@@ -8,9 +8,10 @@ goes into the resampling, so that one place looks the same whichever level it wa
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,18 @@ import cv2
 import numpy as np
 import openslide
 from numpy.typing import NDArray
-from scipy import sparse
 
 from melano_tf.errors import InputError
+from melano_tf.slides.cells import Cell, Cells, Layout
+from melano_tf.slides.jpeg_tiles import JpegTiles
+from melano_tf.slides.sampling import Axis, Image, Run, blocks, resample
 from melano_tf.slides.slide_properties import bounds, colour, positive, resolution
 
 CACHE_BYTES = 64 << 20
-# Pixels of a level, along one side, that are held at once; what needs much more is read in blocks.
-BLOCK_PX = 2048
 # A level this much coarser than wanted still counts as fine enough: 0.2503 µm/px x 4 is meant to be 1 µm/px.
 LEVEL_TOLERANCE = 0.02
-# Pixels of the level by which a plain crop may miss the wanted place; beyond it the region is resampled.
-PHASE_TOLERANCE = 1 / 16
-
-Image = NDArray[np.uint8]
+# Side of the cells that OpenSlide is asked for, px of the level: whole tiles of the file, about this much.
+CELL_PX = 512
 
 
 class SlideReadError(Exception):
@@ -61,11 +60,13 @@ class Level:
 
     Attributes:
         index: OpenSlide's number of it.
+        size: (w, h) in its pixels.
         reported: OpenSlide's own downsample, by which it turns a location into this level's pixels.
         scale: (x, y) level-0 pixels to one pixel of this level.
     """
 
     index: int
+    size: tuple[int, int]
     reported: float
     scale: tuple[float, float]
 
@@ -73,14 +74,21 @@ class Level:
 class Slide:
     """A whole-slide image; a context manager, and picklable for worker processes.
 
-    The file is looked at once, on construction. The OpenSlide handle is closed by `close`, by a decode error and by
-    pickling, and the next read opens a new one. One Slide belongs to one thread.
+    The file is looked at once, on construction. Each thread has an OpenSlide handle of its own, closed by `close` (when
+    no thread reads), by a decode error and by pickling; the next read opens a new one.
+
+    With `held_mib` decoded pixels stay for the next reads, so that regions that overlap decode them once. They then
+    come from the file's JPEG tiles without OpenSlide, where these give OpenSlide's pixels to one grey level (looked at
+    once). The result is that of a Slide without `held_mib`, but for levels whose downsample is no whole number: those
+    OpenSlide can only read interpolated, and their JPEG tiles as they are.
 
     Args:
         path: any file that OpenSlide reads.
         slide_id: name of the slide in messages and tables; the file's stem by default.
         mpp: µm per pixel at level 0, the manifest's column; overrides the file's metadata. NaN is as None.
-        cache_bytes: most memory for decoded pixels of the file.
+        held_mib: memory for decoded pixels that stay, MiB; 0: none do.
+        threads: that `overview` uses.
+        cache_bytes: most memory of OpenSlide's own cache.
 
     Attributes:
         slide_id: name of the slide.
@@ -102,13 +110,14 @@ class Slide:
         path: Path | str,
         slide_id: str | None = None,
         mpp: float | None = None,
+        held_mib: float = 0.0,
+        threads: int = 1,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.path = Path(path)
-        self._cache_bytes = cache_bytes
         self.slide_id = self.path.stem if slide_id is None else slide_id
-        self._handle: Any = None
-        self._process = os.getpid()
+        self.held_mib, self.threads, self.cache_bytes = held_mib, threads, cache_bytes
+        self._forget()
         if not self.path.exists():
             raise InputError(f"slide {self.slide_id}: {self.path}: no such file; correct the manifest's `path` column")
         try:
@@ -116,6 +125,7 @@ class Slide:
             properties = dict(handle.properties)
             self.levels = _levels(handle.level_dimensions, handle.level_downsamples)
             self.origin, self.size = bounds(properties, handle.dimensions)
+            self._cell_sizes = [_cell_size(properties, level.index) for level in self.levels]
         except (openslide.OpenSlideError, OSError) as error:
             self.close()
             raise InputError(
@@ -129,6 +139,8 @@ class Slide:
         except InputError:
             self.close()
             raise
+        if held_mib:
+            self._hold()
 
     def __enter__(self) -> "Slide":
         return self
@@ -137,24 +149,64 @@ class Slide:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None}
+        return {name: value for name, value in self.__dict__.items() if name not in OPENED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+        if self.held_mib:
+            self._hold()
 
     def __repr__(self) -> str:
         return f"Slide({str(self.path)!r}, slide_id={self.slide_id!r}, mpp={self.mpp})"
 
+    def _forget(self) -> None:
+        """Nothing is open: see `OPENED`."""
+        self._handles: dict[tuple[int, int], Any] = {}
+        self._cache: Any = None
+        self._tiles: JpegTiles | None = None
+        self._cells: Cells | None = None
+
+    def _hold(self) -> None:
+        """Let decoded pixels stay, from the file's JPEG tiles where they are as OpenSlide's."""
+        sizes = [level.size for level in self.levels]
+        with contextlib.suppress(SlideReadError):  # what cannot be read is said when it is wanted
+            self._tiles = JpegTiles.agreeing(self.path, sizes, self._nearest)
+        self._cells = Cells(self._decoded, int(self.held_mib * 2**20))
+
+    @property
+    def reader(self) -> str:
+        """What decodes its pixels: "OpenSlide", or "tifffile" for JPEG tiles that are decoded without it."""
+        return "OpenSlide" if self._tiles is None else "tifffile"
+
     def close(self) -> None:
-        """Close the OpenSlide handle, if one is open; a later read opens a new one."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
+        """Close what is open, and let go of the pixels that were held; a later read opens a new handle."""
+        handles, tiles = list(self._handles.values()), self._tiles
+        self._forget()
+        if tiles is not None:
+            tiles.close()
+        for handle in handles:
             handle.close()
+
+    @property
+    def _handle(self) -> Any:
+        """This thread's OpenSlide handle, if one is open."""
+        return self._handles.get(_whose())
 
     def _open(self) -> Any:
         # A forked process must not share its parent's file positions.
-        if self._handle is None or self._process != os.getpid():
-            self._handle = openslide.OpenSlide(str(self.path))
-            self._handle.set_cache(openslide.OpenSlideCache(self._cache_bytes))
-            self._process = os.getpid()
-        return self._handle
+        handle = self._handle
+        if handle is None:
+            handle = self._handles[_whose()] = openslide.OpenSlide(str(self.path))
+            self._cache = self._cache or openslide.OpenSlideCache(self.cache_bytes)
+            handle.set_cache(self._cache)
+        return handle
+
+    def _drop_handle(self) -> None:
+        """Close this thread's handle."""
+        handle = self._handles.pop(_whose(), None)
+        if handle is not None:
+            handle.close()
 
     @property
     def level_downsamples(self) -> tuple[float, ...]:
@@ -189,8 +241,9 @@ class Slide:
         if not (width > 0 and height > 0 and mpp > 0 and math.isfinite(x + y + mpp)):
             raise ValueError(f"slide {self.slide_id}: cannot read {width}x{height} px at {mpp} µm/px from ({x}, {y})")
         image = np.empty((height, width, 3), np.uint8)
-        for rows, columns, patch, _, axes in self._patches(x, y, (width, height), mpp):
-            image[rows, columns] = _resample(patch, *axes)
+        for block in self._blocks(x, y, (width, height), mpp):
+            patch, _ = self._patch(block)
+            image[block.rows, block.columns] = resample(patch, *block.axes)
         return image
 
     def thumbnail(self, mpp: float) -> Image:
@@ -209,11 +262,16 @@ class Slide:
         """
         width, height = self._whole(mpp)
         rgb, shares = np.empty((height, width, 3), np.uint8), np.empty((height, width, 3), np.uint8)
-        for rows, columns, patch, scanned, axes in self._patches(0, 0, (width, height), mpp):
+
+        def fill(block: _Block) -> None:
+            patch, scanned = self._patch(block)
             patch[~scanned] = self.background
             blank = (patch == self.background).all(axis=2)
             flags = np.stack([scanned, blank, blank], axis=2).astype(np.uint8) * 255
-            rgb[rows, columns], shares[rows, columns] = _resample(patch, *axes), _resample(flags, *axes)
+            place = (block.rows, block.columns)
+            rgb[place], shares[place] = resample(patch, *block.axes), resample(flags, *block.axes)
+
+        _each(fill, self._blocks(0, 0, (width, height), mpp), self.threads)
         scanned_share, blank_share, _ = np.moveaxis(np.asarray(shares / np.float32(255), np.float32), 2, 0)
         return Overview(rgb, scanned_share, blank_share, self.background)
 
@@ -224,42 +282,65 @@ class Slide:
         )
         return width, height
 
-    def _patches(
-        self, x: float, y: float, size: tuple[int, int], mpp: float
-    ) -> Iterator[tuple[slice, slice, Image, NDArray[np.bool_], tuple["_Axis", "_Axis"]]]:
-        """The level's pixels behind a region, block by block.
-
-        Yields:
-            (rows, columns) of the region, the level's pixels RGB uint8 (h, w, 3), which of them were scanned, bool
-            (h, w), and the output's axes across and down in these pixels.
-        """
+    def _blocks(self, x: float, y: float, size: tuple[int, int], mpp: float) -> Iterator["_Block"]:
+        """The parts in which a region is read, and the level's pixels behind each."""
         level = self.best_level(mpp)
         step_x, step_y = (mpp / (m * s) for m, s in zip(self.mpp, level.scale, strict=True))
         # Rounded to a millionth of a pixel: 3.9999999999 must not draw in one more row of JPEG tiles.
         left = round((self.origin[0] + x) / level.scale[0], 6)
         top = round((self.origin[1] + y) / level.scale[1], 6)
-        for rows in _blocks(size[1], step_y):
-            for columns in _blocks(size[0], step_x):
-                across = _Axis(left + columns.start * step_x, step_x, columns.stop - columns.start)
-                down = _Axis(top + rows.start * step_y, step_y, rows.stop - rows.start)
-                grids = [axis.grid(level.reported) for axis in (across, down)]
-                patch, scanned = self._patch(level, grids[0], grids[1])
-                yield rows, columns, patch, scanned, (across.moved(grids[0].first), down.moved(grids[1].first))
+        reported = level.reported if self._tiles is None else None
+        for rows in blocks(size[1], step_y):
+            for columns in blocks(size[0], step_x):
+                across = Axis(left + columns.start * step_x, step_x, columns.stop - columns.start)
+                down = Axis(top + rows.start * step_y, step_y, rows.stop - rows.start)
+                runs = (across.run(reported), down.run(reported))
+                axes = (across.moved(runs[0].first), down.moved(runs[1].first))
+                yield _Block(level, rows, columns, runs, axes)
 
-    def _patch(self, level: Level, across: "_Grid", down: "_Grid") -> tuple[Image, NDArray[np.bool_]]:
-        """The pixels of two grids of a level, and which of them were scanned; outside the slide: background."""
-        grids = (across, down)
-        outside = [_outside(grid, level.scale[i], self.origin[i], self.size[i]) for i, grid in enumerate(grids)]
+    def _patch(self, block: "_Block") -> tuple[Image, NDArray[np.bool_]]:
+        """The level's pixels of a block, and which of them were scanned; outside the slide: background."""
+        level, (across, down) = block.level, block.runs
+        outside = [_outside(run, level.scale[i], self.origin[i], self.size[i]) for i, run in enumerate(block.runs)]
         if outside[0].all() or outside[1].all():
             shape = (down.count, across.count)
             return np.full((*shape, 3), self.background, np.uint8), np.zeros(shape, bool)
-        patch, scanned = self._read_level(level, (across.location, down.location), (across.count, down.count))
+        patch, scanned = self._read_level(level, across, down)
         for pixels, value in ((patch, self.background), (scanned, False)):
-            pixels[:, outside[0]] = value
-            pixels[outside[1]] = value
+            if outside[0].any():
+                pixels[:, outside[0]] = value
+            if outside[1].any():
+                pixels[outside[1]] = value
         return patch, scanned
 
-    def _read_level(
+    def _read_level(self, level: Level, across: Run, down: Run) -> tuple[Image, NDArray[np.bool_]]:
+        """The pixels of two runs of a level: from those that are held where they begin at whole pixels, or read now."""
+        size = (across.count, down.count)
+        if self._cells is None or not (self._tiles is not None or float(level.reported).is_integer()):
+            return self._region(level, (across.location, down.location), size)
+        cell = self._cell_sizes[level.index] if self._tiles is None else self._tiles.cells[level.index]
+        layout = Layout(level.index, level.size, cell)
+        return self._cells.read(layout, (round(across.first), round(down.first)), size, self.background)
+
+    def _decoded(self, layout: Layout, column: int, row: int) -> Cell:
+        """A cell of a level, for `Cells`."""
+        rgb = None if self._tiles is None else self._tiles.read(layout.level, column, row)
+        if rgb is not None:
+            return Cell(rgb)
+        left, top, right, bottom = layout.box(column, row)
+        level = self.levels[layout.level]
+        location = (round(left * level.reported), round(top * level.reported))
+        pixels, scanned = self._region(level, location, (right - left, bottom - top))
+        return Cell(pixels, None if scanned.all() else scanned)
+
+    def _nearest(self, index: int, corner: tuple[int, int], size: tuple[int, int]) -> tuple[Image, tuple[float, float]]:
+        """OpenSlide's pixels of a level from the first place at or after a pixel where it can begin; how far after."""
+        level = self.levels[index]
+        x, y = (math.ceil(place * level.reported - 1e-6) for place in corner)
+        shift = (x / level.reported - corner[0], y / level.reported - corner[1])
+        return self._region(level, (x, y), size)[0], shift
+
+    def _region(
         self, level: Level, location: tuple[int, int], size: tuple[int, int]
     ) -> tuple[Image, NDArray[np.bool_]]:
         """RGB uint8 pixels of one level, the transparent laid over the background's colour; which are not so."""
@@ -267,7 +348,7 @@ class Slide:
             rgba = np.asarray(self._open().read_region(location, level.index, size))
         except (openslide.OpenSlideError, OSError) as error:
             with contextlib.suppress(openslide.OpenSlideError):
-                self.close()
+                self._drop_handle()
             raise SlideReadError(
                 f"slide {self.slide_id} ({self.path}): cannot read {size[0]}x{size[1]} px of level {level.index} "
                 f"at {location}: {error}"
@@ -280,102 +361,52 @@ class Slide:
         return rgb, ~thin
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """A run of a level's pixels: where OpenSlide is asked for it, the level's coordinate of its edge, its length."""
-
-    location: int
-    first: float
-    count: int
+OPENED = ("_handles", "_cache", "_tiles", "_cells")
+"""Attributes of a Slide that another process cannot take over."""
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """Output pixels along one axis: `count` of them, each `step` level pixels wide, from level coordinate `start`."""
+class _Block:
+    """A part of a region: its rows and columns there, the level's pixels behind it, its axes in these pixels."""
 
-    start: float
-    step: float
-    count: int
-
-    def moved(self, origin: float) -> "_Axis":
-        return _Axis(self.start - origin, self.step, self.count)
-
-    @property
-    def factor(self) -> int | None:
-        """The whole number of level pixels to an output pixel, if it is one and the grids meet; else None."""
-        factor = round(self.step)
-        miss = abs(self.start - round(self.start)) + abs(self.step - factor) * self.count
-        return factor if factor >= 1 and miss <= PHASE_TOLERANCE else None
-
-    def grid(self, reported: float) -> _Grid:
-        """The level's pixels that these output pixels need, from the nearest place where OpenSlide can begin.
-
-        OpenSlide takes whole level-0 pixels. Where its downsample is no whole number it begins a little off the grid
-        (it interpolates there), by at most half a level-0 pixel; that remainder is in `first`.
-        """
-        if self.factor is not None:
-            begin = round(self.start)
-            end = begin + self.factor * self.count
-        elif self.step >= 1:
-            begin, end = math.floor(self.start), math.ceil(self.start + self.count * self.step - 1e-6)
-        else:
-            begin = math.floor(self.start + self.step / 2 - 0.5)
-            end = math.floor(self.start + (self.count - 0.5) * self.step - 0.5) + 2
-        location = round(begin * reported)
-        if abs(location - begin * reported) > 1e-6 * reported:
-            location = round((begin - 1) * reported)
-            end += 1
-        first = location / reported
-        return _Grid(location, first, end - math.floor(first + 0.5))
-
-    def weights(self, length: int) -> sparse.csr_array:
-        """The matrix (count, length) float32 that turns `length` level pixels, from 0 on, into the output pixels."""
-        if self.step >= 1:
-            edges = self.start + self.step * np.arange(self.count + 1)
-            index = np.floor(edges[:-1, None]) + np.arange(math.ceil(self.step) + 1)
-            overlap = np.minimum(edges[1:, None], index + 1) - np.maximum(edges[:-1, None], index)
-            weight = np.clip(overlap, 0, None) / self.step
-        else:
-            centres = self.start + self.step * (np.arange(self.count) + 0.5) - 0.5
-            index = np.floor(centres[:, None]) + np.arange(2)
-            weight = 1 - np.abs(centres[:, None] - index)
-        columns = np.clip(index, 0, length - 1).astype(np.int32)
-        rows = np.arange(self.count + 1, dtype=np.int32) * columns.shape[1]
-        entries = (weight.astype(np.float32).ravel(), columns.ravel(), rows)
-        return sparse.csr_array(entries, shape=(self.count, length))
+    level: Level
+    rows: slice
+    columns: slice
+    runs: tuple[Run, Run]
+    axes: tuple[Axis, Axis]
 
 
-def _resample(image: Image, across: _Axis, down: _Axis) -> Image:
-    """An image (h, w, 3) brought to the pixels of two axes that count from its upper left."""
-    if across.factor is not None and down.factor is not None:
-        left, top = round(across.start), round(down.start)
-        part = image[top : top + down.factor * down.count, left : left + across.factor * across.count]
-        if across.factor == down.factor == 1:
-            return part
-        return np.asarray(cv2.resize(part, (across.count, down.count), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    height, width, channels = image.shape
-    rows = down.weights(height) @ image.reshape(height, width * channels).astype(np.float32)
-    rows = rows.reshape(down.count, width, channels).transpose(1, 0, 2).reshape(width, down.count * channels)
-    columns = across.weights(width) @ rows
-    pixels = columns.reshape(across.count, down.count, channels).transpose(1, 0, 2)
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+def _each(function: Callable[[_Block], None], blocks: Iterable[_Block], threads: int) -> None:
+    """Call a function with every block, in several threads."""
+    if threads <= 1:
+        for block in blocks:
+            function(block)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(function, blocks))
 
 
-def _blocks(count: int, step: float) -> Iterator[slice]:
-    """Output pixels in equal runs that need about BLOCK_PX level pixels each (half as many again for a single run)."""
-    pieces = min(count, max(1, math.ceil(count * step / BLOCK_PX - 0.5)))
-    edges = [count * piece // pieces for piece in range(pieces + 1)]
-    yield from (slice(begin, end) for begin, end in pairwise(edges))
+def _whose() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
 
 
-def _outside(grid: _Grid, scale: float, origin: int, size: int) -> NDArray[np.bool_]:
-    """Which of the grid's pixels have their centre outside the slide's bounds, (count,)."""
-    centres = (grid.first + np.arange(grid.count) + 0.5) * scale - origin
+def _cell_size(properties: Any, level: int) -> tuple[int, int]:
+    """(w, h) of a cell that OpenSlide is asked for: whole tiles of the file, about `CELL_PX`."""
+    sides = []
+    for name in ("width", "height"):
+        tile = round(positive(properties.get(f"openslide.level[{level}].tile-{name}")) or CELL_PX)
+        sides.append(tile * max(1, CELL_PX // tile) if tile <= 4 * CELL_PX else CELL_PX)
+    return sides[0], sides[1]
+
+
+def _outside(run: Run, scale: float, origin: int, size: int) -> NDArray[np.bool_]:
+    """Which of the run's pixels have their centre outside the slide's bounds, (count,)."""
+    centres = (run.first + np.arange(run.count) + 0.5) * scale - origin
     return (centres < 0) | (centres > size)
 
 
 def _levels(sizes: tuple[tuple[int, int], ...], reported: tuple[float, ...]) -> tuple[Level, ...]:
-    return tuple(Level(i, r, _scale(sizes[0], sizes[i], r)) for i, r in enumerate(reported))
+    return tuple(Level(i, sizes[i], r, _scale(sizes[0], sizes[i], r)) for i, r in enumerate(reported))
 
 
 def _scale(full: tuple[int, int], level: tuple[int, int], reported: float) -> tuple[float, float]:

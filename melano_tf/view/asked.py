@@ -121,8 +121,8 @@ def _inputs(network: Any, sidecar: Sidecar, path: Path, facts: Mapping[str, Any]
     pixels = seen(stored.pixels[None], np.array([stored.aspect], np.float32), sidecar.input_px)
     inputs: dict[str, Any] = {"image": np.asarray(pixels, np.float32)}
     if (written := sidecar.preprocessing["metadata"]) is not None:
-        code = MetadataCode(tuple(written["sites"]), tuple(written["sexes"]), float(written["age_scale"]))
-        inputs["metadata"] = code.encode([facts["age"]], [facts["sex"]], [facts["site"]])
+        code = MetadataCode.from_json(written)
+        inputs["metadata"] = code.encode({field.name: [facts[field.name]] for field in code.fields})
     return inputs
 
 

@@ -12,7 +12,6 @@ from melano_tf.csv_rows import read_rows
 from melano_tf.dermoscopy.isic import read_isic
 from melano_tf.dermoscopy.isic_images import ImageSettings
 from melano_tf.errors import InputError
-from melano_tf.reports.contents import recipe_facts
 from melano_tf.runs.judgements import read_record
 from melano_tf.runs.standing import Standing
 from melano_tf.view.judged import Judged, TileModel, read_models, tile_models
@@ -31,7 +30,7 @@ class Seen:
         name: of its folder.
         folder: it.
         record: the content of run.json.
-        facts: what `recipes.yaml` knows of the recipe.
+        facts: what the recipe says of itself for a report, from run.json.
         standing: which of its files belong to its present plan.
         judges: slides or images.
         cases: one row a case, index 0 to n - 1, which addresses name: case, patient, label ("" where not known), path
@@ -113,7 +112,7 @@ def read_run(folder: Path, number: int = 0, name: str = "") -> Seen:
         InputError: the folder holds no run.
     """
     record = read_record(folder)
-    facts, standing = recipe_facts(record["recipe"]), Standing(folder, record)
+    facts, standing = dict(record.get("report") or {}), Standing(folder, record)
     settings = record["settings"]
     of_slides = "slides" in settings
     cases, faults = (slide_cases if of_slides else image_cases)(folder, record)

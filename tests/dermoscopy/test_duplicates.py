@@ -10,12 +10,14 @@ import pytest
 
 from melano_tf.dermoscopy.duplicates import (
     DuplicateSettings,
+    Fingerprints,
     close_pairs,
     crossing_pairs,
     duplicate_groups,
     duplicate_pairs,
     fingerprints,
     listed_pairs,
+    same_content,
 )
 from melano_tf.errors import InputError
 from melano_tf.phantoms.skin.data_sets import PhantomDermoscopy
@@ -68,6 +70,23 @@ def test_copies_are_found_and_told_apart(tmp_path: Path) -> None:
     # Two pictures without contrast have nothing to be alike in.
     assert found == {("a", "b"): "exact"} | dict.fromkeys(near, "near")
     assert duplicate_groups(pairs) == [["a", "b", "c", "d"]]
+
+
+def test_a_crowd_of_equal_images_makes_as_many_pairs_as_images() -> None:
+    rng, count = np.random.default_rng(3), 6000
+    one, other, odd = rng.integers(0, 256, (3, 32), dtype=np.uint8)
+    near = one.copy()
+    near[0] ^= 0b101  # two bits
+    hashes = np.stack([*[one] * count, near, *[other] * 3, odd])
+    content = ["s"] * (count // 2) + [f"s{place}" for place in range(count // 2)] + ["n", "o", "o", "p", "q"]
+    names = tuple(f"i{place}" for place in range(len(hashes)))
+    pairs = duplicate_pairs(Fingerprints(names, tuple(content), hashes, np.zeros(len(names), bool), ()))
+    kinds = pairs["kind"].value_counts().to_dict()
+    # Half of them one file; the others its near copies, and one at two bits; of three alike two are one file.
+    assert kinds == {"exact": count // 2 - 1 + 1, "near": count // 2 + 1 + 2}
+    assert sorted(map(len, duplicate_groups(pairs))) == [3, count + 1]
+    equal = same_content(names[:count], dict(zip(names, content, strict=True)))
+    assert len(equal) == count // 2 - 1 and set(equal["image_1"]) == {"i0"}
 
 
 def test_groups_chain_and_sides_are_compared() -> None:

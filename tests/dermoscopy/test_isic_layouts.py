@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from melano_tf.dermoscopy.isic_layouts import SEXES, SHOWN, SITES, SPECS, parse_value, read_table, recognise
+from melano_tf.dermoscopy.isic_layouts import SHOWN, SPECS, parse_value, read_table, recognise
 from melano_tf.errors import InputError
+from melano_tf.metadata_fields import SEX, SITE
 from melano_tf.specs import load_spec
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -18,8 +19,8 @@ from isic_files import HEADER_2020, table_2020, write
 @pytest.mark.parametrize("name", SPECS)
 def test_the_vocabularies_of_every_year_are_the_common_one(name: str) -> None:
     spec = load_spec(name)
-    assert set(spec["sites"].values()) <= set(SITES)
-    assert set(spec["sexes"].values()) == set(SEXES)
+    assert set(spec["sites"].values()) <= set(SITE.words)
+    assert set(spec["sexes"].values()) == set(SEX.words)
     assert sorted(spec["labels"].values()) == list(range(len(spec["labels"])))
     assert spec["positive"] in spec["labels"]
     assert set(spec["official"]["classes"]) == set(spec["labels"])

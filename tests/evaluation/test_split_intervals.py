@@ -3,7 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from melano_tf.evaluation.split_intervals import JudgedSplit, split_intervals, split_metrics
+from melano_tf.evaluation.metrics import roc_auc
+from melano_tf.evaluation.split_intervals import (
+    JudgedSplit,
+    paired_differences,
+    split_intervals,
+    split_mean_auc,
+    split_metrics,
+)
 
 NAMES = ("a", "b", "c")
 
@@ -63,3 +70,29 @@ def test_judging_the_same_lesions_twice_is_no_more_evidence() -> None:
 def test_no_splits_are_refused() -> None:
     with pytest.raises(ValueError, match="no splits"):
         split_intervals([], NAMES)
+
+
+def test_differences_are_paired() -> None:
+    """By hand: two lesions of each class; the other one is right where the first is, and once more."""
+    sure, groups = np.eye(2), list("abcd")
+    first = JudgedSplit([0, 0, 1, 1], sure[[0, 0, 1, 0]], groups)
+    other = JudgedSplit([0, 0, 1, 1], sure[[0, 0, 1, 1]], groups)
+    found = paired_differences([first], [other], ("a", "b"), repeats=400)
+    assert found["Acc"].value == 0.25 and found["BAcc"].value == 0.25
+    assert found["Acc"].low == 0.0 and 0.25 < found["Acc"].high <= 1.0  # never worse, whichever lesions are drawn
+    swapped = paired_differences([other], [first], ("a", "b"), repeats=400)
+    assert (swapped["Acc"].value, swapped["Acc"].high) == (-0.25, 0.0)
+    two = paired_differences([first, other], [other, other], ("a", "b"), repeats=400)
+    assert two["Acc"].value == pytest.approx(0.125) and two["Acc"].high < found["Acc"].high
+    with pytest.raises(ValueError, match="same images"):
+        paired_differences([first], [JudgedSplit([0, 1, 0, 1], other.scores, groups)], ("a", "b"))
+
+
+def test_the_mean_auc_of_splits() -> None:
+    lesions = [f"l{n}" for n in range(40)]
+    splits = [drawn(1, 60, lesions), drawn(2, 90, lesions)]
+    found = split_mean_auc(splits, repeats=300)
+    by_hand = [np.mean([roc_auc(np.asarray(s.y) == k, np.asarray(s.scores)[:, k]) for k in range(3)]) for s in splits]
+    assert found.value == pytest.approx(np.mean(by_hand))
+    assert found.low < found.value < found.high
+    assert found.groups == len({*splits[0].groups, *splits[1].groups})

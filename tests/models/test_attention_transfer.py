@@ -24,9 +24,9 @@ from melano_tf.models.attention_transfer import (
     tapped,
     transfer,
 )
+from melano_tf.models.backbones import build_features
 from melano_tf.models.layers import Preprocess
 from melano_tf.models.logits import classify, logits_of
-from melano_tf.models.zoome import build_features
 from melano_tf.training.checkpoint import training_variables, weights_sha256
 from melano_tf.training.losses import categorical_crossentropy
 from melano_tf.training.steps import GradientStep, Progress
@@ -178,7 +178,7 @@ def test_resnet50s_stages() -> None:
 
 def test_torchvisions_resnet50(tmp_path: Path) -> None:
     """Another network than keras.applications' of that name, with torchvision's weights, as student and as teacher."""
-    plain = build_features("resnet50", 64)  # as torchvision names it
+    plain = build_features("torchvision_resnet50", 64)
     rng = np.random.default_rng(0)
     for variable in plain.variables:
         variable.assign(rng.uniform(0.01, 0.05, variable.shape))

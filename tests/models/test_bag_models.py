@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from melano_tf.errors import InputError
-from melano_tf.models.bag_models import BagKind, BagModelSettings, build_bag_model
+from melano_tf.models.bag_models import build_bag_model
+from melano_tf.models.bag_settings import BagKind, BagModelSettings
 from melano_tf.training.bag_losses import bag_loss, clam_loss
 from melano_tf.training.loop import GradientStep
 from melano_tf.training.steps import Progress

@@ -1,12 +1,25 @@
 """The code of metadata against a hand-written one, and words that it does not know."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from melano_tf.errors import InputError
+from melano_tf.metadata_fields import AGE, SEX, SITE
 from melano_tf.models.metadata import MetadataCode
 
-CODE = MetadataCode(sites=("head/neck", "torso", "unknown"))
+
+def code(*sites: str) -> MetadataCode:
+    return MetadataCode((AGE, SEX, replace(SITE, words=sites)))
+
+
+def told(ages: list[float], sexes: list[str], sites: list[str]) -> dict[str, list[Any]]:
+    return {"age": ages, "sex": sexes, "site": sites}
+
+
+CODE = code("head/neck", "torso", "unknown")
 
 
 def test_hand_written() -> None:
@@ -15,7 +28,7 @@ def test_hand_written() -> None:
         *("sex female", "sex male", "sex unknown"),
         *("site head/neck", "site torso", "site unknown"),
     )
-    result = CODE.encode([45, np.nan, 0], ["male", "female", "unknown"], ["torso", "unknown", "head/neck"])
+    result = CODE.encode(told([45, np.nan, 0], ["male", "female", "unknown"], ["torso", "unknown", "head/neck"]))
     assert result.dtype == np.float32
     expected = [
         [0.5, 0, 0, 1, 0, 0, 1, 0],
@@ -26,12 +39,12 @@ def test_hand_written() -> None:
 
 
 def test_six_sites_are_twelve_numbers() -> None:
-    assert MetadataCode(sites=tuple("abcdef")).width == 12
+    assert code(*"abcdef").width == 12
 
 
 def test_blank_is_all_unknown() -> None:
     np.testing.assert_array_equal(CODE.blank(2), [[0, 1, 0, 0, 1, 0, 0, 1]] * 2)
-    assert CODE.encode([], [], []).shape == (0, 8)
+    assert CODE.encode(told([], [], [])).shape == (0, 8)
 
 
 @pytest.mark.parametrize(
@@ -47,4 +60,21 @@ def test_blank_is_all_unknown() -> None:
 )
 def test_refused(ages: list[float], sexes: list[str], sites: list[str], match: str) -> None:
     with pytest.raises(InputError, match=match):
-        CODE.encode(ages, sexes, sites)
+        CODE.encode(told(ages, sexes, sites))
+
+
+def test_a_sidecar_keeps_the_code() -> None:
+    written = {"age_scale": 90.0, "sexes": ["female", "male", "unknown"], "sites": ["head/neck", "torso", "unknown"]}
+    assert CODE.to_json() == written and MetadataCode.from_json(written) == CODE
+    # A model that was trained before a field was added is told what it was told then.
+    assert MetadataCode.from_json({"age_scale": 45, "sexes": ["male"]}).names == (
+        *("age", "age unknown"),
+        *("sex male", "sex unknown"),
+    )
+    for damaged, words in (
+        ({"sites": []}, "is missing"),
+        ({"age_scale": 0}, "age_scale 0"),
+        ({"heights": [1]}, "'heights' is of another program"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            MetadataCode.from_json(damaged)

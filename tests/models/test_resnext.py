@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from melano_tf.errors import InputError
+from melano_tf.models.backbones import build_features
 from melano_tf.models.resnext import NETWORKS, build_classifier
 from melano_tf.models.torch_weights import assign_state_dict, read_state_dict
-from melano_tf.models.zoome import build_features, build_zoome
+from melano_tf.models.zoome import build_zoome
 
 SMALL = {"resnext_standin": (1, 1, 1), "resnet_standin": (1, 1, 1)}
 
@@ -112,7 +113,9 @@ def torch_forward(state: dict[str, np.ndarray], x: np.ndarray, groups: int, bloc
     return x
 
 
-@pytest.mark.parametrize(("name", "published"), [("resnext50", 25_028_904), ("resnet50", 25_557_032)])
+@pytest.mark.parametrize(
+    ("name", "published"), [("torchvision_resnext50", 25_028_904), ("torchvision_resnet50", 25_557_032)]
+)
 def test_published_parameters_and_shapes(name: str, published: int) -> None:
     model = build_classifier(name, 224, 1000)
     assert trained(model) == published
@@ -126,7 +129,7 @@ def test_published_parameters_and_shapes(name: str, published: int) -> None:
         (14, 14, 1024),
         (7, 7, 2048),
     ]
-    width, groups = (128, 32) if name == "resnext50" else (64, 1)
+    width, groups = (128, 32) if name == "torchvision_resnext50" else (64, 1)
     assert model.get_layer("layer1_0_conv2").kernel.shape == (3, 3, width // groups, width)
     # Every tensor of torchvision's state dict has its place, by name and shape.
     shapes = torch_shapes((3, 4, 6, 3), width, 256, groups, 64, 7, 1000)

@@ -10,9 +10,12 @@ import pytest
 import tensorflow as tf
 
 from melano_tf.errors import InputError
+from melano_tf.models.backbones import build_features
+from melano_tf.models.layers import Preprocess
 from melano_tf.models.logits import logits_of
 from melano_tf.models.pooling import adaptive_bins
-from melano_tf.models.zoome import BACKBONES, MetadataEmbedding, ZoomSqueezeExcite, build_features, build_zoome
+from melano_tf.models.registry import BACKBONES
+from melano_tf.models.zoome import MetadataEmbedding, ZoomSqueezeExcite, build_zoome, check_network
 from melano_tf.training.losses import binary_crossentropy
 from melano_tf.training.steps import GradientStep, Progress
 from tests.models.layer_checks import check_layer, nested_models
@@ -230,17 +233,19 @@ def test_ablations_share_the_rest() -> None:
     assert without_zoom < whole and without_metadata < whole
 
 
-@pytest.mark.parametrize(("backbone", "channels"), [("alexnet", 256), ("kaur", 512), ("resnet50", 2048)])
+@pytest.mark.parametrize(
+    ("backbone", "channels"), [("torchvision_alexnet", 256), ("zoome_kaur", 512), ("torchvision_resnet50", 2048)]
+)
 def test_comparators_at_full_size(backbone: str, channels: int) -> None:
     model, _ = build_zoome(backbone, 224, zoom_se=False)
-    side = 6 if backbone == "alexnet" else 7
+    side = 6 if backbone == "torchvision_alexnet" else 7
     assert model.get_layer("metadata_embedding").output.shape == (None, side, side, channels)
-    assert model.get_layer("embedding").output.shape == (None, 4096 if backbone == "alexnet" else channels)
+    assert model.get_layer("embedding").output.shape == (None, 4096 if backbone == "torchvision_alexnet" else channels)
 
 
 def test_alexnet_has_torchvisions_tensors() -> None:
     """61,100,840 parameters with 1000 classes; the shapes are those of torchvision's modules."""
-    model = build_features("alexnet", 224)
+    model = build_features("torchvision_alexnet", 224)
     assert model.count_params() == 61_100_840 - 4096 * 1000 - 1000
     shapes = {layer.name: tuple(layer.kernel.shape) for layer in model.layers if layer.weights}
     assert shapes == {
@@ -294,16 +299,20 @@ def test_seed_alone_decides() -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"backbone": "resnext51"}, "unknown; there are resnext50, resnet50"),
+        ({"backbone": "resnext50"}, "unknown; did you mean torchvision_resnext50[?] there are .*, zoome_kaur,"),
         ({"backbone": "resnext_standin", "input_px": 224}, "32 to 96 px, not 224"),
         ({"input_px": 16}, "32 or more px, not 16"),
-        ({"backbone": "alexnet", "input_px": 62, "zoom_se": False}, "63 or more"),
-        ({"backbone": "alexnet"}, "no residual blocks"),
-        ({"backbone": "kaur"}, "zoom_se=False"),
+        ({"backbone": "torchvision_alexnet", "input_px": 62, "zoom_se": False}, "63 or more"),
+        ({"backbone": "torchvision_alexnet"}, "no residual blocks"),
+        ({"backbone": "resnet50"}, "no residual blocks .* those with are torchvision_resnext50, torchvision_resnet50"),
+        ({"backbone": "zoome_kaur"}, "zoom_se=False"),
         ({"gate": "relu"}, "choose printed or se"),
         ({"ratio": 0}, "at least 1"),
-        ({"weights": "missing.npz", "backbone": "resnet_standin", "input_px": 32}, r"missing\.npz: no such file"),
-        ({"weights": "missing.weights.h5", "backbone": "resnet_standin", "input_px": 32}, "no such file"),
+        (
+            {"weights": "missing.npz", "backbone": "resnet_standin", "input_px": 32},
+            r"missing\.npz: no such weights file",
+        ),
+        ({"weights": "missing.weights.h5", "backbone": "resnet_standin", "input_px": 32}, "no such weights file"),
         ({"weights": "k.npz", "backbone": "kaur_standin", "input_px": 32, "zoom_se": False}, "torchvision has no kaur"),
     ],
 )
@@ -312,10 +321,10 @@ def test_refused(arguments: dict[str, object], match: str) -> None:
         build_zoome(**arguments)
 
 
-@pytest.mark.parametrize("backbone", ["alexnet", "resnext50", "kaur"])
+@pytest.mark.parametrize("backbone", ["torchvision_alexnet", "torchvision_resnext50", "zoome_kaur"])
 def test_smallest_size(backbone: str) -> None:
-    px = 63 if backbone == "alexnet" else 32
-    model, _ = build_zoome(backbone, px, zoom_se=backbone == "resnext50", metadata=False)
+    px = 63 if backbone == "torchvision_alexnet" else 32
+    model, _ = build_zoome(backbone, px, zoom_se=backbone == "torchvision_resnext50", metadata=False)
     assert model.output.shape == (None, 1)
 
 
@@ -323,3 +332,31 @@ def test_smallest_size(backbone: str) -> None:
 def test_smallest_standins(backbone: str) -> None:
     model, _ = build_zoome(backbone, 32, zoom_se=backbone.startswith("res"))
     assert np.all(np.isfinite(model(batch(32, 2), training=False)))
+
+
+def test_a_network_of_keras_as_comparator(tmp_path: Path) -> None:
+    """With its own preprocessing and a file of its weights, also where layers derive numbers from theirs."""
+    alone = build_features("efficientnetb0", 32)
+    rng = np.random.default_rng(3)
+    for layer in alone.layers:  # statistics and ImageNet's mean and variance; the rest as drawn keeps maps finite
+        if isinstance(layer, (keras.layers.BatchNormalization, keras.layers.Normalization)):
+            for variable in (each for each in layer.variables if each.dtype == "float32"):
+                variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    alone.save_weights(tmp_path / "b0.weights.h5")
+    settings = {"zoom_se": False, "metadata": False, "weights": tmp_path / "b0.weights.h5", "seed": 1}
+    model, report = build_zoome("efficientnetb0", 32, **settings)
+    assert report.tensors_loaded == len(alone.weights)
+    assert model.get_layer("preprocess").mode == "efficientnet"
+    inner = keras.Model(model.inputs, model.get_layer("features").output)
+    image = batch(32, 2)["image"].astype("float32")
+    loaded = build_features("efficientnetb0", 32)
+    loaded.load_weights(tmp_path / "b0.weights.h5")
+    expected = np.asarray(loaded(Preprocess("efficientnet")(image)))
+    assert expected.std() > 0
+    np.testing.assert_allclose(inner({"image": image}), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_check_network_needs_no_network_built() -> None:
+    assert check_network("vgg16", "imagenet", 224, zoom_se=False).name == "vgg16"
+    with pytest.raises(InputError, match="no residual blocks"):
+        check_network("vgg16", "imagenet", 224)

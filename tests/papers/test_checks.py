@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.papers.checks import check_weights, weights_key
+from melano_tf.papers.checks import weights_key
 from tests.papers.tiny import Finished
 
 RECIPES = {
@@ -26,7 +26,7 @@ def test_the_key_of_weights_is_their_content(tmp_path: Path) -> None:
     assert before == weights_key("resnext_standin", str(other)) and before is not None
     one.write_bytes(b"second")
     assert weights_key("standin", str(one)) != before
-    assert check_weights([("standin", "none"), ("standin", str(other)), ("standin", str(other))]) == (before,)
+    assert weights_key("standin", str(other)) == before and weights_key("standin", "none") is None
     with pytest.raises(InputError, match="no such weights file"):
         weights_key("resnext_standin", str(tmp_path / "gone.h5"))
     with pytest.raises(InputError, match="vgg61"):
@@ -39,6 +39,35 @@ def test_missing_weights_are_known_before_anything_is_written(
 ) -> None:
     done = inside(recipe, "--out", str(tmp_path / "out"), RECIPES[recipe], str(tmp_path / "gone.weights.h5"))
     assert done.code == 2 and "gone.weights.h5: no such weights file" in done.errors
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "words"),
+    [
+        *((recipe, (option, "imagenet"), "has no ImageNet weights") for recipe, option in RECIPES.items()),
+        ("spitzoid", ("--source.backbone", "vgg61"), "backbone 'vgg61': unknown; did you mean vgg1"),
+        ("multimag", ("--model.backbones", "vgg61"), "backbone 'vgg61': unknown"),
+        ("zoome", ("--network.backbone", "resnext50"), "did you mean torchvision_resnext50?"),
+        ("zoome", ("--network.backbone", "vgg16"), "vgg16: has no residual blocks to put Zoom-SE after"),
+        ("zoome", ("--comparators", "--network.maron", "vgg61"), "backbone 'vgg61': unknown"),
+        ("zoome", ("--network.backbone", "torchvision_resnet50", "--network.weights", "imagenet"), "are not fetched"),
+        ("zoome", ("--network.input-px", "128", "--store.stored-px", "128"), "takes images of 32 to 96 px, not 128"),
+        ("weighting", ("--network.backbone", "vgg61"), "backbone 'vgg61': unknown"),
+        ("similarity", ("--network.teacher", "vgg61"), "backbone 'vgg61': unknown"),
+    ],
+)
+@pytest.mark.parametrize("asked", [(), ("--plan",)])
+def test_a_network_that_cannot_be_had_is_known_before_anything_is_written(
+    inside: Callable[..., Finished],
+    tmp_path: Path,
+    recipe: str,
+    arguments: tuple[str, ...],
+    words: str,
+    asked: tuple[str, ...],
+) -> None:
+    done = inside(recipe, "--out", str(tmp_path / "out"), *arguments, *asked)
+    assert done.code == 2 and words in done.errors and len(done.errors.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 

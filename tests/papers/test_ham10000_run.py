@@ -1,7 +1,10 @@
-"""The experiment on HAM10000, on phantoms, as its notebook runs it; and how the best cell's shift is chosen."""
+"""`weighting --preset ham10000` on phantoms, end to end; and how the best cell's decision is chosen."""
 
+import json
 import runpy
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -10,117 +13,257 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from melano_tf import run
 from melano_tf.evaluation.multiclass import multiclass_metrics
-from melano_tf.models.squares import shifted
-from melano_tf.papers.ham10000.best import best_power
-from melano_tf.papers.ham10000.settings import CLASSES, STRATEGIES
-from melano_tf.papers.ham10000.tables import Row, difference_lines, differences
+from melano_tf.models.squares import prior_factors, shifted
+from melano_tf.papers.notebook import restored
+from melano_tf.papers.weighting.best import FAVOURS, best_powers
+from melano_tf.papers.weighting.settings import RECIPE, preset
 from melano_tf.runs.files import read_json
+from melano_tf.runs.predictions import probabilities
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.answering import Case
+from melano_tf.serving.client import ClientSettings
 from melano_tf.serving.opening import open_model
-from melano_tf.specs import load_spec
+from tests.papers.tiny import CHECKOUT, Finished
 
-NOTEBOOK = Path(__file__).parents[2] / "experiments" / "weighting_ham10000.py"
+PRESET = ("--preset", "ham10000", "--phantom.patients", "40", "--phantom.height-px", "64", "--workers", "1")
 TINY = (
-    *("--backbone", "standin", "--cut", "block2_pool", "--deep-cut", "block1_conv", "--stored-px", "40"),
-    *("--network-px", "48", "--epochs", "2", "--deep-epochs", "1", "--folds", "2", "--repeats", "50", "--threads", "1"),
+    *(*PRESET, "--threads", "1", "--store.stored-px", "40", "--network.input-px", "48", "--training.flat-epochs", "2"),
+    *("--transfer.best-epochs", "1", "--transfer.folds", "2", "--evaluation.repeats", "50"),
 )
-
-
-def notebook(folder: Path, parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melano_tf.training.runtime.configure", lambda threads, mirror=False: threads or 1)
-    monkeypatch.setattr(sys, "argv", [NOTEBOOK.name, "--out", str(folder), "--parts", parts, *TINY])
-    runpy.run_path(str(NOTEBOOK), run_name="__main__")
+ROWS = ("CEL", "CEL-CB", "CEL-ES", "CEL-SPL", "CEL-OHEM", "CEL-OHEM per class")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ham10000") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        notebook(folder, "strategies,best,tables,final", patch)
+        for module in ("training.runtime", "papers.shell"):
+            patch.setattr(f"melano_tf.{module}.configure", lambda threads, mirror=False: threads or 1)
+        assert run.main(["weighting", "--out", str(folder), *TINY]) == 0
     return folder
 
 
-def test_the_table_holds_every_strategy_on_both_splits_and_the_best_cell(finished: Path) -> None:
-    table = pd.read_csv(finished / "tables" / "ham10000.csv")
-    found = table.groupby("split")["strategy"].unique()
-    assert set(found[1]) == set(STRATEGIES)
-    assert set(found[0]) > set(STRATEGIES) and len(found[0]) == len(STRATEGIES) + 3
-    assert ((table["low"] <= table["high"]) & table["value"].between(0, 1)).all()
-    cel = pd.read_parquet(finished / "predictions" / "cel-split-1.parquet")
-    judge = multiclass_metrics(cel["target"].to_numpy(), cel[list(CLASSES)].to_numpy())
-    row = table[(table["strategy"] == "CEL") & (table["split"] == 1)].set_index("metric")["value"]
-    assert row["BAcc"] == pytest.approx(judge["BAcc"]) and row["Acc"] == pytest.approx(judge["Acc"])
-    assert (finished / "tables" / "ham10000.md").read_text().count("| CB |") == 3  # two splits, and the difference
-    compared = pd.read_csv(finished / "tables" / "differences.csv").set_index(["strategy", "metric"])["value"]
-    by_split = table[table["metric"] == "BAcc"].groupby("strategy")["value"].mean()
-    assert compared["CB", "BAcc"] == pytest.approx(by_split["CB"] - by_split["CEL"])
+def predictions(folder: Path, name: str, part: str = "predictions") -> pd.DataFrame:
+    return pd.read_parquet(folder / part / f"{name}.parquet")
 
 
-def test_differences_are_paired() -> None:
-    """By hand: two lesions of each class; the other strategy is right where the first is, and once more."""
-    predictions = pd.DataFrame({"group": list("abcd"), "target": [0, 0, 1, 1]})
-    sure = np.eye(7)
-    first = Row("CEL", 0, predictions, sure[[0, 0, 1, 0]])
-    other = Row("CB", 0, predictions, sure[[0, 0, 1, 1]])
-    table = differences([first, other, Row("CB", 1, predictions, sure[[0, 0, 0, 0]])], 200, 0).set_index("metric")
-    assert set(table["strategy"]) == {"CB"} and set(table["splits"]) == {1}  # of split 1 there is nothing to compare
-    assert table.loc["Acc", "value"] == 0.25 and table.loc["BAcc", "value"] == 0.25
-    assert (table["low"] == 0.0).all() and (table["high"] <= 1.0).all()  # never worse, whichever lesions are drawn
-    assert "| CB | +0.250 (+0.000" in difference_lines(table.reset_index())
+def test_table_2_holds_every_strategy_beside_the_published_ones(finished: Path) -> None:
+    table = pd.read_csv(finished / "tables" / "table2.csv")
+    ours = table[table["ours"].notna()]
+    assert set(ours["column"]) == set(ROWS)
+    assert ((ours["low"] <= ours["ours"]) & (ours["ours"] <= ours["high"])).all()
+    assert set(table[table["published"].notna()]["column"]) >= {"CEL", "FL-OHEM"}
+    by_fold = [predictions(finished, f"flat-adam-cel-split-{fold}") for fold in (1, 2)]
+    judge = [multiclass_metrics(one["target"].to_numpy(), probabilities(one)) for one in by_fold]
+    cell = table[(table["column"] == "CEL") & (table["row"] == "BAcc")]["ours"]
+    assert cell.item() == pytest.approx(np.mean([one["BAcc"] for one in judge]))
+    first, second = (set(one["image_id"]) for one in by_fold)
+    records = read_json(finished / "run.json")
+    assert not first & second and len(first | second) == sum(map(len, records["splits"].values()))
 
 
-def test_no_lesion_is_judged_that_trained_or_chose_the_shift(finished: Path) -> None:
-    judged, held = (
-        set(pd.read_parquet(finished / "predictions" / f"ham10000-split-0{part}.parquet")["group"])
-        for part in ("", "-held-out")
-    )
-    other = set(pd.read_parquet(finished / "predictions" / "cel-split-1.parquet")["group"])
+def test_the_best_cells_table_follows_from_its_predictions(finished: Path) -> None:
+    table = pd.read_csv(finished / "tables" / "best.csv").set_index(["row", "column"])["ours"]
+    sidecar = Sidecar.read(finished / "models" / "best-fold-1.keras")
+    mirrored = predictions(finished, "best-fold-1-mirrored", "unshifted")
+    targets = mirrored["target"].to_numpy()
+    for name, words in (("both", "Acc + BAcc"), ("accuracy", "Acc"), ("balanced", "BAcc")):
+        factors = np.array(sidecar.run["operating_points"][name]["factors"])
+        judge = multiclass_metrics(targets, shifted(probabilities(mirrored), factors))
+        for metric in ("Acc", "BAcc", "mPR", "mF1", "mAUC"):
+            assert table[metric, f"shifted for {words}"] == pytest.approx(judge[metric]), (words, metric)
+    said = predictions(finished, "best-fold-1")
+    both = shifted(probabilities(mirrored), np.array(sidecar.run["factors"]))
+    np.testing.assert_allclose(probabilities(said), both, atol=1e-6)
+    confusion = pd.read_csv(finished / "tables" / "best-confusion.csv", index_col="true")
+    assert confusion.to_numpy().sum() == len(said)
+    assert np.trace(confusion.to_numpy()[:, :-1]) / len(said) == pytest.approx(table["Acc", "shifted for Acc + BAcc"])
+
+
+def test_the_report_shows_the_presets_tables(finished: Path) -> None:
+    report = (finished / "report.html").read_text("utf-8")
+    assert "The best cell" in report and "OHEM per class" in report
+
+
+def test_no_lesion_is_judged_that_trained_or_chose_the_decision(finished: Path) -> None:
+    judged = set(predictions(finished, "best-fold-1")["group"])
+    held = set(predictions(finished, "best-fold-1-held-out", "unshifted")["group"])
+    other = set(predictions(finished, "flat-adam-cel-split-2")["group"])
     assert judged and held and not judged & held and not judged & other
-    assert held <= other  # of two folds, what does not validate trains
+    assert held <= other  # of two folds, what is not judged trains
+    points = Sidecar.read(finished / "models" / "best-fold-1.keras").run["operating_points"]
+    table = predictions(finished, "best-fold-1-held-out", "unshifted")
+    trained = predictions(finished, "flat-adam-cel-split-2")
+    trained = trained[~trained["image_id"].isin(set(table["image_id"]))]
+    counts = np.bincount(trained["target"], minlength=7)
+    chosen = best_powers(table["target"].to_numpy(), probabilities(table), counts)
+    assert {name: point["power"] for name, point in points.items()} == chosen
+    np.testing.assert_allclose(points["balanced"]["factors"], prior_factors(counts, chosen["balanced"]))
 
 
-def test_the_final_models_answer_as_the_table_says(finished: Path) -> None:
-    model = finished / "models" / "ham10000-split-0.keras"
-    sidecar = Sidecar.read(model)
-    assert (sidecar.kind, sidecar.classes, sidecar.input_px) == ("weighting", CLASSES, 40)
-    assert sidecar.preprocessing["store"]["crop"] == "centre" and sidecar.preprocessing["metadata"] is None
-    table = pd.read_parquet(finished / "predictions" / "ham10000-split-0.parquet").head(8)
-    wanted = shifted(table[[f"mean_{name}" for name in CLASSES]].to_numpy(), np.array(sidecar.run["factors"]))
-    files = [finished / "phantom" / "images" / f"{name}.jpg" for name in table["image_id"]]
-    answers = open_model(model).answer([Case(file) for file in files], finished)
-    np.testing.assert_allclose([answer.probabilities for answer in answers], wanted, atol=2e-3)
-    # A picture of another size is brought to the training's pixels within the saved model, too.
-    pixels = np.stack([np.asarray(Image.open(file).convert("RGB"), np.float32)[:, 10:74] for file in files])
-    large = np.repeat(np.repeat(pixels, 2, axis=1), 2, axis=2)
-    network = keras.saving.load_model(model)
-    np.testing.assert_allclose(network({"image": large}), network({"image": pixels}), atol=2e-3)
+def test_the_models_answer_as_the_tables_say(finished: Path) -> None:
+    """The best cell, the final one and a strategy's, of the picture as it is and of another size."""
+    (phantoms,) = (
+        (finished / "phantoms").iterdir()
+        if not (finished / "phantoms" / "images").is_dir()
+        else [finished / "phantoms"]
+    )
+    for stem in ("best-fold-1", "flat-adam-cel-cb-split-1"):
+        model = finished / "models" / f"{stem}.keras"
+        sidecar = Sidecar.read(model)
+        assert (sidecar.kind, sidecar.input_px) == ("weighting", 40)
+        assert sidecar.preprocessing["store"]["crop"] == "centre" and sidecar.preprocessing["metadata"] is None
+        table = predictions(finished, stem).head(8)
+        files = [next(phantoms.rglob(f"{name}.jpg")) for name in table["image_id"]]
+        answers = open_model(model, None, ClientSettings()).answer([Case(file) for file in files], finished)
+        wanted = probabilities(table)
+        np.testing.assert_allclose([answer.probabilities for answer in answers], wanted, atol=4e-3, err_msg=stem)
+        # A picture of another size is brought to the training's pixels within the saved model, too.
+        pixels = np.stack([np.asarray(Image.open(file).convert("RGB"), np.float32)[:, 10:74] for file in files])
+        large = np.repeat(np.repeat(pixels, 2, axis=1), 2, axis=2)
+        network = keras.saving.load_model(model)
+        np.testing.assert_allclose(network({"image": large}), network({"image": pixels}), atol=2e-3)
     final = Sidecar.read(finished / "models" / "ham10000.keras")
-    assert final.run["trained_on"] == "all images" and final.run["power"] == sidecar.run["power"]
+    assert final.run["trained_on"] == "all images"
+    assert final.run["power"] == Sidecar.read(finished / "models" / "best-fold-1.keras").run["power"]
 
 
-def test_the_same_command_again_trains_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def steps() -> dict[str, str]:
-        return {str(path): read_json(path)["finished"] for path in sorted((finished / "steps").rglob("*.json"))}
+def test_predict_decides_in_favour_of_what_the_user_says(
+    finished: Path, inside: Callable[..., Finished], tmp_path: Path
+) -> None:
+    model = finished / "models" / "best-fold-1.keras"
+    points = Sidecar.read(model).run["operating_points"]
+    mirrored = predictions(finished, "best-fold-1-mirrored", "unshifted").set_index("image_id")
+    images = tmp_path / "images"
+    images.mkdir()
+    pictures = {path.stem: path for path in (finished / "phantoms").rglob("*.jpg")}
+    names = list(mirrored.index[:3])
+    for name in names:
+        shutil.copy(pictures[name], images)
+    for favour in ("accuracy", "balanced"):
+        out = tmp_path / favour
+        done = inside("predict", "--model", str(model), "--input", str(images), "--out", str(out), "--favour", favour)
+        assert done.code == 0, done.errors
+        said = pd.read_csv(out / "predictions.csv").set_index("image").loc[names]
+        wanted = shifted(probabilities(mirrored.loc[names]), np.array(points[favour]["factors"]))
+        np.testing.assert_allclose(said.to_numpy(), wanted, atol=4e-3)
+        record = read_json(out / "predictions.json")[0]
+        assert record["evidence"]["in_favour_of"] == favour
+    strategy = finished / "models" / "flat-adam-cel-split-1.keras"
+    asked = ("--input", str(images), "--out", str(tmp_path / "none"), "--favour", "accuracy")
+    done = inside("predict", "--model", str(strategy), *asked)
+    assert done.code == 2 and "has no such operating point" in done.errors
 
-    before = steps()
-    assert len(before) == 2 * len(STRATEGIES) + 2
-    monkeypatch.setattr("melano_tf.papers.ham10000.best.fit", lambda *_: pytest.fail("trained again"))
-    notebook(finished, "best,strategies,final", monkeypatch)
-    assert steps() == before
+
+def test_the_same_command_again_trains_nothing(finished: Path, inside: Callable[..., Finished]) -> None:
+    again = inside("weighting", "--out", str(finished), *TINY)
+    assert again.code == 0 and "did 0 steps" in again.shown, again.errors
 
 
-def test_the_classes_are_the_data_descriptions() -> None:
-    assert tuple(load_spec("isic2018")["labels"]) == CLASSES
+def test_what_a_changed_setting_repeats(finished: Path, inside: Callable[..., Finished]) -> None:
+    def planned(*changed: str) -> set[str]:
+        done = inside("weighting", "--out", str(finished), *TINY, *changed, "--plan")
+        assert done.code == 0, done.errors
+        return {line.split()[0] for line in done.shown.splitlines() if " to do" in line}
+
+    assert planned() == set()
+    assert planned("--evaluation.repeats", "60") == set()
+    assert planned("--transfer.best-epochs", "2") == {"train/best-fold-1", "model/final"}
+    assert planned("--splits.hold-out", "0.3") == {"train/best-fold-1", "model/final"}
+    assert planned("--transfer.best-folds", "1", "2") == {"train/best-fold-2", "model/final"}
+    strategies = {f"train/flat-adam-cel{weights}-split-{fold}" for fold in (1, 2) for weights in ("", "-cb")}
+    changed = planned("--transfer.cut", "block1_conv", "--strategies", "none,cb")
+    assert changed == {"features", *strategies}
+    changed = planned("--training.adam-epsilon", "1e-8", "--strategies", "none,cb")
+    assert changed == {*strategies, "train/best-fold-1", "model/final"}
 
 
-def test_the_power_is_where_accuracy_and_balanced_accuracy_together_are_best() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--tables", "3"), "give numbers from 1 to 2"),
+        (("--gamma", "auto"), "--gamma auto: not with --preset ham10000"),
+        (("--transfer.best-folds", "1", "6"), "best_folds (1, 6): numbers from 1 to 5"),
+        (("--transfer.cut", "conv_pw_11_relu"), "standin has no layer 'conv_pw_11_relu'"),
+        (("--transfer.best-cut", "gone"), "standin has no layer 'gone'"),
+        (("--network.weights", "imagenet"), "standin: has no ImageNet weights"),
+        (("--losses", "mse"), "no loss 'mse'"),
+        (("--training.warm-epochs", "3"), "--training.warm-epochs: not with --preset ham10000"),
+    ],
+)
+def test_what_is_refused_before_anything_is_drawn(
+    inside: Callable[..., Finished], tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    done = inside("weighting", "--out", str(tmp_path / "out"), "--preset", "ham10000", *arguments)
+    assert done.code == 2 and words in done.errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_with_data_the_preset_is_mobilenet_with_imagenet_weights() -> None:
+    real, drawn = RECIPE.default("ham10000", True), RECIPE.default("ham10000", False)
+    assert (real.network.backbone, real.network.weights, real.network.input_px) == ("mobilenet", "imagenet", 192)
+    assert (real.store.stored_px, real.store.crop, real.store.colour) == (150, "centre", "none")
+    assert (drawn.network.backbone, drawn.network.weights) == ("standin", "none")
+    assert RECIPE.default(None, True) == preset("paper") and RECIPE.default(None, False) == preset("demo")
+    kept = json.loads(
+        json.dumps({"training": {"warm_epochs": 0}, "transfer": {"best_folds": [1, 2], "augment": {"flip": 0.25}}})
+    )
+    again = restored(preset("demo"), kept)  # a notebook starts from the demo's settings, which have none
+    assert again.transfer.best_folds == (1, 2) and again.transfer.augment.flip == 0.25
+    assert again.transfer.augment.rotation == 180.0
+
+
+def test_the_notebook_trains_nothing_again(
+    finished: Path, inside: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["weighting_ham10000.py", "--run", str(finished)])
+    runpy.run_path(str(CHECKOUT / "experiments" / "weighting_ham10000.py"), run_name="__main__")
+    assert "did 0 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", [(), ("--preset", "ham10000")])
+def test_copies_of_an_image_stay_on_one_side(
+    finished: Path, inside: Callable[..., Finished], tmp_path: Path, asked: tuple[str, ...]
+) -> None:
+    """One image under two lesions' names: joined, or refused where they are not to be; of the paper's splits too."""
+    folder = tmp_path / "data"
+    (root,) = {path.parent.parent for path in (finished / "phantoms").rglob("*.jpg")}
+    shutil.copytree(root, folder)
+    tables = sorted(str(path) for path in folder.glob("*.csv") if path.name != "truth.csv")
+    judged = [predictions(finished, f"flat-adam-cel-split-{fold}") for fold in (1, 2)]
+    one, other = (frame[frame["target"] == 1].iloc[0]["image_id"] for frame in judged)
+    pictures = {path.stem: path for path in folder.rglob("*.jpg")}
+    shutil.copy(pictures[one], pictures[other])
+    where = ("--table", *tables, "--images", str(pictures[one].parent), "--workers", "1", "--steps", "images")
+    sizes = ("--transfer.folds", "2") if asked else ("--store.stored-px", "40", "--network.input-px", "32")
+    out = tmp_path / "out"
+    done = inside("weighting", "--out", str(out), *asked, *where, *sizes, "--network.weights", "none")
+    assert done.code == 0, done.errors
+    record = read_json(out / "run.json")
+    assert record["copies"]["exact"] >= 1
+    for members in record["splits"].values():
+        assert (one in members) == (other in members)
+    parts = ("--splits.no-join-copies", "--splits.no-near-copies")
+    seeds = [
+        inside("weighting", "--out", str(tmp_path / f"s{seed}"), *asked, *where, *sizes, *parts, "--seed", str(seed))
+        for seed in range(3)
+    ]
+    refused = [done for done in seeds if done.code == 2]
+    assert refused and all("1 pairs of exact copies on two sides" in done.errors for done in refused)
+
+
+def test_the_powers_are_where_what_they_favour_is_best() -> None:
     targets = np.array([0] * 8 + [1] * 2)
     counts = np.array([80, 20])
     # The rare class is called once its probability is multiplied by more than 0.55 / 0.45 or 0.8 / 0.2, which needs
     # (80 / 20)^power: 0.2 for the one, a power above 1 for the other; a common one is lost from 0.6 / 0.4: 0.3.
     rare, common = [[0.55, 0.45], [0.82, 0.18]], [[0.6, 0.4]] + [[0.95, 0.05]] * 7
     probabilities = np.array(common + rare)
-    assert best_power(targets, probabilities, counts) == 0.2
-    assert best_power(targets, np.array(common + [[0.3, 0.7]] * 2), counts) == 0.0  # nothing to gain: the least
+    assert best_powers(targets, probabilities, counts) == {"both": 0.2, "accuracy": 0.2, "balanced": 0.2}
+    nothing = np.array(common + [[0.3, 0.7]] * 2)  # nothing to gain: the least
+    assert best_powers(targets, nothing, counts) == dict.fromkeys(FAVOURS, 0.0)
+    # The second rare one comes at 0.7, when three common ones have gone at 0.3: more recall, less accuracy.
+    trade = np.array([[0.6, 0.4]] * 3 + [[0.95, 0.05]] * 5 + [[0.55, 0.45], [0.7, 0.3]])
+    assert best_powers(targets, trade, counts) == {"both": 0.2, "accuracy": 0.2, "balanced": 0.7}

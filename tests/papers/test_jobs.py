@@ -26,7 +26,7 @@ def test_two_processes_write_what_one_writes_and_the_run_goes_on_from_it(toy, tm
     assert files(tmp_path / "far") == alone
     assert "trainings side by side: 2 processes on this machine" in far.shown and "did 2 steps" in far.shown
     assert "  no z in the text" in far.shown.splitlines()  # left out there, said here
-    assert (tmp_path / "far" / "made.json").read_text().count("count/a") == 1
+    assert (tmp_path / "far" / "made.json").read_text().count('"step": "count/a"') == 1
     left = [{path.name for path in (tmp_path / run / "work").rglob("*")} for run in ("run", "far")]
     assert left[0] == left[1] and not {"a", "b"} & left[1]  # what is finished leaves nothing unfinished
     assert "did 0 steps, kept 2" in toy("--out", str(tmp_path / "far")).shown

@@ -14,7 +14,9 @@ from melano_tf.errors import InputError
 from melano_tf.papers import PAPERS
 from melano_tf.papers.plan import Plan, Step, chosen_groups
 from melano_tf.papers.shell import Looked, Work, do, look
+from melano_tf.runs.judgements import read_record
 from melano_tf.runs.run import Run, plan_key
+from melano_tf.runs.standing import Standing
 
 GROUPS = ("data", "train", "tables", "model")
 
@@ -272,6 +274,34 @@ def test_what_is_not_asked_for_is_taken_where_it_stands(toy, tmp_path):
     assert "did 1 steps, kept 1" in both.shown
     assert (tmp_path / "run" / "tables" / "table1.txt").read_text() == "{'a': '6', 'b': '6'}"
     assert made() == {"counts/a.txt", "counts/b.txt", "tables/table1.txt"}, "of this plan too, as its table shows it"
+
+
+def test_a_table_carries_the_key_of_what_it_is_made_of_and_goes_with_it(toy, tmp_path, monkeypatch):
+    def made() -> dict[str, dict]:
+        return json.loads((tmp_path / "run" / "made.json").read_text())
+
+    def shown() -> bool:
+        run_folder = tmp_path / "run"
+        return Standing(run_folder, read_record(run_folder)).holds(run_folder / "tables" / "table1.txt")
+
+    assert toy("--only", "b").code == 0
+    first = made()["tables/table1.txt"]
+    assert first["output"] == "table 1" and first["of"] == ["count/a", "count/b", "count/z"] and len(first["key"]) == 16
+    assert made()["counts/b.txt"]["key"] == json.loads((tmp_path / "run/steps/count/b.json").read_text())["key"]
+    assert toy("--only", "b").code == 0 and made()["tables/table1.txt"] == first
+    assert toy("--only", "a").code == 0 and shown()
+    second = made()["tables/table1.txt"]
+    assert second["of"] == first["of"] and second["key"] != first["key"]
+    (tmp_path / "run" / "counts" / "a.txt").unlink()  # so that it is counted again
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("melano_tf.papers.shell.make", killed)
+        assert toy("--only", "a").code == 130
+    assert (tmp_path / "run" / "counts" / "a.txt").exists() and not shown(), "the table is of the count before"
+    assert toy("--only", "a").code == 0 and shown()
 
 
 def test_what_stands_under_taken_steps_alone_is_taken_too():

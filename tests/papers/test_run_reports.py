@@ -1,5 +1,6 @@
 """The report that every recipe writes at its end, of the runs that the session shares; and two runs compared."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -7,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from melano_tf.reports.contents import read_tables
+from melano_tf.reports.table_files import read_table
+from melano_tf.reports.table_text import markdown
+from melano_tf.runs.files import read_json
 from melano_tf.runs.judgements import read_judgements, read_record
+from melano_tf.runs.predictions import decided, read_predictions
+from melano_tf.runs.standing import Standing
 from tests.papers.tiny import Finished, TinyRun
 
 
@@ -27,8 +34,42 @@ def check(finished: TinyRun, *words: str) -> None:
     assert not re.search(r'(src|href)="(?!data:|#)', page)
 
 
+def check_data(folder: Path) -> None:
+    """Predictions are of the one form, every table stands as data, and the paper's numbers stand first."""
+    record, judged = read_record(folder), {name for one in read_record(folder)["judged"] for name in one["files"]}
+    made = json.loads((folder / "made.json").read_text())
+    files = [path for path in (folder / "predictions").iterdir() if (folder / "models" / f"{path.stem}.json").exists()]
+    assert {path.name for path in files} >= judged & {path.name for path in files} != set()
+    for path in files:
+        table = read_predictions(path)
+        assert list(table)[:4] == ["case", "group", "part", "target"]
+        threshold = read_json(folder / "models" / f"{path.stem}.json")["threshold"]
+        if "calibrated" not in table:
+            assert (table["called"] == decided(table, threshold)).all()
+    tables = sorted((folder / "tables").glob("*.json"))
+    for path in tables:
+        assert markdown(read_table(path)) == path.with_suffix(".md").read_text(encoding="utf-8")
+        assert len(made[f"tables/{path.name}"]["key"]) == 16 and made[f"tables/{path.name}"]["output"]
+    shown = read_tables(Standing(folder, record))
+    assert len(shown.shown) >= len(tables) > 0 and len(shown.first) >= 2
+    assert any(one.paper for one in shown.first) and all("interval" in one.interval for one in shown.first)
+    said = [note for table in shown.shown for note in table.notes]
+    assert shown.notes and len(said) == len(set(said)), "what several tables say is said once"
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "First numbers" in page and record["report"]["title"].split(":")[0] in page
+
+
+def test_weighting(tiny_weighting: TinyRun) -> None:
+    check_data(tiny_weighting.folder)
+
+
+def test_similarity(tiny_similarity: TinyRun) -> None:
+    check_data(tiny_similarity.folder)
+
+
 def test_spitzoid(tiny_run: TinyRun) -> None:
-    check(tiny_run, "Table 5: the chosen source (tiles)", "target model. ROC:", "Attention over a test slide")
+    check_data(tiny_run.folder)
+    check(tiny_run, "Table 5: the chosen source (tiles)", "target model: ROC.", "Attention over a test slide")
     target, source = read_judgements(tiny_run.folder, read_record(tiny_run.folder))
     assert (target.classes, source.classes) == (("benign", "malignant"), ("non-tumour", "tumour"))
     test = set(read_record(tiny_run.folder)["split"]["test"])
@@ -36,9 +77,10 @@ def test_spitzoid(tiny_run: TinyRun) -> None:
 
 
 def test_multimag(multimag_run: TinyRun) -> None:
+    check_data(multimag_run.folder)
     page = (multimag_run.folder / "report.html").read_text(encoding="utf-8")
     assert multimag_run.first.shown.strip().splitlines()[-1].startswith("report    ")
-    for text in ("Table 1: melanoma against nevi", "melanoma-40x, first network. ROC:", "only the first 12 are drawn"):
+    for text in ("Table 1: melanoma against nevi", "melanoma-40x, first network: ROC.", "only the first 12 are drawn"):
         assert text in page, text
     judged = {one.name: one for one in read_judgements(multimag_run.folder, read_record(multimag_run.folder))}
     assert judged["nevi, second network"].scores.shape[1] == 3
@@ -46,6 +88,7 @@ def test_multimag(multimag_run: TinyRun) -> None:
 
 
 def test_zoome_and_a_comparison(tiny_zoome: TinyRun, inside: Callable[..., Finished], tmp_path: Path) -> None:
+    check_data(tiny_zoome.folder)
     check(
         tiny_zoome, "ROC curves: sensitivity against false alarms", "Table II", "Loss by epoch: resnext_standin-zoom."
     )

@@ -32,7 +32,8 @@ from melano_tf.papers.zoome.settings import preset as zoome
 from melano_tf.pipelines.augment import sample_seeds
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
-from melano_tf.reports.tables import markdown
+from melano_tf.reports.table_text import markdown
+from melano_tf.reports.tables import Table
 
 CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
 
@@ -230,7 +231,7 @@ def test_result_tables_stand_beside_the_published_cells() -> None:
     by_class = result_table(models, 9, CLASSES)
     assert cell(by_class, "SCC", "highest", "published") == 0.2
     assert np.isnan(cell(by_class, "SCC", "baseline", "published"))
-    text = markdown(by_class, "Table 9", models_down=True, unit="lesions")
+    text = markdown(Table("Table 9", by_class, models_down=True, unit="lesions"))
     assert "40 test lesions" in text and "| baseline, by lesion |" in text
 
 

@@ -16,7 +16,8 @@ from melano_tf.papers.spitzoid.target import diagnosis_loss
 from melano_tf.phantoms.slides.drawing import PhantomSettings, draw_cohort
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks
-from melano_tf.pipelines.store import StoreSettings, write_cohort
+from melano_tf.pipelines.store import write_cohort
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.pipelines.tiles import TileBatches, TileImages
 from melano_tf.slides.cohort import read_manifest
 from melano_tf.slides.tiling import TileGrid

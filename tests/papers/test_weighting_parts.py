@@ -1,6 +1,7 @@
 """The parts of the weighting recipe that need no training: settings, the grid, the taxonomy, the figures' parts."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from melano_tf.papers.weighting.settings import (
     WeightingSettings,
     preset,
 )
+from melano_tf.papers.weighting.tables import headlines
 from melano_tf.runs.plain import plain
 from melano_tf.training.sample_weights import Strategy
 
@@ -253,3 +255,12 @@ def test_hard_images_divide_the_networks_and_easy_ones_do_not():
     assert choose_image(shown, 0, 0, hard=False) == "a"
     assert choose_image(shown, 1, 0, hard=True) == "d"  # none divides them: any
     assert choose_image({"one": says([0, 0, 0, 0])}, 2, 0, hard=True) is None
+
+
+def test_the_first_numbers_of_weighting_are_the_plain_loss_and_the_highest_row():
+    metrics = {"CEL": [{"BAcc": 0.41}], "CEL-CB": [{"BAcc": math.nan}], "FL-ES": [{"BAcc": 0.50}, {"BAcc": 0.54}]}
+    plain, highest = headlines(3, metrics)
+    assert (plain.row, plain.column) == ("BAcc", "CEL") and (highest.row, highest.column) == ("BAcc", "FL-ES")
+    assert plain.words == "hierarchical network, Adam, plain cross-entropy: balanced accuracy"
+    assert highest.words == "hierarchical network, Adam, FL-ES: the highest of 2, so too good for a new set"
+    assert headlines(5, {"CEL": [{"BAcc": math.nan}]}) == (), "all failed"

@@ -28,7 +28,7 @@ def test_the_paper_preset_holds_the_papers_numbers():
     assert (PAPER.training.optimizer, PAPER.training.learning_rate) == ("adam", 1e-4)
     assert (PAPER.training.alpha, PAPER.training.gamma) == (0.25, 2.0)
     assert (PAPER.augment.smallest_crop, PAPER.augment.rotation, PAPER.augment.flip) == (0.8, 30.0, 0.5)
-    assert (PAPER.network.backbone, PAPER.network.zoom, PAPER.network.gate) == ("resnext50", 4, "printed")
+    assert (PAPER.network.backbone, PAPER.network.zoom, PAPER.network.gate) == ("torchvision_resnext50", 4, "printed")
     # 0.8 of the stored image is what the network takes: the smallest crop is not enlarged.
     assert PAPER.store.stored_px * PAPER.augment.smallest_crop == PAPER.network.input_px
 
@@ -67,11 +67,11 @@ def test_a_table_without_images_is_refused(tmp_path):
 def test_the_rows_of_both_tables():
     one, two = table_1(PAPER), table_2(PAPER)
     assert list(one) == ["Maron et al.", "Kaur et al.", "AlexNet", "ZooME", "w/o Zoom-SE", "w/o Metadata"]
-    assert one["ZooME"] == proposed(PAPER) == Network("resnext50", True, True)
-    assert one["w/o Zoom-SE"] == Network("resnext50", False, True)
-    assert one["w/o Metadata"] == Network("resnext50", True, False)
-    assert two["ResNet50 + ZoomSE"] == Network("resnet50", True, False)
-    assert two["AlexNet + Meta"] == Network("alexnet", False, True)
+    assert one["ZooME"] == proposed(PAPER) == Network("torchvision_resnext50", True, True)
+    assert one["w/o Zoom-SE"] == Network("torchvision_resnext50", False, True)
+    assert one["w/o Metadata"] == Network("torchvision_resnext50", True, False)
+    assert two["ResNet50 + ZoomSE"] == Network("torchvision_resnet50", True, False)
+    assert two["AlexNet + Meta"] == Network("torchvision_alexnet", False, True)
     # One training fills both.
     assert one["Maron et al."] == two["ResNet50"] and one["AlexNet"] == two["AlexNet"]
     networks = {step.args[0] for step in method(PAPER).steps.values() if step.group == "train"}
@@ -119,7 +119,7 @@ def test_the_study_sets_one_field_and_leaves_the_others():
     records = people()
     metadata, values = study(records, permutations=2, seed=3)
     assert set(metadata) == {GIVEN, BLANKED, "permuted_1", "permuted_2"}
-    given = CODE.encode(records["age"], records["sex"].tolist(), records["site"].tolist())
+    given = CODE.encode({name: records[name] for name in ("age", "sex", "site")})
     np.testing.assert_array_equal(metadata[GIVEN], given)
     names = np.array(CODE.names)
     blank = dict(zip(names, metadata[BLANKED][0], strict=True))

@@ -5,7 +5,8 @@ import pytest
 from melano_tf.evaluation.intervals import Interval
 from melano_tf.papers.zoome.tables import METRICS, PUBLISHED_AS
 from melano_tf.reports.published import load_published, table_of
-from melano_tf.reports.tables import markdown, metric_table
+from melano_tf.reports.table_text import markdown
+from melano_tf.reports.tables import Table, metric_table
 
 ROWS = {
     1: ["Maron et al.", "Kaur et al.", "AlexNet", "ZooME", "w/o Zoom-SE", "w/o Metadata"],
@@ -58,7 +59,7 @@ def test_one_line_a_model_with_intervals(cells) -> None:
     folds = [{"ACC": 0.7, "SN": 0.8, "SPC": 0.6, "AUC": 0.75}, {"ACC": 0.8, "SN": 0.9, "SPC": 0.7, "AUC": 0.85}]
     around = {"ZooME": {"AUC": Interval(0.8, 0.71, 0.88, 0, 100, 42, 0.95)}}
     frame = metric_table({"ZooME": folds}, cells, 1, published_as=PUBLISHED_AS, metrics=METRICS, intervals=around)
-    text = markdown(frame, "Table I", models_down=True)
+    text = markdown(Table("Table I", frame, models_down=True))
     [line] = [line for line in text.splitlines() if line.startswith("| ZooME")]
     assert "0.9223 ± 0.0169 | 0.8000 ± 0.0500 (0.7100 to 0.8800)" in line
     assert "0.8459 ± 0.0294 † |" in line and "0.7500 ± 0.0500" in line
@@ -72,6 +73,6 @@ def test_one_line_a_model_with_intervals(cells) -> None:
 
 def test_a_table_that_the_paper_does_not_have_has_no_paper_side(cells) -> None:
     frame = metric_table({"given": [{"AUC": 0.7}]}, cells, 0, published_as={}, metrics=("AUC",))
-    text = markdown(frame, "What the metadata add", models_down=True)
+    text = markdown(Table("What the metadata add", frame, models_down=True))
     assert "paper" not in text and "| given |  0.7000 |" in text
     assert "no published value" not in text

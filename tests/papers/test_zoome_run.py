@@ -49,7 +49,7 @@ def phantoms(tiny_zoome: TinyRun) -> Path:
 def test_it_says_first_what_it_is_and_last_what_it_found(tiny_zoome):
     lines = tiny_zoome.first.shown.splitlines()
     assert "PHANTOMS" in lines[1]
-    assert any("network.backbone" in line and "(paper: resnext50)" in line for line in lines)
+    assert any("network.backbone" in line and "(paper: torchvision_resnext50)" in line for line in lines)
     assert any(line.startswith("folds     ZooME: ROC AUC") and "interval" in line for line in lines[-8:])
     assert str(tiny_zoome.folder / "run.json") in lines[-2] and "report.html" in lines[-1]
     assert "Traceback" not in tiny_zoome.first.errors and "WARNING" not in tiny_zoome.first.errors

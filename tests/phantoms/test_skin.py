@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.dermoscopy.isic_layouts import SITES
 from melano_tf.errors import InputError
+from melano_tf.metadata_fields import SITE
 from melano_tf.phantoms.skin.data_sets import (
     PhantomDermoscopy,
     PhantomDermoscopySettings,
@@ -78,7 +78,7 @@ def test_the_plan_is_consistent(layout: str) -> None:
 
 
 def test_every_known_site_can_be_drawn() -> None:
-    assert set(SITE_SHARES) | {"unknown"} == set(SITES)
+    assert set(SITE_SHARES) | {"unknown"} == set(SITE.words)
     assert sum(SITE_SHARES.values()) == pytest.approx(1.0)
 
 

@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.features.feature_file import open_features
-from melano_tf.models.bag_models import BagModelSettings, build_bag_model
+from melano_tf.models.bag_models import build_bag_model
+from melano_tf.models.bag_settings import BagModelSettings
 from melano_tf.pipelines.bag_baseline import bag_means, fit_baseline
-from melano_tf.pipelines.bag_training import BagTrainingSettings, train_bag_model
+from melano_tf.pipelines.bag_fitting import BagTrainingSettings
+from melano_tf.pipelines.bag_training import train_bag_model
 from melano_tf.pipelines.feature_bags import ArrayBags, FeatureBagBatches, answers, padded
 from melano_tf.pipelines.feature_cohort import FileBags
 from melano_tf.training.loop import LoopSettings
@@ -134,7 +136,10 @@ def test_the_baseline_is_scikit_learns(classes: int, tmp_path: Path) -> None:
 def test_a_training_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     bags = made_bags(sizes=(4, 9, 1, 6, 3, 5, 7, 2))
     settings = BagTrainingSettings(
-        BagModelSettings("clam", hidden=(8,), dropout=0.2, extremes=2), epochs=6, learning_rate=0.01, max_instances=5
+        model=BagModelSettings("clam", hidden=(8,), dropout=0.2, extremes=2),
+        epochs=6,
+        learning_rate=0.01,
+        max_instances=5,
     )
     model, history = train_bag_model(bags, np.arange(8), 2, settings, tmp_path / "a", seed=5)
     assert len(history) == 6 and history[-1]["loss"] < history[0]["loss"]

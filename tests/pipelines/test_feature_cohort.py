@@ -58,9 +58,8 @@ def test_a_patient_of_two_labels_is_no_bag(folder: Path, tmp_path: Path) -> None
     assert len(cohort.bags().ids) == 3
     with pytest.raises(InputError, match="patient p1: slides with the labels a, b; take bags by slide"):
         cohort.bags("patient")
-    one = read_feature_cohort(folder, table(tmp_path, ["s1,p1,a,"]))
     with pytest.raises(InputError, match="the only label is 'a'"):
-        one.bags()
+        read_feature_cohort(folder, table(tmp_path, ["s1,p1,a,"]))
 
 
 def test_all_faults_at_once_each_one_line(folder: Path, tmp_path: Path) -> None:
@@ -101,6 +100,27 @@ def test_a_slide_twice_and_a_missing_column_are_faults_of_the_table(folder: Path
         read_feature_cohort(folder, table(tmp_path, ["s1,p1,a,", "S1,p1,b,"]))
     with pytest.raises(InputError, match="column 'label' is missing; is 'labels' meant"):
         read_feature_cohort(folder, table(tmp_path, ["s1,p1,a"], "slide_id,patient_id,labels"))
+
+
+def test_faults_of_labels_and_of_a_table_come_with_those_of_the_files(folder: Path, tmp_path: Path) -> None:
+    features, coords = numbers(6)
+    features[1, 2] = np.inf
+    write_trident(folder / "deep" / "s4.h5", features, coords)
+    rows = ["s1,p1,a,", "s2,p1,b,", "s4,p3,c,"]
+    with pytest.raises(InputError) as error:
+        read_feature_cohort(folder, table(tmp_path, rows), by="patient", classes=("a", "b", "d"))
+    expected = [
+        "label 'c' is none of a, b, d",
+        "no slide has the label 'd'",
+        "patient p1: slides with",
+        "s4.h5: 1 of 6",
+    ]
+    lines = str(error.value).splitlines()[1:]
+    assert len(lines) == len(expected) and all(words in line for words, line in zip(expected, lines, strict=True))
+    with pytest.raises(InputError) as error:
+        read_feature_cohort(folder, table(tmp_path, ["s1,p1,a,", "s1,p2,b,"]))
+    _, first, second = str(error.value).splitlines()
+    assert "row 3: slide_id 's1' stands in row 2 already" in first and "s4.h5: 1 of 6 tiles" in second
 
 
 def test_formats_may_be_mixed_and_are_noted(folder: Path, tmp_path: Path) -> None:

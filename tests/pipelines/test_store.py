@@ -15,11 +15,16 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from small_slides import MPP, SIZE, write_annotation, write_slide_file
 
 from melano_tf.errors import InputError
-from melano_tf.pipelines import store
-from melano_tf.pipelines.store import StoreSettings, finished, read_jpegs, write_cohort, write_slide
+from melano_tf.pipelines import cutting, store
+from melano_tf.pipelines.cutting import write_slide
+from melano_tf.pipelines.records import read_jpegs
+from melano_tf.pipelines.slide_outcome import finished
+from melano_tf.pipelines.store import write_cohort
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.runs import journal
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.slide import Slide, SlideReadError
@@ -40,7 +45,9 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = (folder / "cut.tiff").read_bytes()
     (folder / "cut.tiff").write_bytes(content[: len(content) // 2])
     damaged = bytearray((folder / "damaged.tiff").read_bytes())
-    damaged[len(damaged) // 3 : len(damaged) // 3 + 5000] = bytes(5000)
+    with tifffile.TiffFile(folder / "damaged.tiff") as file:
+        start = file.pages[0].dataoffsets[5]  # a tile in the middle of the tissue
+    damaged[start : start + 5000] = bytes(5000)
     (folder / "damaged.tiff").write_bytes(damaged)
     write_annotation(folder / "a.geojson", [(0, 0), (512, 0), (512, 768), (0, 768)])
     write_annotation(folder / "outside.geojson", [(5000, 5000), (6000, 5000), (6000, 6000)])
@@ -161,17 +168,45 @@ def test_two_workers_write_what_one_writes(slides: Path, tmp_path: Path) -> None
     pd.testing.assert_frame_equal(one, two)
 
 
+def test_threads_on_one_slide_write_what_one_writes(slides: Path, tmp_path: Path) -> None:
+    small = dataclasses.replace(GRID, overlap=0.5)
+    for threads in (1, 3):
+        outcome = write_slide(row(slides, "a"), small, STORE, tmp_path / str(threads), threads=threads)
+        assert outcome.tiles > 100 and outcome.reader == "OpenSlide"  # these tiles are no JPEG
+    assert hashes(tmp_path / "1") == hashes(tmp_path / "3")
+
+
+def test_the_last_slides_share_the_workers() -> None:
+    assert store._threads(5, 4) == [1, 1, 1, 2, 4]
+    assert store._threads(1, 1) == [1] and store._threads(2, 8) == [4, 8]
+
+
+def test_a_wide_slide_is_cut_in_columns_and_nothing_is_lost(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = row(slides, "a")
+    write_slide(values, GRID, STORE, tmp_path / "rows")
+    monkeypatch.setattr(cutting, "HELD_MIB", 0.5)
+    write_slide(values, GRID, STORE, tmp_path / "columns")
+    one, other = (pd.read_parquet(tmp_path / name / "a.tiles.parquet") for name in ("rows", "columns"))
+    assert one["offset"].is_monotonic_increasing and not other["offset"].is_monotonic_increasing
+    pd.testing.assert_frame_equal(one.drop(columns="offset"), other.drop(columns="offset"))
+    places = [(table["offset"].tolist(), table["length"].tolist()) for table in (one, other)]
+    jpegs = [read_jpegs(tmp_path / name, "a", *place) for name, place in zip(("rows", "columns"), places, strict=True)]
+    assert jpegs[0] == jpegs[1]
+
+
 def test_finished_slides_are_not_repeated(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = manifest(slides, "a", "b", "cut")
     first, _ = write_cohort(rows, GRID, STORE, tmp_path, workers=1)
     done: list[str] = []
-    original = store._write_tiles
+    original = cutting.slide_key
 
     def noted(values: dict[str, Any], *others: Any) -> Any:
         done.append(values["slide_id"])
         return original(values, *others)
 
-    monkeypatch.setattr(store, "_write_tiles", noted)
+    monkeypatch.setattr(cutting, "slide_key", noted)
     again, outcomes = write_cohort(rows, GRID, STORE, tmp_path, workers=1)
     assert done == ["cut", "cut"]  # what failed is tried again
     pd.testing.assert_frame_equal(first, again)
@@ -277,7 +312,7 @@ def test_a_full_disk_stops_the_cohort(slides: Path, tmp_path: Path, monkeypatch:
     def full(*_: Any) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store, "append_image", full)
+    monkeypatch.setattr(cutting, "append_image", full)
     with pytest.raises(InputError, match="No space left on device"):
         write_cohort(manifest(slides, "a", "b"), GRID, STORE, tmp_path, workers=1)
     kept = hashes(tmp_path)
@@ -289,16 +324,16 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import pandas as pd
-from melano_tf.pipelines import store
+from melano_tf.pipelines import cutting, store
 from test_store import GRID, STORE
-original, count = store.append_image, [0]
+original, count = cutting.append_image, [0]
 def dies(file, *others):
     count[0] += 1
     if count[0] == int(sys.argv[4]):
         file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     return original(file, *others)
-store.append_image = dies
+cutting.append_image = dies
 rows = pd.read_parquet(sys.argv[1])
 store.write_cohort(rows, GRID, STORE, Path(sys.argv[2]), workers=1)
 """

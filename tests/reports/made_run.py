@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.evaluation.intervals import Interval
+from melano_tf.papers.zoome.settings import RECIPE
 from melano_tf.reports.figures import blank_figure, save_figure
 from melano_tf.reports.published import load_published
-from melano_tf.reports.tables import interval_table, write_table
+from melano_tf.reports.table_files import write_table
+from melano_tf.reports.tables import Headline, Table, interval_table
 from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.plain import plain
 from melano_tf.runs.predictions import VALIDATION
@@ -61,6 +63,7 @@ def made_run(folder: Path, frame: pd.DataFrame, hostile: str = "", **more: Any) 
     record = {
         "recipe": "zoome",
         "plan": PLAN,
+        "report": RECIPE.told(),
         "settings": {**settings, **more},
         "differs": [["training.epochs", 3, 30], ["network.backbone", f"standin {hostile}", "resnext50"]],
         "sessions": [{"started": "2026-01-02T03:04:05+0000", "command": command, "environment": machine}],
@@ -90,7 +93,11 @@ def made_run(folder: Path, frame: pd.DataFrame, hostile: str = "", **more: Any) 
     frame.to_parquet(folder / "predictions" / f"{MODEL}-fold-1.parquet")
     found = {f"ZooME {hostile}": {"AUC": Interval(0.8123, 0.7012, 0.9034, 0, 100, 20, 0.95)}}
     table = interval_table(found, load_published("zoome"), 1, published_as={"AUC": "ROC_AUC"}, metrics=("AUC",))
-    write_table(folder / "tables", "table1", table, f"Table I {hostile}", [f"A note {hostile}"], models_down=True)
+    first = (Headline("AUC", f"ZooME {hostile}", f"first {hostile}"), Headline("AUC", "AlexNet", "not run"))
+    notes = (f"A note {hostile}", "Said of several.")
+    whole = Table(f"Table I {hostile}", table, notes, f"Words {hostile}", models_down=True, headlines=first)
+    write_table(folder / "tables", "table1", whole)
+    write_table(folder / "tables", "beside", Table("Beside it", table, ("Said of several.",)))
     (folder / "history").mkdir()
     losses = pd.DataFrame({"epoch": [0, 1, 2], "loss": [0.9, 0.5, 0.4], "seconds": [1, 1, 1]})
     losses.to_csv(folder / "history" / f"{MODEL}-fold-1.csv", index=False)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,26 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
 from melano_tf import run
 from melano_tf.errors import InputError
+from melano_tf.evaluation.intervals import Interval
 from melano_tf.reports.contents import (
-    cell_of,
+    ShownTable,
     command_text,
     exclusions,
     headlines,
-    parse_markdown,
-    recipe_facts,
+    said_once,
     time_text,
 )
 from melano_tf.reports.html import leaks_of, write_report
 from melano_tf.reports.pictures import GRADES, KEPT, Source, album, encode
-from melano_tf.runs.run import plan_key
-from melano_tf.runs.standing import Standing
-from tests.reports.made_run import HOSTILE, PICTURE, bare_run, made_run, predictions
+from melano_tf.reports.published import load_published
+from melano_tf.reports.tables import Headline, Table, interval_table
+from tests.reports.made_run import HOSTILE, MODEL, PICTURE, bare_run, made_run, of_its_plan, predictions, write_json
 
 CASES = [f"ISIC_{number:03}" for number in range(40)]
 
@@ -88,24 +88,48 @@ def test_a_reader_finds_what_the_run_was(written: Path) -> None:
     ):
         assert words.replace(" ", "") in text.replace(" ", ""), words
     # the curves are drawn from the predictions where the recipe drew none
-    assert "ZooME. ROC: sensitivity" in text and "5 pictures" not in text and "6 pictures stand inside" in text
+    assert "ZooME: ROC. Sensitivity against" in text and "5 pictures" not in text and "6 pictures stand inside" in text
 
 
-def test_the_first_numbers_of_weighting_are_the_plain_loss_and_the_highest_row(tmp_path: Path) -> None:
-    around = {"low": 0.3, "high": 0.6, "level": 0.95, "patients": 40, "published_std": np.nan, "ours_std": 0.01}
-    cells = [("BAcc", "CEL", 0.41), ("BAcc", "CEL-CB", np.nan), ("BAcc", "FL-ES", 0.52), ("Acc", "FL", 0.9)]
-    rows = [{"row": row, "column": column, "ours": ours, "published": 0.7} | around for row, column, ours in cells]
-    folder = bare_run(tmp_path / "run", "weighting")
-    (folder / "tables").mkdir()
-    pd.DataFrame(rows).to_csv(folder / "tables" / "table3.csv", index=False)
-    pd.DataFrame(rows).assign(ours=np.nan).to_csv(folder / "tables" / "table5.csv", index=False)  # all failed
-    made = {f"tables/table{n}.csv": {"plan": plan_key({}), "step": "here", "key": ""} for n in (3, 5)}
-    (folder / "made.json").write_text(json.dumps(made))
-    plain, highest = headlines(Standing(folder, {}), recipe_facts("weighting"))
-    assert plain.label == "hierarchical network, Adam, plain cross-entropy: balanced accuracy"
-    assert highest.label == "hierarchical network, Adam, FL-ES: the highest of 2, so too good for a new set"
-    assert plain.value.startswith("0.41") and highest.value.startswith("0.52") and "40 lesions" in highest.interval
-    assert "First numbers" in read(write_report(folder))[0]
+def test_the_first_numbers_are_the_tables_own(tmp_path: Path, written: Path) -> None:
+    around = Interval(0.52, 0.3, 0.6, 0, 100, 40, 0.95)
+    models = {"CEL": {"BAcc": around}, "FL": {"BAcc": Interval(math.nan, math.nan, math.nan, 0, 100, 40, 0.95)}}
+    frame = interval_table(models, load_published("weighting"), 2, published_as={}, metrics=("BAcc",))
+    first = tuple(Headline("BAcc", name, f"flat network, {name}") for name in ("CEL", "FL", "CEL-CB", "no such"))
+    [one] = headlines(Table("Table 2", frame, unit="lesions", headlines=first))
+    assert (one.label, one.value) == ("flat network, CEL", "0.5200"), "what is undefined or was not run is passed over"
+    assert (one.interval, one.paper) == ("95% interval 0.3000 to 0.6000, 40 lesions", "0.7250")
+    page, elements = read(written)
+    assert "First numbers" in page and "95% interval 0.7012 to 0.9034, 20 patients" in elements.text
+    assert "First numbers" not in read(write_report(bare_run(tmp_path / "run")))[0]
+
+
+def test_what_several_tables_say_is_said_once(written: Path) -> None:
+    page, elements = read(written)
+    assert page.count("Said of several.") == 1 and "Notes on several tables" in page
+    assert len(re.findall(r'<a href="#notes">Notes above</a>: 1', page)) == 2
+    assert elements.text.count("A note") == 1
+    tables = [ShownTable(str(k), "", "", [], [], notes) for k, notes in enumerate([["a", "b"], ["b", "c"], ["c", "b"]])]
+    shown, notes = said_once(tables)
+    assert notes == ["b", "c"] and [one.notes for one in shown] == [["a"], [], []]
+    assert [one.shared for one in shown] == [[1], [1, 2], [1, 2]]
+
+
+def test_what_several_pictures_and_models_have_in_common_is_said_once(tmp_path: Path) -> None:
+    folder = made_run(tmp_path / "run", predictions(CASES))
+    record = json.loads((folder / "run.json").read_text())
+    [own] = record["judged"]
+    record["judged"] = [own, {**own, "name": "AlexNet"}]
+    (folder / "run.json").write_text(json.dumps(record))
+    card = json.loads((folder / "models" / f"{MODEL}-fold-1.json").read_text())
+    write_json(folder / "models" / f"{MODEL}-fold-2.json", {**card, "threshold": 0.25})
+    text = " ".join(read(write_report(of_its_plan(folder)))[1].text.split())
+    assert text.count("Of the cases given a probability, how many were so?") == 1
+    assert "2 pictures, …: calibration: Of the cases" in text
+    assert "ZooME: calibration." in text and "AlexNet: calibration." in text
+    assert text.count("40 images of 20 patients") == 1 and "judged: ZooME, AlexNet" in text
+    assert "The same for all of them: classes benign, melanoma; input 32 px" in text
+    assert text.count("benign, melanoma") == 1 + text.count("20 benign, 20 melanoma") - 1
 
 
 def test_text_from_data_is_escaped(written: Path) -> None:
@@ -187,23 +211,6 @@ def test_pictures_fit_the_budget_and_are_counted(tmp_path: Path) -> None:
     least = album(sources, budget=sum(sizes[:3]))
     assert [name for name, _ in least.left_out] == ["2.png", "3.png"], "the last ones"
     assert list(least.pictures) == ["small.png", "0.png", "1.png"] and least.bytes == sum(sizes[:3])
-
-
-def test_a_table_comes_back_as_it_was_written() -> None:
-    text = (
-        "# Title\n\n| | A, paper | A, ours |\n| --- | ---: | ---: |\n| x\\|y | 0.5 † | 0.4 ± 0.1 (0.3 to 0.5) |\n\n"
-        "- A note.\n\n† Suspect.\n"
-    )
-    table = parse_markdown("t", text)
-    assert table.title == "Title" and table.notes == ["A note.", "† Suspect."]
-    assert [(cell.text, cell.side) for cell in table.header] == [("", ""), ("A", "paper"), ("A", "ours")]
-    assert [(cell.text, cell.below) for cell in table.rows[0]] == [
-        ("x|y", ""),
-        ("0.5 †", ""),
-        ("0.4 ± 0.1", "0.3 to 0.5"),
-    ]
-    assert cell_of("0.1831 ± 0.0307 (3 of 4)").below == "3 of 4"
-    assert cell_of("BACC (printed as AUC)").below == ""
 
 
 def test_small_texts() -> None:

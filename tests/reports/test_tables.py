@@ -1,22 +1,28 @@
 """Tables beside the published ones: numbers in the CSV, and what a reader sees in the Markdown."""
 
+import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from melano_tf.errors import InputError
 from melano_tf.evaluation.intervals import Interval
 from melano_tf.evaluation.metrics import METRICS
 from melano_tf.reports.published import load_published
+from melano_tf.reports.table_files import read_table, write_table
+from melano_tf.reports.table_text import layout
+from melano_tf.reports.table_text import markdown as text_of
 from melano_tf.reports.tables import (
     AUC_IS_BALANCED_ACCURACY,
+    Headline,
+    Table,
     count_table,
     interval_table,
-    markdown,
     metric_table,
     split_note,
-    write_table,
 )
 from melano_tf.splits.patients import Split
 
@@ -32,6 +38,10 @@ def grid(text: str) -> dict[str, dict[str, str]]:
     assert len({len(line) for line in lines}) == 1
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     return {line[0]: dict(zip(cells[0][1:], line[1:], strict=True)) for line in cells[2:]}
+
+
+def markdown(frame: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> str:
+    return text_of(Table(title, frame, tuple(notes)))
 
 
 def cohort(value: float, **other: float) -> dict[str, float]:
@@ -142,14 +152,43 @@ def test_count_table(published: pd.DataFrame) -> None:
 
 def test_written_files(published: pd.DataFrame, tmp_path: Path) -> None:
     frame = table4(published)
-    csv, text = write_table(tmp_path, "table4", frame, "Table 4", ["A note."])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["table4.csv", "table4.md"]
+    first = (Headline("BACC", "BGAS", "the best"), Headline("SN", "nobody", "not there"))
+    table = Table("Table 4", frame, ("A note.",), "Three ways.", True, "lesions", first)
+    _, text, data = write_table(tmp_path, "table4", table)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table4.csv", "table4.json", "table4.md"]
+    assert text.read_text(encoding="utf-8") == text_of(table)
+    again = read_table(data)
+    pd.testing.assert_frame_equal(again.frame, frame)
+    assert {**vars(again), "frame": None} == {**vars(table), "frame": None}
+    assert text_of(again) == text_of(table), "all that is read stands in the data"
+    cells = json.loads(data.read_text(encoding="utf-8"))["cells"]
+    [undefined] = [cell for cell in cells if (cell["row"], cell["column"]) == ("NPV", "BGAS")]
+    assert "ours" not in undefined and undefined["cohorts"] == 2, "JSON has no NaN"
+    for damaged in ("{}", "[]", "torn", '{"cells": [], "headlines": [], "notes": []}'):
+        data.write_text(damaged)
+        with pytest.raises(InputError, match=r"table4.json: cannot be read as a table \("):
+            read_table(data)
+
+
+def test_written_numbers(published: pd.DataFrame, tmp_path: Path) -> None:
+    frame = table4(published)
+    csv, text, _ = write_table(tmp_path, "table4", Table("Table 4", frame, ("A note.",)))
     assert text.read_text(encoding="utf-8") == markdown(frame, "Table 4", ["A note."])
     back = pd.read_csv(csv)
     assert len(back) == 4 * len(METRICS)
     cell = back[(back["row"] == "BACC") & (back["column"] == "BGAS")].iloc[0]
     assert (cell["published_row"], cell["published"], cell["ours"]) == ("AUC", 0.8, 0.75)
     assert (cell["defined"], cell["cohorts"]) == (2, 2)
+
+
+def test_a_cell_has_its_interval_below(published: pd.DataFrame) -> None:
+    found = {"TM": {"SN": Interval(0.75, 0.5, 0.9, 0, 2000, 12, 0.95)}}
+    frame = interval_table(found, published, 5, published_as={}, metrics=["SN"])
+    header, [row] = layout(Table("Table 5", frame))
+    assert [(one.text, one.side) for one in header[3:]] == [("TM", "paper"), ("TM", "ours")]
+    assert [(one.text, one.below) for one in row[3:]] == [("0.6700", ""), ("0.7500", "0.5000 to 0.9000")]
+    partly = layout(Table("Table 4", table4(published)))[1][2]
+    assert partly[0].text == "PPV" and (partly[6].text, partly[6].below) == ("1.0000", "1 of 2")
 
 
 def test_split_note_names_the_test_patients() -> None:

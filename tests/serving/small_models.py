@@ -1,5 +1,6 @@
 """Small untrained models with sidecars, as runs leave them: what is served does not depend on what was learnt."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,20 @@ import numpy as np
 from melano_tf.evaluation.calibration import Calibration
 from melano_tf.evaluation.intervals import Interval
 from melano_tf.evaluation.thresholds import Decision, Threshold
+from melano_tf.metadata_fields import AGE, SEX, SITE
+from melano_tf.models.bag_models import build_bag_model
+from melano_tf.models.bag_settings import BagKind, BagModelSettings
 from melano_tf.models.metadata import MetadataCode
 from melano_tf.models.mil import build_target
 from melano_tf.models.seanet import build_source
 from melano_tf.models.zoome import build_zoome
-from melano_tf.pipelines.store import StoreSettings
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.runs.plain import plain
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.tiling import TileGrid
 
-CODE = MetadataCode(("head/neck", "torso", "upper extremity", "unknown"))
+CODE = MetadataCode((AGE, SEX, replace(SITE, words=("head/neck", "torso", "upper extremity", "unknown"))))
 STORED_PX, INPUT_PX, TILE_PX = 40, 32, 48
 SEVEN = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 RUN = {"configuration": "untrained", "trained_on": "nothing", "recipe": "test", "folder": "/nowhere/run", "seed": 0}
@@ -52,7 +56,7 @@ def zoome_model(folder: Path) -> Path:
     made = {
         "store": {"stored_px": STORED_PX, "max_pixels": 400_000},
         "colour": "RGB, 0 to 255",
-        "metadata": {"sites": list(CODE.sites), "sexes": list(CODE.sexes), "age_scale": CODE.age_scale},
+        "metadata": CODE.to_json(),
     }
     fields = decision().sidecar_fields()
     card = Sidecar("zoome", ("benign", "melanoma"), INPUT_PX, made, run=RUN | {"table": ["train.csv"]}, **fields)
@@ -118,3 +122,16 @@ def tiles(count: int, seed: int = 0) -> list[np.ndarray]:
     from tests.serving.pictures import picture
 
     return [picture(56, 56, seed + k) for k in range(count)]
+
+
+def bags_model(folder: Path, classes: tuple[str, ...] = ("benign", "malignant"), kind: BagKind = "gated") -> Path:
+    """A bag model on five numbers a tile; of two classes calibrated with a threshold, of three calibrated."""
+    model = build_bag_model(5, len(classes), BagModelSettings(kind, hidden=(6,), attention_units=4, extremes=2), seed=2)
+    made = {"features": {"width": 5, "encoder": "uni_v1", "bag": "slide"}, "dtype": "float32"}
+    fields = decision().sidecar_fields()
+    if len(classes) > 2:
+        fitted = Calibration(1.7, len(classes), "a hold-out", 40, 12, 0.7, 0.6, 0.2, 0.1, 15, False)
+        words = "none: the most probable class is called"
+        fields = {"threshold": 0.0, "threshold_from": words, "calibration": fitted.to_json()}
+    card = Sidecar("bags", classes, 0, made, run=RUN | {"table": "cases.csv", "model": kind}, **fields)
+    return save(excited(model, 5.0), card, folder / f"bags-{kind}-{len(classes)}.keras")

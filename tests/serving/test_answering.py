@@ -38,7 +38,7 @@ def test_images_by_every_way(
     for file in ("photo.jpg", "palette.png", "large.jpg"):
         (tmp_path / file).write_bytes(FILES[file]())
     (tmp_path / "text.jpg").write_text("no image")
-    told = Patient(61.0, "male", "torso")
+    told = Patient({"age": 61.0, "sex": "male", "site": "torso"})
     cases = [Case(tmp_path / file, told) for file in ("photo.jpg", "text.jpg", "large.jpg", "palette.png")]
     found: dict[str, list[Answer]] = {}
     with every_way(name, models, served) as ways:
@@ -46,7 +46,7 @@ def test_images_by_every_way(
             done: list[int] = []
             found[way] = model.answer(cases, tmp_path, done.append)
             assert done == [3, 1], "each image counts once, though one with metadata is asked twice"
-            assert model.card.takes_metadata == (name == "zoome")
+            assert (model.card.metadata is not None) == (name == "zoome")
             assert [answer.case for answer in found[way]] == cases
             records = [answer_record(answer, model.card) for answer in found[way]]
             assert [record["decision"] is None for record in records] == [False, True, False, False]

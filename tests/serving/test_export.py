@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from melano_tf.metadata_fields import SEX, SITE
 from melano_tf.models.grouped import GroupedConv2D
 from melano_tf.models.mil import split_target
 from melano_tf.pipelines.tiles import decode
@@ -56,7 +57,7 @@ for job in json.loads((work / "jobs.json").read_text()):
 assert not [name for name in sys.modules if name.startswith("melano_tf")]
 np.savez(work / "answers.npz", **answers)
 """
-TOLD = (Patient(55.0, "female", "torso"), Patient(), Patient(sex="male"))
+TOLD = (Patient({"age": 55.0, "sex": "female", "site": "torso"}), Patient(), Patient({"sex": "male"}))
 
 
 @dataclass
@@ -118,9 +119,9 @@ def stranger(models: Models, files: list[Path], tmp_path_factory: pytest.TempPat
     contents = [file.read_bytes() for file in files]
     told = [TOLD[k % 3] for k in range(len(files))]
     columns = {
-        "age": np.array([-1.0 if p.age != p.age else p.age for p in told], np.float32),
-        "sex": [p.sex for p in told],
-        "site": [p.site for p in told],
+        "age": np.array([p.known.get("age", -1.0) for p in told], np.float32),
+        "sex": [p.value(SEX) for p in told],
+        "site": [p.value(SITE) for p in told],
     }
     jpegs = [encoded(tile, "JPEG") for tile in tiles(7)]
     folders = {name: export.folder for name, export in models.exports.items()}

@@ -1,6 +1,8 @@
 """The exported graph against the training's own reader: the same pixels, whatever the file; bad files cost nothing."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import tensorflow as tf
 
 from melano_tf.dermoscopy.colour import ColourConstancy
 from melano_tf.dermoscopy.isic_images import UnreadableImageError, read_image
+from melano_tf.metadata_fields import AGE, SEX, SITE
 from melano_tf.models.metadata import MetadataCode
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import decode_image
@@ -102,7 +105,11 @@ def test_too_many_images_and_none() -> None:
     assert decode_images(tf.zeros([0], tf.string), 16, few)[0].shape == (0, 16, 16, 3)
 
 
-CODE = MetadataCode(("head/neck", "torso", "unknown"))
+CODE = MetadataCode((AGE, SEX, replace(SITE, words=("head/neck", "torso", "unknown"))))
+
+
+def told_of(age: Any, sex: Any, site: Any) -> dict[str, Any]:
+    return {"age": age, "sex": sex, "site": site}
 
 
 def test_metadata_are_coded_as_in_training() -> None:
@@ -111,12 +118,14 @@ def test_metadata_are_coded_as_in_training() -> None:
         ["female", "", "MALE ", "unknown"],
         ["torso", "unknown", "", "head/neck"],
     )
-    told = (tf.constant(ages, tf.float32), tf.constant(sexes), tf.constant(sites))
+    told = told_of(tf.constant(ages, tf.float32), tf.constant(sexes), tf.constant(sites))
     words = ["female", "unknown", "male", "unknown"], ["torso", "unknown", "unknown", "head/neck"]
-    np.testing.assert_array_equal(encode_metadata(*checked_metadata(told, CODE), CODE), CODE.encode(ages, *words))
-    minus = (tf.constant([-1.0] * 4), *told[1:])
-    expected = CODE.encode([np.nan] * 4, *words)
-    np.testing.assert_array_equal(encode_metadata(*checked_metadata(minus, CODE), CODE), expected)
+    np.testing.assert_array_equal(
+        encode_metadata(checked_metadata(told, CODE), CODE), CODE.encode(told_of(ages, *words))
+    )
+    minus = {**told, "age": tf.constant([-1.0] * 4)}
+    expected = CODE.encode(told_of([np.nan] * 4, *words))
+    np.testing.assert_array_equal(encode_metadata(checked_metadata(minus, CODE), CODE), expected)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +139,7 @@ def test_metadata_are_coded_as_in_training() -> None:
     ],
 )
 def test_metadata_out_of_range_are_refused(age: float, sex: str, site: str, reason: str) -> None:
-    told = (tf.constant([40.0, age]), tf.constant(["male", sex]), tf.constant(["torso", site]))
+    told = told_of(tf.constant([40.0, age]), tf.constant(["male", sex]), tf.constant(["torso", site]))
     with pytest.raises(tf.errors.InvalidArgumentError) as refused:
         checked_metadata(told, CODE)
     assert reason in refused.value.message and "metadata 0" not in refused.value.message

@@ -26,6 +26,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made["spitzoid-target"] = small_models.biopsy_model(folder)
     made["spitzoid-source"] = folder / "source.keras"
     made["multimag"] = small_models.magnified_models(folder)["10x"]
+    made["bags"] = small_models.bags_model(folder)
     for kind in ("similarity", "similarity-embedding"):
         made[kind] = folder / f"{kind}.keras"
         made[kind].write_bytes(made["weighting"].read_bytes())
@@ -72,6 +73,12 @@ DAMAGES: dict[str, tuple[str, Callable[[Sidecar], dict[str, Any]], str]] = {
     "fallback": ("spitzoid-target", lambda card: {"preprocessing": {**card.preprocessing, "fallback_tiles": 0}}, "0"),
     "source": ("spitzoid-target", lambda card: {"companions": {}}, "names no source model"),
     "elsewhere": ("spitzoid-target", lambda card: {"companions": {"source": "../a.keras"}}, "no files beside it"),
+    "width": (
+        "bags",
+        lambda card: {"preprocessing": {"features": {"width": 0, "encoder": None, "bag": "slide"}}},
+        "features of width 0",
+    ),
+    "an image": ("bags", lambda card: {"input_px": 224}, "input_px 224"),
     "no grid": ("multimag", lambda card: {"preprocessing": {**card.preprocessing, "magnifications": ["7x"]}}, "7x"),
 }
 
@@ -107,3 +114,10 @@ def test_a_network_of_another_sidecar(change: dict[str, Any], words: str, files:
     card = replace(Sidecar.read(files["weighting"]), **change)
     with pytest.raises(InputError, match=words):
         load_network(files["weighting"], card)
+
+
+def test_a_network_of_other_metadata(files: dict[str, Path]) -> None:
+    card = Sidecar.read(files["zoome"])
+    fewer = {**card.preprocessing["metadata"], "sites": ["torso", "unknown"]}
+    with pytest.raises(InputError, match="takes 9 numbers of a patient, and its sidecar names 7"):
+        load_network(files["zoome"], replace(card, preprocessing={**card.preprocessing, "metadata": fewer}))

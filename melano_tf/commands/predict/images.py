@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from melano_tf.commands.predict.challenge import check_stems, class_words, write_challenge
@@ -16,6 +17,7 @@ from melano_tf.errors import InputError
 from melano_tf.runs.files import atomic, write_json
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.answering import Answer, Answering, Card, Case, unheard
+from melano_tf.serving.favour import favour_factors, favoured
 from melano_tf.serving.images import CHUNK, cannot_be_judged
 from melano_tf.serving.kinds import ANSWERING
 from melano_tf.serving.record import answer_record
@@ -78,11 +80,14 @@ def predict_images(settings: PredictSettings, model: Answering, say: Callable[[s
     """
     card = model.card
     called_by = ANSWERING[card.sidecar.kind].called_by
+    factors = None if settings.favour is None else favour_factors(card.sidecar, settings.favour, settings.model)
     asked = asked_images(settings, card, say)
     if called_by == "most probable":
         check_stems(asked.cases)
     with shown_progress(len(asked.cases)) as progress:
         answers = with_bad_rows(model.answer(asked.cases, settings.out, progress), asked, card)
+    if factors is not None:
+        answers = [in_favour(answer, factors, str(settings.favour)) for answer in answers]
     records = [answer_record(answer, card) for answer in answers]
     single = settings.input.is_file() and not is_table(settings.input)
     unreadable = [record for record in records if record["decision"] is None]
@@ -104,6 +109,14 @@ def predict_images(settings: PredictSettings, model: Answering, say: Callable[[s
     for path in files:
         say(f"wrote {path}")
     return settings.out
+
+
+def in_favour(answer: Answer, factors: np.ndarray, favour: str) -> Answer:
+    """The answer with the probabilities of another operating point; its evidence says which."""
+    if answer.probabilities is None:
+        return answer
+    evidence = {**answer.evidence, "in_favour_of": favour}
+    return replace(answer, probabilities=favoured(answer.probabilities, factors), evidence=evidence)
 
 
 def _words(record: dict[str, Any], form: Form, sidecar: Sidecar) -> str:

@@ -11,6 +11,7 @@ from melano_tf.commands.predict.settings import PredictSettings
 from melano_tf.csv_rows import delimiter_of
 from melano_tf.dermoscopy.isic_images import images_at
 from melano_tf.errors import InputError
+from melano_tf.metadata_fields import NAMES, listed
 from melano_tf.serving.answering import Card, Case
 from melano_tf.serving.patient import Patient, read_metadata
 
@@ -45,7 +46,7 @@ def asked_images(settings: PredictSettings, card: Card, say: Callable[[str], Non
     images, known, bad = (
         listed_images(settings.input) if is_table(settings.input) else (images_at(settings.input), {}, {})
     )
-    default = Patient.of(settings.age, settings.sex, settings.site)
+    default = Patient.of(vars(settings.patient))
     patients = {path.stem: default for path in images} | known
     if settings.metadata is not None:
         told, unused = read_metadata(settings.metadata, images)
@@ -56,14 +57,18 @@ def asked_images(settings: PredictSettings, card: Card, say: Callable[[str], Non
         ):
             if names:
                 say(f"{settings.metadata}: {len(names)} {words}: {', '.join(names[:5])}{', …' * (len(names) > 5)}")
-    given = (settings.metadata, settings.age, settings.sex, settings.site)
-    if not card.takes_metadata and any(one is not None for one in given):
-        say("this model takes no metadata; what was given is not used")
+    if card.metadata is None:
+        if settings.metadata or default.known:
+            say("this model takes no metadata; what was given is not used")
+    else:
+        told_all = {name for patient in patients.values() for name in patient.known}
+        if strange := [name for name in NAMES if name in told_all - {one.name for one in card.metadata.fields}]:
+            say(f"this model knows nothing of {listed(strange)}; what was given is not used")
     return AskedImages([Case(path, patients[path.stem]) for path in images], bad)
 
 
 def listed_images(path: Path) -> tuple[list[Path], dict[str, Patient], dict[int, tuple[Path, str]]]:
-    """The images of a CSV with columns path, age, sex, site.
+    """The images of a CSV with columns path and any of what may be known of patients.
 
     Returns:
         (the images, what is known of each by its name without suffix, and the rows that cannot be used: by their place
@@ -75,10 +80,10 @@ def listed_images(path: Path) -> tuple[list[Path], dict[str, Patient], dict[int,
     images: list[Path] = []
     patients: dict[str, Patient] = {}
     bad: dict[int, tuple[Path, str]] = {}
-    for place, row in enumerate(read_list(path, ("age", "sex", "site"))):
+    for place, row in enumerate(read_list(path, NAMES)):
         image, fault = Path(row["path"] or f"row {row['row']}"), row["fault"]
         try:
-            told = Patient.of(row.get("age"), row.get("sex"), row.get("site"))
+            told = Patient.of(row)
         except (InputError, ValueError) as error:
             fault = fault or " ".join(str(error).split())
         if fault:

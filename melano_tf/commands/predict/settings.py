@@ -1,37 +1,55 @@
 """What a user can say of a prediction."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from melano_tf.metadata_fields import FIELDS
+
+# One option a field: --age, --sex, …
+_OPTIONS = [
+    (one.name, Annotated[str | None, tyro.conf.arg(help=f"Images: {one.about}, if no CSV says otherwise.")], None)
+    for one in FIELDS
+]
+NO_PREFIX = tyro.conf.arg(name="", prefix_name=False)
+PatientOptions: Any = make_dataclass("PatientOptions", _OPTIONS, frozen=True)
 
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """A trained model on what has no label: a slide, an image, or a folder of images, as the model's kind says.
+    """A trained model on what has no label: a slide, an image, a folder of images, or files of features, as the model's
+    kind says.
 
     A slide brings probability, tumour tiles, maps and GeoJSON; images bring probabilities, as JSON and as CSV (of a
-    model of several classes in the ISIC challenge's format).
+    model of several classes in the ISIC challenge's format); features bring probabilities, each tile's attention and a
+    map.
     """
 
     model: Path
     """The model file, for example runs/my-cohort/models/target.keras (its .json and companions lie beside it); or an
     exported version's folder, serving/zoome/1; or, with --server, the model's name there."""
     input: Path
-    """The slide; or the image, or a folder of images; or a CSV with a column path and, for images, age, sex, site, for
-    slides slide_id, mpp."""
+    """The slide; or the image, or a folder of images; or a file of features, or a folder of them; or a CSV with a
+    column path and, for images, any of what may be told of a patient (--metadata), for slides slide_id, mpp, for
+    features slide_id."""
     out: Path
     """Folder for the answer."""
     mpp: float | None = None
     """Slides: resolution of level 0 in µm/px, where its own metadata is missing or wrong."""
     thumbnail_mpp: float | None = None
     """Slides: resolution of the maps' background picture, µm/px. Not given: the longer side gets 1,600 px."""
+    slides: Path | None = None
+    """Features: a CSV with slide_id, path and optionally mpp, of the slides to lay the maps of attention over."""
     metadata: Path | None = None
-    """Images: a CSV with a column image and any of age, sex, site; what is missing there is unknown."""
-    age: str | None = None
-    """Images: the patient's age in years, if no CSV says otherwise."""
-    sex: str | None = None
-    """Images: female or male, if no CSV says otherwise."""
-    site: str | None = None
-    """Images: where the lesion is, for example torso or head/neck, if no CSV says otherwise."""
+    """Images: a CSV with a column image and any of what may be told of a patient (the options that say "if no CSV"),
+    named as those; what is missing there is unknown."""
+    patient: Annotated[PatientOptions, NO_PREFIX] = field(default_factory=PatientOptions)
+    """Images: what is known of the patient, if no CSV says otherwise."""
+    favour: Literal["accuracy", "balanced"] | None = None
+    """Images, of a model with operating points (--preset ham10000): decide in favour of accuracy, or of balanced
+    accuracy, the mean recall of the classes. Not given: as the model itself decides."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core."""
     server: str | None = None

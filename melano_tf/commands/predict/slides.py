@@ -1,7 +1,7 @@
 """`predict` on slides: one, or those of a table."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,10 @@ def predict_slide(settings: PredictSettings, model: Answering, say: Callable[[st
 
 
 def predict_slides(
-    settings: PredictSettings, judge: Callable[[PredictSettings], dict[str, Any]], say: Callable[[str], None]
+    settings: PredictSettings,
+    judge: Callable[[PredictSettings], dict[str, Any]],
+    say: Callable[[str], None],
+    rows: Sequence[dict[str, str]] | None = None,
 ) -> Path:
     """Each slide of a CSV (columns path, slide_id, mpp) in a folder of its own, and predictions.csv of all.
 
@@ -61,12 +64,13 @@ def predict_slides(
         settings: of all of them.
         judge: writes the answer for one slide; `predict_slide` with the model.
         say: shows a line.
+        rows: the slides, as `inputs.read_list` gives them; not given: those of the CSV.
 
     Raises:
         InputError: the list cannot be used, or not one slide could be judged.
     """
     lines: list[dict[str, Any]] = []
-    for row in read_list(settings.input, ("slide_id", "mpp")):
+    for row in read_list(settings.input, ("slide_id", "mpp")) if rows is None else rows:
         name = row.get("slide_id") or Path(row["path"]).stem
         line: dict[str, Any] = {"slide_id": name or f"row {row['row']}", "path": row["path"]}
         try:

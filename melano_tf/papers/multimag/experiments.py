@@ -31,7 +31,7 @@ def add_training(plan: Plan, settings: MultimagSettings, task: Task, backbone: s
         *(train_model, task_step(task), backbone),
         needs=["cohort", task_step(task)],
         depends=depends_on(settings, backbone),
-        weights=((backbone, initial_weights(settings.model, backbone)),),
+        weights=((backbone, initial_weights(settings.model, backbone), settings.model.input_px),),
     )
     needs = [trained, task_step(task), experiment_step(task.table)]
     facts = {"group": "train", "always": True, "by_choice": True}

@@ -28,19 +28,24 @@ from melano_tf.papers.multimag.cohort import MultimagSlides
 from melano_tf.papers.multimag.figures import SAME, explained_models, tile_images
 from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.settings import MultimagSettings
-from melano_tf.papers.multimag.tables import network, notes_on, show
+from melano_tf.papers.multimag.tables import network, notes_on
 from melano_tf.papers.shell import Work
+from melano_tf.papers.tables import show
 from melano_tf.phantoms.slides.truth import read_truth
 from melano_tf.reports.explanation_figures import curve_figure
 from melano_tf.reports.figures import save_figure
 from melano_tf.reports.published import load_published
-from melano_tf.reports.tables import interval_table
+from melano_tf.reports.tables import Table, interval_table
 from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import decided
 from melano_tf.training.inference import predict
 
 SHARES = (0.05, 0.75)  # a tile that is nearly all or nearly no lesion cannot tell a good map from a bad one
 RANDOM_WEIGHTS = "weights randomised"
+WORDS = (
+    "Do the maps show what the network used? Beside a random map, a centre-biased one, the tissue, and a network with "
+    "random weights."
+)
 BASELINES = ("random map", "centre", "tissue mask")
 
 
@@ -67,8 +72,8 @@ def measure_maps(work: Work) -> list[Path]:
         measured = explained_maps(one, rows, settings, cohort)
         frame, curves = faithfulness(measured, settings)
         title = f"How faithful the maps are: {network(one.backbone, settings)} ({one.backbone}) at {one.task.title}"
-        notes = [*notes_on(0, work), *found, *reading_notes(measured, settings)]
-        written += show(work, f"faithfulness-{one.backbone}", title, frame, notes)
+        notes = (*notes_on(0, work), *found, *reading_notes(measured, settings))
+        written += show(work, f"faithfulness-{one.backbone}", Table(title, frame, notes, WORDS))
         figure = curve_figure(curves, f"{title}, {len(rows)} tiles")
         written.append(save_figure(folder / "figures" / f"faithfulness-{one.backbone}.png", figure))
     return written

@@ -1,8 +1,5 @@
 """The multimag paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
 
-import pandas as pd
-
-from melano_tf.evaluation.metrics import format_value
 from melano_tf.papers.checks import check_manifest
 from melano_tf.papers.multimag.cohort import check_tables, divide_slides, gather_tiles, said_slides
 from melano_tf.papers.multimag.experiments import add_experiment, add_training
@@ -14,6 +11,7 @@ from melano_tf.papers.multimag.tables import write_aggregation, write_fusion, wr
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import Cutting, add_slide_steps
+from melano_tf.papers.tables import first_numbers
 from melano_tf.phantoms.slides.diagnoses import draw_diagnoses
 
 
@@ -61,18 +59,5 @@ def models(work: Work) -> str:
 
 
 def found(work: Work) -> list[str]:
-    """The test's ROC AUC of the first network at each magnification with its interval, a line each, from Table 1."""
-    lines = []
-    for name, what in (("table1", "by tile"), ("table1-slides", "by slide")):
-        path = work.run.folder / "tables" / f"{name}.csv"
-        if path not in work.written:
-            continue
-        table = pd.read_csv(path)
-        rows = table[(table["row"] == "AUC") & table["ours"].notna()]
-        for row in rows[rows["column"].str.endswith("ResNet50")].to_dict("records"):
-            interval = f"{row['level']:.0%} interval {format_value(row['low'])} to {format_value(row['high'])}"
-            lines.append(
-                f"test      melanoma {what}, {row['column']}: ROC AUC {format_value(row['ours'])}, {interval}, "
-                f"{row['patients']:.0f} patients"
-            )
-    return lines
+    """The first numbers of Table 1, by tile and by slide, with their intervals."""
+    return first_numbers(work, "table1", "table1-slides")

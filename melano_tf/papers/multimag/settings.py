@@ -12,11 +12,12 @@ from typing import Literal
 
 from melano_tf.errors import InputError
 from melano_tf.papers.choices import numbers
+from melano_tf.papers.multimag.words import WORDS
 from melano_tf.papers.plan import Recipe, chosen_groups
 from melano_tf.papers.running import Running
 from melano_tf.phantoms.slides.diagnoses import DiagnosisPhantomSettings
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.store import StoreSettings
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.magnifications import TileGrids
 
@@ -248,6 +249,7 @@ RECIPE = Recipe(
     data="slides",
     drawn="slides",
     preset=preset,
+    words=WORDS,
     method="melano_tf.papers.multimag.method:method",
     aside=("cache_mib",),
     groups=("phantom", "show"),

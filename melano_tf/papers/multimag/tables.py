@@ -15,19 +15,33 @@ from melano_tf.papers.multimag.experiments import left_out, trained_of
 from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.settings import RECIPE, EvaluationSettings, MultimagSettings
 from melano_tf.papers.shell import Work
+from melano_tf.papers.tables import differing, in_place_of, show, whose
 from melano_tf.reports.published import load_published
-from melano_tf.reports.tables import interval_table, markdown, write_table
+from melano_tf.reports.tables import Headline, Table, interval_table
 from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import probability_columns
 
 METRICS = ("F1S", "SN", "SPC", "AUC", "PPV")
 PRINTED: Mapping[str, str | None] = {"F1S": "F1", "SN": "Sensitivity", "SPC": "Specificity", "PPV": None}
 PAPERS = ("ResNet50", "Vgg19")
-TITLES = {
-    1: "Table 1: melanoma against nevi at each magnification",
-    2: "Table 2: melanoma against nevi, tiles of all magnifications mixed",
-    3: "Table 3: melanoma against each nevus at 40x",
-    4: "Table 4: the three nevi at 40x, each against the other two",
+TITLES = {  # and what each shows, for a reader who was not there
+    1: ("Table 1: melanoma against nevi at each magnification", "Melanoma against nevi at each magnification"),
+    2: (
+        "Table 2: melanoma against nevi, tiles of all magnifications mixed",
+        "One network for tiles of all magnifications",
+    ),
+    3: ("Table 3: melanoma against each nevus at 40x", "Melanoma against one nevus at a time"),
+    4: ("Table 4: the three nevi at 40x, each against the other two", "The three nevi, each against the other two"),
+}
+FIRST = {  # by tile those that the paper's text gives; it does not say whether they are of tiles or of slides
+    "": tuple(
+        Headline(row, "40x ResNet50", f"melanoma by tile, 40x ResNet50: {words}")
+        for row, words in (("AUC", "ROC AUC"), ("F1S", "F1"), ("SN", "sensitivity"), ("SPC", "specificity"))
+    ),
+    "-slides": tuple(
+        Headline("AUC", f"{name} ResNet50", f"melanoma by slide, {name} ResNet50: ROC AUC")
+        for name in ("40x", "20x", "10x", "4x")
+    ),
 }
 OF = {"tiles": "tiles of the test part", "slides": "slides of the test part"}
 JUDGED = {
@@ -41,34 +55,34 @@ FUSED = {"mean": "mean of probabilities", "log-odds": "mean of log-odds"}
 Intervals = dict[str, Interval]
 
 
-def show(work: Work, name: str, title: str, frame: pd.DataFrame, notes: Sequence[str]) -> list[Path]:
-    """Show a table and write it; returns its files, a CSV and a Markdown file."""
-    work.say("")
-    work.say(markdown(frame, title, notes))
-    return [*write_table(work.run.folder / "tables", name, frame, title, notes)]
-
-
 def write_paper_tables(work: Work, number: int) -> list[Path]:
     """One table of the paper, by tile and by slide."""
     written: list[Path] = []
-    for unit, words in OF.items():
-        frame = paper_table(number, trained_of(work, number), work.settings, unit)
-        notes = [*notes_on(number, work), JUDGED[unit], *left_out(work, number)]
-        title, name = f"{TITLES[number]} ({words})", f"table{number}{'' if unit == 'tiles' else '-slides'}"
-        written += show(work, name, title, frame, notes)
+    title, words = TITLES[number]
+    for unit, of in OF.items():
+        behind = "" if unit == "tiles" else "-slides"
+        table = Table(
+            f"{title} ({of})",
+            paper_table(number, trained_of(work, number), work.settings, unit),
+            (*notes_on(number, work), JUDGED[unit], *left_out(work, number)),
+            f"{words}, by {unit.removesuffix('s')}.",
+            headlines=FIRST[behind] if number == 1 else (),
+        )
+        written += show(work, f"table{number}{behind}", table)
     return written
 
 
 def write_aggregation(work: Work, numbers: Sequence[int]) -> list[Path]:
     """Ways from a slide's tiles to its probability, of the models of these tables."""
     compared = [one for number in numbers for one in trained_of(work, number)]
-    notes = [
-        *notes_on(0, work),
-        JUDGED["slides"],
-        f"Top tiles: the {work.settings.evaluation.top} most probable of a slide.",
-    ]
-    title = "Slide aggregation: three ways from a slide's tiles to its probability of melanoma"
-    return show(work, "aggregation", title, aggregation_table(compared, work.settings), notes)
+    top = f"Top tiles: the {work.settings.evaluation.top} most probable of a slide."
+    table = Table(
+        "Slide aggregation: three ways from a slide's tiles to its probability of melanoma",
+        aggregation_table(compared, work.settings),
+        (*notes_on(0, work), JUDGED["slides"], top),
+        "Three ways from a slide's tiles to its probability.",
+    )
+    return show(work, "aggregation", table)
 
 
 def write_fusion(work: Work) -> list[Path]:
@@ -76,33 +90,30 @@ def write_fusion(work: Work) -> list[Path]:
     trained = trained_of(work, 1)
     if len(trained) == len(work.settings.model.backbones):
         return []
-    notes = [
-        *notes_on(0, work),
-        JUDGED["slides"],
+    lacking = (
         "A slide without tiles at a magnification is judged by the others; the columns of single magnifications "
-        "judge only the slides that they have.",
-    ]
-    title = "Late fusion (beyond the paper): a slide judged by all its magnifications together"
-    return show(work, "fusion", title, fusion_table(trained, work.settings), notes)
+        "judge only the slides that they have."
+    )
+    table = Table(
+        "Late fusion (beyond the paper): a slide judged by all its magnifications together",
+        fusion_table(trained, work.settings),
+        (*notes_on(0, work), JUDGED["slides"], lacking),
+        "A slide judged by all its magnifications together (beyond the paper).",
+    )
+    return show(work, "fusion", table)
 
 
 def notes_on(number: int, work: Work) -> list[str]:
     """What a reader must know of the data and settings behind a table (0: one of our own)."""
     settings, split = work.settings, work.value("cohort").split
-    if settings.slides is None:
-        notes = ["Ours: PHANTOM slides drawn by this program; their numbers say nothing of real skin."]
-    else:
-        notes = [f"Ours: {settings.slides}."]
+    notes = [whose(RECIPE, settings)]
     training, validation = split.folds
     notes.append(
         f"{len(training)} training, {len(validation)} validation and {len(split.test)} test patients; "
         f"test: {', '.join(split.test[:40])}{' …' if len(split.test) > 40 else ''}."
     )
-    notes += [
-        f"In the place of the paper's {paper} stands {used!r}."
-        for paper, used in zip(PAPERS, settings.model.backbones, strict=False)
-        if used != paper.lower()
-    ]
+    networks = zip(PAPERS, settings.model.backbones, strict=False)
+    notes += in_place_of((paper, paper.lower(), used) for paper, used in networks)
     if number:
         notes.append("SN is sensitivity and recall, PPV is precision; the paper prints no precision.")
         notes.append("The paper does not say whether its numbers are of tiles or of slides; they stand beside both.")
@@ -110,10 +121,7 @@ def notes_on(number: int, work: Work) -> list[str]:
         notes.append(
             "Every printed AUC of this table lies below (SE + SP)/2, which no ROC curve through that point has."
         )
-    differing = len(RECIPE.changes(settings))
-    if differing:
-        notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
-    return notes
+    return [*notes, *differing(RECIPE, settings)]
 
 
 def network(backbone: str, settings: MultimagSettings) -> str:

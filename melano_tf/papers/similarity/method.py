@@ -42,8 +42,11 @@ def method(s: SimilaritySettings) -> Plan:
     images = add_image_steps(plan, "resize", s.store, said_images, unusable=of_one_colour)
     cohort = plan.step("cohort", gather, needs=images, group="resize", always=True)
 
+    def weights(backbone: str) -> tuple[str, str, int]:
+        return backbone, network.weights, network.input_px
+
     # Section "Similarity clustering".
-    taught: dict[str, Any] = {"depends": teacher_depends_on(s), "weights": ((network.teacher, network.weights),)}
+    taught: dict[str, Any] = {"depends": teacher_depends_on(s), "weights": (weights(network.teacher),)}
     enough = plan.step("cluster/enough", check_enough, needs=[cohort], always=True)
     teacher = plan.step(f"cluster/{TEACHER}", train_teacher, needs=[cohort, enough], **taught)
     clustering = {"cluster": asked(s), "seed": s.seed}
@@ -68,7 +71,7 @@ def method(s: SimilaritySettings) -> Plan:
             *(train_student, which),
             needs=[cohort, edges, parts, *teachers],
             depends=student_depends_on(s, which),
-            weights=((network.student, network.weights),),
+            weights=(weights(network.student),),
         )
 
     students = [train(which) for which in wanted_students(s)]

@@ -14,6 +14,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers.choices import names
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
+from melano_tf.papers.similarity.words import WORDS
 from melano_tf.phantoms.skin.patients import SOURCE_SHARES, PhantomDermoscopySettings
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 
@@ -277,6 +278,7 @@ RECIPE = Recipe(
     data="table",
     drawn="images",
     preset=preset,
+    words=WORDS,
     method="melano_tf.papers.similarity.method:method",
     aside=("images", "cache"),
 )

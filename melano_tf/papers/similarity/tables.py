@@ -17,34 +17,27 @@ from melano_tf.papers.similarity.cohort import SimilarityImages
 from melano_tf.papers.similarity.partition import BEHIND, WORDS, Parts, count_kinds, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, JUDGED, RECIPE, SimilaritySettings
 from melano_tf.papers.similarity.students import Judged, Student, results_of
+from melano_tf.papers.tables import differing, show, whose
 from melano_tf.reports.published import load_published
-from melano_tf.reports.tables import interval_table, markdown, write_table
+from melano_tf.reports.tables import Headline, Table, interval_table
 from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import probabilities
 
 Results = Mapping[Student, Judged]
 HIGHEST = "highest"
 OPTIMISTIC = "highest here (optimistic)"
-TITLES = {
-    6: "Table 6: accuracy, validation",
-    7: "Table 7: F1 of each class, validation",
-    8: "Table 8: accuracy, test of HAM",
-    9: "Table 9: F1 of each class, test of HAM",
-    10: "Table 10: accuracy, test of BCN",
-    11: "Table 11: F1 of each class, test of BCN",
+COUNTED = "The data: classes, sources, sites, sizes."
+F1_WORDS = "F1-score of each class there."
+TITLES = {  # and what each shows, for a reader who was not there
+    6: ("Table 6: accuracy, validation", "Accuracy on the validation part, which chose the combination of layers."),
+    7: ("Table 7: F1 of each class, validation", F1_WORDS),
+    8: ("Table 8: accuracy, test of HAM", "Accuracy on the test of one source."),
+    9: ("Table 9: F1 of each class, test of HAM", F1_WORDS),
+    10: ("Table 10: accuracy, test of BCN", "Accuracy on the test of the other source."),
+    11: ("Table 11: F1 of each class, test of BCN", F1_WORDS),
 }
 RETRIEVAL = "Retrieval by the teacher's embedding"
 NO_CELLS = 0  # number of a table that the paper does not have
-
-
-def show(
-    work: Work, name: str, frame: pd.DataFrame, title: str, notes: Sequence[str], down: bool = False
-) -> list[Path]:
-    """Show a table, its models one below the other if `down`, and write it; returns its files."""
-    work.say("")
-    work.say(markdown(frame, title, notes, models_down=down, unit="lesions"))
-    folder = work.run.folder / "tables"
-    return [*write_table(folder, name, frame, title, notes, models_down=down, unit="lesions")]
 
 
 def counted_table(work: Work, number: int) -> list[Path]:
@@ -57,14 +50,8 @@ def counted_table(work: Work, number: int) -> list[Path]:
         make = {1: counts.source_table, 2: counts.site_table}[number]
         frame = make(cohort.everything, cohort.classes)
         of = f"All {len(cohort.everything):,} labelled rows of the table, with or without an image file."
-    return show(work, f"table{number}", frame, counts.TITLES[number], [whose(work.settings), of])
-
-
-def whose(settings: SimilaritySettings) -> str:
-    """On what data."""
-    if settings.table:
-        return f"Ours: {', '.join(map(str, settings.table))}."
-    return "Ours: PHANTOM images drawn by this program; their numbers say nothing of real skin."
+    notes = (whose(RECIPE, work.settings), of)
+    return show(work, f"table{number}", Table(counts.TITLES[number], frame, notes, COUNTED, unit="lesions"))
 
 
 def partition_table(work: Work) -> list[Path]:
@@ -72,9 +59,9 @@ def partition_table(work: Work) -> list[Path]:
     settings, parts = work.settings, parts_of(work)
     sides = {BEHIND[split]: parts.part(split) for split in settings.chosen_splits()}
     frame = counts.part_table(sides, parts.records["label"], work.value("cohort").classes)
-    notes = [whose(settings), *leak_notes(settings, parts)]
+    notes = [whose(RECIPE, settings), *leak_notes(settings, parts)]
     notes += [f"{WORDS[split].capitalize()}: {line}" for split, lines in parts.notes.items() for line in lines]
-    return show(work, "table5", frame, counts.TITLES[5], notes)
+    return show(work, "table5", Table(counts.TITLES[5], frame, tuple(notes), "Who is where.", unit="lesions"))
 
 
 def leak_notes(settings: SimilaritySettings, parts: Parts) -> list[str]:
@@ -100,9 +87,28 @@ def result_tables(work: Work, part: str, numbers: Sequence[int]) -> list[Path]:
     found, notes = judged_part(settings, cohort, results, part, best), notes_on(settings, parts, best, part)
     written = []
     for number in numbers:
-        frame = result_table(found, number, cohort.classes)
-        written += show(work, f"table{number}", frame, TITLES[number], notes, down=True)
+        title, words = TITLES[number]
+        table = Table(
+            title,
+            result_table(found, number, cohort.classes),
+            tuple(notes),
+            words,
+            models_down=True,
+            unit="lesions",
+            headlines=headlines(settings, part) if number == JUDGED[part][0] else (),
+        )
+        written += show(work, f"table{number}", table)
     return written
+
+
+def headlines(settings: SimilaritySettings, part: str) -> tuple[Headline, ...]:
+    """The accuracies of the paper's abstract, highest and baseline; of the tests also without its leaks, by lesion."""
+    splits = settings.chosen_splits()
+    return tuple(
+        Headline("Acc", name + BEHIND[split], f"{part}, divided {WORDS[split]}: {words}")
+        for split in (splits[:1] if part == "validation" else splits)
+        for name, words in ((HIGHEST, "accuracy of the combination chosen on validation"), (BASELINE, "the baseline's"))
+    )
 
 
 def highest(results: Results, split: str, part: str) -> str | None:
@@ -180,7 +186,7 @@ def result_table(found: Mapping[str, MulticlassIntervals], number: int, classes:
 
 def notes_on(settings: SimilaritySettings, parts: Parts, best: Mapping[str, str | None], part: str) -> list[str]:
     """What a reader must know of the data and settings behind Tables 6 to 11."""
-    notes = [whose(settings), *leak_notes(settings, parts)]
+    notes = [whose(RECIPE, settings), *leak_notes(settings, parts)]
     for split, name in best.items():
         if name is not None:
             words = "itself chosen there, so too good" if part == "validation" else "so not chosen on this test"
@@ -202,9 +208,7 @@ def notes_on(settings: SimilaritySettings, parts: Parts, best: Mapping[str, str 
         notes.append(
             f"In the place of the paper's ResNet stands {settings.network.student!r} at {settings.network.input_px} px."
         )
-    if differing := len(RECIPE.changes(settings)):
-        notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
-    return notes
+    return [*notes, *differing(RECIPE, settings)]
 
 
 def retrieval_table(work: Work) -> list[Path]:
@@ -231,13 +235,14 @@ def retrieval_table(work: Work) -> list[Path]:
         return []
     metrics = tuple(next(iter(models.values())))
     frame = interval_table(models, load_published("similarity"), NO_CELLS, published_as={}, metrics=metrics)
-    notes = [
-        whose(settings),
+    notes = (
+        whose(RECIPE, settings),
         "Each image asks for the nearest among images of other lesions; a hit has its class. The embedding never saw a "
         "class.",
         f"Recall@1 of chance: {', '.join(f'{share:.4f} ({name})' for name, share in by_chance.items())}.",
-    ]
-    return show(work, "retrieval", frame, RETRIEVAL, notes, down=True)
+    )
+    words = "Are the images that the teacher calls alike of one class?"
+    return show(work, "retrieval", Table(RETRIEVAL, frame, notes, words, models_down=True, unit="lesions"))
 
 
 def chance(labels: np.ndarray, groups: np.ndarray) -> float:

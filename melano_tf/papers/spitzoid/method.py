@@ -1,9 +1,5 @@
 """The spitzoid paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
 
-import pandas as pd
-
-from melano_tf.evaluation.intervals import ends_text
-from melano_tf.evaluation.metrics import format_value
 from melano_tf.papers.checks import check_manifest
 from melano_tf.papers.plan import Plan, chosen_groups
 from melano_tf.papers.shell import Work
@@ -25,6 +21,7 @@ from melano_tf.papers.spitzoid.source import (
 )
 from melano_tf.papers.spitzoid.tables import table as write_table
 from melano_tf.papers.spitzoid.target import DIAGNOSES, restate_target, target_depends, target_name, train_target
+from melano_tf.papers.tables import first_numbers
 from melano_tf.phantoms.slides.drawing import draw_cohort
 from melano_tf.runs.judgements import JudgedModel
 
@@ -51,7 +48,7 @@ def method(s: SpitzoidSettings) -> Plan:
             *(train_source, which, fold),
             needs=[split],
             depends=source_depends(s, which, fold),
-            weights=((which.backbone, initial_weights(s, which)),),
+            weights=((which.backbone, initial_weights(s, which), s.source.input_px),),
             restate=restate_source,
             group=group(fold, "source"),
         )
@@ -111,15 +108,5 @@ def models(work: Work) -> str:
 
 
 def found(work: Work) -> list[str]:
-    """The test's ROC AUC of both models with their intervals, a line each, from Table 5."""
-    path, lines = work.run.folder / "tables" / "table5.csv", []
-    if path not in work.written:
-        return []
-    table = pd.read_csv(path)
-    for column, what in (("SM", "tumour tiles (source model)"), ("TM", "malignant biopsies (target model)")):
-        [row] = table[(table["row"] == "AUC") & (table["column"] == column)].to_dict("records")
-        interval = f"{row['level']:.0%} interval {ends_text(row['low'], row['high'])}"
-        lines.append(
-            f"test      {what}: ROC AUC {format_value(row['ours'])}, {interval}, {row['patients']:.0f} patients"
-        )
-    return lines
+    """The first numbers of Table 5, with their intervals."""
+    return first_numbers(work, "table5")

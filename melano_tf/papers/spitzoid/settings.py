@@ -13,9 +13,10 @@ from melano_tf.errors import InputError
 from melano_tf.papers.choices import numbers
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
+from melano_tf.papers.spitzoid.words import WORDS
 from melano_tf.phantoms.slides.drawing import PhantomSettings
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.store import StoreSettings
+from melano_tf.pipelines.store_settings import StoreSettings
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.tiling import TileGrid
 
@@ -240,6 +241,7 @@ RECIPE = Recipe(
     data="slides",
     drawn="slides",
     preset=preset,
+    words=WORDS,
     method="melano_tf.papers.spitzoid.method:method",
     aside=("cache_mib",),
     groups=("phantom", "maps"),

@@ -12,29 +12,50 @@ from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
 from melano_tf.papers.spitzoid.settings import AGGREGATIONS, RECIPE, SpitzoidSettings
 from melano_tf.papers.spitzoid.source import SourceModel, chosen, judged, table_2, table_3
 from melano_tf.papers.spitzoid.target import target_of
+from melano_tf.papers.tables import differing, in_place_of, show, whose
 from melano_tf.reports.published import load_published
 from melano_tf.reports.tables import (
     AUC_IS_BALANCED_ACCURACY,
+    Headline,
+    Table,
     count_table,
     interval_table,
-    markdown,
     metric_table,
     split_note,
-    write_table,
 )
 from melano_tf.runs.plain import seed_for
 
-TITLES = {
-    1: "Table 1: the database",
-    2: "Table 2: backbones of the source model, without and with SeaNet (tiles, validation)",
-    3: "Table 3: projection heads of the source model (tiles, validation)",
-    4: "Table 4: aggregation functions of the target model (biopsies, validation)",
-    5: "Table 5: the chosen source (tiles) and target model (biopsies) on the test patients",
+TITLES = {  # and what each shows, for a reader who was not there
+    1: ("Table 1: the database", "Who was studied."),
+    2: (
+        "Table 2: backbones of the source model, without and with SeaNet (tiles, validation)",
+        "Is a tile tumour? Backbones without and with the paper's attention (SeaNet), on patients that no training "
+        "saw.",
+    ),
+    3: (
+        "Table 3: projection heads of the source model (tiles, validation)",
+        "The same with three ways from a feature map to a decision.",
+    ),
+    4: (
+        "Table 4: aggregation functions of the target model (biopsies, validation)",
+        "Is a biopsy malignant? Three ways from many tiles to one answer.",
+    ),
+    5: (
+        "Table 5: the chosen source (tiles) and target model (biopsies) on the test patients",
+        "The test: patients that were used for nothing else. SM is the source model (tiles), TM the target model "
+        "(biopsies).",
+    ),
 }
+FIRST = (  # the accuracies are what the paper's abstract gives
+    Headline("ACC", "TM", "malignant biopsies (target model), test patients: accuracy"),
+    Headline("ACC", "SM", "tumour tiles (source model), test patients: accuracy"),
+    Headline("AUC", "TM", "malignant biopsies, ROC AUC"),
+    Headline("AUC", "SM", "tumour tiles, ROC AUC"),
+)
 
 
 def table(work: Work, number: int) -> list[Path]:
-    """Make and show a table; returns the files written, a CSV and a Markdown file."""
+    """Make and show a table; returns the files written."""
     settings, cohort = work.settings, work.value("split")
     makers = {
         1: lambda: table1(cohort),
@@ -43,19 +64,15 @@ def table(work: Work, number: int) -> list[Path]:
         4: lambda: table4(work),
         5: lambda: table5(work),
     }
-    frame, notes = makers[number](), notes_on(number, settings, cohort)
-    work.say("")
-    work.say(markdown(frame, TITLES[number], notes))
-    return [*write_table(work.run.folder / "tables", f"table{number}", frame, TITLES[number], notes)]
+    title, words = TITLES[number]
+    first = FIRST if number == 5 else ()
+    notes = tuple(notes_on(number, settings, cohort))
+    return show(work, f"table{number}", Table(title, makers[number](), notes, words, headlines=first))
 
 
 def notes_on(number: int, settings: SpitzoidSettings, cohort: SpitzoidSlides) -> list[str]:
     """What a reader must know of the data and settings behind a table."""
-    notes = []
-    if settings.slides is None:
-        notes.append("Ours: PHANTOM slides drawn by this program; their numbers say nothing of real skin.")
-    else:
-        notes.append(f"Ours: {settings.slides}.")
+    notes = [whose(RECIPE, settings)]
     if number == 1:
         notes.append(
             "The paper counts 53 biopsies, 51 patients and 51 slides; the printed table is reproduced as it is."
@@ -65,13 +82,8 @@ def notes_on(number: int, settings: SpitzoidSettings, cohort: SpitzoidSlides) ->
     used = {"VGG16": settings.source.backbone, "RESNET": settings.source.rival}
     paper = {"VGG16": "vgg16", "RESNET": "resnet50"}
     shown = ("VGG16", "RESNET") if number == 2 else ("VGG16",)
-    notes += [
-        f"In the place of the paper's {name} stands {used[name]!r}." for name in shown if used[name] != paper[name]
-    ]
-    differing = len(RECIPE.changes(settings))
-    if differing:
-        notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
-    return notes
+    notes += in_place_of((name, paper[name], used[name]) for name in shown)
+    return [*notes, *differing(RECIPE, settings)]
 
 
 def columns_of_table_2(settings: SpitzoidSettings) -> dict[str, SourceModel]:

@@ -1,6 +1,8 @@
 """The first steps: records, decoded and colour-normalised images, the tree of classes, and who trains and judges whom
 (sections 4.1, 4.2 and 4.4)."""
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +13,18 @@ import yaml
 from melano_tf.dermoscopy.colour import ColourConstancy
 from melano_tf.errors import InputError
 from melano_tf.models.taxonomy import Taxonomy
-from melano_tf.papers.image_steps import ImageRecords, usable_images
+from melano_tf.papers.image_steps import ImageRecords, copies_of, usable_images
 from melano_tf.papers.shell import Looked, Work
-from melano_tf.papers.weighting.settings import ImageStoreSettings, WeightingSettings
+from melano_tf.papers.weighting.image_settings import ImageStoreSettings
+from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.images import ImageCache
 from melano_tf.runs.plain import digest, plain, seed_for
 from melano_tf.specs import load_spec
-from melano_tf.splits.groups import owner_groups
+from melano_tf.splits.folds import grouped_folds
+from melano_tf.splits.groups import joined_groups, owner_groups, pair_places
 from melano_tf.splits.holdout import inner_holdout
+from melano_tf.splits.leaks import LeakError, image_leaks, leak_lines
 
 DATASET = "isic2018"
 
@@ -41,12 +46,13 @@ class WeightingImages:
     """The images that can be used, decoded.
 
     Attributes:
-        records: one row an image: image_id, path, label, target (class index), lesion, source, group (the lesion; what
-            must not be divided), sha256 (of the file).
+        records: one row an image: image_id, path, label, target (class index), lesion, source, group (what must not be
+            divided: the lesion, and lesions that share a copy of an image), sha256 (of the file).
         classes: names in the order of the targets, the challenge's column order.
         taxonomy: the tree of classes.
         cache: the decoded images.
         store: how they are kept.
+        pairs: places (in `records`) of two images that are copies, by kind.
     """
 
     records: pd.DataFrame
@@ -54,6 +60,7 @@ class WeightingImages:
     taxonomy: Taxonomy
     cache: ImageCache
     store: ImageCacheSettings
+    pairs: Mapping[str, list[tuple[int, int]]]
 
     def names(self, places: np.ndarray) -> list[str]:
         """Image names at these places."""
@@ -78,7 +85,7 @@ def cache_settings(store: ImageStoreSettings) -> ImageCacheSettings:
     colour = None
     if store.colour != "none":
         colour = ColourConstancy(store.colour, p=store.minkowski, mask_saturated=store.mask_saturated)
-    return ImageCacheSettings(stored_px=store.stored_px, max_pixels=store.max_pixels, colour=colour)
+    return ImageCacheSettings(store.stored_px, store.max_pixels, store.crop, colour)
 
 
 def read_taxonomy(file: Path | None, classes: tuple[str, ...]) -> Taxonomy:
@@ -160,26 +167,39 @@ def gather(work: Work, taxonomy: Taxonomy) -> Looked:
     classes, store = class_names(), cache_settings(work.settings.store)
     records, cache = usable_images(work, store)
     check_classes(records, classes, work.settings)
+    image_ids = records["image_id"].tolist()
+    copies = copies_of(work)
+    pairs = pair_places(copies, image_ids)
+    joins = itertools.chain(*pairs.values()) if work.settings.splits.join_copies else ()
     records = records.assign(
         target=records["label"].map({name: place for place, name in enumerate(classes)}).astype("int64"),
-        group=owner_groups(records["lesion"].tolist(), records["image_id"].tolist()),
+        group=joined_groups(owner_groups(records["lesion"].tolist(), image_ids), joins),
         sha256=records["image_id"].map(work.value("read").sums),
     )
-    cohort = WeightingImages(records, classes, taxonomy, cache, store)
+    work.run.note(copies=copies["kind"].value_counts().to_dict())
+    cohort = WeightingImages(records, classes, taxonomy, cache, store, pairs)
     return Looked(cohort, cohort.facts(np.arange(len(records))))
 
 
 def divide(work: Work, number: int) -> Looked:
-    """A random split by lesion (section 4.4), stratified, drawn anew: one image may judge in several of them."""
+    """A random split by lesion (section 4.4), stratified, drawn anew: one image may judge in several of them.
+
+    With --preset ham10000 a fold by lesion, stratified, and all others: each image judges in one of them.
+
+    Raises:
+        LeakError: a lesion, or copies of an image, on both sides.
+    """
     settings, cohort = work.settings, work.value("cohort")
     records = cohort.records
     groups, labels = records["group"].tolist(), records["label"].tolist()
-    drawn = inner_holdout(groups, labels, settings.splits.share, seed_for(settings.seed, "split", str(number)))
-    judged = drawn.mask(groups)
+    if settings.transfer is not None:
+        fold = grouped_folds(groups, labels, settings.transfer.folds, seed_for(settings.seed, "folds"))
+        judged = fold == number - 1
+    else:
+        drawn = inner_holdout(groups, labels, settings.splits.share, seed_for(settings.seed, "split", str(number)))
+        judged = drawn.mask(groups)
+    check_leaks(work, number, judged)
     split = Division(np.flatnonzero(~judged), np.flatnonzero(judged))
-    shared = set(records["group"][judged]) & set(records["group"][~judged])
-    if shared:  # by construction there are none
-        raise InputError(f"split {number}: lesions on both sides: {', '.join(sorted(shared)[:5])}")
     counted = zip(cohort.classes, cohort.counts(split.judge), strict=True)
     work.say(
         f"split {number}   {len(split.train):,} images train, {len(split.judge):,} of "
@@ -191,9 +211,31 @@ def divide(work: Work, number: int) -> Looked:
     return Looked(split, [cohort.facts(split.train), cohort.facts(split.judge)])
 
 
+def check_leaks(work: Work, number: int, judged: np.ndarray) -> None:
+    """Nothing stands on both sides of a split, unless --allow-leaks says so.
+
+    Args:
+        number: of the split.
+        judged: which images it judges, bool (n,).
+
+    Raises:
+        LeakError: a lesion, or copies of an image, on both sides.
+    """
+    cohort = work.value("cohort")
+    records = cohort.records
+    owners = {"lesion": records["lesion"].tolist()}
+    leaks = image_leaks(judged.astype(np.int64), owners, cohort.pairs, records["image_id"].tolist())
+    if leaks and not work.settings.allow_leaks:
+        raise LeakError.of(
+            f"split {number} leaks; leave --splits.join-copies on, or give --allow-leaks:", leak_lines(leaks)
+        )
+    for line in leak_lines(leaks):
+        work.say(f"  LEAK: {line}")
+
+
 def splits_of(work: Work) -> list[Division]:
-    """All splits, in their order."""
-    return [work.value(split_name(number)) for number in range(1, work.settings.splits.count + 1)]
+    """All splits of the tables, in their order."""
+    return [work.value(split_name(number)) for number in work.settings.split_numbers()]
 
 
 def split_name(number: int) -> str:

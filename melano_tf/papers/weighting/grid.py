@@ -21,7 +21,6 @@ TABLES: dict[int, tuple[Kind, OptimizerName]] = {
     4: ("flat", "sgd"),
     5: ("hierarchical", "sgd"),
 }
-LOSSES = ("cel", "fl")
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,9 @@ def cells_of(settings: WeightingSettings, tables: Iterable[int]) -> list[Cell]:
         Cell(*TABLES[number], loss, weights, split)
         for number in tables
         if number in TABLES
-        for loss in LOSSES
+        for loss in settings.chosen_losses()
         for weights in settings.chosen_strategies()
-        for split in range(1, settings.splits.count + 1)
+        for split in settings.split_numbers()
     ]
 
 

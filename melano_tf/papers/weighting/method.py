@@ -1,12 +1,17 @@
 """The sample-weighting paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from melano_tf.errors import InputError
 from melano_tf.evaluation.metrics import format_value
+from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.image_steps import add_image_steps
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Work
+from melano_tf.papers.tables import first_numbers
+from melano_tf.papers.weighting.best import best_depends_on, best_name, best_stem, train_best
+from melano_tf.papers.weighting.best_tables import write_best, write_differences
 from melano_tf.papers.weighting.cohort import (
     cache_settings,
     class_names,
@@ -29,14 +34,25 @@ from melano_tf.papers.weighting.models import (
     train_cell,
     warm_up,
 )
-from melano_tf.papers.weighting.settings import STEPS, WeightingSettings
+from melano_tf.papers.weighting.settings import STEPS, TRANSFER_STEPS, WeightingSettings
 from melano_tf.papers.weighting.tables import OPTIMIZERS, best_row, count_images, write_results
+from melano_tf.papers.weighting.transfer import (
+    FEATURES,
+    check_cuts,
+    features_depend_on,
+    keep_features,
+    strategy_depends_on,
+    train_strategy,
+)
+from melano_tf.papers.weighting.transfer_settings import TransferSettings
 from melano_tf.runs.judgements import JudgedModel
 
 
 def method(s: WeightingSettings) -> Plan:
     """Read the tables, normalise and decode the images -> draw random splits by lesion -> train every network with
     every optimiser, loss and weighting on each of them -> tables -> figures."""
+    if s.transfer is not None:
+        return transfer_method(s, s.transfer)
     cells = cells_of(s, s.chosen_tables())
     picked = s.picked([cell.name for cell in cells]) if cells else set()
     taxonomy = read_taxonomy(s.taxonomy, class_names())
@@ -45,14 +61,11 @@ def method(s: WeightingSettings) -> Plan:
         JudgedModel(cell.name, (f"{cell.name}.parquet",), class_names(), "images") for cell in cells_of(s, TABLES)
     ]
     plan = Plan(STEPS, found, models, judged)
-    images = add_image_steps(plan, "images", cache_settings(s.store), said_images, near=None)  # section 4.2
-    cohort = plan.step("cohort", gather, taxonomy, needs=images, group="images", always=True)
-    splits = [  # section 4.4
-        plan.step(split_name(number), divide, number, needs=[cohort], group="images", always=True)
-        for number in range(1, s.splits.count + 1)
-    ]
-    plan.output("splits", "images", splits, None)
-    network: dict[str, Any] = {"weights": ((s.network.backbone, s.network.weights),), "group": "train"}
+    splits = add_splits(plan, s, taxonomy, s.split_numbers())  # sections 4.2 and 4.4
+    network: dict[str, Any] = {
+        "weights": ((s.network.backbone, s.network.weights, s.network.input_px),),
+        "group": "train",
+    }
 
     def start(cell: Cell, for_gamma: bool = False) -> list[str]:  # not in the paper
         if not s.training.warm_epochs:
@@ -83,10 +96,68 @@ def method(s: WeightingSettings) -> Plan:
             for cell in row_cells:
                 first(cell)
         plan.output(f"table {number}", "tables", [*splits, *map(train, row_cells)], write_results, number)
+    add_figures(plan, s, splits)
+    return plan
+
+
+def transfer_method(s: WeightingSettings, transfer: TransferSettings) -> Plan:
+    """--preset ham10000: read and decode the images -> divide them into folds by lesion -> run a frozen trunk over them
+    -> train its rest with every weighting -> train most of the network, and choose its decision on lesions held out ->
+    tables -> figures; and the same on all images, for use."""
+    cells = cells_of(s, s.chosen_tables())
+    picked = s.picked([cell.name for cell in cells]) if cells else set()
+    check_cuts(s)
+    judged = [JudgedModel(cell.name, (f"{cell.name}.parquet",), class_names(), "images") for cell in cells_of(s, [2])]
+    if files := tuple(f"{best_stem(fold)}.parquet" for fold in transfer.best_folds):
+        judged.append(JudgedModel("best cell", files, class_names(), "images"))
+    plan = Plan(TRANSFER_STEPS, found, models, judged)
+    numbers = tuple(dict.fromkeys((*s.split_numbers(), *transfer.best_folds)))
+    splits = add_splits(plan, s, read_taxonomy(s.taxonomy, class_names()), numbers)
+    network: dict[str, Any] = {"weights": ((s.network.backbone, s.network.weights, s.network.input_px),)}
+
+    def train(cell: Cell) -> str:  # the strategies, equations 4 to 9
+        trunk = plan.step(
+            FEATURES, keep_features, needs=["cohort"], depends=features_depend_on(s), group="train", **network
+        )
+        needs, facts = [split_name(cell.split), trunk], strategy_depends_on(s, cell)
+        left = cell.name not in picked
+        return plan.step(
+            step_name(cell), train_strategy, cell, needs=needs, depends=facts, tolerant=True, taken=left, **network
+        )
+
+    def best(fold: int | None, needs: list[str], group: str) -> str:
+        facts = best_depends_on(s)
+        return plan.step(best_name(fold), train_best, fold, needs=needs, depends=facts, group=group, **network)
+
+    if 1 in s.chosen_tables():
+        plan.output("table 1", "tables", splits, count_images)
+    if trained := [train(cell) for cell in cells]:
+        plan.output("table 2", "tables", [*splits, *trained], write_results, 2)
+        plan.output("differences", "tables", [*splits, *trained], write_differences)
+    if bests := [best(fold, [split_name(fold)], "train") for fold in transfer.best_folds]:
+        plan.output("best", "tables", bests, write_best)
+        final = best(None, ["cohort", *bests], "model")
+        plan.output("the model for use", "model", [final], None)
+    add_figures(plan, s, splits)
+    return plan
+
+
+def add_splits(plan: Plan, s: WeightingSettings, taxonomy: Taxonomy, numbers: Sequence[int]) -> list[str]:
+    """Add the steps from the tables and files to these splits; returns the splits' names."""
+    images = add_image_steps(plan, "images", cache_settings(s.store), said_images, near=s.splits.near_copies)
+    cohort = plan.step("cohort", gather, taxonomy, needs=images, group="images", always=True)
+    splits = [
+        plan.step(split_name(number), divide, number, needs=[cohort], group="images", always=True) for number in numbers
+    ]
+    plan.output("splits", "images", splits, None)
+    return splits
+
+
+def add_figures(plan: Plan, s: WeightingSettings, splits: Sequence[str]) -> None:
+    """Figures 1 to 4 and the pace, of what the tables trained."""
     for name in s.chosen_figures():
         shown = [step_name(cell) for cell in shown_cells(s, name)]
         plan.output(f"figure {name}", "figures", [*splits, *shown], DRAWN[name], name)
-    return plan
 
 
 def check_shown(s: WeightingSettings) -> None:
@@ -102,21 +173,24 @@ def check_shown(s: WeightingSettings) -> None:
 def models(work: Work) -> str:
     """Which models are there, and what takes them."""
     there = trained_cells(work)
+    if work.has(best_name(None)):
+        return f"predict takes the one for use, {best_stem(None)}.keras, and any other"
     return f"predict takes any, for example {there[0].name}.keras" if there else ""
 
 
 def found(work: Work) -> list[str]:
-    """The row with the highest balanced accuracy, with its interval."""
-    best = best_row(work)
+    """The row with the highest balanced accuracy, with its interval; with --preset ham10000 the best cell's too."""
+    best, lines = best_row(work), first_numbers(work, "best", of="folds")
     if best is None:
-        return []
+        return lines
     number, row, around = best
     network, optimizer = TABLES[number]
     rows = len({(cell.network, cell.optimizer, cell.row) for cell in trained_cells(work)})
     return [
         f"best      {network}, {OPTIMIZERS[optimizer]}, {row} (Table {number}): BAcc {format_value(around.value)}, "
         f"{around.level:.0%} interval {around.ends()}, {around.groups} lesions; the highest of {rows} cells, so too "
-        "good for a new set"
+        "good for a new set",
+        *lines,
     ]
 
 

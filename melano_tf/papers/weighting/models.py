@@ -16,15 +16,16 @@ from melano_tf.models.logits import logits_of
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.shell import Work
+from melano_tf.papers.weighting.answers import judge, sidecar_of
 from melano_tf.papers.weighting.cohort import WeightingImages, split_name
 from melano_tf.papers.weighting.grid import Cell, weight_log
 from melano_tf.papers.weighting.settings import GAMMAS, WeightingSettings
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.image_batches import ImageBatches, predict_image_batches
+from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.pipelines.image_crops import CroppedBatches
 from melano_tf.runs.files import atomic, read_json, write_json
 from melano_tf.runs.plain import plain, seed_for
-from melano_tf.runs.predictions import TEST, predictions, probabilities, read_predictions
+from melano_tf.runs.predictions import probabilities, read_predictions
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.holdout import HoldOut, inner_holdout
 from melano_tf.splits.sides import Sides
@@ -42,8 +43,6 @@ from melano_tf.training.sample_weights import (
 )
 from melano_tf.training.scheduled import ScheduledStep
 from melano_tf.training.steps import LossFn, Step
-
-KIND = "weighting"
 
 
 @dataclass(frozen=True)
@@ -156,6 +155,23 @@ def train_cell(work: Work, cell: Cell) -> list[Path]:
     sides = sides_of(work, split.train, judged=split.judge, after=stands_on(work, cell, False))
     training = training_of(work, cell, strategy, sides, start_of(work, cell, False))
     shared = shared_network(work, cell, training)
+    return fit_cell(
+        work, cell, training, shared, lambda: judge(settings, work.value("cohort"), shared.answer, split.judge)
+    )
+
+
+def fit_cell(
+    work: Work, cell: Cell, training: Training, shared: Prepared, ask: Callable[[], pd.DataFrame]
+) -> list[Path]:
+    """Do one training of the grid with a network that others share; returns its files.
+
+    Args:
+        cell, training: what is trained.
+        shared: the network.
+        ask: () -> what it then says of the images that its split judges, as `answers_frame`.
+    """
+    settings = work.settings
+    strategy = cell.strategy(settings, gamma_of(work, cell))
 
     def logged(step: Step, network: Network) -> Step:
         scheduled = decayed(settings, cell, step, network)
@@ -164,8 +180,7 @@ def train_cell(work: Work, cell: Cell) -> list[Path]:
         )
 
     def judged(model: keras.Model) -> tuple[dict[str, pd.DataFrame], Sidecar]:
-        frame = judge(settings, work.value("cohort"), shared.answer, split.judge)
-        return {f"{cell.name}.parquet": frame}, sidecar_of(work, cell, strategy)
+        return {f"{cell.name}.parquet": ask()}, sidecar_of(work, cell, strategy)
 
     files = fit(work.run, replace(training, around=logged, judge=judged), work.scratch, shared)
     work.run.keep(work.scratch / "weights", weight_log(work.run.folder, cell.name))
@@ -255,7 +270,8 @@ def sides_of(
     """Who has which part, from places in the cohort."""
     names = work.value("cohort").records["image_id"].to_numpy()
     cases = [names[np.asarray(rows, np.int64)].tolist() for rows in (places, held, judged)]
-    return Sides(image_groups(work), cases[0], cases[1], cases[2], after or {})
+    divided = "--allow-leaks" if work.settings.allow_leaks else ""
+    return Sides(image_groups(work), cases[0], cases[1], cases[2], after or {}, divided)
 
 
 def choosing(work: Work, cell: Cell) -> tuple[np.ndarray, np.ndarray, HoldOut]:
@@ -360,50 +376,3 @@ def training_batches(
     chosen = settings.augment
     changes = AugmentSettings(flip=chosen.flip, brightness=chosen.brightness, hue=chosen.hue)
     return CroppedBatches(whole, settings.network.input_px, chosen.smallest_crop, changes, seed)
-
-
-def judge(
-    settings: WeightingSettings, cohort: WeightingImages, answer: Callable[[Any], Any], places: np.ndarray
-) -> pd.DataFrame:
-    """What a model, {"image"} -> (B, C), says of images, whole and upright; see `GridTraining`."""
-    px, batch = settings.network.input_px, settings.training.batch
-    shown = predict_image_batches(cohort.cache, cohort.names(places), px, batch)
-    found = np.concatenate([np.asarray(answer({"image": one["x"].astype(np.float32)}), np.float64) for one in shown])
-    rows = cohort.records[["image_id", "group", "target"]].iloc[places].reset_index(drop=True)
-    return predictions(rows.assign(case=rows["image_id"], part=TEST), found, cohort.classes)
-
-
-def sidecar_of(work: Work, cell: Cell, strategy: Strategy) -> Sidecar:
-    """What predict needs to know of a model."""
-    cohort = work.value("cohort")
-    return Sidecar(
-        kind=KIND,
-        classes=cohort.classes,
-        input_px=work.settings.network.input_px,
-        preprocessing={
-            "store": plain(cohort.store),
-            "colour": "RGB, 0 to 255",
-            "metadata": None,
-        },
-        threshold=0.0,
-        threshold_from="none: the most probable class is called",
-        taxonomy=tree_of(cohort) if cell.network == "hierarchical" else None,
-        run={
-            "configuration": cell.name,
-            "strategy": plain(strategy),
-            "trained_on": f"training part of split {cell.split}",
-        },
-    )
-
-
-def tree_of(cohort: WeightingImages) -> dict[str, Any]:
-    """The taxonomy as nested mappings; a leaf's value is its class, as `Taxonomy.from_mapping` reads it."""
-    tree: dict[str, Any] = {}
-    tax = cohort.taxonomy
-    for name, path in zip(tax.classes, tax.paths, strict=True):
-        node = tree
-        *above, last = tax.decisions[path[-1]].split("/")
-        for part in above:
-            node = node.setdefault(part, {})
-        node[last] = name
-    return tree

@@ -16,66 +16,19 @@ from melano_tf.errors import InputError
 from melano_tf.papers.choices import names, numbers
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
+from melano_tf.papers.weighting.image_settings import CropSettings, ImageStoreSettings, SplitSettings
+from melano_tf.papers.weighting.transfer_settings import TransferSettings
+from melano_tf.papers.weighting.words import WORDS
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 
 STEPS = ("images", "train", "tables", "figures")
+TRANSFER_STEPS = ("images", "train", "model", "tables", "figures")
+TRANSFER_TABLES = (1, 2)  # with a part of a pretrained network there is no hierarchical one, and no SGD
+LOSSES = ("cel", "fl")
 FIGURES = ("1", "2", "3", "4", "pace")
 GAMMAS = (0.5, 1.0, 2.0, 5.0)  # tried by --gamma auto
 CLASS_WEIGHTS = ("cb", "es")
 CURRICULA = ("spl", "ohem", "ohem_per_class")
-
-
-@dataclass(frozen=True)
-class ImageStoreSettings:
-    """How images are brought to one size and colour (section 4.2)."""
-
-    stored_px: int = 374
-    """Side of the stored images in pixels (our reading: 299 / 0.8, so that the smallest crop is not enlarged)."""
-    max_pixels: int = 50_000_000
-    """Files of more pixels than this are refused before decoding."""
-    colour: Literal["shades_of_gray", "grey_world", "max_rgb", "none"] = "shades_of_gray"
-    """Colour normalisation, of the resized pixels and before any augmentation (section 4.2: that of reference 1, before
-    or after resizing not given; our reading: Shades of Gray, after)."""
-    minkowski: float = 6.0
-    """p of Shades of Gray (not given; our reading: 6)."""
-    mask_saturated: bool = False
-    """Leave saturated pixels out of the illuminant's estimate (not given; our reading: no)."""
-
-
-@dataclass(frozen=True)
-class SplitSettings:
-    """How the images are divided (section 4.4)."""
-
-    count: int = 2
-    """Random splits; the tables are means over them (section 4.4: two)."""
-    share: float = 0.2
-    """Share of the lesions that judges (section 4.4: 20 % of the images); no lesion falls on both sides."""
-    hold_out: float = 0.2
-    """Share of the training lesions that choose gamma with --gamma auto (our reading)."""
-
-
-@dataclass(frozen=True)
-class CropSettings:
-    """Online augmentation (section 4.3: random crops, flips and colour transformations; all numbers our reading)."""
-
-    smallest_crop: float = 0.8
-    """Smallest share of height and width that a crop keeps, uniform from here to 1, anywhere in the image."""
-    flip: bool = True
-    """Left-right and up-down, each with probability 0.5."""
-    brightness: float = 0.2
-    """Multiply the image by 1 + u, u uniform in ± this share."""
-    hue: float = 10.0
-    """Turn the hue by an angle uniform in ± this many degrees."""
-
-    def __post_init__(self) -> None:
-        limits = {"smallest_crop": (0.05, 1.0), "brightness": (0.0, 1.0), "hue": (0.0, 180.0)}
-        faults = [
-            f"{name} must lie between {low:g} and {high:g}, and is {getattr(self, name):g}"
-            for name, (low, high) in limits.items()
-            if not low <= getattr(self, name) <= high
-        ]
-        if faults:
-            raise InputError.of("augment:", faults)
 
 
 @dataclass(frozen=True)
@@ -196,12 +149,15 @@ class WeightingSettings(Running):
     """YAML file with the tree of classes. Not given: that of section 4.2, in data_specs/isic2018.yaml."""
     out: Path = Path("runs/weighting")
     """The run's folder: its own record, tables, figures and models."""
-    preset: Literal["paper", "demo"] = "paper"
-    """"paper" or "demo" (small stand-in networks, few epochs). Not given: paper with --table, demo without."""
+    preset: Literal["paper", "demo", "ham10000"] = "paper"
+    """"paper", "demo" (small stand-in networks, few epochs) or "ham10000" (what two cores can do with the real images:
+    parts of a pretrained network are trained). Not given: paper with --table, demo without."""
     tables: str = "1,2,3,4,5"
     """Tables of the paper to make: 1 counts; 2 flat, 3 hierarchical, with Adam; 4 flat, 5 hierarchical, with SGD."""
     strategies: str = "none,cb,es,spl,ohem"
     """Weights to compare, each with both losses: none, cb, es, spl, ohem, ohem_per_class, or joined as cb+ohem."""
+    losses: str = "cel,fl"
+    """Losses to compare: cel (cross-entropy, equation 5), fl (focal loss, equation 6)."""
     gamma: str = "1"
     """gamma of the focal loss (6); "auto": the best of 0.5, 1, 2, 5 on an inner hold-out of training lesions."""
     cells: str = "all"
@@ -210,6 +166,8 @@ class WeightingSettings(Running):
     """Figures: some of 1,2,3,4,pace, or all, or none. They show what the tables trained."""
     steps: str = "all"
     """Steps to do: all, or some of images,train,tables,figures (with what they stand on)."""
+    allow_leaks: bool = False
+    """Go on where copies of an image stand on two sides of a split (without --splits.join-copies); they are counted."""
     log_weights: int = 0
     """Write the sample weights of every so many batches to weights/<training>/; 0: none."""
     cache: Path | None = None
@@ -230,6 +188,8 @@ class WeightingSettings(Running):
     """How models are judged."""
     show: ShowSettings = field(default_factory=ShowSettings)
     """What Figures 3 and 4 show."""
+    transfer: TransferSettings | None = None
+    """With --preset ham10000: which parts of a pretrained network are trained, on which folds."""
     phantom: PhantomDermoscopySettings = field(default_factory=lambda: PhantomDermoscopySettings(layout="isic2018"))
     """The phantom images that stand in where no --table is given."""
 
@@ -245,7 +205,11 @@ class WeightingSettings(Running):
                 faults.append(f"--splits.{name.replace('_', '-')} {getattr(self.splits, name):g}: between 0 and 1")
         if self.log_weights < 0:
             faults.append(f"--log-weights {self.log_weights}: a number of batches, or 0 for none")
-        if self.network.input_px > self.store.stored_px:
+        if self.transfer is not None and self.gamma.strip().lower() == "auto":
+            faults.append("--gamma auto: not with --preset ham10000; give a number")
+        if self.transfer is not None and self.training.warm_epochs:
+            faults.append("--training.warm-epochs: not with --preset ham10000, whose network starts from its weights")
+        if self.transfer is None and self.network.input_px > self.store.stored_px:
             faults.append(
                 f"--network.input-px {self.network.input_px} above --store.stored-px {self.store.stored_px}: images "
                 "would be shrunk and enlarged again"
@@ -254,8 +218,17 @@ class WeightingSettings(Running):
             raise InputError(faults[0]) if len(faults) == 1 else InputError.of("settings:", faults)
 
     def chosen_tables(self) -> tuple[int, ...]:
-        """The tables asked for, in order. Raises InputError for one that the paper has not."""
-        return numbers("--tables", self.tables, range(1, 6))
+        """The tables asked for, in order. Raises InputError for one that the paper, or the preset, has not."""
+        last = 5 if self.transfer is None else max(TRANSFER_TABLES)
+        return numbers("--tables", self.tables, range(1, last + 1))
+
+    def chosen_losses(self) -> tuple[str, ...]:
+        """The losses asked for, in order. Raises InputError for an unknown one."""
+        return names("--losses", self.losses, LOSSES, "loss")
+
+    def split_numbers(self) -> tuple[int, ...]:
+        """The splits (from 1) that the tables are means over; of --preset ham10000 folds."""
+        return tuple(range(1, self.splits.count + 1)) if self.transfer is None else self.transfer.strategy_folds
 
     def chosen_figures(self) -> tuple[str, ...]:
         """The figures asked for, in order. Raises InputError for one that is not made."""
@@ -321,15 +294,15 @@ def weighting_parts(name: str) -> tuple[str, str]:
 
 
 def preset(name: str) -> WeightingSettings:
-    """The settings of `--preset paper` (the paper's own) or `--preset demo` (a named change of them).
+    """The settings of `--preset paper` (the paper's own), or of `demo` or `ham10000` (a named change of them)."""
+    return {"paper": WeightingSettings, "demo": _demo, "ham10000": _ham10000}[name]()
 
-    The demo is sized for two cores: stand-in networks with the same CBAM and LSTM that learn from scratch with a larger
-    step, on small images, and the tables of Adam alone, on one split. In the place of ImageNet weights, each network
-    starts from a short training with the plain loss on the split's own training part.
-    """
+
+def _demo() -> WeightingSettings:
+    """Sized for two cores: stand-in networks with the same CBAM and LSTM that learn from scratch with a larger step, on
+    small images, and the tables of Adam alone, on one split. In the place of ImageNet weights, each network starts from
+    a short training with the plain loss on the split's own training part."""
     paper = WeightingSettings()
-    if name == "paper":
-        return paper
     return dataclasses.replace(
         paper,
         preset="demo",
@@ -352,13 +325,53 @@ def preset(name: str) -> WeightingSettings:
     )
 
 
+def _ham10000() -> WeightingSettings:
+    """What two cores can do with real images: MobileNet with ImageNet weights on the squares at the centre of small
+    versions of HAM10000's images, enlarged, in the colours of the photograph. The strategies of Table 2 train its last
+    blocks on frozen features; the best cell trains most of it, and takes the imbalance out of the decision."""
+    paper = WeightingSettings()
+    return dataclasses.replace(
+        paper,
+        preset="ham10000",
+        tables="1,2",
+        losses="cel",
+        strategies="none,cb,es,spl,ohem,ohem_per_class",
+        figures="1,2,pace",
+        store=dataclasses.replace(paper.store, stored_px=150, colour="none", crop="centre"),
+        splits=dataclasses.replace(paper.splits, hold_out=0.1),
+        network=dataclasses.replace(paper.network, backbone="mobilenet", input_px=192, dropout=0.2),
+        training=dataclasses.replace(paper.training, batch=32, flat_epochs=6, adam_rate=5e-4),
+        rules=dataclasses.replace(paper.rules, scale="mean_one"),
+        transfer=TransferSettings(),
+    )
+
+
+def on_phantoms(settings: WeightingSettings) -> WeightingSettings:
+    """`--preset ham10000` without data: a stand-in network without weights on small phantom images, in minutes."""
+    if settings.transfer is None:
+        return settings
+    return dataclasses.replace(
+        settings,
+        store=dataclasses.replace(settings.store, stored_px=56),
+        network=dataclasses.replace(settings.network, backbone="standin", weights="none", input_px=64),
+        training=dataclasses.replace(settings.training, adam_rate=1e-3),
+        transfer=dataclasses.replace(
+            settings.transfer, cut="block2_pool", best_cut="block1_conv", best_rate=1e-3, best_epochs=12
+        ),
+        phantom=PhantomDermoscopySettings(layout="isic2018", patients=150, height_px=96, hair_share=0.1, clarity=0.9),
+    )
+
+
 RECIPE = Recipe(
     name="weighting",
     about="sample weights in the training of dermoscopy classifiers",
     data="table",
     drawn="images",
     preset=preset,
+    presets=("paper", "demo", "ham10000"),
+    on_phantoms=on_phantoms,
+    words=WORDS,
     method="melano_tf.papers.weighting.method:method",
-    aside=("images", "cells", "cache", "log_weights"),
+    aside=("images", "cells", "cache", "log_weights", "allow_leaks"),
     groups=("phantom", "show"),
 )

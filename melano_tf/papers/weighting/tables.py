@@ -2,20 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from melano_tf.evaluation.intervals import Interval
-from melano_tf.evaluation.split_intervals import BY_CLASS, OVERALL, JudgedSplit, split_intervals, split_metrics
+from melano_tf.evaluation.split_intervals import OVERALL, JudgedSplit, split_intervals, split_metrics
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.shell import Work
+from melano_tf.papers.tables import differing, in_place_of, show, whose
 from melano_tf.papers.weighting.cohort import WeightingImages, split_name, splits_of
 from melano_tf.papers.weighting.grid import TABLES, Cell, cells_of
 from melano_tf.papers.weighting.models import GridTraining, epochs_of, step_name, trained
 from melano_tf.papers.weighting.settings import RECIPE, WeightingSettings
 from melano_tf.reports.published import load_published
-from melano_tf.reports.tables import count_table, markdown, metric_table, write_table
+from melano_tf.reports.tables import Headline, Table, count_table, metric_table
 from melano_tf.runs.plain import seed_for
 
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
@@ -39,29 +41,19 @@ SCALES = {
 NO_CELLS = 0  # number of a table that the paper does not have
 
 
-def show(work: Work, name: str, frame: pd.DataFrame, title: str, notes: Sequence[str]) -> list[Path]:
-    """Show a table and write it; returns its files, a CSV and a Markdown file."""
-    work.say("")
-    work.say(markdown(frame, title, notes, models_down=name != "table1", unit="lesions"))
-    return write(work, name, frame, title, notes)
-
-
-def write(work: Work, name: str, frame: pd.DataFrame, title: str, notes: Sequence[str]) -> list[Path]:
-    """Write a table, which is not shown; returns its files."""
-    folder = work.run.folder / "tables"
-    return [*write_table(folder, name, frame, title, notes, models_down=name != "table1", unit="lesions")]
-
-
 def count_images(work: Work) -> list[Path]:
     """Table 1."""
     counts = work.value("cohort").records["label"].value_counts()
     found = {COUNTED: {words: int(counts.get(name, 0)) for name, words in PRINTED_CLASSES.items()}}
-    notes = [
-        data_words(work.settings),
-        "The printed counts add up to 10,068, while the paper's text says 10,015; the official files hold 10,015.",
-    ]
-    frame = count_table(found, load_published("weighting"), 1)
-    return show(work, "table1", frame, "Table 1: images of each class", notes)
+    gap = "The printed counts add up to 10,068, while the paper's text says 10,015; the official files hold 10,015."
+    table = Table(
+        "Table 1: images of each class",
+        count_table(found, load_published("weighting"), 1),
+        (whose(RECIPE, work.settings), gap),
+        "What there is to learn from: training images of each class.",
+        unit="lesions",
+    )
+    return show(work, "table1", table)
 
 
 def write_results(work: Work, number: int) -> list[Path]:
@@ -82,16 +74,41 @@ def write_results(work: Work, number: int) -> list[Path]:
         metrics=OVERALL,
         intervals=around,
     )
-    written = show(work, f"table{number}", frame, title_of(number), notes_on(work, number, rows))
-    if TABLES[number][0] == "hierarchical" and there:
+    facts: dict[str, Any] = {"models_down": True, "unit": "lesions"}
+    (network, optimizer), ours = TABLES[number], whose(RECIPE, settings)
+    table = Table(
+        title_of(number),
+        frame,
+        tuple(notes_on(work, number, rows)),
+        f"The {network} network with {OPTIMIZERS[optimizer]}: each loss with each weighting.",
+        headlines=headlines(number, metrics),
+        **facts,
+    )
+    written = show(work, f"table{number}", table)
+    if network == "hierarchical" and there:
         title = f"Table {number}: called by the greedy path, the most probable child at each node"
-        notes = [data_words(settings), f"`table{number}` calls the most probable leaf."]
-        written += write(work, f"table{number}-greedy", greedy_table(there, cohort, settings), title, notes)
-    for metric in BY_CLASS if there else ():
-        title = f"{title_of(number).partition(':')[0]}: {CLASS_TABLES[metric]} of each class"
-        frame = class_table(metric, metrics, around, cohort.classes)
-        written += write(work, f"table{number}-{CLASS_TABLES[metric]}", frame, title, [data_words(settings)])
+        notes = (ours, f"`table{number}` calls the most probable leaf.")
+        greedy = Table(title, greedy_table(there, cohort, settings), notes, **facts)
+        written += show(work, f"table{number}-greedy", greedy, aloud=False)
+    for metric, words in CLASS_TABLES.items() if there else ():
+        title = f"{title_of(number).partition(':')[0]}: {words} of each class"
+        by_class = Table(title, class_table(metric, metrics, around, cohort.classes), (ours,), **facts)
+        written += show(work, f"table{number}-{words}", by_class, aloud=False)
     return written
+
+
+def headlines(number: int, metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> tuple[Headline, ...]:
+    """The plain loss, and the row of highest mean balanced accuracy."""
+    network, optimizer = TABLES[number]
+    found = {row: float(np.mean([one["BAcc"] for one in many])) for row, many in metrics.items()}
+    what, defined = f"{network} network, {OPTIMIZERS[optimizer]}", {k: v for k, v in found.items() if not np.isnan(v)}
+    if not defined:
+        return ()
+    best = max(defined, key=lambda row: defined[row])
+    return (
+        Headline("BAcc", "CEL", f"{what}, plain cross-entropy: balanced accuracy"),
+        Headline("BAcc", best, f"{what}, {best}: the highest of {len(defined)}, so too good for a new set"),
+    )
 
 
 def rows_of(work: Work, number: int) -> dict[str, list[GridTraining]]:
@@ -165,23 +182,15 @@ def title_of(number: int) -> str:
     return f"Table {number}: {network} classification model, {OPTIMIZERS[optimizer]} (judged images of the splits)"
 
 
-def data_words(settings: WeightingSettings) -> str:
-    """Whose numbers ours are."""
-    if not settings.table:
-        return "Ours: PHANTOM images drawn by this program; their numbers say nothing of real skin."
-    return f"Ours: {', '.join(map(str, settings.table))}."
-
-
 def notes_on(work: Work, number: int, rows: Mapping[str, Sequence[GridTraining]]) -> list[str]:
     """What a reader must know of the data and settings behind a table."""
     settings, cohort = work.settings, work.value("cohort")
     judge = [division.judge for division in splits_of(work)]
     sizes = ", ".join(f"{len(places):,}" for places in judge)
     notes = [
-        data_words(settings),
-        f"{len(cohort.records):,} images of {cohort.records['group'].nunique():,} lesions; {len(judge)} random "
-        f"split{'s' * (len(judge) != 1)} by lesion with {sizes} judged images. A lesion that several splits judge is "
-        "drawn once for all of them.",
+        whose(RECIPE, settings),
+        f"{len(cohort.records):,} images of {cohort.records['group'].nunique():,} lesions; "
+        + split_words(settings, f"with {sizes} judged images"),
         "The paper prints percent; here they are shares. A class that is never called counts 0 in mPR. Judged at the "
         "last epoch.",
     ]
@@ -193,13 +202,25 @@ def notes_on(work: Work, number: int, rows: Mapping[str, Sequence[GridTraining]]
     if empty := [row for row, trained in rows.items() if not trained]:
         notes.append(f"Not trained on every split, so empty: {', '.join(empty)}.")
     paper = WeightingSettings().network.backbone
-    if settings.network.backbone != paper:
-        notes.append(f"In the place of the paper's {paper!r} stands {settings.network.backbone!r}.")
+    notes += in_place_of([(repr(paper), paper, settings.network.backbone)])
     if number == 2:
         notes.append("As printed, FL-CB repeats BAcc, mPR and mF1 of CEL-CB.")
-    if differing := len(RECIPE.changes(settings)):
-        notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
-    return notes
+    return [*notes, *differing(RECIPE, settings)]
+
+
+def split_words(settings: WeightingSettings, sizes: str) -> str:
+    """How the images were divided."""
+    numbers, transfer = settings.split_numbers(), settings.transfer
+    if transfer is not None:
+        which = ", ".join(map(str, numbers))
+        return (
+            f"fold{'s' * (len(numbers) != 1)} {which} of {transfer.folds} by lesion {sizes}. All layers up to "
+            f"{transfer.cut} are frozen."
+        )
+    return (
+        f"{len(numbers)} random split{'s' * (len(numbers) != 1)} by lesion {sizes}. A lesion that several splits judge "
+        "is drawn once for all of them."
+    )
 
 
 def weights_note(work: Work, number: int) -> str:

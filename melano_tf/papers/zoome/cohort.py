@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from melano_tf.dermoscopy.isic_layouts import SEXES, SITES
+from melano_tf.metadata_fields import NumberField
 from melano_tf.models.metadata import MetadataCode
 from melano_tf.papers.image_steps import ImageRecords, copies_of, usable_images
 from melano_tf.papers.shell import Looked, Work
@@ -17,7 +17,13 @@ from melano_tf.splits.folds import grouped_folds, plain_folds
 from melano_tf.splits.groups import joined_groups, owner_groups, pair_places
 from melano_tf.splits.leaks import Leak, LeakError, image_leaks, leak_lines
 
-CODE = MetadataCode(SITES, SEXES)
+CODE = MetadataCode()
+
+
+def values_of(records: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What the records say of their patients, (n,) for each field of `CODE`."""
+    kinds = {one.name: float if isinstance(one, NumberField) else object for one in CODE.fields}
+    return {name: records[name].to_numpy(kind) for name, kind in kinds.items()}
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,8 @@ class ZoomeImages:
     """The images that can be used, decoded, and their folds.
 
     Attributes:
-        records: one row an image: image_id, path, label, target (0 or 1), lesion, patient, age, sex, site, source,
-            group (what must not be divided), fold (from 1).
+        records: one row an image: image_id, path, label, target (0 or 1), lesion, patient, the fields of metadata,
+            source, group (what must not be divided), fold (from 1).
         classes: names of the classes: of 0, of 1.
         cache: the decoded images.
         metadata: float32 (n, M), by `CODE`.
@@ -97,7 +103,7 @@ def divide(work: Work) -> Looked:
         copies=copies["kind"].value_counts().to_dict(),
         leaks=kinds,
     )
-    metadata = CODE.encode(records["age"].to_numpy(), records["sex"].tolist(), records["site"].tolist())
+    metadata = CODE.encode(values_of(records))
     cohort = ZoomeImages(records, classes, cache, metadata, tuple(leaks), unit)
     content = {"folds": fold.tolist(), "groups": groups, "target": records["target"].tolist()}
     return Looked(cohort, [work.identity("images"), content, digest(metadata.tolist())])

@@ -17,6 +17,7 @@ from melano_tf.evaluation.curves import (
 )
 from melano_tf.evaluation.intervals import binary_intervals
 from melano_tf.evaluation.metrics import confusion, metrics_of_counts
+from melano_tf.metadata_fields import BY_NAME, NumberField
 from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.models import FoldTraining, proposed
 from melano_tf.papers.zoome.settings import ZoomeSettings
@@ -119,7 +120,7 @@ def values_figure(values: pd.DataFrame, title: str) -> Figure:
         axis.hlines(places, part["lowest"], part["highest"], color="#0072b2", linewidth=2, alpha=0.6)
         axis.plot(part["against_unknown"], places, "o", color="#0072b2")
         names = [
-            f"{value}{' years' * (field == 'age')} ({images} images)"
+            f"{value}{_unit(field)} ({images} images)"
             for value, images in zip(part["value"], part["images"], strict=True)
         ]
         axis.set_yticks(places, names, fontsize=8)
@@ -131,3 +132,8 @@ def values_figure(values: pd.DataFrame, title: str) -> Figure:
     figure.suptitle(title, fontsize=11)
     figure.supxlabel("points: all judged images given this value; lines: lowest to highest fold", fontsize=8)
     return figure
+
+
+def _unit(field: str) -> str:
+    one = BY_NAME[field]
+    return f" {one.unit}" if isinstance(one, NumberField) else ""

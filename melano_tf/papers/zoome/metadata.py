@@ -1,7 +1,7 @@
 """What the metadata add (section III-B): the same network asked again with metadata blanked, exchanged, or set."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,16 +9,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from melano_tf.models.metadata import UNKNOWN
+from melano_tf.metadata_fields import UNKNOWN, MetadataField, NumberField
 from melano_tf.models.zoome import MetadataEmbedding
-from melano_tf.papers.zoome.cohort import CODE
+from melano_tf.papers.zoome.cohort import CODE, values_of
 from melano_tf.pipelines.image_batches import predict_image_batches
 from melano_tf.pipelines.images import ImageCache
 from melano_tf.training.steps import traced
 
 GIVEN, BLANKED, PERMUTED = "given", "blanked", "permuted"
-AGES = (20, 35, 50, 65, 80)  # years that everybody is given in turn
-HALF = 7.5  # years: who counts as holding such an age
 
 Answers = dict[str, np.ndarray]
 
@@ -28,7 +26,7 @@ class Value:
     """Everybody's metadata with one field set to one value.
 
     Attributes:
-        field, value: "age", "sex" or "site", and what it is set to.
+        field, value: name of the field, and what it is set to.
         metadata: float32 (n, M).
         held: bool (n,): who has this value in truth.
     """
@@ -46,24 +44,28 @@ class Value:
 
 def study(records: pd.DataFrame, permutations: int, seed: int) -> tuple[dict[str, np.ndarray], list[Value]]:
     """The metadata that a network is asked with: as given, blanked, exchanged; and each value of each field."""
-    ages, sexes, sites = records["age"].to_numpy(float), records["sex"].tolist(), records["site"].tolist()
-    count = len(records)
-    metadata = {GIVEN: CODE.encode(ages, sexes, sites), BLANKED: CODE.blank(count)}
+    given, count = values_of(records), len(records)
+    metadata = {GIVEN: CODE.encode(given), BLANKED: CODE.blank(count)}
     for number in range(1, permutations + 1):
         order = exchanged(records["group"].tolist(), [seed, number])
         metadata[f"{PERMUTED}_{number}"] = metadata[GIVEN][order]
-    values = []
-    for age in (*AGES, None):
-        held = np.isnan(ages) if age is None else np.abs(ages - age) <= HALF
-        same = np.full(count, np.nan if age is None else age)
-        values.append(Value("age", UNKNOWN if age is None else str(age), CODE.encode(same, sexes, sites), held))
-    for sex in CODE.sexes:
-        values.append(Value("sex", sex, CODE.encode(ages, [sex] * count, sites), (records["sex"] == sex).to_numpy()))
-    for site in CODE.sites:
-        values.append(
-            Value("site", site, CODE.encode(ages, sexes, [site] * count), (records["site"] == site).to_numpy())
-        )
+    values = [
+        Value(one.name, words, CODE.encode({**given, one.name: np.full(count, value)}), held)
+        for one in CODE.fields
+        for words, value, held in _asked(one, given[one.name])
+    ]
     return metadata, values
+
+
+def _asked(one: MetadataField, truth: np.ndarray) -> Iterator[tuple[str, Any, np.ndarray]]:
+    """(words, value, who has it in truth) of each value that everybody is given in turn."""
+    if isinstance(one, NumberField):
+        for number in one.asked:
+            yield f"{number:g}", number, np.abs(truth - number) <= one.half
+        yield UNKNOWN, one.missing, np.isnan(truth)
+        return
+    for word in one.words:
+        yield word, word, truth == word
 
 
 def exchanged(groups: Sequence[str], seed: Sequence[int] | int) -> np.ndarray:

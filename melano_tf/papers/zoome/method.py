@@ -1,12 +1,12 @@
 """The ZooME paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
 
-from melano_tf.evaluation.metrics import format_value, mean_std
+from melano_tf.models.zoome import check_network
 from melano_tf.papers.image_steps import add_image_steps
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Work
+from melano_tf.papers.tables import first_numbers
 from melano_tf.papers.zoome.cohort import divide, said_images
 from melano_tf.papers.zoome.figures import draw_calibration, draw_curves, draw_values
-from melano_tf.papers.zoome.metadata import BLANKED
 from melano_tf.papers.zoome.models import (
     Network,
     depends_on,
@@ -19,7 +19,7 @@ from melano_tf.papers.zoome.models import (
     train_network,
 )
 from melano_tf.papers.zoome.settings import STEPS, ZoomeSettings
-from melano_tf.papers.zoome.tables import NETWORKS, again, folds_of, intervals_of, judged, metadata_tables, metrics_of
+from melano_tf.papers.zoome.tables import NETWORKS, metadata_tables
 from melano_tf.papers.zoome.tables import table as write_table
 
 
@@ -32,12 +32,13 @@ def method(s: ZoomeSettings) -> Plan:
     plan.output("folds", "images", [folds], None)
 
     def train(which: Network, fold: int | None) -> str:  # sections III and IV-B, then IV-C
+        check_network(which.backbone, which.weights, s.network.input_px, which.zoom_se)
         trained = plan.step(
             step_name(which, fold),
             *(train_network, which, fold),
             needs=[folds],
             depends=depends_on(s, which, fold),
-            weights=((which.backbone, which.weights),),
+            weights=((which.backbone, which.weights, s.network.input_px),),
         )
         asked = judging_depends_on(s, which)
         group = plan.steps[trained].group
@@ -71,21 +72,5 @@ def models(work: Work) -> str:
 
 
 def found(work: Work) -> list[str]:
-    """ZooME's ROC AUC with its interval, as given and with the metadata blanked, a line each."""
-    own = proposed(work.settings)
-    if not (work.written and work.has(judge_name(own, 1))):
-        return []
-    folds, unit = folds_of(work, own), work.value("folds").unit
-    lines = []
-    for what, cohorts in (
-        ("ZooME", [judged(one) for one in folds]),
-        ("the same, metadata blanked", [again(one, BLANKED) for one in folds]),
-    ):
-        auc = intervals_of(cohorts, work.settings)["AUC"]
-        lines.append(
-            f"folds     {what}: ROC AUC {format_value(auc.value)}, {auc.level:.0%} interval {auc.ends()}, "
-            f"{auc.groups} {unit}s"
-        )
-    spread = mean_std([metrics_of(one) for one in folds])["AUC"]
-    lines[0] += f", ± {format_value(spread.std)} over {spread.cohorts} folds"
-    return lines
+    """The first numbers of Table I, and of ZooME with the metadata blanked, with their intervals."""
+    return first_numbers(work, "table1", "metadata", of="folds")

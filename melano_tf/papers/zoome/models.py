@@ -1,7 +1,7 @@
 """The networks of both tables: which they are, and how one is trained and judged on one fold."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Network:
 
     @property
     def name(self) -> str:
-        """As files call it, for example "resnext50-zoom-metadata"."""
+        """As files call it, for example "torchvision_resnext50-zoom-metadata"."""
         return self.backbone + ("-zoom" if self.zoom_se else "") + ("-metadata" if self.metadata else "")
 
 
@@ -126,6 +126,12 @@ def step_name(which: Network, fold: int | None) -> str:
     return "model/final" if fold is None else f"train/{which.name}/fold-{fold}"
 
 
+def draw_name(which: Network, fold: int | None) -> str:
+    """What a network's random numbers are drawn by: its step's name, whoever the backbone's owner is."""
+    plain_name = which.backbone.removeprefix("torchvision_").removeprefix("zoome_")
+    return step_name(replace(which, backbone=plain_name), fold)
+
+
 def judge_name(which: Network, fold: int | None) -> str:
     """Name of the step that judges a training."""
     return f"judge/{file_stem(which, fold)}"
@@ -180,7 +186,7 @@ def train_network(work: Work, which: Network, fold: int | None) -> list[Path]:
         fold: the fold left out (1, 2, …), or None: trained on all of them, for use.
     """
     settings, cohort = work.settings, work.value("folds")
-    seed = seed_for(settings.seed, step_name(which, fold))
+    seed = seed_for(settings.seed, draw_name(which, fold))
     rows, held, _ = divided(work, which, fold)
     training = Training(
         stem=file_stem(which, fold),
@@ -227,7 +233,7 @@ def divided(work: Work, which: Network, fold: int | None) -> tuple[np.ndarray, n
     """Rows that a network learns from, which of them (bool) are its inner hold-out, and how that was drawn."""
     cohort = work.value("folds")
     rows = cohort.places("train", fold)
-    hold_out = draw_holdout(work.settings, cohort, rows, step_name(which, fold))
+    hold_out = draw_holdout(work.settings, cohort, rows, draw_name(which, fold))
     return rows, hold_out.mask(cohort.records["group"].to_numpy()[rows].tolist()), hold_out
 
 
@@ -364,7 +370,6 @@ def network_sidecar(
     settings: ZoomeSettings, cohort: ZoomeImages, which: Network, fold: int | None, decision: Decision
 ) -> Sidecar:
     """What predict needs to know of a network."""
-    metadata = {"sites": list(CODE.sites), "sexes": list(CODE.sexes), "age_scale": CODE.age_scale}
     return Sidecar(
         kind=KIND,
         classes=cohort.classes,
@@ -372,7 +377,7 @@ def network_sidecar(
         preprocessing={
             "store": plain(settings.store),
             "colour": "RGB, 0 to 255",
-            "metadata": metadata if which.metadata else None,
+            "metadata": CODE.to_json() if which.metadata else None,
         },
         **decision.sidecar_fields(),
         run={

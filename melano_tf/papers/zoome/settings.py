@@ -14,6 +14,7 @@ from melano_tf.evaluation.thresholds import DecisionSettings
 from melano_tf.papers.choices import names, numbers
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.running import Running
+from melano_tf.papers.zoome.words import WORDS
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 
@@ -42,13 +43,13 @@ class FoldSettings:
 class NetworkSettings:
     """The networks (section III)."""
 
-    backbone: str = "resnext50"
-    """Feature extractor of ZooME (section III-C: ResNeXt50; our reading: 32x4d)."""
-    maron: str = "resnet50"
+    backbone: str = "torchvision_resnext50"
+    """Feature extractor of ZooME (section III-C: ResNeXt50; our reading: torchvision's 32x4d)."""
+    maron: str = "torchvision_resnet50"
     """Network of Maron et al. and of Table II's upper half (section IV: ResNet50)."""
-    kaur: str = "kaur"
+    kaur: str = "zoome_kaur"
     """Stand-in for Kaur et al., whose network the paper does not describe: a plain deep CNN."""
-    alexnet: str = "alexnet"
+    alexnet: str = "torchvision_alexnet"
     """Network of Table I's third row and of Table II's lower half (section IV: AlexNet)."""
     input_px: int = 224
     """Side of the network's input in pixels (section IV-B: 224)."""
@@ -61,7 +62,8 @@ class NetworkSettings:
     metadata_units: int = 64
     """Width of the metadata's hidden layer (not given; our reading: 64)."""
     weights: str = "none"
-    """Initial weights of `backbone`: "none", or a file: ours (.weights.h5) or torchvision's state dict (not given)."""
+    """Initial weights of `backbone`: "none", or a file: ours (.weights.h5) or torchvision's state dict (not given);
+    "imagenet" where its owner is Keras."""
     maron_weights: str = "none"
     """The same for `maron`."""
     alexnet_weights: str = "none"
@@ -198,6 +200,7 @@ RECIPE = Recipe(
     data="table",
     drawn="images",
     preset=preset,
+    words=WORDS,
     method="melano_tf.papers.zoome.method:method",
     aside=("images", "comparators", "allow_leaks", "cache"),
 )

@@ -10,12 +10,13 @@ from melano_tf.evaluation.calibration import Calibration, expected_calibration_e
 from melano_tf.evaluation.intervals import Interval, Judged, cohort_intervals
 from melano_tf.evaluation.metrics import binary_metrics, roc_auc
 from melano_tf.papers.shell import Work
+from melano_tf.papers.tables import differing, in_place_of, show, whose
 from melano_tf.papers.zoome.cohort import ZoomeImages
 from melano_tf.papers.zoome.metadata import BLANKED, PERMUTED
 from melano_tf.papers.zoome.models import FoldTraining, Network, proposed, table_1, table_2, trained
 from melano_tf.papers.zoome.settings import RECIPE, ZoomeSettings
 from melano_tf.reports.published import load_published
-from melano_tf.reports.tables import markdown, metric_table, write_table
+from melano_tf.reports.tables import Headline, Table, metric_table
 from melano_tf.runs.plain import seed_for
 from melano_tf.training.fit import write_frame
 
@@ -28,40 +29,62 @@ PUBLISHED_AS: Mapping[str, str | None] = {
 METRICS = ("ACC", "SN", "SPC", "AUC")
 HALF = " at 0.5"
 ERRORS = ("ECE", "ECE calibrated")
-TITLES = {
-    1: "Table I: ZooME, networks that it is compared with, and its ablations (validation folds)",
-    2: "Table II: Zoom-SE on ResNet50, metadata embedding on AlexNet (validation folds)",
+TITLES = {  # and what each shows, for a reader who was not there
+    1: (
+        "Table I: ZooME, networks that it is compared with, and its ablations (validation folds)",
+        "ZooME, its ablations and the networks it is compared with, on folds left out of training.",
+    ),
+    2: (
+        "Table II: Zoom-SE on ResNet50, metadata embedding on AlexNet (validation folds)",
+        "The two ideas on other networks: zoom-in attention on ResNet50, metadata on AlexNet.",
+    ),
 }
+FIRST = (  # as the paper's abstract has them, and what its two ideas add
+    Headline("AUC", "ZooME", "ZooME: ROC AUC, mean over folds"),
+    Headline("ACC", "ZooME", "ZooME: accuracy"),
+    Headline("SN", "ZooME", "ZooME: sensitivity"),
+    Headline("SPC", "ZooME", "ZooME: specificity"),
+    Headline("AUC", "w/o Zoom-SE", "without zoom-in attention: ROC AUC"),
+    Headline("AUC", "w/o Metadata", "trained without metadata: ROC AUC"),
+)
 NETWORKS = {1: table_1, 2: table_2}
 METADATA = "What the metadata add (validation folds)"
 NO_CELLS = 0  # number of a table that the paper does not have
-
-
-def show(work: Work, name: str, frame: pd.DataFrame, title: str, notes: Sequence[str]) -> list[Path]:
-    """Show a table and write it; returns its files, a CSV and a Markdown file."""
-    work.say("")
-    work.say(markdown(frame, title, notes, models_down=True))
-    return [*write_table(work.run.folder / "tables", name, frame, title, notes, models_down=True)]
 
 
 def table(work: Work, number: int) -> list[Path]:
     """Table I or II of the paper, and beside it what the paper does not print."""
     settings, cohort = work.settings, work.value("folds")
     rows = {name: folds_of(work, which) for name, which in NETWORKS[number](settings).items()}
-    title = TITLES[number]
-    written = show(
-        work, f"table{number}", paper_table(number, rows, settings), title, notes_on(number, settings, cohort)
+    title, words = TITLES[number]
+    main = Table(
+        title,
+        paper_table(number, rows, settings),
+        tuple(notes_on(number, settings, cohort)),
+        words,
+        models_down=True,
+        unit=f"{cohort.unit}s",
+        headlines=FIRST if number == 1 else (),
     )
-    more = f"Beside {title.partition(':')[0]}: balanced accuracy, and the same networks decided at 0.5"
-    return written + show(work, f"table{number}-decisions", decision_table(rows), more, notes_on_decisions(rows))
+    more = Table(
+        f"Beside {title.partition(':')[0]}: balanced accuracy, and the same networks decided at 0.5",
+        decision_table(rows),
+        tuple(notes_on_decisions(rows)),
+        "What the paper does not print: balanced accuracy, decisions at 0.5, calibration error.",
+        models_down=True,
+    )
+    return [*show(work, f"table{number}", main), *show(work, f"table{number}-decisions", more)]
 
 
 def metadata_tables(work: Work) -> list[Path]:
     """What the metadata add, and what each of their values does."""
     settings = work.settings
-    written = show(work, "metadata", metadata_table(work), METADATA, notes_on_metadata(settings))
+    words = "The trained network asked again with the metadata blanked, or exchanged between patients."
+    first = (Headline("AUC", "metadata blanked", "ZooME, asked again with the metadata blanked: ROC AUC"),)
+    notes = tuple(notes_on_metadata(settings))
+    added = Table(METADATA, metadata_table(work), notes, words, models_down=True, headlines=first)
     values = value_table(folds_of(work, proposed(settings)))
-    return [*written, write_frame(work.path("tables", "metadata_values.csv"), values)]
+    return [*show(work, "metadata", added), write_frame(work.path("tables", "metadata_values.csv"), values)]
 
 
 def folds_of(work: Work, which: Network) -> list[FoldTraining]:
@@ -118,10 +141,7 @@ def decision_table(rows: Mapping[str, Sequence[FoldTraining]]) -> pd.DataFrame:
 
 def notes_on(number: int, settings: ZoomeSettings, cohort: ZoomeImages) -> list[str]:
     """What a reader must know of the data and settings behind a table."""
-    if not settings.table:
-        notes = ["Ours: PHANTOM images drawn by this program; their numbers say nothing of real skin."]
-    else:
-        notes = [f"Ours: {', '.join(map(str, settings.table))}."]
+    notes = [whose(RECIPE, settings)]
     sizes = cohort.records.groupby("fold")["target"].agg(["size", "sum"])
     how = f"by {cohort.unit}" if settings.folds.by == "patient" else "stratified by class alone"
     notes.append(
@@ -145,20 +165,15 @@ def notes_on(number: int, settings: ZoomeSettings, cohort: ZoomeImages) -> list[
     if number == 1 and not settings.comparators:
         places = ("backbone",)
         notes.append("Maron, Kaur and AlexNet were not run: --comparators.")
-    notes += [
-        f"In the place of the paper's {getattr(paper, place)!r} stands {getattr(used, place)!r}."
-        for place in places
-        if getattr(used, place) != getattr(paper, place)
-    ]
+    networks = [(getattr(paper, place), getattr(used, place)) for place in places]
+    notes += in_place_of((repr(meant), meant, own) for meant, own in networks)
     if number == 2 or settings.comparators:
         notes.append(
             "Maron et al. (Table I) and the plain ResNet50 (Table II) are one network: one training fills both."
         )
     if number == 1 and settings.comparators:
         notes.append("Kaur et al.: the paper does not describe their network; a plain deep CNN stands in.")
-    if differing := len(RECIPE.changes(settings)):
-        notes.append(f"{differing} settings differ from the paper's; run.json and the start of the run list them.")
-    return notes
+    return [*notes, *differing(RECIPE, settings)]
 
 
 def notes_on_decisions(rows: Mapping[str, Sequence[FoldTraining]]) -> list[str]:

@@ -17,8 +17,9 @@ import pandas as pd
 
 from melano_tf.dermoscopy.isic import Findings, read_isic2018, read_isic2019, read_isic2020
 from melano_tf.errors import InputError
+from melano_tf.metadata_fields import BY_NAME, NAMES, NumberField
 from melano_tf.phantoms.skin.lesion import draw_lesion
-from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings, plan_images
+from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings, drawn_fields, plan_images
 from melano_tf.phantoms.skin.photograph import STYLES, Inks, Skin, View, draw_view
 from melano_tf.runs.files import atomic, read_json, write_json
 from melano_tf.specs import load_spec
@@ -32,9 +33,7 @@ TRUTH = (
     "kind",
     "label",
     "source",
-    "age",
-    "sex",
-    "site",
+    *NAMES,
     "clarity",
     "signal",
     "copy_of",
@@ -147,7 +146,7 @@ def draw_dermoscopy(
         fields.append(field or (np.nan, np.nan, np.nan))
         progress()
     plan[["field_x", "field_y", "field_radius"]] = np.array(fields, float).reshape(-1, 3)
-    _write_csv(files.truth, plan[list(TRUTH)])
+    _write_csv(files.truth, plan[[name for name in TRUTH if name in plan]])
     for name, table in _tables(plan, settings, seed).items():
         _write_csv(files.tables[name], table)
     write_json(record, {**state, "finished": True})
@@ -227,11 +226,19 @@ def _tables(plan: pd.DataFrame, settings: PhantomDermoscopySettings, seed: int) 
         for lesion, site in dict(zip(plan["lesion"], plan["site"], strict=True)).items()
     }
     empty = "unknown" if settings.layout == "isic2018" else None
-    site = plan["lesion"].map(worded).where(~plan["site_blank"], empty)
-    sex = plan["sex"].where(~plan["sex_blank"], empty)
-    age = plan["age"].where(~plan["age_blank"])
+    plan = plan.assign(written_site=plan["lesion"].map(worded))
+    for name in drawn_fields(plan):
+        values = plan.get(f"written_{name}", plan[name])
+        blank = None if isinstance(BY_NAME[name], NumberField) else empty
+        plan[f"written_{name}"] = values.where(~plan[f"{name}_blank"], blank)
     write = {"isic2018": _tables_2018, "isic2019": _tables_2019, "isic2020": _tables_2020}
-    return write[settings.layout](plan.assign(written_site=site, written_sex=sex, written_age=age))
+    return write[settings.layout](plan)
+
+
+def _further(plan: pd.DataFrame, layout: str, table: str) -> dict[str, pd.Series]:
+    """Columns of the fields that the official table does not have."""
+    official = load_spec(layout)["tables"][table]["columns"]
+    return {name: plan[f"written_{name}"] for name in drawn_fields(plan) if name not in official}
 
 
 def _one_hot(plan: pd.DataFrame, layout: str) -> pd.DataFrame:
@@ -250,6 +257,7 @@ def _tables_2018(plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "age": plan["written_age"],
         "sex": plan["written_sex"],
         "localization": plan["written_site"],
+        **_further(plan, "isic2018", "metadata"),
     }
     return {
         "ground_truth": _one_hot(plan, "isic2018"),
@@ -265,6 +273,7 @@ def _tables_2019(plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "anatom_site_general": plan["written_site"],
         "lesion_id": plan["lesion"].where(plan["source"] != "unnamed"),
         "sex": plan["written_sex"],
+        **_further(plan, "isic2019", "metadata"),
     }
     return {"ground_truth": _one_hot(plan, "isic2019").assign(UNK=0.0), "metadata": pd.DataFrame(metadata)}
 
@@ -282,6 +291,7 @@ def _tables_2020(plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "diagnosis": plan["kind"].map(diagnosis),
         "benign_malignant": np.where(malignant, "malignant", "benign"),
         "target": malignant.astype(int),
+        **_further(plan, "isic2020", "ground_truth"),
     }
     copies = plan[plan["copy"] != ""]
     pairs = pd.DataFrame({"image_name_1": copies["copy_of"], "image_name_2": copies["image_id"]})

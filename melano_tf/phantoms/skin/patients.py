@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.errors import InputError
+from melano_tf.metadata_fields import NAMES
 from melano_tf.specs import load_spec
 
 LAYOUTS = ("isic2018", "isic2019", "isic2020")
@@ -133,7 +134,7 @@ def plan_images(settings: PhantomDermoscopySettings, seed: int) -> pd.DataFrame:
         Columns image_id, lesion, patient (str); kind (class whose structure is drawn), label (class of the layout), age
         (float64), sex, site, source (str); clarity, signal (float64; log-odds of the positive class against a nevus);
         patient_seed, lesion_seed, view_seed (int64); copy_of (str or None) and copy ("", "exact", "near"); age_blank,
-        sex_blank, site_blank (bool: what the files leave empty).
+        sex_blank, site_blank (bool: what the files leave empty); a column and its blank for each further field.
 
     Raises:
         InputError: too few lesions for the classes.
@@ -157,6 +158,11 @@ def plan_images(settings: PhantomDermoscopySettings, seed: int) -> pd.DataFrame:
         images[f"{name}_blank"] = rng.uniform(size=len(images)) < settings.missing_share
     sexless = rng.uniform(size=settings.patients) < settings.missing_share
     images["sex_blank"] = sexless[images["patient_seed"].to_numpy()]
+    for number, name in enumerate(drawn_fields(images)):
+        if f"{name}_blank" not in images:
+            # By a stream of its own: a further field changes no picture and no other field.
+            own = np.random.default_rng([seed, 4, number])
+            images[f"{name}_blank"] = own.uniform(size=len(images)) < settings.missing_share
     names = rng.choice(9_000_000, len(images), replace=False) + 1_000_000
     ending = np.where(images["source"].isin(["MSK"]) & (settings.layout == "isic2019"), "_downsampled", "")
     images["image_id"] = [f"ISIC_{name:07d}{end}" for name, end in zip(names, ending, strict=True)]
@@ -164,6 +170,11 @@ def plan_images(settings: PhantomDermoscopySettings, seed: int) -> pd.DataFrame:
     images["copy_of"] = pd.Series([by_number.get(n) for n in images["copy_of"]], index=images.index, dtype=object)
     order = rng.permutation(len(images))
     return images.drop(columns="number").iloc[order].reset_index(drop=True)
+
+
+def drawn_fields(plan: pd.DataFrame) -> list[str]:
+    """The fields of metadata that the phantoms have."""
+    return [name for name in NAMES if name in plan]
 
 
 def _lesions(settings: PhantomDermoscopySettings, rng: np.random.Generator) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from bokeh.models import Div
 
-from melano_tf.reports.contents import headlines, is_phantom
+from melano_tf.reports.contents import is_phantom, read_tables
 from melano_tf.view.look import text
 from melano_tf.view.runs import Seen
 from melano_tf.view.site import Page, pages_of
@@ -50,7 +50,7 @@ def numbers(run: Seen) -> str:
     rows = "".join(
         f'<tr><td>{text(one.label)}</td><td class="n">{text(one.value)}</td><td>{text(one.interval)}</td>'
         f'<td class="n">{text(one.paper) or "–"}</td></tr>'
-        for one in headlines(run.standing, run.facts)[:MOST]
+        for one in read_tables(run.standing).first[:MOST]
     )
     if not rows:
         return '<p class="soft">No headline number of the present settings stands yet.</p>'

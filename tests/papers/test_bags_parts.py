@@ -1,0 +1,61 @@
+"""Parts of the bags recipe that need no run."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.models.bag_settings import BagNetworkSettings
+from melano_tf.papers.bags.models import class_weights
+from melano_tf.papers.bags.settings import MODELS, BagsSettings, preset
+from tests.papers.tiny import CHECKOUT
+
+
+def test_the_command_line_is_there_without_tensorflow() -> None:
+    code = "import sys, melano_tf.papers.bags.settings, melano_tf.commands.features; print('keras' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_first_model_named_is_what_the_others_are_compared_with() -> None:
+    assert BagsSettings(models="gated,mean,clam").chosen_models() == ("gated", "mean", "clam")
+    assert BagsSettings(models="all").chosen_models() == MODELS and MODELS[0] == "mean"
+    with pytest.raises(InputError, match="no model 'bst'"):
+        BagsSettings(models="mean,bst").chosen_models()
+
+
+def test_a_training_has_the_recipes_settings_and_its_own_kind() -> None:
+    settings = BagsSettings(network=BagNetworkSettings(hidden=(9,), heads=3))
+    found = settings.training_of("transformer")
+    assert (found.model.kind, found.model.hidden, found.model.heads) == ("transformer", (9,), 3)
+    assert found.epochs == settings.training.epochs and found.features_dtype == "float32"
+    with pytest.raises(InputError, match="do not divide"):
+        BagsSettings(network=BagNetworkSettings(hidden=(9,), heads=4)).training_of("transformer")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"table": "cases.csv"}, "--table without --features"),
+        ({"classes": ("a",)}, "two or more different labels"),
+        ({"classes": ("a", "a")}, "two or more different labels"),
+        ({"final": "best"}, "--final best: no model"),
+    ],
+)
+def test_settings_that_do_not_go_together(given: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        BagsSettings(**given)
+
+
+def test_weights_of_classes_have_a_mean_of_one() -> None:
+    weights = class_weights(np.array([0, 0, 0, 2]), 3)
+    np.testing.assert_allclose(weights, [2 / 3, 2 / 3, 2 / 3, 2])
+    assert weights.mean() == pytest.approx(1)
+
+
+def test_the_demo_is_a_change_of_the_default() -> None:
+    default, demo = preset("default"), preset("demo")
+    assert default == BagsSettings() and demo.preset == "demo"
+    assert demo.folds.count < default.folds.count and demo.training.epochs < default.training.epochs
