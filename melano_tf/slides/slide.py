@@ -89,7 +89,7 @@ class Slide:
         mpp: µm per pixel at level 0, the manifest's column; overrides the file's metadata. NaN is as None.
         held_mib: memory for decoded pixels that stay, MiB; 0: none do.
         threads: that `overview` uses.
-        cache_bytes: most memory for the pixels that OpenSlide keeps of the file.
+        cache_bytes: most memory of OpenSlide's own cache.
 
     Attributes:
         slide_id: name of the slide.
@@ -116,9 +116,8 @@ class Slide:
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.path = Path(path)
-        self._cache_bytes = cache_bytes
         self.slide_id = self.path.stem if slide_id is None else slide_id
-        self.held_mib, self.threads = held_mib, threads
+        self.held_mib, self.threads, self.cache_bytes = held_mib, threads, cache_bytes
         self._forget()
         if not self.path.exists():
             raise InputError(f"slide {self.slide_id}: {self.path}: no such file; correct the manifest's `path` column")
@@ -206,7 +205,7 @@ class Slide:
         handle = self._handle
         if handle is None:
             handle = self._handles[_whose()] = openslide.OpenSlide(str(self.path))
-            self._cache = self._cache or openslide.OpenSlideCache(self._cache_bytes)
+            self._cache = self._cache or openslide.OpenSlideCache(self.cache_bytes)
             handle.set_cache(self._cache)
         return handle
 

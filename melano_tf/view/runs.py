@@ -30,7 +30,7 @@ class Seen:
         name: of its folder.
         folder: it.
         record: the content of run.json.
-        facts: what the run recorded of its recipe, for those who read it.
+        facts: what the recipe says of itself for a report, from run.json.
         standing: which of its files belong to its present plan.
         judges: slides or images.
         cases: one row a case, index 0 to n - 1, which addresses name: case, patient, label ("" where not known), path
@@ -112,7 +112,7 @@ def read_run(folder: Path, number: int = 0, name: str = "") -> Seen:
         InputError: the folder holds no run.
     """
     record = read_record(folder)
-    facts, standing = record.get("report", {}), Standing(folder, record)
+    facts, standing = dict(record.get("report") or {}), Standing(folder, record)
     settings = record["settings"]
     of_slides = "slides" in settings
     cases, faults = (slide_cases if of_slides else image_cases)(folder, record)
