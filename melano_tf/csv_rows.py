@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 
 DELIMITERS = ",;\t|"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet calculates what begins so, whoever wrote it
@@ -54,7 +54,7 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
         rows = [[cell.strip() for cell in row] for row in reader]
     except csv.Error as error:
-        raise InputError(f"{path}: not a CSV file ({error}); look for a quote that is not closed") from None
+        raise InputError(f"{path}: not a CSV file ({line_of(error)}); look for a quote that is not closed") from None
     if not rows or not any(rows[0]):
         raise InputError(f"{path}: the first row is empty; it must name the columns")
     return rows[0], [(number, row) for number, row in enumerate(rows[1:], start=2) if any(row)]

@@ -19,3 +19,8 @@ class RunError(Exception):
 
     The message is complete for the reader; it is shown without a traceback, with exit code 1.
     """
+
+
+def line_of(error: BaseException) -> str:
+    """What a library's exception says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.evaluation.calibration import Calibration, fit_calibration
 from melano_tf.evaluation.curves import counts_by_threshold
 from melano_tf.evaluation.intervals import Interval, binary_intervals
@@ -101,7 +101,7 @@ class Threshold:
             found = cls(**entries)
             usable = 0 <= found.value <= 1
         except (TypeError, AttributeError) as error:
-            raise InputError(f"threshold: not a threshold's record ({error}); train the model again") from None
+            raise InputError(f"threshold: not a threshold's record ({line_of(error)}); train the model again") from None
         if not usable:
             raise InputError(f"threshold {found.value!r} must lie between 0 and 1; train the model again")
         return found

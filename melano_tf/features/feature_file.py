@@ -13,7 +13,7 @@ import h5py  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 
 Format = Literal["trident", "clam", "clam_pt", "stamp"]
 Unit = Literal["px", "um", "unknown", "none"]
@@ -212,7 +212,9 @@ def _opened(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise InputError(f"{path}: is no HDF5 file that can be read ({error}); copy or extract it again") from None
+        raise InputError(
+            f"{path}: is no HDF5 file that can be read ({line_of(error)}); copy or extract it again"
+        ) from None
 
 
 def _tensor(path: Path) -> NDArray[Any]:
@@ -228,7 +230,7 @@ def _tensor(path: Path) -> NDArray[Any]:
         tensor = torch.load(path, map_location="cpu", weights_only=True)
         values = np.asarray(tensor.float().numpy())
     except Exception as error:
-        raise InputError(f"{path}: holds no tensor that torch can read ({error})") from None
+        raise InputError(f"{path}: holds no tensor that torch can read ({line_of(error)})") from None
     if values.ndim != 2 or not values.size:
         raise InputError(
             f"{path}: a tensor {values.shape}; floats (tiles, numbers) with at least one tile are expected"

@@ -11,7 +11,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.models.layers import PreprocessMode
 from melano_tf.runs.files import atomic
 
@@ -260,7 +260,7 @@ def _fetch(network: Network, path: Path) -> None:
                 raise OSError(f"{temporary.stat().st_size} of {expected} bytes came")
     except (OSError, http.client.HTTPException) as error:
         raise InputError(
-            f"imagenet weights of {network.name}: {path} is not there and cannot be fetched ({error}); "
+            f"imagenet weights of {network.name}: {path} is not there and cannot be fetched ({line_of(error)}); "
             f"fetch {network.url} on a machine with network and put it there, or choose weights none or a file's path"
         ) from error
 

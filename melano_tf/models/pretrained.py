@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 
 
 def load_weights(model: keras.Model, path: Path) -> int:
@@ -40,7 +40,7 @@ def load_weights(model: keras.Model, path: Path) -> int:
             legacy = _legacy_group(file)
             tensors = _legacy_tensors(legacy) if legacy is not None else _plain_tensors(file)
     except OSError as error:
-        raise InputError(f"{path}: is not an HDF5 file of weights ({error})") from error
+        raise InputError(f"{path}: is not an HDF5 file of weights ({line_of(error)})") from error
     suffix = ".h5" if legacy is not None else ".weights.h5"
     if not path.name.endswith(suffix) or (legacy is not None and path.name.endswith(".weights.h5")):
         raise InputError(f"{path}: holds weights of the {suffix} kind; Keras needs its name to end in {suffix}")

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 
 COUNTER = "num_batches_tracked"  # PyTorch counts the batches of each normalisation; nothing here uses it
 
@@ -121,7 +121,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: is not an .npz file of plain arrays ({error})") from error
+        raise InputError(f"{path}: is not an .npz file of plain arrays ({line_of(error)})") from error
 
 
 def _read_pth(path: Path) -> dict[str, np.ndarray]:
@@ -135,7 +135,7 @@ def _read_pth(path: Path) -> dict[str, np.ndarray]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: is not a file of PyTorch weights ({error})") from error
+        raise InputError(f"{path}: is not a file of PyTorch weights ({line_of(error)})") from error
     if not isinstance(state, Mapping) or not all(hasattr(tensor, "numpy") for tensor in state.values()):
         raise InputError(f"{path}: is not a state dict of tensors; save `model.state_dict()`")
     return {name: np.asarray(tensor.detach().numpy()) for name, tensor in state.items()}

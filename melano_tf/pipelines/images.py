@@ -18,7 +18,7 @@ import tensorflow as tf
 from melano_tf.dermoscopy.colour import normalise
 from melano_tf.dermoscopy.isic_images import UnreadableImageError, read_header, read_image
 from melano_tf.dermoscopy.jpeg import check_whole, read_scans
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.runs import journal
 from melano_tf.runs.files import atomic, read_json, write_json
@@ -153,7 +153,9 @@ def _open_shard(path: Path) -> np.ndarray:
     try:
         return np.asarray(np.load(path, mmap_mode="r"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); remove the folder, and give the command again") from None
+        raise InputError(
+            f"{path}: cannot be read ({line_of(error)}); remove the folder, and give the command again"
+        ) from None
 
 
 def cache_images(

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.images import ImageCache
 from melano_tf.pipelines.tiles import decoders, epoch_order, prepared, python_call
@@ -84,7 +84,7 @@ def _open(path: Path) -> np.ndarray:
     try:
         return np.asarray(np.load(path, mmap_mode="r"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); remove it, and give the command again") from None
+        raise InputError(f"{path}: cannot be read ({line_of(error)}); remove it, and give the command again") from None
 
 
 def cache_features(

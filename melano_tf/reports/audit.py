@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.runs.judgements import judged_cases
 from melano_tf.runs.standing import Standing
 from melano_tf.splits.groups import alike_lines, case_groups
@@ -162,7 +162,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give the run's command again") from None
+        raise InputError(f"{path}: cannot be read ({line_of(error)}); give the run's command again") from None
 
 
 def _record(table: pd.DataFrame) -> Record:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.evaluation.intervals import ends_text
 from melano_tf.evaluation.metrics import format_mean_std
 from melano_tf.reports.table_files import read_table
@@ -301,7 +301,7 @@ def models(standing: Standing) -> tuple[list[dict[str, str]], dict[str, str]]:
             )
             found.append({"model": f"{path.stem}.keras", **dict(zip(COLUMNS, values, strict=True))})
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            found.append({"model": path.name, "classes": f"its sidecar cannot be read ({error})"})
+            found.append({"model": path.name, "classes": f"its sidecar cannot be read ({line_of(error)})"})
     several = len(found) > 1
     same = {name: found[0].get(name, "") for name in COLUMNS if several and len({m.get(name) for m in found}) == 1}
     return [{name: text for name, text in one.items() if name not in same} for one in found], same

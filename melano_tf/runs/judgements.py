@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.runs.files import read_json
 from melano_tf.runs.plain import flat
 from melano_tf.runs.predictions import TEST, UNKNOWN, probability_columns, read_predictions, scores
@@ -51,7 +51,7 @@ class JudgedModel:
         try:
             found = cls(**values)
         except TypeError as error:
-            raise InputError(f"run.json: 'judged' holds something else than models ({error})") from None
+            raise InputError(f"run.json: 'judged' holds something else than models ({line_of(error)})") from None
         texts = (found.name, found.unit, found.part, found.only)
         names = (found.files, found.classes, found.same)
         if not all(isinstance(text, str) for text in texts) or not all(
@@ -98,7 +98,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         if not isinstance(record.get("settings"), dict) or not isinstance(record.get("recipe"), str):
             raise ValueError("it names no recipe and settings")
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a run's record ({error})") from None
+        raise InputError(f"{path}: not a run's record ({line_of(error)})") from None
     return record
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.runs.files import read_json, write_json
 from melano_tf.runs.plain import plain
 
@@ -82,4 +82,4 @@ class Sidecar:
         except FileNotFoundError:
             raise InputError(f"{model}: its sidecar {cls.path(model).name} is missing; copy both files") from None
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{cls.path(model)}: not a model's sidecar ({error})") from None
+            raise InputError(f"{cls.path(model)}: not a model's sidecar ({line_of(error)})") from None

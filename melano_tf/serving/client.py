@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.serving.post import MAX_ANSWER, RefusedError, UnavailableError, post_json
 
 CHUNK_BYTES = 16 * 2**20  # of encoded images in one request
@@ -121,8 +121,8 @@ class GrpcTransport:
             from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
         except ImportError as error:
             raise InputError(
-                f'grpc:// needs grpcio and tensorflow-serving-api ({error}): pip install "melano_tf[serving]"; '
-                "or use http://, which needs neither"
+                f"grpc:// needs grpcio and tensorflow-serving-api ({line_of(error)}): "
+                'pip install "melano_tf[serving]"; or use http://, which needs neither'
             ) from None
         self.where, self.name, self.version = f"grpc://{address}", name, version
         limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", MAX_ANSWER)]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.answering import Answering, Card
 from melano_tf.serving.biopsy import BiopsyModel, LocalBiopsy
@@ -99,4 +99,4 @@ def _sidecar(content: Any, where: str) -> Sidecar:
     try:
         return Sidecar(**{**content, "classes": tuple(content["classes"])})
     except (TypeError, KeyError) as error:
-        raise InputError(f"{where} cannot be read ({error}); export the model again") from None
+        raise InputError(f"{where} cannot be read ({line_of(error)}); export the model again") from None

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 
 MAX_ANSWER = 64 * 2**20  # bytes; the embeddings of 256 tiles take some 10 MiB as JSON
 PIECE = 2**16  # bytes read at once
@@ -115,7 +115,7 @@ def _exchange(url: str, body: bytes, until: float) -> tuple[int, bytes]:
             raise InputError(f"{url}: its certificate cannot be trusted ({reason.verify_message})") from None
         raise UnavailableError(str(reason) or type(error).__name__) from None
     except ValueError as error:  # a port or a name that cannot be one
-        raise InputError(f"{url}: no address that can be asked ({error})") from None
+        raise InputError(f"{url}: no address that can be asked ({line_of(error)})") from None
 
 
 def _content(response: Any, until: float, url: str) -> bytes:

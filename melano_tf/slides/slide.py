@@ -20,7 +20,7 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.slides.cells import Cell, Cells, Layout
 from melano_tf.slides.jpeg_tiles import JpegTiles
 from melano_tf.slides.sampling import Axis, Image, Run, blocks, resample
@@ -130,7 +130,7 @@ class Slide:
         except (openslide.OpenSlideError, OSError) as error:
             self.close()
             raise InputError(
-                f"slide {self.slide_id}: {self.path}: not a slide that OpenSlide can read ({error}); "
+                f"slide {self.slide_id}: {self.path}: not a slide that OpenSlide can read ({line_of(error)}); "
                 "the file may be damaged, cut short or of another format"
             ) from None
         if largest := _too_large(properties, len(self.levels)):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.runs import journal
 from melano_tf.runs.files import atomic
 
@@ -123,8 +123,10 @@ def load_checkpoint(path: Path, variables: Sequence[Any]) -> dict[str, Any] | No
             state = _load(file, variables)
         except DamagedError as error:
             if file == there[-1]:
-                raise InputError(f"{path}: damaged checkpoint ({error}); remove it to train from the start") from error
-            warnings.warn(f"{file}: damaged checkpoint ({error}); going on from the one before", stacklevel=2)
+                raise InputError(
+                    f"{path}: damaged checkpoint ({line_of(error)}); remove it to train from the start"
+                ) from error
+            warnings.warn(f"{file}: damaged checkpoint ({line_of(error)}); going on from the one before", stacklevel=2)
         else:
             return state
     return None

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.runs.files import atomic
 from melano_tf.runs.plain import seed_for
 from melano_tf.training.clustering import Clustering, ClusterSettings, cluster, nmi
@@ -174,7 +174,7 @@ class Assignments:
         except FileNotFoundError:
             raise InputError(f"{path}: the clusters of epoch {epoch + 1} are missing; remove {self.folder}") from None
         except (ValueError, KeyError, OSError, EOFError) as error:
-            raise InputError(f"{path}: damaged ({error}); remove {self.folder}") from error
+            raise InputError(f"{path}: damaged ({line_of(error)}); remove {self.folder}") from error
         if not fits:
             raise InputError(f"{path}: clusters of other images or settings; choose another folder")
         return content

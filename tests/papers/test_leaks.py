@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from melano_tf.papers.multimag import models as multimag
@@ -73,7 +74,8 @@ def spitzoid_feeds_the_test_part(monkeypatch: pytest.MonkeyPatch) -> None:
     own = source.region_batches
 
     def batches(settings, cohort, training, seed):
-        return own(settings, cohort, cohort.tiles[cohort.tiles["region"] >= 0].reset_index(drop=True), seed)
+        judged = cohort.rows(cohort.tiles[cohort.tiles["region"] >= 0], cohort.patients("judge", None))
+        return own(settings, cohort, pd.concat([judged, training]).head(len(training)).reset_index(drop=True), seed)
 
     monkeypatch.setattr(source, "region_batches", batches)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from melano_tf.commands.predict.settings import PredictSettings
 from melano_tf.csv_rows import delimiter_of
 from melano_tf.dermoscopy.isic_images import images_at
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.metadata_fields import NAMES, listed
 from melano_tf.serving.answering import Card, Case
 from melano_tf.serving.patient import Patient, read_metadata
@@ -115,7 +115,7 @@ def read_list(path: Path, allowed: Sequence[str]) -> list[dict[str, str]]:
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True))
     except csv.Error as error:
-        raise InputError(f"{path}: not a CSV file ({error}); look for a quote that is not closed") from None
+        raise InputError(f"{path}: not a CSV file ({line_of(error)}); look for a quote that is not closed") from None
     header = [name.strip() for name in lines[0]] if lines else []
     if "path" not in header:
         raise InputError(f"{path}: no column path in its header ({', '.join(header) or 'empty'}); one file a row")

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.models.attention_transfer import (
     TransferSettings,
     build_classifier,
@@ -228,7 +228,9 @@ def load_frozen(path: Path) -> keras.Model:
     try:
         model = keras.saving.load_model(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a model ({error}); remove its step to train it again") from None
+        raise InputError(
+            f"{path}: cannot be read as a model ({line_of(error)}); remove its step to train it again"
+        ) from None
     model.trainable = False
     return model
 

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.runs.files import atomic
 
 
@@ -138,7 +138,7 @@ def read_truth(path: Path) -> Truth:
             mask = np.unpackbits(file["mask"], axis=1, count=int(file["mask_shape"][1])).astype(bool)
             return Truth(file["cells"], file["kinds"], file["nests"], mask, float(file["mask_px"]), file["areas"])
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not the truth of a phantom slide ({error}); draw the slide again") from None
+        raise InputError(f"{path}: not the truth of a phantom slide ({line_of(error)}); draw the slide again") from None
 
 
 def truth_shares(path: Path, boxes: ArrayLike) -> NDArray[np.float64]:
