@@ -92,7 +92,7 @@ CASES = {
     ),
     "zoome": Case(
         arguments=(*ZOOME, *ALL_OF_ZOOME),
-        differs=("network.backbone", "(paper: resnext50)"),
+        differs=("network.backbone", "(paper: torchvision_resnext50)"),
         found=("folds     ZooME: ROC AUC", "interval"),
         changed=("--tables", "2", "--figures", "none", "--steps", "train", "--network.metadata-units", "8"),
         repeated=4,  # on two folds AlexNet with metadata and what it says, and none of the three without
