@@ -96,7 +96,7 @@ def said_once(tables: Sequence[ShownTable]) -> tuple[list[ShownTable], list[str]
     kept = [
         replace(
             table,
-            notes=[note for note in table.notes if note not in notes],
+            notes=[note for note in dict.fromkeys(table.notes) if note not in notes],
             shared=[place for place, note in enumerate(notes, 1) if note in table.notes],
         )
         for table in tables

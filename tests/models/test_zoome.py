@@ -353,7 +353,7 @@ def test_a_network_of_keras_as_comparator(tmp_path: Path) -> None:
     loaded.load_weights(tmp_path / "b0.weights.h5")
     expected = np.asarray(loaded(Preprocess("efficientnet")(image)))
     assert expected.std() > 0
-    np.testing.assert_allclose(inner({"image": image}), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(inner({"image": image}), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
 def test_check_network_needs_no_network_built() -> None:

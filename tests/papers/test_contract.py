@@ -119,7 +119,7 @@ CASES = {
     "similarity": Case(
         arguments=SIMILARITY,
         differs=("network.student", "(paper: resnet50)"),
-        found=("accuracy  HAM test, by lesion: baseline 0.", "("),
+        found=("accuracy  HAM test, by lesion: baseline 0.", ", layer 1"),
         changed=("--transfer.weight", "10", "--tables", "5,6", "--figures", "none"),
         repeated=4,  # both students of both partitions, and neither baseline
         touched={f"layers-{layer}-{split}.keras" for layer in (1, 4) for split in ("cluster", "lesion")},
@@ -131,7 +131,7 @@ CASES = {
 Inside = Callable[..., Finished]
 
 
-@pytest.fixture(params=list(PAPERS))
+@pytest.fixture(params=list(CASES))
 def paper(request: pytest.FixtureRequest) -> str:
     """A recipe's command; by its name in theirs, `conftest.group_of` keeps its tests beside its shared run."""
     return str(request.param)
@@ -157,7 +157,8 @@ def copy(shared: TinyRun, tmp_path: Path) -> Path:
 
 
 def test_every_recipe_is_here(request: pytest.FixtureRequest) -> None:
-    assert set(CASES) == set(SHARED_RUNS) == set(PAPERS)
+    # What bags promises of the same kind stands in test_bags_run: it is given features, and looks at its table anew.
+    assert {*CASES, "bags"} == set(SHARED_RUNS) == set(PAPERS)
     for item in request.session.items:  # on one worker, all that one shared run is for
         used = [recipe for recipe, fixture in SHARED_RUNS.items() if fixture in getattr(item, "fixturenames", ())]
         assert not used or group_of(item.nodeid) == used[0], item.nodeid
@@ -192,6 +193,8 @@ def test_the_notebook_shows_a_finished_run_and_nothing_is_done_again(
     shown = capsys.readouterr().out
     assert f"did 0 steps, kept {steps} finished ones from before" in shown
     for path in (copy / "tables").glob("table*.md"):
+        if path.stem.endswith(("-greedy", "-recall")):  # written, and not said aloud
+            continue
         assert path.read_text(encoding="utf-8") in shown
     assert all(str(path) in shown for path in (copy / "figures").glob("*.png"))
     assert weights_of(copy) == before

@@ -296,6 +296,6 @@ def test_the_page_of_all_runs(tiny_run, browser) -> None:
     try:
         browser.open(other.prefix)
         browser.until(lambda: "Phantoms" in browser.words())
-        assert "malignant biopsies, balanced accuracy" in browser.words() and "0.7800" in browser.words()  # the paper's
+        assert "malignant biopsies, ROC AUC" in browser.words() and "0.7800" in browser.words()  # the paper's
     finally:
         other.kill()

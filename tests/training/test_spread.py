@@ -26,6 +26,8 @@ def test_a_training_is_spread_over_devices_only_where_it_can_be(monkeypatch, tmp
         step=by_gradient(toy_loss),
         spread=spread,
     )
-    run = SimpleNamespace(settings={"mirror": mirror}, say=print, path=lambda *parts: tmp_path.joinpath(parts[-1]))
+    run = SimpleNamespace(
+        settings={"mirror": mirror}, bars=None, say=print, path=lambda *parts: tmp_path.joinpath(parts[-1])
+    )
     optimise(run, training, tmp_path)
     assert seen == [asked]
