@@ -83,10 +83,11 @@ def limit(path: Path) -> int:
     origins = grid_origins(SIZE, (MPP, MPP), GRID) // 4
     with tifffile.TiffFile(path) as file:
         page = file.pages[1]
+        decode = page.decode  # looks into the file the first time
         level = np.empty(page.shape, np.uint8)
         for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
             file.filehandle.seek(offset)
-            tile, place, shape = page.decode(file.filehandle.read(count), index)
+            tile, place, shape = decode(file.filehandle.read(count), index)
             level[place[2] : place[2] + shape[1], place[3] : place[3] + shape[2]] = tile[0, : shape[1], : shape[2]]
     for x, y in origins:
         small = cv2.resize(level[y : y + 512, x : x + 512], (224, 224), interpolation=cv2.INTER_AREA)

@@ -109,7 +109,7 @@ def line(picture: np.ndarray, frame: tuple[int, int, int, int]) -> tuple[float, 
     return float(across.mean() + 0.5), float(down.mean() + 0.5)
 
 
-def test_a_model_that_is_asked_says_what_it_said(tiny_zoome) -> None:
+def test_zoome_a_model_that_is_asked_says_what_it_said(tiny_zoome) -> None:
     run = read_run(tiny_zoome.folder)
     models = Models()
     page = next(one for name, one in run.models.items() if name.endswith("zoom-metadata"))
@@ -127,7 +127,7 @@ def test_a_model_that_is_asked_says_what_it_said(tiny_zoome) -> None:
         assert grad.name == "Grad-CAM" and grad.values.min() >= 0 and grad.values.max() <= 1
 
 
-def test_a_tile_model_is_asked_what_it_saw(tiny_run) -> None:
+def test_spitzoid_a_tile_model_is_asked_what_it_saw(tiny_run) -> None:
     run = read_run(tiny_run.folder)
     gap = next(one for name, one in run.tile_models.items() if name.endswith("-gap"))
     slide, stem = next(iter(gap.stem_of.items()))
@@ -139,7 +139,7 @@ def test_a_tile_model_is_asked_what_it_saw(tiny_run) -> None:
         tile_maps(Models(), run, slide, 99_999, "", stem, 1)
 
 
-def test_outlines_lie_on_the_slide_to_one_pixel_at_three_zooms(tiny_run, tmp_path, browser) -> None:
+def test_spitzoid_outlines_lie_on_the_slide_to_one_pixel_at_three_zooms(tiny_run, tmp_path, browser) -> None:
     run = copy(tiny_run, tmp_path)
     put_box(run, "P02-1")
     with serving([run]) as server:
@@ -158,7 +158,7 @@ def test_outlines_lie_on_the_slide_to_one_pixel_at_three_zooms(tiny_run, tmp_pat
         assert not [fault for fault in browser.faults() if "favicon" not in fault]
 
 
-def test_a_slide_run_is_read_and_noted(tiny_run, tmp_path, browser) -> None:
+def test_spitzoid_a_slide_run_is_read_and_noted(tiny_run, tmp_path, browser) -> None:
     run = copy(tiny_run, tmp_path)
     with serving([run]) as server:
         browser.open(server.address)
@@ -202,7 +202,7 @@ def test_a_slide_run_is_read_and_noted(tiny_run, tmp_path, browser) -> None:
     assert notes[0]["text"] == "nests, =1+1 \n“quoted”, and\tmore"
 
 
-def test_a_sent_address_shows_the_same_place(tiny_run, browser) -> None:
+def test_spitzoid_a_sent_address_shows_the_same_place(tiny_run, browser) -> None:
     with serving([tiny_run.folder]) as server:
         browser.open(server.prefix + "slide?run=0&case=2")
         browser.until(lambda: tiles_are_there(browser))
@@ -222,7 +222,7 @@ def test_a_sent_address_shows_the_same_place(tiny_run, browser) -> None:
         assert browser.value("opacity (f: fade)") == pytest.approx(0.8)
 
 
-def test_a_vanished_slide_is_said_in_its_place(tiny_run, tmp_path, browser) -> None:
+def test_spitzoid_a_vanished_slide_is_said_in_its_place(tiny_run, tmp_path, browser) -> None:
     run = copy(tiny_run, tmp_path)
     [path] = run.glob("phantoms/*/P03-1.tiff")
     path.unlink()
@@ -233,7 +233,7 @@ def test_a_vanished_slide_is_said_in_its_place(tiny_run, tmp_path, browser) -> N
         browser.until(lambda: tiles_are_there(browser))
 
 
-def test_images_with_metadata_are_asked_what_if(tiny_zoome, tmp_path, browser) -> None:
+def test_zoome_images_with_metadata_are_asked_what_if(tiny_zoome, tmp_path, browser) -> None:
     run = copy(tiny_zoome, tmp_path)
     with serving([run]) as server:
         browser.open(server.address)
@@ -252,7 +252,7 @@ def test_images_with_metadata_are_asked_what_if(tiny_zoome, tmp_path, browser) -
         assert browser.value("map") == "Grad-CAM"
 
 
-def test_a_lasso_fills_the_gallery(tiny_similarity, browser) -> None:
+def test_similarity_a_lasso_fills_the_gallery(tiny_similarity, browser) -> None:
     with serving([tiny_similarity.folder]) as server:
         browser.open(server.prefix + "map?run=0")
         browser.until(lambda: " 0 of " in browser.words())
@@ -263,7 +263,7 @@ def test_a_lasso_fills_the_gallery(tiny_similarity, browser) -> None:
         browser.until(lambda: "most alike" in browser.words())
 
 
-def test_a_cell_of_the_matrix_is_a_door(tiny_weighting, browser) -> None:
+def test_weighting_a_cell_of_the_matrix_is_a_door(tiny_weighting, browser) -> None:
     with serving([tiny_weighting.folder]) as server:
         browser.open(server.prefix + "curves?run=0")
         browser.until(lambda: "of them wrong" in browser.words())
@@ -275,7 +275,7 @@ def test_a_cell_of_the_matrix_is_a_door(tiny_weighting, browser) -> None:
         browser.until(lambda: f"{count} of " in browser.words())
 
 
-def test_blind_reading_hides_what_it_must(multimag_run, tmp_path, browser) -> None:
+def test_multimag_blind_reading_hides_what_it_must(multimag_run, tmp_path, browser) -> None:
     run = copy(multimag_run, tmp_path)
     with serving([run]) as server:
         browser.open(server.prefix + "blind?run=0&reader=bo")
@@ -291,7 +291,7 @@ def test_blind_reading_hides_what_it_must(multimag_run, tmp_path, browser) -> No
     assert note["mode"] == "blind" and note["verdict"] == "nevus" and note["seed"] == "0"
 
 
-def test_the_page_of_all_runs(tiny_run, browser) -> None:
+def test_spitzoid_the_page_of_all_runs(tiny_run, browser) -> None:
     other = Serving([tiny_run.folder])
     try:
         browser.open(other.prefix)

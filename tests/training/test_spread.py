@@ -26,8 +26,7 @@ def test_a_training_is_spread_over_devices_only_where_it_can_be(monkeypatch, tmp
         step=by_gradient(toy_loss),
         spread=spread,
     )
-    run = SimpleNamespace(
-        settings={"mirror": mirror}, bars=None, say=print, path=lambda *parts: tmp_path.joinpath(parts[-1])
-    )
+    where = {"path": lambda *parts: tmp_path.joinpath(parts[-1])}
+    run = SimpleNamespace(settings={"mirror": mirror}, bars=None, say=print, **where)
     optimise(run, training, tmp_path)
     assert seen == [asked]
