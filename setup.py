@@ -14,7 +14,7 @@ TEST = ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "sele
 
 setup(
     name="melano_tf",
-    version="0.2.0",
+    version="0.3.0",
     description="Keras / TensorFlow reproductions of five melanoma papers: slides, dermoscopy, tables with intervals",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

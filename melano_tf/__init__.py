@@ -3,4 +3,4 @@
 Importing this package does no work and brings no TensorFlow: every module is imported where it is used.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
