@@ -1,7 +1,7 @@
 """A clicked tile of a slide: its picture, its numbers, and on demand what a model saw in it."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from bokeh.models import Button, Column, Div, Select
@@ -9,8 +9,21 @@ from bokeh.models import Button, Column, Div, Select
 from melano_tf.view.asked import Map, tile_maps
 from melano_tf.view.look import text
 
-if TYPE_CHECKING:
-    from melano_tf.view.pages.slide import SlidePage
+
+class SlideView(Protocol):
+    """What the panel needs of the page that shows the slide: its run and case, its pane, and the map that is on."""
+
+    run: Any
+    page: Any
+    pane: Any
+    place: int
+    case: str
+    overlay: Any
+    overlays: Any
+    told: Any
+
+    def say(self, words: str) -> None:
+        """Tell the person at the page."""
 
 
 class TilePanel:
@@ -20,7 +33,7 @@ class TilePanel:
         slide: the page.
     """
 
-    def __init__(self, slide: "SlidePage") -> None:
+    def __init__(self, slide: SlideView) -> None:
         self.slide = slide
         self.words = Div(sizing_mode="stretch_width")
         self.model = Select(title="model", options=list(slide.run.tile_models), sizing_mode="stretch_width")
