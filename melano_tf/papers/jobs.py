@@ -24,6 +24,7 @@ from melano_tf.papers.plan import Plan, Recipe, Step
 from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, do, inputs_of, planned, weights_of
 from melano_tf.runs.plain import digest
 from melano_tf.runs.run import Run
+from melano_tf.training.loop import ProgressBar
 from melano_tf.training.runtime import configure, import_quietly
 
 TOPIC = "melano_tf"
@@ -98,15 +99,17 @@ class HelpingRun(Run):
         """As `stands_on`."""
 
     @contextlib.contextmanager
-    def _bar(self, name: str, epochs: int, steps_per_epoch: int) -> Iterator[Callable[[int, float], None]]:
+    def _bar(self, name: str, epochs: int, steps_per_epoch: int) -> Iterator[ProgressBar]:
         """A training's progress, sent on once a second."""
         last = 0.0
 
-        def show(done: int, loss: float) -> None:
+        def show(done: int, loss: float, waiting: float) -> None:
             nonlocal last
             if time.monotonic() - last >= 1:
                 last = time.monotonic()
-                self._show(f"epoch {min(done // max(steps_per_epoch, 1) + 1, epochs)}/{epochs} loss {loss:.3f}")
+                self._show(
+                    f"epoch {min(done // max(steps_per_epoch, 1) + 1, epochs)}/{epochs} loss {loss:.3f} waiting {waiting:.0%}"
+                )
 
         yield show
 

@@ -8,6 +8,7 @@ import pytest
 from melano_tf.errors import InputError
 from melano_tf.papers import jobs
 from melano_tf.papers.running import Running
+from melano_tf.training.progress import bar_over_epochs
 from tests.papers.test_plan import toy as toy
 
 
@@ -71,6 +72,16 @@ def test_a_worker_of_another_version_is_refused():
 
     with pytest.raises(InputError, match=r"10\.0\.0\.7:1: has melano_tf 0\.1\.9"):
         jobs._check_workers(Client(), "tcp://10.0.0.1:1")
+
+
+def test_a_training_elsewhere_says_how_far_it_is(tmp_path):
+    """What the loop calls, with the same arguments as the bar of one process."""
+    said: list[str] = []
+    run = jobs.HelpingRun(tmp_path, "toy", Running(), 1, said.append)
+    for bars in (run.bars, bar_over_epochs):
+        with bars("toy", 3, 4) as show:
+            show(5, 0.25, 0.5)
+    assert said == ["epoch 2/3 loss 0.250 waiting 50%"]
 
 
 def test_threads_are_shared_out_among_processes(monkeypatch):
