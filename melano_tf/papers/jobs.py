@@ -107,9 +107,8 @@ class HelpingRun(Run):
             nonlocal last
             if time.monotonic() - last >= 1:
                 last = time.monotonic()
-                self._show(
-                    f"epoch {min(done // max(steps_per_epoch, 1) + 1, epochs)}/{epochs} loss {loss:.3f} waiting {waiting:.0%}"
-                )
+                epoch = min(done // max(steps_per_epoch, 1) + 1, epochs)
+                self._show(f"epoch {epoch}/{epochs} loss {loss:.3f} waiting {waiting:.0%}")
 
         yield show
 
