@@ -1,6 +1,5 @@
-"""What the recipes' settings share: lists, processes, and which settings differ from the paper's."""
+"""What the recipes' settings share: lists, and which settings differ from the paper's."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,11 +68,6 @@ def names(option: str, text: str, allowed: Sequence[str], what: str) -> tuple[st
         named = repr(unknown[0]) if unknown else "is named"
         raise InputError(f"{option} {text}: no {what} {named}; there are {', '.join(allowed)}, or all")
     return tuple(name for name in allowed if name in asked)
-
-
-def workers(settings: Any) -> int:
-    """Threads and processes for slides and images: `settings.workers` as set, or (0) one a core."""
-    return int(settings.workers) or os.cpu_count() or 1
 
 
 def differing(
