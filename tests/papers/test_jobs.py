@@ -7,7 +7,10 @@ import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.papers import jobs
+from melano_tf.papers.plan import Step
 from melano_tf.papers.running import Running
+from melano_tf.papers.shell import Looked, Work
+from melano_tf.runs.plain import digest
 from melano_tf.training.progress import bar_over_epochs
 from tests.papers.test_plan import toy as toy
 
@@ -72,6 +75,15 @@ def test_a_worker_of_another_version_is_refused():
 
     with pytest.raises(InputError, match=r"10\.0\.0\.7:1: has melano_tf 0\.1\.9"):
         jobs._check_workers(Client(), "tcp://10.0.0.1:1")
+
+
+def test_data_that_changed_under_the_run_are_refused(tmp_path):
+    work = Work(jobs.HelpingRun(tmp_path, "toy", Running(), 1, print), Running(), {})
+    step, hands = Step("text", "data", lambda work: Looked("abba", "abba"), always=True), jobs.Hands(None, Running(), 1)
+    with pytest.raises(InputError, match="text is not what it was when the run began"):
+        hands._look(step, work, digest("baab"))
+    hands._look(step, work, digest("abba"))
+    assert work.value("text") == "abba" and work.identity("text") == digest("abba")
 
 
 def test_a_training_elsewhere_says_how_far_it_is(tmp_path):
