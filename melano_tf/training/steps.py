@@ -231,7 +231,9 @@ def batch_signature(batch: Any, open_axes: int = 1) -> Any:
 def traced(function: Callable[..., Any], signature: list[Any] | None = None) -> Callable[..., Any]:
     """`function` as a TensorFlow graph, for the given signature or (None) for the shapes that it meets."""
     # A partial, because TensorFlow counts traces by code and would warn of the same code traced for several models.
-    return tf.function(functools.partial(function), input_signature=signature, reduce_retracing=signature is None)
+    return tf.function(
+        functools.partial(function), input_signature=signature, reduce_retracing=signature is None, autograph=False
+    )
 
 
 def synchronise_batch_norm(model: Any) -> None:
