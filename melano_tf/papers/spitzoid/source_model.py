@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 
@@ -15,12 +14,13 @@ from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides, check_regions
 from melano_tf.papers.spitzoid.settings import Head, SourceSettings, SpitzoidSettings
+from melano_tf.papers.trainings import train
 from melano_tf.pipelines.tile_batches import TileBatches, predict_batches
 from melano_tf.runs.predictions import TEST, TRAINING, VALIDATION, predictions, read_predictions
 from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.disjoint_sides import Sides
-from melano_tf.training.fit import Frames, Network, Training, by_gradient, fit
+from melano_tf.training.fit import Frames, Network, Training, by_gradient
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import categorical_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
@@ -120,8 +120,9 @@ def train_source(work: Work, which: SourceModel, fold: int | None) -> list[Path]
     batches = region_batches(settings, cohort, learned, seed)
     shown = learned["region"].to_numpy()[batches.order(0)]
 
-    def judge(model: keras.Model) -> tuple[Frames, Sidecar]:
-        return {f"{stem}.parquet": judge_tiles(settings, cohort, model, fold)}, source_sidecar(settings, which, fold)
+    def judge(network: Network) -> tuple[Frames, Sidecar]:
+        found = judge_tiles(settings, cohort, network, fold)
+        return {f"{stem}.parquet": found}, source_sidecar(settings, which, fold)
 
     training = Training(
         stem=stem,
@@ -133,13 +134,12 @@ def train_source(work: Work, which: SourceModel, fold: int | None) -> list[Path]
         step=by_gradient(region_loss),
         judge=judge,
         prior=prior_loss(np.bincount(shown, minlength=len(REGIONS))),
+        alike=("source", which),
     )
-    return fit(work.run, training, work.scratch)
+    return train(work, training)
 
 
-def judge_tiles(
-    settings: SpitzoidSettings, cohort: SpitzoidSlides, model: keras.Model, fold: int | None
-) -> pd.DataFrame:
+def judge_tiles(settings: SpitzoidSettings, cohort: SpitzoidSlides, network: Network, fold: int | None) -> pd.DataFrame:
     """Probability of tumour of every tile, also of those trained on; in the validation of those outside the test."""
     tiles = cohort.tiles if fold is None else cohort.rows(cohort.tiles, cohort.training_patients())
     batches = predict_batches(tiles, cohort.folder, settings.source.input_px, settings.source.batch, cohort.images)
@@ -150,7 +150,7 @@ def judge_tiles(
         part=np.where(tiles["patient_id"].isin(cohort.patients("judge", fold)), judged_part(fold), TRAINING),
         target=tiles["region"],
     )
-    return predictions(rows, predict(model, batches)[:, 1], threshold=settings.target.tile_threshold)
+    return predictions(rows, predict(network.answer, batches)[:, 1], threshold=settings.target.tile_threshold)
 
 
 def judged_part(fold: int | None) -> str:

@@ -22,6 +22,7 @@ from melano_tf.papers.spitzoid.source_model import (
     source_of,
     tile_preprocessing,
 )
+from melano_tf.papers.trainings import train
 from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks
 from melano_tf.pipelines.tumour_tile_selection import select_tumour_tiles
 from melano_tf.runs.predictions import predictions, read_predictions
@@ -29,7 +30,7 @@ from melano_tf.runs.settings_digest import seed_for
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.exact_bags import BagPredictor, BagStep
-from melano_tf.training.fit import Frames, Network, Training, fit
+from melano_tf.training.fit import Frames, Network, Training
 from melano_tf.training.losses import binary_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
 
@@ -78,9 +79,9 @@ def train_target(work: Work, aggregation: Aggregation, fold: int | None) -> list
     selected = select_tumour_tiles(source.predictions, used.tile_threshold, used.fallback_tiles)
     bags = make_bags(cohort, selected, cohort.patients("train", fold))
 
-    def judge(model: keras.Model) -> tuple[Frames, Sidecar]:
+    def judge(network: Network) -> tuple[Frames, Sidecar]:
         judged = make_bags(cohort, selected, cohort.patients("judge", fold))
-        biopsies, attention = judge_bags(model, judged, cohort, settings.source.input_px, used.chunk)
+        biopsies, attention = judge_bags(network.predictor, judged, cohort, settings.source.input_px, used.chunk)
         fallback = selected.groupby("slide_id")["fallback"].first()
         biopsies = biopsies.assign(
             case=biopsies["slide_id"],
@@ -108,8 +109,9 @@ def train_target(work: Work, aggregation: Aggregation, fold: int | None) -> list
         judge=judge,
         prior=prior_loss(np.bincount([bag.label for bag in bags], minlength=len(DIAGNOSES))),
         spread=False,
+        alike=("target", aggregation),
     )
-    return fit(work.run, training, work.scratch)
+    return train(work, training)
 
 
 def restate_target(work: Work, aggregation: Aggregation, fold: int | None) -> None:
@@ -138,7 +140,7 @@ def build(settings: SpitzoidSettings, aggregation: Aggregation, source: SourceTr
     start = keras.saving.load_model(source.model)
     model = build_target(start, aggregation, attention_units=used.attention_units, seed=seed)
     optimizer = make_optimizer(used.optimizer, used.learning_rate, used.momentum, epsilon=used.adam_epsilon)
-    return Network(model, optimizer, model)
+    return Network(model, optimizer, model, predictor=BagPredictor(*split_target(model)))
 
 
 def bag_batches(settings: SpitzoidSettings, cohort: SpitzoidSlides, bags: list[Bag], seed: int) -> BagBatches:
@@ -160,14 +162,13 @@ def diagnosis_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
 
 
 def judge_bags(
-    model: keras.Model, bags: list[Bag], cohort: SpitzoidSlides, input_px: int, chunk: int
+    predictor: BagPredictor, bags: list[Bag], cohort: SpitzoidSlides, input_px: int, chunk: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Probability of each biopsy from all its selected tiles, and the attention of each tile.
 
     Returns:
         (biopsies: slide_id, patient_id, malignant, probability, tiles; attention: slide_id, tile, attention).
     """
-    predictor = BagPredictor(*split_target(model))
     biopsies, attentions = [], []
     for bag in bags:
         answer = predictor(bag_chunks(bag, cohort.folder, input_px, chunk, cohort.images))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 
@@ -133,8 +132,8 @@ def train_best(work: Work, fold: int | None) -> list[Path]:
     if fold is None:
         powers = median_powers(work)
     else:
-        asked = answers(work, network.saved, part.judged)
-        held = answers(work, network.saved, part.held)[MIRRORED]
+        asked = answers(work, network, part.judged)
+        held = answers(work, network, part.held)[MIRRORED]
         powers = best_powers(cohort.targets(part.held), held, counts)
         files += [write_unshifted(work, stem, kind, part.judged, found) for kind, found in asked.items()]
         files.append(write_unshifted(work, stem, "held-out", part.held, held))
@@ -196,13 +195,13 @@ def build_best(settings: WeightingSettings, seed: int, steps: int, classes: int)
     return Network(logits_of(halves.whole), optimizer, halves.whole, said)
 
 
-def answers(work: Work, model: keras.Model, places: np.ndarray) -> dict[str, np.ndarray]:
+def answers(work: Work, network: Network, places: np.ndarray) -> dict[str, np.ndarray]:
     """Probabilities (n, C) of upright images, and their mean over the images' mirror images."""
     settings, cohort = work.settings, work.value("cohort")
     px, batch = settings.network.input_px, settings.training.batch
     shown = list(predict_image_batches(cohort.cache, cohort.names(places), px, batch))
     views = [
-        predict(model, ({"x": {"image": dihedral(one["x"], view)}} for one in shown)).astype(np.float64)
+        predict(network.answer, ({"x": {"image": dihedral(one["x"], view)}} for one in shown)).astype(np.float64)
         for view in FLIPS
     ]
     return {UPRIGHT: views[0], MIRRORED: np.mean(views, axis=0)}

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 
@@ -156,7 +155,7 @@ def train_cell(work: Work, cell: Cell) -> list[Path]:
     training = training_of(work, cell, strategy, sides, start_of(work, cell, False))
     shared = shared_network(work, cell, training)
     return fit_cell(
-        work, cell, training, shared, lambda: judge(settings, work.value("cohort"), shared.answer, split.judge)
+        work, cell, training, shared, lambda: judge(settings, work.value("cohort"), shared.network.answer, split.judge)
     )
 
 
@@ -179,7 +178,7 @@ def fit_cell(
             WeightLog(scheduled, work.scratch / "weights", settings.log_weights) if settings.log_weights else scheduled
         )
 
-    def judged(model: keras.Model) -> tuple[dict[str, pd.DataFrame], Sidecar]:
+    def judged(_: Network) -> tuple[dict[str, pd.DataFrame], Sidecar]:
         return {f"{cell.name}.parquet": ask()}, sidecar_of(work, cell, strategy)
 
     files = fit(work.run, replace(training, around=logged, judge=judged), work.scratch, shared)
@@ -232,7 +231,7 @@ def choose_gamma(work: Work, cell: Cell) -> list[Path]:
         training = replace(training, stem=f"{gamma_stem(cell)}-{gamma:g}")
         shared = shared_network(work, cell, training)
         optimise(work.run, training, work.scratch / f"{gamma:g}", shared)
-        found = judge(settings, work.value("cohort"), shared.answer, held)
+        found = judge(settings, work.value("cohort"), shared.network.answer, held)
         records.append(record_path(work.run, training.stem))
         scores[f"{gamma:g}"] = multiclass_metrics(found["target"].to_numpy(), probabilities(found))["BAcc"]
     best = max(GAMMAS, key=lambda gamma: (scores[f"{gamma:g}"], -gamma))

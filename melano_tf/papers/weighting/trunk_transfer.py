@@ -162,7 +162,7 @@ def train_strategy(work: Work, cell: Cell) -> list[Path]:
 
     def ask() -> pd.DataFrame:
         shown = predict_features(kept, cohort.names(split.judge), 4 * batch)
-        logits = predict(shared.network.trained, shown).astype(np.float64)
+        logits = predict(shared.network.forward, shown).astype(np.float64)
         found = np.exp(logits - logits.max(axis=1, keepdims=True))
         return answers_frame(cohort, split.judge, found / found.sum(axis=1, keepdims=True))
 

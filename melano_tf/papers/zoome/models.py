@@ -14,6 +14,7 @@ from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.zoome_network import build_zoome
 from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.shell import Work
+from melano_tf.papers.trainings import train
 from melano_tf.papers.zoome.cohort import CODE, ZoomeImages
 from melano_tf.papers.zoome.metadata_study import GIVEN, Answers, answers, study
 from melano_tf.papers.zoome.settings import ZoomeSettings
@@ -26,7 +27,7 @@ from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.splits.inner_holdout import HoldOut, inner_holdout
 from melano_tf.training.fed_cases import record_choice
 from melano_tf.training.fit import Network as Built
-from melano_tf.training.fit import Training, by_gradient, fit, write_judgement
+from melano_tf.training.fit import Training, by_gradient, write_judgement
 from melano_tf.training.losses import binary_focal, prior_loss
 from melano_tf.training.optimizers import make_optimizer
 
@@ -197,8 +198,9 @@ def train_network(work: Work, which: Network, fold: int | None) -> list[Path]:
         sides=sides(work, rows[~held], rows[held], cohort.places("judge", fold)),
         step=by_gradient(focal_loss(settings.training.alpha, settings.training.gamma)),
         prior=focal_prior(settings, cohort.records["target"].to_numpy()[rows[~held]]),
+        alike=which,
     )
-    return fit(work.run, training, work.scratch)
+    return train(work, training)
 
 
 def judge_network(work: Work, which: Network, fold: int | None) -> list[Path]:
