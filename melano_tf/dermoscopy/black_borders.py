@@ -121,17 +121,6 @@ def find_border(rgb: np.ndarray, settings: BorderSettings | None = None) -> Bord
     return Border(box, True, "a dark rim surrounds the field of view", ratio)
 
 
-def remove_border(rgb: np.ndarray, settings: BorderSettings | None = None) -> tuple[np.ndarray, Border]:
-    """A picture without its black edge, uint8 (h', w', 3), not resized, and what was found; whole where there is none.
-
-    Raises:
-        ValueError: as `find_border`.
-    """
-    border = find_border(rgb, settings)
-    left, top, right, bottom = border.box
-    return np.ascontiguousarray(rgb[top:bottom, left:right]), border
-
-
 def _grey(rgb: np.ndarray, settings: BorderSettings) -> np.ndarray:
     """Blurred brightness at the search's size, uint8: the brightest channel, because dark skin is still red."""
     height, width = rgb.shape[:2]

@@ -67,23 +67,3 @@ def make_portable(model: keras.Model) -> keras.Model:
     result = keras.models.clone_model(model, clone_function=copy)
     result.set_weights(model.get_weights())
     return result
-
-
-def native_gradients() -> bool:
-    """Whether grouped convolutions train here as they are; False: build with `portable=True`.
-
-    Tries one tiny convolution and its gradient, on the device that TensorFlow chooses. True on other backends.
-    """
-    if keras.config.backend() != "tensorflow":
-        return True
-    import tensorflow as tf
-
-    x, kernel = tf.ones((1, 3, 3, 4)), tf.ones((3, 3, 2, 4))
-    try:
-        with tf.GradientTape() as tape:
-            tape.watch([x, kernel])
-            y = tf.reduce_sum(tf.nn.conv2d(x, kernel, 1, "SAME"))
-        tape.gradient(y, [x, kernel])
-    except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError):
-        return False
-    return True

@@ -14,18 +14,6 @@ import tensorflow as tf
 Fill = Literal["constant", "nearest", "reflect", "wrap"]
 
 
-def rotations(degrees: Any, height: int, width: int) -> Any:
-    """Anticlockwise turns about the image's centre, float32 (n, 8), of angles (n,) in degrees.
-
-    They are those of TensorFlow Addons' `image.rotate`; `transformed` and `keras.ops.image.affine_transform` use them.
-    """
-    angle = tf.cast(degrees, tf.float64) * (math.pi / 180)
-    cos, sin, zero = tf.cos(angle), tf.sin(angle), tf.zeros_like(angle)
-    y, x = (height - 1) / 2, (width - 1) / 2
-    rows = [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y, zero, zero]
-    return tf.cast(tf.stack(rows, axis=1), tf.float32)
-
-
 def views(degrees: Any, zoom: Any, mirrored: Any, aspect: Any, source: tuple[int, int], output: tuple[int, int]) -> Any:
     """Crop from the centre, turn and flip of pictures that were squeezed to one size, as one transform each.
 

@@ -218,8 +218,3 @@ def read_card(folder: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         raise InputError(f"{folder}: no exported model of this program (it has no {path.name})") from None
-
-
-def read_labels(folder: Path) -> list[str]:
-    """The classes of an exported version folder, in the order of the outputs."""
-    return (folder / "assets.extra" / "labels.txt").read_text(encoding="utf-8").splitlines()

@@ -47,22 +47,6 @@ def contrastive(embeddings: Any, labels: Any, threshold: float = 0.5) -> Any:
     return ops.cast(ops.sum(pairs, axis=1) / ops.maximum(others, 1.0), dtype)
 
 
-def contrastive_of_distances(same: Any, distances: Any, margin: float = 1.0) -> Any:
-    """Contrastive loss of given pairs (Hadsell et al. 2006): D^2 where they are the same, else [margin - D]_+^2.
-
-    Args:
-        same: (P,) 1 for a pair of one label, 0 for a pair of two.
-        distances: (P,) float distances >= 0.
-        margin: distance from which on a negative pair adds nothing.
-
-    Returns:
-        (P,) float, in the distances' dtype.
-    """
-    d = ops.convert_to_tensor(distances)
-    y = ops.cast(same, d.dtype)
-    return y * ops.square(d) + (1.0 - y) * ops.square(ops.relu(margin - d))
-
-
 def triplet_semi_hard(
     embeddings: Any,
     labels: Any,

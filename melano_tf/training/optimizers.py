@@ -1,7 +1,6 @@
 """Optimisers and learning-rate schedules by name; a schedule is a pure function of the global step."""
 
 import math
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import keras
@@ -25,7 +24,7 @@ def make_optimizer(
 
     Args:
         name: "sgd" or "adam" (Adam with Keras's betas 0.9 and 0.999).
-        learning_rate: a positive number, or a schedule such as `step_schedule(...)`.
+        learning_rate: a positive number, or a schedule such as `cosine_schedule(...)`.
         momentum: of SGD, 0 <= momentum < 1.
         nesterov: Nesterov's momentum; of SGD.
         clipnorm: largest L2 norm of each variable's gradient, or None.
@@ -51,34 +50,6 @@ def make_optimizer(
             raise InputError("momentum: belongs to sgd; adam has its own (beta 0.9)")
         return keras.optimizers.Adam(learning_rate, epsilon=epsilon, clipnorm=clipnorm)
     raise InputError(f"optimizer: {name!r} is unknown; choose sgd or adam")
-
-
-def step_schedule(
-    learning_rate: float, total_steps: int, fractions: Sequence[float] = (0.5, 0.75), factor: float = 0.1
-) -> LearningRate:
-    """A step-wise schedule: the rate is multiplied by `factor` at each fraction of the training.
-
-    The first step with the smaller rate is `ceil(fraction * total_steps)`, counted from 0.
-
-    Args:
-        learning_rate: the rate of the first step.
-        total_steps: epochs times steps an epoch.
-        fractions: ascending, each between 0 and 1 (both excluded); none gives a constant rate.
-        factor: multiplies the rate at each of them (0.1: a tenth).
-
-    Raises:
-        InputError: the fractions are not ascending within 0..1, or total_steps is not positive.
-    """
-    if total_steps < 1:
-        raise InputError(f"total_steps: {total_steps} is not a positive number")
-    if list(fractions) != sorted(set(fractions)) or not all(0 < fraction < 1 for fraction in fractions):
-        raise InputError(f"fractions: {tuple(fractions)} are not ascending numbers between 0 and 1")
-    if not fractions:
-        return learning_rate
-    # Keras keeps values[i] while step <= boundaries[i]; the change belongs to the step after the boundary.
-    boundaries = [math.ceil(fraction * total_steps) - 1 for fraction in fractions]
-    values = [learning_rate * factor**power for power in range(len(boundaries) + 1)]
-    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
 
 
 def cosine_schedule(learning_rate: float, total_steps: int) -> LearningRate:

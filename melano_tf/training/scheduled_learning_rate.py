@@ -11,8 +11,8 @@ from melano_tf.training.steps import Batch, Progress, Step
 class ScheduledStep:
     """A step before which the optimiser's learning rate is set: a pure function of the global step.
 
-    The rate is the one of `optimizers.step_schedule`. There it is a part of the compiled step, and with it the number
-    of the training's steps; here it is a variable.
+    The first step of a smaller rate is `ceil(fraction * steps)`, counted from 0. A schedule of Keras would be a part of
+    the compiled step, and with it the number of the training's steps; here the rate is a variable.
 
     Args:
         step: the step that trains.

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.dermoscopy.black_borders import BorderSettings, find_border, remove_border
+from melano_tf.dermoscopy.black_borders import Border, BorderSettings, find_border
 from melano_tf.errors import InputError
 from melano_tf.phantoms.skin.isic_data_sets import PhantomDermoscopy, draw_dermoscopy
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
@@ -68,9 +68,15 @@ def test_phantoms_with_known_fields_of_view(phantoms: tuple[PhantomDermoscopy, p
     assert max(lost) == 0, "nothing of any lesion is cut off"
 
 
+def without_border(image: np.ndarray) -> tuple[np.ndarray, Border]:
+    found = find_border(image)
+    left, top, right, bottom = found.box
+    return image[top:bottom, left:right], found
+
+
 def test_a_field_of_view_by_hand() -> None:
     image = _rimmed(_picture(200, 200), (90, 110), 70)
-    cropped, found = remove_border(image)
+    cropped, found = without_border(image)
     assert found.found and "dark rim" in found.reason
     assert _overlap(found.box, (20, 40, 161, 181)) > 0.95
     left, top, right, bottom = found.box
@@ -105,7 +111,7 @@ def test_what_has_no_rim_stays_whole(skin: tuple[int, int, int], case: str) -> N
             cv2.line(image, (x, 0), (x + 30, 150), (30, 22, 20), 2)
     if case == "dim":  # an uneven lamp
         image = (image * np.linspace(0.35, 1, 200)[None, :, None]).astype(np.uint8)
-    cropped, found = remove_border(image)
+    cropped, found = without_border(image)
     assert not found.found and found.box == (0, 0, 200, 150), found
     np.testing.assert_array_equal(cropped, image)
 
@@ -131,7 +137,7 @@ def test_a_lesion_at_the_rim_is_not_cut(skin: tuple[int, int, int]) -> None:
     ],
 )
 def test_clear_answers_for_odd_pictures(image: np.ndarray, reason: str) -> None:
-    cropped, found = remove_border(image)
+    cropped, found = without_border(image)
     assert not found.found and reason in found.reason
     np.testing.assert_array_equal(cropped, image)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from melano_tf.pipelines.image_transforms import rotations, transformed, views
+from melano_tf.pipelines.image_transforms import transformed, views
 
 RNG = np.random.default_rng(5)
 
@@ -23,9 +23,7 @@ def seen(images, output, degrees=0.0, zoom=1.0, mirrored=False, aspect=1.0, fill
 
 def test_a_quarter_turn_is_numpys() -> None:
     images = RNG.uniform(0, 255, (2, 9, 9, 3)).astype(np.float32)
-    found = transformed(images, rotations(np.array([90.0, -90.0]), 9, 9), (9, 9))
-    np.testing.assert_allclose(found[0], np.rot90(images[0]), atol=1e-2)
-    np.testing.assert_allclose(found[1], np.rot90(images[1], -1), atol=1e-2)
+    np.testing.assert_allclose(seen(images, (9, 9), degrees=-90)[1], np.rot90(images[1], -1), atol=1e-2)
     np.testing.assert_allclose(seen(images, (9, 9), degrees=90)[0], np.rot90(images[0]), atol=1e-2)
 
 

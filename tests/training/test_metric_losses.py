@@ -12,7 +12,6 @@ from keras import ops
 from melano_tf.training.metric_losses import (
     METRIC_LOSSES,
     contrastive,
-    contrastive_of_distances,
     multi_similarity,
     triplet_batch_hard,
     triplet_semi_hard,
@@ -74,12 +73,6 @@ def test_contrastive_by_hand() -> None:
     found = ops.convert_to_numpy(contrastive(points([0, 60, 90]), np.array([0, 0, 1]), 0.5))
     push = math.sqrt(3) / 2 - 0.5
     np.testing.assert_allclose(found, [0.25, (0.5 + push) / 2, push / 2], rtol=1e-9)
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE)
-def test_contrastive_of_distances(dtype: str) -> None:
-    distances = ops.convert_to_tensor([0.5, 0.5, 2.0, 2.0], dtype)
-    check(contrastive_of_distances(np.array([1, 0, 1, 0]), distances, 1.5), [0.25, 1.0, 4.0, 0.0], dtype)
 
 
 def naive_nearest_farther(kind: str, margin: float) -> list[float]:

@@ -1,9 +1,12 @@
+import math
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from melano_tf.errors import InputError
-from melano_tf.training.optimizers import make_optimizer, step_schedule
+from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.scheduled_learning_rate import ScheduledStep
 from melano_tf.training.steps import Progress
 
@@ -25,8 +28,10 @@ def test_the_rate_is_the_schedules(steps: int) -> None:
     )
     for at in range(steps):
         step({}, progress(at, steps))
-    schedule = step_schedule(0.5, steps)
-    expected = [float(schedule(at)) if callable(schedule) else schedule for at in range(steps)]
+    # Keras keeps values[i] while step <= boundaries[i]; the change belongs to the step after the boundary.
+    boundaries = [math.ceil(fraction * steps) - 1 for fraction in (0.5, 0.75)]
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [0.5, 0.05, 0.005])
+    expected = [float(schedule(at)) for at in range(steps)]
     np.testing.assert_allclose(seen, expected, rtol=1e-6)
 
 
