@@ -1,4 +1,4 @@
-"""What the recipes' settings share: lists, and which settings differ from the paper's."""
+"""What the recipes' settings share: lists, how intervals are drawn, and what differs from the paper."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from tyro.constructors import PrimitiveConstructorSpec
 
 from melano_tf.errors import InputError
-from melano_tf.runs.settings_digest import flat, plain
+from melano_tf.runs.settings_digest import flat, plain, seed_for
 
 
 def listed(option: str, allowed: Sequence[int]) -> PrimitiveConstructorSpec[tuple[int, ...]]:
@@ -68,6 +68,12 @@ def names(option: str, text: str, allowed: Sequence[str], what: str) -> tuple[st
         named = repr(unknown[0]) if unknown else "is named"
         raise InputError(f"{option} {text}: no {what} {named}; there are {', '.join(allowed)}, or all")
     return tuple(name for name in allowed if name in asked)
+
+
+def resampled(settings: Any, what: str = "intervals") -> dict[str, Any]:
+    """repeats, level and seed of what is resampled: how often, with which coverage, from which draws."""
+    judged = settings.evaluation
+    return {"repeats": judged.repeats, "level": judged.level, "seed": seed_for(settings.seed, what)}
 
 
 def differing(

@@ -128,7 +128,7 @@ def headlines(table: Table) -> list[First]:
         if (cell := cells.get((one.row, one.column))) is None:
             continue
         around = ""
-        if not pd.isna(cell["low"]):
+        if not pd.isna(cell["level"]):
             around = f"{cell['level']:.0%} interval {ends_text(cell['low'], cell['high'])}"
             around += f", {cell['patients']} {table.unit}"
         printed = "" if pd.isna(cell["published"]) else format_mean_std(cell["published"], cell["published_std"])

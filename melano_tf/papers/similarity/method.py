@@ -4,6 +4,7 @@ from typing import Any
 
 from melano_tf.papers.image_steps import add_image_steps
 from melano_tf.papers.plan import Plan, chosen_groups
+from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity import figures, tables
 from melano_tf.papers.similarity.black_edges import EDGES, remove_edges
@@ -17,14 +18,13 @@ from melano_tf.papers.similarity.clusters import (
     train_teacher,
 )
 from melano_tf.papers.similarity.cohort import gather, of_one_colour, said_images
-from melano_tf.papers.similarity.partition import BEHIND, PARTITION, divide
+from melano_tf.papers.similarity.partition import PARTITION, divide
 from melano_tf.papers.similarity.settings import BASELINE, JUDGED, STEPS, SimilaritySettings
 from melano_tf.papers.similarity.students import (
     Student,
     check_pair,
     is_distilled,
     judged_models,
-    results_of,
     student_depends_on,
     teacher_name,
     train_blind,
@@ -137,11 +137,5 @@ def models(work: Work) -> str:
 
 
 def found(work: Work) -> list[str]:
-    """Accuracy of the networks on each part outside the training, a line a partition and part."""
-    results, lines = results_of(work), []
-    for split in dict.fromkeys(which.split for which in results):
-        own = {which.name: judged for which, judged in results.items() if which.split == split}
-        for part in dict.fromkeys(own[BASELINE].predictions["part"]):
-            numbers = ", ".join(f"{name} {tables.accuracy(judged.of(part)):.3f}" for name, judged in own.items())
-            lines.append(f"accuracy  {part}{BEHIND[split]}: {numbers}")
-    return lines
+    """Accuracy on each part outside the training, of the chosen combination and the baseline, a line each."""
+    return first_numbers(work, *(f"table{numbers[0]}" for numbers in JUDGED.values()), of="networks")

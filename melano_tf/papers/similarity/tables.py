@@ -10,6 +10,7 @@ import pandas as pd
 from melano_tf.evaluation.interval import Interval
 from melano_tf.evaluation.multiclass_metrics import MulticlassIntervals, multiclass_intervals
 from melano_tf.evaluation.retrieval import retrieval_intervals
+from melano_tf.papers.settings_values import resampled
 from melano_tf.papers.shared_tables import differing, show, whose
 from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity import data_set_counts
@@ -21,7 +22,6 @@ from melano_tf.papers.similarity.students import Judged, Student, results_of
 from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.tables import Headline, Table, interval_table
 from melano_tf.runs.predictions import probabilities
-from melano_tf.runs.settings_digest import seed_for
 
 Results = Mapping[Student, Judged]
 HIGHEST = "highest"
@@ -104,10 +104,11 @@ def result_tables(work: Work, part: str, numbers: Sequence[int]) -> list[Path]:
 def headlines(settings: SimilaritySettings, part: str) -> tuple[Headline, ...]:
     """The accuracies of the paper's abstract, highest and baseline; of the tests also without its leaks, by lesion."""
     splits = settings.chosen_splits()
+    shown = {HIGHEST: "accuracy of the combination chosen on validation", BASELINE: "the baseline's accuracy"}
     return tuple(
         Headline("Acc", name + BEHIND[split], f"{part}, divided {WORDS[split]}: {words}")
         for split in (splits[:1] if part == "validation" else splits)
-        for name, words in ((HIGHEST, "accuracy of the combination chosen on validation"), (BASELINE, "the baseline's"))
+        for name, words in shown.items()
     )
 
 
@@ -143,9 +144,7 @@ def judged_part(
             probabilities(rows),
             rows["group"].tolist(),
             cohort.classes,
-            repeats=settings.evaluation.repeats,
-            level=settings.evaluation.level,
-            seed=seed_for(settings.seed, "intervals"),
+            **resampled(settings),
         )
     for split, name in best.items():
         if name is not None and name + BEHIND[split] in found:
@@ -227,9 +226,7 @@ def retrieval_table(work: Work) -> list[Path]:
             records["target"].to_numpy()[own],
             records["group"].to_numpy()[own],
             exclude_groups=True,
-            repeats=settings.evaluation.repeats,
-            level=settings.evaluation.level,
-            seed=seed_for(settings.seed, "retrieval"),
+            **resampled(settings, "retrieval"),
         )
     if not models:
         return []
