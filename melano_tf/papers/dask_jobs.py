@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from melano_tf import __version__
 from melano_tf.errors import InputError
+from melano_tf.papers.initial_weights import weights_of
 from melano_tf.papers.plan import Plan, Recipe, Step
-from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, do, inputs_of, planned, weights_of
+from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, do, inputs_of, planned
 from melano_tf.runs.run_folder import Run
 from melano_tf.runs.settings_digest import digest
 from melano_tf.training.loop import ProgressBar

@@ -25,6 +25,7 @@ from melano_tf.phantoms.skin.isic_data_sets import draw_dermoscopy
 from melano_tf.pipelines.image_cache import ImageCache, cache_images, prune_cache
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.input_checksums import file_checksums
 from melano_tf.runs.settings_digest import digest, plain, seed_for
 from melano_tf.splits.undivided_groups import alike_lines, case_groups
 
@@ -147,7 +148,7 @@ def checksums(work: Work, records: pd.DataFrame) -> dict[str, str]:
     files = dict(zip(records["image_id"], map(Path, records["path"]), strict=True))
     total = sum(file.stat().st_size for file in files.values())
     with tqdm(total=total, desc="checksums", unit="B", unit_scale=True, leave=False) as bar:
-        sums = work.run.checksums(files.values(), bar.update)
+        sums = file_checksums(work.run.folder, files.values(), bar.update)
     return {name: sums[str(file)] for name, file in files.items()}
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from melano_tf.errors import InputError, RunError
-from melano_tf.models.backbone_registry import check_backbone
-from melano_tf.papers.checks_beforehand import check_folders, given_weights, weights_key
+from melano_tf.papers.checks_beforehand import check_folders
+from melano_tf.papers.initial_weights import given_weights, local_weights, weights_of
 from melano_tf.papers.plan import Backbone, Output, Plan, Recipe, Step, chosen_groups
 from melano_tf.reports.report_html import write_report
 from melano_tf.runs import journal
@@ -211,27 +211,6 @@ def announce(recipe: Recipe, settings: Any, say: Say) -> None:
         say(f"  {name:<28} {here}  ({recipe.base}: {there})")
 
 
-def weights_of(steps: Iterable[Step]) -> dict[Backbone, str | None]:
-    """The content of the initial weights of every network that a step builds, found now, before the first step begins.
-
-    Raises:
-        InputError: there is no such network, it does not take what it is given, or a file cannot be had.
-    """
-    return {network: weights_key(*network) for network in check_networks(steps)}
-
-
-def check_networks(steps: Iterable[Step]) -> list[Backbone]:
-    """The networks that steps build, each once; nothing is fetched.
-
-    Raises:
-        InputError: as `models.backbone_registry.check_backbone`.
-    """
-    networks = list(dict.fromkeys(network for step in steps for network in step.weights))
-    for network in networks:  # all of them before the first is fetched
-        check_backbone(*network)
-    return networks
-
-
 def inputs_of(work: Work, step: Step) -> dict[str, Any]:
     """All that a step's result depends on, as its key is made of it."""
     inputs: dict[str, Any] = plain(step.depends)
@@ -373,11 +352,6 @@ def show(recipe: Recipe, settings: Any, steps: Iterable[Step], outputs: Iterable
             say(f"  {output.name:<44} made of {len(output.needs)} steps")
     say(f"{undone} steps would be done; nothing was done (--plan)")
     return folder
-
-
-def local_weights(steps: Iterable[Step]) -> dict[Backbone, str | None]:
-    """As `weights_of`, with nothing fetched: of what is not given as a file, None."""
-    return {network: weights_key(*network) for network in check_networks(steps) if network[1] != "imagenet"}
 
 
 def state_of(work: Work, step: Step, recorded: Mapping[str, str]) -> str:

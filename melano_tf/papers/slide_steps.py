@@ -17,6 +17,7 @@ from melano_tf.pipelines.tile_store import COHORT_TABLES, write_cohort
 from melano_tf.pipelines.tile_store_settings import FORMAT, Grid, StoreSettings
 from melano_tf.pipelines.wanted_tiles import Wanted, wanted_too
 from melano_tf.runs import journal
+from melano_tf.runs.input_checksums import file_checksums
 from melano_tf.runs.settings_digest import digest, plain, seed_for
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings
 from melano_tf.slides.slide_manifest import read_manifest
@@ -98,7 +99,7 @@ def hash_files(work: Work, annotation: AnnotationSettings) -> Looked:
     files = [Path(path) for path in [*manifest["path"], *manifest["annotation"].dropna()]]
     size = sum(file.stat().st_size for file in files)
     with tqdm(total=size, desc="checksums", unit="B", unit_scale=True, leave=False) as bar:
-        sums = work.run.checksums(files, bar.update)
+        sums = file_checksums(work.run.folder, files, bar.update)
     rows = [
         {str(name): value for name, value in row.items()}
         | {"path": sums[row["path"]], "annotation": sums.get(row["annotation"] or "")}

@@ -27,7 +27,8 @@ from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings, slide_outlines
 from melano_tf.slides.magnifications import TileGrids, magnified_table, reading_order
-from melano_tf.slides.slide import CELL_PX, Slide, SlideReadError
+from melano_tf.slides.pyramid_levels import CELL_PX
+from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.tiling import TileGrid, tile_table
 from melano_tf.slides.tissue import tissue_mask
 

@@ -21,9 +21,7 @@ from melano_tf.errors import InputError
 from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic, file_sha256, read_json, write_json
 from melano_tf.runs.file_integrity import check_record, fault, mapping
-from melano_tf.runs.predictions import decided, read_predictions, write_predictions
 from melano_tf.runs.settings_digest import digest, flat, plain
-from melano_tf.runs.sidecar import Sidecar
 
 ASIDE = (
     "out",
@@ -338,32 +336,6 @@ class Run:
         self._clear(self.folder / "work" / name)
         self.repeated.append(name)
 
-    def restate(self, name: str, model: Path, change: Callable[[Sidecar], Sidecar]) -> None:
-        """Let a trained model's sidecar say what the training does not depend on (a threshold): nothing is repeated.
-
-        Its predictions are decided anew where the threshold is another one.
-
-        Args:
-            name: of the step that trained the model.
-            model: the model's file.
-            change: the sidecar as it is to be, from the one that stands there.
-        """
-        card = Sidecar.read(model)
-        wanted = change(card)
-        if plain(wanted) == plain(card):
-            return
-        state_path = self.folder / "steps" / f"{name}.json"
-        state = read_json(state_path)
-        files = [wanted.write(model)]
-        for path in (self.folder / "predictions" / f"{model.stem}{suffix}" for suffix in (".parquet", ".csv")):
-            if wanted.threshold != card.threshold and str(path.relative_to(self.folder)) in state["outputs"]:
-                table = read_predictions(path)
-                files.append(write_predictions(path, table.assign(called=decided(table, wanted.threshold))))
-        for path in files:
-            facts = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-            state["outputs"][str(path.relative_to(self.folder))] = facts
-        write_json(state_path, state)
-
     @staticmethod
     def key(name: str, inputs: Mapping[str, Any]) -> str:
         """The key under which `step` finishes a step with these inputs."""
@@ -409,34 +381,6 @@ class Run:
         if state not in self._sums:
             self._sums[state] = file_sha256(file)
         return self._sums[state] == facts["sha256"]
-
-    def checksums(self, files: Iterable[Path], progress: Callable[[int], object] = lambda done: None) -> dict[str, str]:
-        """SHA-256 of each input file, by path; remembered in inputs.json while a file's size and time stay the same.
-
-        Args:
-            files: the input files.
-            progress: called with the number of bytes of each file when it is done.
-        """
-        path = self.folder / "inputs.json"
-        files = list(files)
-        known = mapping(path)
-        written, unsaved = time.monotonic(), False
-        try:
-            for file in files:
-                facts = Path(file).stat()
-                state = {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
-                if {name: known.get(str(file), {}).get(name) for name in state} != state:
-                    known[str(file)] = {**state, "sha256": file_sha256(file)}
-                    unsaved = True
-                # Not at each file: there may be tens of thousands.
-                if unsaved and time.monotonic() - written > 5:
-                    write_json(path, known)
-                    written, unsaved = time.monotonic(), False
-                progress(facts.st_size)
-        finally:
-            if unsaved:
-                write_json(path, known)
-        return {str(file): known[str(file)]["sha256"] for file in files}
 
     def durations(self) -> dict[str, float]:
         """Seconds that each finished step took, by name, from the step files."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.papers.checks_beforehand import weights_key
+from melano_tf.papers.initial_weights import weights_key
 from tests.papers.tiny import Finished
 
 RECIPES = {

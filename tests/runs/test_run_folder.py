@@ -11,6 +11,7 @@ import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.runs.atomic_files import atomic, file_sha256
+from melano_tf.runs.input_checksums import file_checksums
 from melano_tf.runs.run_folder import Run
 from melano_tf.runs.settings_digest import digest, flat, plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
@@ -165,10 +166,10 @@ def test_checksums_are_remembered_until_the_file_changes(tmp_path):
     file = tmp_path / "slide.tiff"
     file.write_bytes(b"pixels")
     with open_run(tmp_path / "run") as run:
-        first = run.checksums([file])
+        first = file_checksums(run.folder, [file])
         assert first == {str(file): file_sha256(file)}
         file.write_bytes(b"others!")
-        assert run.checksums([file]) == {str(file): file_sha256(file)} != first
+        assert file_checksums(run.folder, [file]) == {str(file): file_sha256(file)} != first
 
 
 def test_seeds_differ_by_purpose_and_hold():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
 from melano_tf.slides import pixel_resampling
-from melano_tf.slides import slide as module
+from melano_tf.slides.pyramid_levels import scale_of
 from melano_tf.slides.slide import Slide, SlideReadError
 
 TILE = 64
@@ -141,7 +141,7 @@ def test_facts(exact: Path) -> None:
 def test_true_downsample(
     full: tuple[int, int], level: tuple[int, int], reported: float, wanted: tuple[float, float]
 ) -> None:
-    assert module._scale(full, level, reported) == pytest.approx(wanted, rel=1e-12)
+    assert scale_of(full, level, reported) == pytest.approx(wanted, rel=1e-12)
 
 
 @pytest.mark.parametrize(

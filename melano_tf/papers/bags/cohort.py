@@ -14,6 +14,7 @@ from melano_tf.papers.shell import Looked, Work
 from melano_tf.phantoms.feature_files import TRUTH, draw_features
 from melano_tf.pipelines.feature_cohort import FeatureCohort, FileBags, read_feature_cohort
 from melano_tf.reports.attention_maps import read_slides
+from melano_tf.runs.input_checksums import file_checksums
 from melano_tf.runs.settings_digest import digest, plain, seed_for
 from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.splits.folds import grouped_folds, plain_folds
@@ -169,7 +170,7 @@ def _checksums(work: Work, cohort: FeatureCohort) -> list[str]:
     files = [file.path for file in cohort.files]
     total = sum(path.stat().st_size for path in files)
     with tqdm(total=total, desc="checksums", unit="B", unit_scale=True, leave=False) as bar:
-        sums = work.run.checksums(files, bar.update)
+        sums = file_checksums(work.run.folder, files, bar.update)
     return [sums[str(path)] for path in files]
 
 

@@ -17,6 +17,7 @@ from melano_tf.papers.spitzoid.settings import Head, SourceSettings, SpitzoidSet
 from melano_tf.papers.trainings import train
 from melano_tf.pipelines.tile_batches import TileBatches, predict_batches
 from melano_tf.runs.predictions import TEST, TRAINING, VALIDATION, predictions, read_predictions
+from melano_tf.runs.restated_models import restate
 from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.disjoint_sides import Sides
@@ -162,7 +163,7 @@ def restate_source(work: Work, which: SourceModel, fold: int | None) -> None:
     """The threshold on tiles as it is set now, which the training does not depend on."""
     model = work.path("models", f"{source_stem(which, fold)}.keras")
     threshold = work.settings.target.tile_threshold
-    work.run.restate(source_name(which, fold), model, lambda card: replace(card, threshold=threshold))
+    restate(work.run, source_name(which, fold), model, lambda card: replace(card, threshold=threshold))
 
 
 def source_of(work: Work, which: SourceModel, fold: int | None) -> SourceTraining:

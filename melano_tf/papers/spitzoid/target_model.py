@@ -26,6 +26,7 @@ from melano_tf.papers.trainings import train
 from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks
 from melano_tf.pipelines.tumour_tile_selection import select_tumour_tiles
 from melano_tf.runs.predictions import predictions, read_predictions
+from melano_tf.runs.restated_models import restate
 from melano_tf.runs.settings_digest import seed_for
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.disjoint_sides import Sides
@@ -118,7 +119,7 @@ def restate_target(work: Work, aggregation: Aggregation, fold: int | None) -> No
     """The threshold on biopsies as it is set now, which the training does not depend on."""
     model = work.path("models", f"{target_stem(aggregation, fold)}.keras")
     threshold = work.settings.evaluation.threshold
-    work.run.restate(target_name(aggregation, fold), model, lambda card: replace(card, threshold=threshold))
+    restate(work.run, target_name(aggregation, fold), model, lambda card: replace(card, threshold=threshold))
 
 
 def target_of(work: Work, aggregation: Aggregation, fold: int | None) -> SourceTraining:
