@@ -1,7 +1,7 @@
 """Figures of curves: ROC, precision-recall, reliability; several panels, several models in each."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from melano_tf.evaluation.binary_metrics import format_value
+from melano_tf.evaluation.binary_intervals import binary_intervals
+from melano_tf.evaluation.binary_metrics import confusion, format_value, metrics_of_counts
 from melano_tf.evaluation.calibration import Reliability
-from melano_tf.evaluation.curves import Band, PrCurve, RocCurve
+from melano_tf.evaluation.curves import (
+    Band,
+    PrCurve,
+    RocCurve,
+    average_precision_interval,
+    pr_band,
+    precision_recall,
+    roc,
+    roc_band,
+)
 from melano_tf.evaluation.interval import Interval
 from melano_tf.reports.figures import blank_figure
 
@@ -37,6 +48,27 @@ class Drawn:
     band: Band | None = None
     area: Interval | None = None
     operating: tuple[float, float] | None = None
+
+
+def binary_curve(
+    name: str, y: NDArray[Any], p: NDArray[Any], called: NDArray[Any], groups: Sequence[str], **bands: Any
+) -> Drawn:
+    """A ROC or precision-recall curve ("roc", "pr") with its band, its area's interval and the point of the decisions.
+
+    Args:
+        name: which.
+        y, p, called: labels of 0 and 1, probabilities, and decisions of 0 and 1, (n,) each.
+        groups: the patient of each, (n,).
+        bands: repeats, level and seed of `roc_band`.
+    """
+    found = metrics_of_counts(confusion(y, called))
+    sensitivity, specificity, precision = (float(found[name]) for name in ("SN", "SPC", "PPV"))
+    if name == "roc":
+        area = binary_intervals(y, p, groups, ("AUC",), **bands)["AUC"]
+        return Drawn(roc(y, p), roc_band(y, p, groups, **bands), area, (1 - specificity, sensitivity))
+    area = average_precision_interval(y, p, groups, **bands)
+    point = None if math.isnan(sensitivity + precision) else (sensitivity, precision)
+    return Drawn(precision_recall(y, p), pr_band(y, p, groups, **bands), area, point)
 
 
 def roc_figure(panels: Mapping[str, Mapping[str, Drawn]], title: str) -> Figure:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from melano_tf.pipelines.tile_store import StoreSettings
-from melano_tf.reports.slide_maps import write_slide_maps
+from melano_tf.reports.slide_maps import tumour_maps, write_slide_maps
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.model_interface import Answer
 from melano_tf.slides.annotations import write_tiles_geojson
@@ -26,7 +26,8 @@ def write_pictures(answer: Answer, sidecar: Sidecar, out: Path, thumbnail_mpp: f
     case, tiles = answer.case, answer.tiles
     title = f"{case.path.stem}: probability of {sidecar.classes[1]} {answer.probabilities[1]:.3f}"
     with Slide(case.path, slide_id=case.path.stem, mpp=case.mpp) as slide:
-        written = write_slide_maps(out, slide, tiles, None, thumbnail_mpp, title, cut_tissue(slide, sidecar))
+        maps, tissue = tumour_maps(tiles, title), cut_tissue(slide, sidecar)
+        written = write_slide_maps(out, slide, maps, None, thumbnail_mpp, tissue)
     geojson = out / "tiles.geojson"
     write_tiles_geojson(
         geojson,

@@ -11,10 +11,9 @@ from melano_tf.reports.explanation_figures import (
     ExplainedTile,
     explained_sheet,
     thumbnail_box,
-    write_magnification_maps,
 )
 from melano_tf.reports.figures import save_figure
-from melano_tf.reports.slide_maps import fitting_mpp
+from melano_tf.reports.slide_maps import fitting_mpp, magnification_maps, write_slide_maps
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.magnified_models import decided, probability_columns
 from melano_tf.serving.model_interface import Answer
@@ -31,7 +30,8 @@ def write_pictures(answer: Answer, sidecar: Sidecar, out: Path, thumbnail_mpp: f
     title = f"{case.path.stem}: {positive} {answer.probabilities[shown]:.3f}"
     with Slide(case.path, slide_id=case.path.stem, mpp=case.mpp) as slide:
         tissue = cut_tissue(slide, sidecar)
-        files = write_magnification_maps(out, slide, tiles, positive, thumbnail_mpp, title, tissue)
+        maps = magnification_maps(tiles, positive, title)
+        files = write_slide_maps(out, slide, maps, None, thumbnail_mpp, tissue)
         if answer.seen:
             files.append(_write_figure_2(answer, sidecar, out, slide, thumbnail_mpp, title))
     return [*files, _write_tiles(out / "tiles.geojson", tiles, sidecar, positive)]

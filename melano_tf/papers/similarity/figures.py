@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 
 from melano_tf.dermoscopy.image_files import read_image
 from melano_tf.evaluation.curves import precision_recall
+from melano_tf.papers.shared_figures import saved
 from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity import data_set_counts
 from melano_tf.papers.similarity.black_edges import BOX, edges_of
@@ -21,7 +22,7 @@ from melano_tf.papers.similarity.settings import BASELINE, SimilaritySettings
 from melano_tf.papers.similarity.students import results_of
 from melano_tf.reports.contact_sheet import contact_sheet
 from melano_tf.reports.curve_figures import COLOURS
-from melano_tf.reports.figures import blank_figure, save_figure
+from melano_tf.reports.figures import blank_figure
 from melano_tf.runs.predictions import probabilities
 from melano_tf.runs.settings_digest import seed_for
 
@@ -34,11 +35,6 @@ MOST_UPRIGHT = 18  # labels of clusters that fit side by side
 def title(what: str, settings: SimilaritySettings) -> str:
     """Of a figure, with the word PHANTOM where it belongs."""
     return what if settings.table else f"{what} (PHANTOM images)"
-
-
-def saved(work: Work, name: str, figure: Figure) -> list[Path]:
-    """Write a figure; returns its file."""
-    return [save_figure(work.run.folder / "figures" / f"{name}.png", figure)]
 
 
 def draw_distribution(work: Work) -> list[Path]:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from melano_tf.evaluation.binary_intervals import binary_intervals
 from melano_tf.evaluation.binary_metrics import binary_metrics
+from melano_tf.papers.settings_values import resampled
 from melano_tf.papers.shared_tables import differing, in_place_of, show, whose
 from melano_tf.papers.shell import Work
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
@@ -23,7 +24,6 @@ from melano_tf.reports.tables import (
     metric_table,
     split_note,
 )
-from melano_tf.runs.settings_digest import seed_for
 
 TITLES = {  # and what each shows, for a reader who was not there
     1: ("Table 1: the database", "Who was studied."),
@@ -155,8 +155,6 @@ def table5(work: Work) -> pd.DataFrame:
             rows["probability"],
             rows["patient_id"].tolist(),
             threshold=thresholds[name],
-            repeats=settings.evaluation.repeats,
-            level=settings.evaluation.level,
-            seed=seed_for(settings.seed, "intervals"),
+            **resampled(settings),
         )
     return interval_table(models, load_published("spitzoid"), 5, published_as=AUC_IS_BALANCED_ACCURACY)

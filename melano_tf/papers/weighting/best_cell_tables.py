@@ -19,6 +19,7 @@ from melano_tf.evaluation.repeated_split_intervals import (
     split_metrics,
 )
 from melano_tf.models.tta_and_prior_shift import shifted
+from melano_tf.papers.settings_values import resampled
 from melano_tf.papers.shared_tables import show, whose
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.best_cell import BestTraining, best_name, trained_best
@@ -29,7 +30,6 @@ from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.tables import Headline, Table, metric_table
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.predictions import probabilities
-from melano_tf.runs.settings_digest import seed_for
 
 BASE = "CEL"
 DECIDED = {"both": "Acc + BAcc", "accuracy": "Acc", "balanced": "BAcc"}
@@ -61,11 +61,9 @@ def decisions(folds: Sequence[BestTraining]) -> dict[str, list[JudgedSplit]]:
 def write_best(work: Work) -> list[Path]:
     """best: the best cell on each fold's judged images, by decision; best-confusion: what the saved model confuses."""
     settings, cohort, folds = work.settings, work.value("cohort"), best_folds(work)
-    chosen = {"repeats": settings.evaluation.repeats, "level": settings.evaluation.level}
-    seed, rows = seed_for(settings.seed, "intervals"), decisions(folds)
+    drawn, rows = resampled(settings), decisions(folds)
     around = {
-        row: split_intervals(splits, cohort.classes, seed=seed, **chosen)
-        | {MEAN_AUC: split_mean_auc(splits, seed=seed, **chosen)}
+        row: split_intervals(splits, cohort.classes, **drawn) | {MEAN_AUC: split_mean_auc(splits, **drawn)}
         for row, splits in rows.items()
     }
     metrics = {
@@ -130,9 +128,7 @@ def write_differences(work: Work) -> list[Path]:
             there[BASE],
             splits,
             cohort.classes,
-            repeats=settings.evaluation.repeats,
-            level=settings.evaluation.level,
-            seed=seed_for(settings.seed, "intervals"),
+            **resampled(settings),
         )
         for row, splits in there.items()
         if row != BASE
