@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from melano_tf.phantoms.slides.pyramid import write_pyramid
+from melano_tf.phantoms.slides.pyramidal_tiff import write_pyramid
 from melano_tf.view.deepzoom import Pyramid
 
 MPP = 0.25

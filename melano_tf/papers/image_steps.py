@@ -15,18 +15,18 @@ from melano_tf.dermoscopy.duplicates import (
     paths_of,
     same_content,
 )
-from melano_tf.dermoscopy.isic import Findings, read_isic
-from melano_tf.dermoscopy.isic_images import ImageSettings
+from melano_tf.dermoscopy.image_files import ImageSettings
+from melano_tf.dermoscopy.isic_records import Findings, read_isic
 from melano_tf.errors import InputError
-from melano_tf.papers.cases import CASES, write_cases
+from melano_tf.papers.audit_cases import CASES, write_cases
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Looked, Work
-from melano_tf.phantoms.skin.data_sets import draw_dermoscopy
+from melano_tf.phantoms.skin.isic_data_sets import draw_dermoscopy
+from melano_tf.pipelines.image_cache import ImageCache, cache_images, prune_cache
 from melano_tf.pipelines.image_settings import ImageCacheSettings
-from melano_tf.pipelines.images import ImageCache, cache_images, prune_cache
-from melano_tf.runs.files import atomic
-from melano_tf.runs.plain import digest, plain, seed_for
-from melano_tf.splits.groups import alike_lines, case_groups
+from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.settings_digest import digest, plain, seed_for
+from melano_tf.splits.undivided_groups import alike_lines, case_groups
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ImageRecords:
     """What the tables say, and what the files hold.
 
     Attributes:
-        records: one row an image, as `dermoscopy.isic.read_isic` gives them; `path` is None without a file.
+        records: one row an image, as `dermoscopy.isic_records.read_isic` gives them; `path` is None without a file.
         findings: what was found wrong.
         table: the first table, for messages.
         sums: SHA-256 of each file that is there, by image.
@@ -94,7 +94,7 @@ def read_images(work: Work, check: Check) -> Looked:
     """The records of the user's tables, or of phantom images drawn now; what was found is said and noted.
 
     Raises:
-        InputError: as `dermoscopy.isic.read_isic`, or by `check`.
+        InputError: as `dermoscopy.isic_records.read_isic`, or by `check`.
     """
     settings, run = work.settings, work.run
     tables, folders = settings.table, settings.images

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from melano_tf.errors import InputError, RunError
-from melano_tf.models.registry import check_backbone
-from melano_tf.papers.checks import check_folders, given_weights, weights_key
+from melano_tf.models.backbone_registry import check_backbone
+from melano_tf.papers.checks_beforehand import check_folders, given_weights, weights_key
 from melano_tf.papers.plan import Backbone, Output, Plan, Recipe, Step, chosen_groups
-from melano_tf.reports.html import write_report
+from melano_tf.reports.report_html import write_report
 from melano_tf.runs import journal
-from melano_tf.runs.files import atomic
-from melano_tf.runs.plain import digest, flat, plain
-from melano_tf.runs.run import Run
-from melano_tf.runs.whole import mapping
-from melano_tf.training.runtime import configure
+from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.file_integrity import mapping
+from melano_tf.runs.run_folder import Run
+from melano_tf.runs.settings_digest import digest, flat, plain
+from melano_tf.training.tensorflow_runtime import configure
 
 Say = Callable[[str], None]
 Made = TypeVar("Made")
@@ -150,7 +150,7 @@ def reproduce(
     Args:
         recipe, settings: what to do.
         say: shows a line to the person at the terminal.
-        walk: does the steps; `papers.jobs.walk` hands them to other processes.
+        walk: does the steps; `papers.dask_jobs.walk` hands them to other processes.
 
     Raises:
         InputError: a setting or an input file is wrong.
@@ -224,7 +224,7 @@ def check_networks(steps: Iterable[Step]) -> list[Backbone]:
     """The networks that steps build, each once; nothing is fetched.
 
     Raises:
-        InputError: as `models.registry.check_backbone`.
+        InputError: as `models.backbone_registry.check_backbone`.
     """
     networks = list(dict.fromkeys(network for step in steps for network in step.weights))
     for network in networks:  # all of them before the first is fetched

@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from melano_tf.explain.maps import heat, overlay
+from melano_tf.explain.heat_maps import heat, overlay
 from melano_tf.reports.figures import blank_figure
 
 

@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from melano_tf.explain.faithfulness import Curve
-from melano_tf.explain.maps import heat, overlay, tile_map
+from melano_tf.explain.heat_maps import heat, overlay, tile_map
 from melano_tf.reports.figures import blank_figure, save_figure, slide_map_figure
 from melano_tf.reports.slide_maps import fitting_mpp
 from melano_tf.slides.slide import Slide

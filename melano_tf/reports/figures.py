@@ -19,8 +19,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from melano_tf.explain.maps import heat, overlay
-from melano_tf.runs.files import atomic
+from melano_tf.explain.heat_maps import heat, overlay
+from melano_tf.runs.atomic_files import atomic
 
 DPI = 110
 OUTLINE = "#00a651"

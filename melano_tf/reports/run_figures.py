@@ -11,13 +11,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from melano_tf.evaluation.binary_intervals import binary_intervals
+from melano_tf.evaluation.binary_metrics import confusion, metrics_of_counts
 from melano_tf.evaluation.calibration import reliability, top_label
 from melano_tf.evaluation.curves import average_precision_interval, pr_band, precision_recall, roc, roc_band
-from melano_tf.evaluation.intervals import binary_intervals
-from melano_tf.evaluation.metrics import confusion, metrics_of_counts
-from melano_tf.reports.curves import COLOURS, Drawn, pr_figure, reliability_figure, roc_figure
+from melano_tf.reports.curve_figures import COLOURS, Drawn, pr_figure, reliability_figure, roc_figure
+from melano_tf.reports.embedded_pictures import Source
 from melano_tf.reports.figures import DPI, blank_figure
-from melano_tf.reports.pictures import Source
 from melano_tf.runs.judgements import Judgement
 
 CELLS = 20_000_000  # samples x resamples behind a band: some seconds

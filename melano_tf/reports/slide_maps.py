@@ -6,7 +6,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from shapely.geometry.base import BaseGeometry
 
-from melano_tf.explain.maps import tile_map, within_bag
+from melano_tf.explain.heat_maps import tile_map, within_bag
 from melano_tf.reports.figures import save_figure, slide_map_figure
 from melano_tf.slides.slide import Slide
 from melano_tf.slides.tissue import TissueMask

@@ -21,9 +21,9 @@ import openslide
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError, line_of
-from melano_tf.slides.cells import Cell, Cells, Layout
+from melano_tf.slides.decoded_cells import Cell, Cells, Layout
 from melano_tf.slides.jpeg_tiles import JpegTiles
-from melano_tf.slides.sampling import Axis, Image, Run, blocks, resample
+from melano_tf.slides.pixel_resampling import Axis, Image, Run, blocks, resample
 from melano_tf.slides.slide_properties import bounds, colour, positive, resolution
 
 CACHE_BYTES = 64 << 20

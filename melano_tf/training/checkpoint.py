@@ -19,7 +19,7 @@ import numpy as np
 
 from melano_tf.errors import InputError, line_of
 from melano_tf.runs import journal
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 
 
 def training_variables(model: Any, optimizer: Any, extra: Iterable[Any] = ()) -> list[Any]:

@@ -12,18 +12,18 @@ import keras
 import numpy as np
 import pandas as pd
 
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.predictions import write_predictions
-from melano_tf.runs.run import Run
+from melano_tf.runs.run_folder import Run
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.seeding import seeded
-from melano_tf.splits.sides import Sides
+from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.checkpoint import training_variables, weights_sha256
-from melano_tf.training.fed import Fed, check_chain, record_path
+from melano_tf.training.fed_cases import Fed, check_chain, record_path
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
 from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.runtime import strategy
 from melano_tf.training.steps import LossFn, Step, traced
+from melano_tf.training.tensorflow_runtime import strategy
 
 Frames = Mapping[str, pd.DataFrame]
 

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melano_tf.evaluation.retrieval import nearest
-from melano_tf.view.runs import Seen
+from melano_tf.view.run_cases import Seen
 
 
 @dataclass(frozen=True, eq=False)

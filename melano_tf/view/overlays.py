@@ -12,13 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
-from melano_tf.explain.maps import tile_map, within_bag
-from melano_tf.pipelines.records import slide_files
+from melano_tf.explain.heat_maps import tile_map, within_bag
+from melano_tf.pipelines.tfrecords import slide_files
 from melano_tf.slides.annotation_formats import Fault, read_outlines
 from melano_tf.slides.slide import Slide
 from melano_tf.slides.tissue import HEADROOM, TissueMask, tissue_mask
-from melano_tf.view.judged import read_attention, read_tiles
-from melano_tf.view.runs import Seen
+from melano_tf.view.model_predictions import read_attention, read_tiles
+from melano_tf.view.run_cases import Seen
 
 MAP_PX = 1024  # longer side of a map, at most; between its pixels the browser draws squares
 COARSEST_MASK_PX = 4096  # longer side of the tissue mask, at most

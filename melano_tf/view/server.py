@@ -12,9 +12,9 @@ from bokeh.server.server import Server
 
 from melano_tf.errors import InputError
 from melano_tf.view.deepzoom import ByteCache
-from melano_tf.view.handlers import patterns
 from melano_tf.view.pages import PAGES
-from melano_tf.view.runs import Runs
+from melano_tf.view.picture_handlers import patterns
+from melano_tf.view.run_cases import Runs
 from melano_tf.view.settings import ViewSettings
 from melano_tf.view.site import Site, app
 

@@ -15,11 +15,11 @@ from bokeh.models import Column, Div, TextInput
 from bokeh.models.ui import UIElement
 
 from melano_tf.errors import InputError
-from melano_tf.view import look
-from melano_tf.view.asked import Models
+from melano_tf.view import page_style
+from melano_tf.view.asked_models import Models
 from melano_tf.view.deepzoom import ByteCache, OpenSlides
 from melano_tf.view.overlays import Masks
-from melano_tf.view.runs import Runs, Seen
+from melano_tf.view.run_cases import Runs, Seen
 
 WORKERS = 2
 FOOTER = "Research only, not a medical device. Served by this machine; nothing is fetched from elsewhere."
@@ -165,13 +165,13 @@ class Page:
                 links.append({"words": words, "href": site.href(page, run=run.number), "here": here == page})
         wanted = {key: address for key, address in keys.items() if address}
         self.doc.title = f"{title} – melano_tf"
-        self.doc.theme = look.theme(self.dark)
-        self.doc.template = look.FRAME
+        self.doc.theme = page_style.theme(self.dark)
+        self.doc.template = page_style.FRAME
         self.doc.template_variables.update(
             heading="melano_tf" if run is None else run.name,
             links=links,
-            css=look.CSS,
-            script=look.SCRIPT,
+            css=page_style.CSS,
+            script=page_style.SCRIPT,
             keys=json.dumps(wanted).replace("</", "<\\/"),
             footer=FOOTER,
         )
@@ -212,7 +212,7 @@ def app(site: Site, build: Callable[[Page], None]) -> Callable[[Document], None]
         except InputError as error:
             doc.clear()
             page = Page(site, doc)
-            words = "<br>".join(look.text(line) for line in str(error).split("\n"))
+            words = "<br>".join(page_style.text(line) for line in str(error).split("\n"))
             page.show("not there", Div(text=f'<h2>This cannot be shown</h2><p role="alert">{words}</p>'))
 
     return make

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from melano_tf.papers import PAPERS
-from melano_tf.runs.files import read_json
+from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.sidecar import Sidecar
 from tests.conftest import SHARED_RUNS, group_of
 from tests.papers import tiny, tiny_multimag

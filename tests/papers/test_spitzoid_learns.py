@@ -7,19 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.evaluation.metrics import roc_auc
-from melano_tf.models.logits import logits_of
-from melano_tf.models.mil import build_target, split_target
+from melano_tf.evaluation.binary_metrics import roc_auc
+from melano_tf.models.biopsy_classifier import build_target, split_target
+from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.seanet import build_source
-from melano_tf.papers.spitzoid.source import region_loss
-from melano_tf.papers.spitzoid.target import diagnosis_loss
-from melano_tf.phantoms.slides.drawing import PhantomSettings, draw_cohort
+from melano_tf.papers.spitzoid.source_model import region_loss
+from melano_tf.papers.spitzoid.target_model import diagnosis_loss
+from melano_tf.phantoms.slides.slide_drawing import PhantomSettings, draw_cohort
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks
-from melano_tf.pipelines.store import write_cohort
-from melano_tf.pipelines.store_settings import StoreSettings
-from melano_tf.pipelines.tiles import TileBatches, TileImages
-from melano_tf.slides.cohort import read_manifest
+from melano_tf.pipelines.tile_batches import TileBatches, TileImages
+from melano_tf.pipelines.tile_store import write_cohort
+from melano_tf.pipelines.tile_store_settings import StoreSettings
+from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.slides.tiling import TileGrid
 from melano_tf.specs import load_spec
 from melano_tf.training.exact_bags import BagPredictor, BagStep

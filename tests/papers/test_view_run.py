@@ -13,10 +13,10 @@ import pytest
 import tifffile
 
 from melano_tf.errors import InputError
-from melano_tf.reports.contents import read_tables
-from melano_tf.view.asked import Models, ask, image_maps, tile_maps
+from melano_tf.reports.run_contents import read_tables
+from melano_tf.view.asked_models import Models, ask, image_maps, tile_maps
 from melano_tf.view.overlays import slide_tiles
-from melano_tf.view.runs import read_run
+from melano_tf.view.run_cases import read_run
 from tests.papers.tiny import TinyRun
 from tests.view.browser import Browser, Serving, serving
 

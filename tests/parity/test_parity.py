@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from melano_tf.evaluation.metrics import Confusion, binary_metrics, confusion, metrics_of_counts
-from melano_tf.models.pooling import adaptive_pool
-from melano_tf.pipelines.geometry import rotations, transformed
+from melano_tf.evaluation.binary_metrics import Confusion, binary_metrics, confusion, metrics_of_counts
+from melano_tf.models.adaptive_pooling import adaptive_pool
+from melano_tf.pipelines.image_transforms import rotations, transformed
 from melano_tf.training.losses import binary_focal
-from melano_tf.training.metric import contrastive_of_distances, triplet_batch_hard, triplet_semi_hard
+from melano_tf.training.metric_losses import contrastive_of_distances, triplet_batch_hard, triplet_semi_hard
 
 HERE = Path(__file__).parent
 TRIPLETS = {"semi_hard": triplet_semi_hard, "batch_hard": triplet_batch_hard}

@@ -15,7 +15,7 @@ from melano_tf.runs.predictions import (
     scores,
     write_predictions,
 )
-from melano_tf.runs.run import Run
+from melano_tf.runs.run_folder import Run
 from melano_tf.runs.sidecar import Sidecar
 
 ROWS = pd.DataFrame(

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from melano_tf.runs.predictions import predictions
-from melano_tf.runs.run import Run
+from melano_tf.runs.run_folder import Run
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.seeding import seeded
-from melano_tf.splits.sides import Sides
+from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.fit import LoopContext, Network, Training, by_gradient, fit
 from melano_tf.training.loop import GradientStep, History, train
 from melano_tf.training.losses import binary_crossentropy

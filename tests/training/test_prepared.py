@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from melano_tf.runs.run import Run
+from melano_tf.runs.run_folder import Run
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.fit import Network, Training, by_gradient, fit, optimise, prepare
 from melano_tf.training.steps import Progress, Step, TrainingError

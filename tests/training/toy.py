@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from melano_tf.splits.sides import Sides
+from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.checkpoint import training_variables
 from melano_tf.training.loop import GradientStep, History, LoopSettings, train
 from melano_tf.training.losses import categorical_crossentropy

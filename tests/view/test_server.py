@@ -21,7 +21,7 @@ from tornado.websocket import websocket_connect
 from melano_tf import run
 from melano_tf.errors import InputError
 from melano_tf.runs.predictions import predictions, write_predictions
-from melano_tf.runs.run import plan_key
+from melano_tf.runs.run_folder import plan_key
 from melano_tf.view.server import address, is_this_machine, make_server, origins
 from melano_tf.view.settings import ViewSettings
 from tests.pipelines.small_slides import write_annotation, write_slide_file
@@ -261,7 +261,7 @@ def test_without_bokeh_the_command_says_what_to_install(folder: Path, monkeypatc
 
 
 def test_a_run_half_finished_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
-    from melano_tf.view.runs import read_run
+    from melano_tf.view.run_cases import read_run
 
     (tmp_path / "run.json").write_text(json.dumps({"recipe": "zoome", "settings": {"table": [], "images": []}}))
     seen = read_run(tmp_path)

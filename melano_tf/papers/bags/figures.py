@@ -8,19 +8,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from melano_tf.errors import InputError
+from melano_tf.evaluation.binary_intervals import binary_intervals
+from melano_tf.evaluation.binary_metrics import confusion, metrics_of_counts
 from melano_tf.evaluation.calibration import Reliability, reliability, top_label
 from melano_tf.evaluation.curves import average_precision_interval, pr_band, precision_recall, roc, roc_band
-from melano_tf.evaluation.intervals import binary_intervals
-from melano_tf.evaluation.metrics import confusion, metrics_of_counts
 from melano_tf.papers.bags.models import raw_probabilities
 from melano_tf.papers.bags.settings import BASELINE
 from melano_tf.papers.bags.tables import folds_of, pooled
 from melano_tf.papers.shell import Work
-from melano_tf.reports.curves import Drawn, pr_figure, reliability_figure, roc_figure
-from melano_tf.reports.feature_maps import attention_map, within_bag
+from melano_tf.reports.attention_maps import attention_map, within_bag
+from melano_tf.reports.curve_figures import Drawn, pr_figure, reliability_figure, roc_figure
 from melano_tf.reports.figures import save_figure
-from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import probabilities
+from melano_tf.runs.settings_digest import seed_for
 from melano_tf.slides.slide import SlideReadError
 
 

@@ -18,13 +18,13 @@ from melano_tf.papers.trainings import train
 from melano_tf.pipelines.bag_baseline import fit_baseline
 from melano_tf.pipelines.bag_training import OPEN_AXES, bag_batches, bag_network
 from melano_tf.pipelines.feature_bags import BagAnswers, answers, forward_of
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.judgements import JudgedModel
-from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import VALIDATION, predictions, probabilities, read_predictions
+from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.training.early import EarlyStopping
-from melano_tf.training.fed import FED, Fed, record_choice
+from melano_tf.training.early_stopping import EarlyStopping
+from melano_tf.training.fed_cases import FED, Fed, record_choice
 from melano_tf.training.fit import Network, Training, by_gradient, write_judgement
 from melano_tf.training.losses import prior_loss
 

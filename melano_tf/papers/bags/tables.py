@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from melano_tf.evaluation.binary_intervals import Judged, cohort_intervals
+from melano_tf.evaluation.binary_metrics import binary_metrics, roc_auc
+from melano_tf.evaluation.bootstrap import group_draws, mean_interval
 from melano_tf.evaluation.calibration import expected_calibration_error
-from melano_tf.evaluation.intervals import Interval, Judged, cohort_intervals, group_draws, mean_interval
-from melano_tf.evaluation.metrics import binary_metrics, roc_auc
-from melano_tf.evaluation.paired import Answer, paired_intervals
-from melano_tf.evaluation.split_intervals import OVERALL, JudgedSplit, split_intervals, split_metrics
+from melano_tf.evaluation.interval import Interval
+from melano_tf.evaluation.paired_differences import Answer, paired_intervals
+from melano_tf.evaluation.repeated_split_intervals import OVERALL, JudgedSplit, split_intervals, split_metrics
 from melano_tf.papers.bags.models import FoldTraining, trained
 from melano_tf.papers.bags.settings import BASELINE, RECIPE, BagsSettings
+from melano_tf.papers.shared_tables import differing, show, whose
 from melano_tf.papers.shell import Work
-from melano_tf.papers.tables import differing, show, whose
-from melano_tf.reports.published import COLUMNS
+from melano_tf.reports.published_numbers import COLUMNS
 from melano_tf.reports.tables import Headline, Table, count_table, interval_table, metric_table
-from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import probabilities, scores
+from melano_tf.runs.settings_digest import seed_for
 
 BINARY = ("AUC", "BACC", "SN", "SPC", "ACC")
 ERRORS = ("ECE", "ECE calibrated")

@@ -17,8 +17,8 @@ from melano_tf.papers.multimag.settings import MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, missing_classes, planned_tasks, task_tiles, tasks_of
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import LeftOut, Looked, Work
-from melano_tf.runs.plain import digest
 from melano_tf.runs.predictions import read_predictions
+from melano_tf.runs.settings_digest import digest
 from melano_tf.runs.sidecar import Sidecar
 
 

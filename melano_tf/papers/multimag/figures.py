@@ -13,12 +13,12 @@ from melano_tf.papers.multimag.experiments import trained_of
 from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.tables import network
 from melano_tf.papers.shell import Work
-from melano_tf.pipelines.tiles import predict_batches
+from melano_tf.pipelines.tile_batches import predict_batches
 from melano_tf.reports.explanation_figures import ExplainedTile, explained_sheet, sample_sheet, thumbnail_box
 from melano_tf.reports.figures import save_figure
 from melano_tf.runs import journal
-from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import decided, probability_columns
+from melano_tf.runs.settings_digest import seed_for
 from melano_tf.slides.slide import Slide
 from melano_tf.specs import load_spec
 

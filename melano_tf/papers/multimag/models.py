@@ -10,22 +10,22 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
-from melano_tf.models.logits import logits_of
+from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, planned_tasks, task_tiles
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.papers.trainings import train
-from melano_tf.pipelines.tiles import TileBatches, predict_batches
+from melano_tf.pipelines.tile_batches import TileBatches, predict_batches
 from melano_tf.runs.judgements import JudgedModel
-from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import predictions
+from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.splits.parts import PARTS
-from melano_tf.splits.sides import Sides
-from melano_tf.training.early import EarlyStopping
-from melano_tf.training.fed import Fed
+from melano_tf.splits.disjoint_sides import Sides
+from melano_tf.splits.training_validation_test import PARTS
+from melano_tf.training.early_stopping import EarlyStopping
+from melano_tf.training.fed_cases import Fed
 from melano_tf.training.fit import Frames, Network, Training, by_gradient
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import categorical_crossentropy, prior_loss

@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.aggregation import AGGREGATIONS, FUSIONS, How, fuse, slide_scores
-from melano_tf.evaluation.intervals import Interval, binary_intervals
-from melano_tf.evaluation.multiclass import decide
+from melano_tf.evaluation.binary_intervals import binary_intervals
+from melano_tf.evaluation.interval import Interval
+from melano_tf.evaluation.multiclass_metrics import decide
+from melano_tf.evaluation.slide_scores import AGGREGATIONS, FUSIONS, How, fuse, slide_scores
 from melano_tf.papers.multimag.experiments import left_out, trained_of
 from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.settings import RECIPE, EvaluationSettings, MultimagSettings
+from melano_tf.papers.shared_tables import differing, in_place_of, show, whose
 from melano_tf.papers.shell import Work
-from melano_tf.papers.tables import differing, in_place_of, show, whose
-from melano_tf.reports.published import load_published
+from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.tables import Headline, Table, interval_table
-from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import probability_columns
+from melano_tf.runs.settings_digest import seed_for
 
 METRICS = ("F1S", "SN", "SPC", "AUC", "PPV")
 PRINTED: Mapping[str, str | None] = {"F1S": "F1", "SN": "Sensitivity", "SPC": "Specificity", "PPV": None}

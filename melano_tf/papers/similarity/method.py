@@ -6,6 +6,7 @@ from melano_tf.papers.image_steps import add_image_steps
 from melano_tf.papers.plan import Plan, chosen_groups
 from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity import figures, tables
+from melano_tf.papers.similarity.black_edges import EDGES, remove_edges
 from melano_tf.papers.similarity.clusters import (
     GROUPS,
     TEACHER,
@@ -16,7 +17,6 @@ from melano_tf.papers.similarity.clusters import (
     train_teacher,
 )
 from melano_tf.papers.similarity.cohort import gather, of_one_colour, said_images
-from melano_tf.papers.similarity.edges import EDGES, remove_edges
 from melano_tf.papers.similarity.partition import BEHIND, PARTITION, divide
 from melano_tf.papers.similarity.settings import BASELINE, JUDGED, STEPS, SimilaritySettings
 from melano_tf.papers.similarity.students import (
@@ -31,7 +31,7 @@ from melano_tf.papers.similarity.students import (
     train_student,
     wanted_students,
 )
-from melano_tf.runs.plain import plain
+from melano_tf.runs.settings_digest import plain
 
 
 def method(s: SimilaritySettings) -> Plan:

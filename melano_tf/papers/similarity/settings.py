@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import listed, names, numbers
 from melano_tf.papers.plan import Recipe
-from melano_tf.papers.running import Running
-from melano_tf.papers.similarity.words import WORDS
+from melano_tf.papers.run_settings import Running
+from melano_tf.papers.settings_values import listed, names, numbers
+from melano_tf.papers.similarity.report_words import WORDS
 from melano_tf.phantoms.skin.patients import SOURCE_SHARES, PhantomDermoscopySettings
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 

@@ -17,9 +17,10 @@ from melano_tf.models.attention_transfer import (
     distillation,
     transfer,
 )
-from melano_tf.models.logits import logits_of
+from melano_tf.models.classifier_head import logits_of
 from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.shell import Work
+from melano_tf.papers.similarity.black_edges import edges_of
 from melano_tf.papers.similarity.clusters import (
     ALL_IMAGES,
     CLUSTERS,
@@ -30,16 +31,15 @@ from melano_tf.papers.similarity.clusters import (
     preprocessing,
 )
 from melano_tf.papers.similarity.cohort import class_names
-from melano_tf.papers.similarity.edges import edges_of
 from melano_tf.papers.similarity.partition import WORDS, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, JUDGED, SimilaritySettings
 from melano_tf.papers.trainings import train
 from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.runs.judgements import JudgedModel
-from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions
+from melano_tf.runs.settings_digest import seed_for
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.splits.sides import Sides
+from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.fit import Network, Training, by_gradient
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import prior_loss

@@ -11,9 +11,9 @@ from melano_tf.explain.cam import class_activation_map
 from melano_tf.papers.shell import Work
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
 from melano_tf.papers.spitzoid.settings import SpitzoidSettings
-from melano_tf.papers.spitzoid.source import SourceModel, chosen, judged, source_of, table_2
-from melano_tf.papers.spitzoid.target import attention_of, target_of
-from melano_tf.pipelines.tiles import predict_batches
+from melano_tf.papers.spitzoid.source_model import SourceModel, chosen, judged, source_of, table_2
+from melano_tf.papers.spitzoid.target_model import attention_of, target_of
+from melano_tf.pipelines.tile_batches import predict_batches
 from melano_tf.reports.figures import CamRow, cam_sheet, save_figure
 from melano_tf.reports.slide_maps import write_slide_maps
 from melano_tf.slides.annotations import slide_outlines

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import listed, numbers
 from melano_tf.papers.plan import Recipe
-from melano_tf.papers.running import Running
-from melano_tf.papers.spitzoid.words import WORDS
-from melano_tf.phantoms.slides.drawing import PhantomSettings
+from melano_tf.papers.run_settings import Running
+from melano_tf.papers.settings_values import listed, numbers
+from melano_tf.papers.spitzoid.report_words import WORDS
+from melano_tf.phantoms.slides.slide_drawing import PhantomSettings
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.store_settings import StoreSettings
+from melano_tf.pipelines.tile_store_settings import StoreSettings
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.tiling import TileGrid
 

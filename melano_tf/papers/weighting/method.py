@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.metrics import format_value
+from melano_tf.evaluation.binary_metrics import format_value
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.image_steps import add_image_steps
 from melano_tf.papers.plan import Plan
+from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
-from melano_tf.papers.tables import first_numbers
-from melano_tf.papers.weighting.best import best_depends_on, best_name, best_stem, train_best
-from melano_tf.papers.weighting.best_tables import write_best, write_differences
+from melano_tf.papers.weighting.best_cell import best_depends_on, best_name, best_stem, train_best
+from melano_tf.papers.weighting.best_cell_tables import write_best, write_differences
 from melano_tf.papers.weighting.cohort import (
     cache_settings,
     class_names,
@@ -22,7 +22,6 @@ from melano_tf.papers.weighting.cohort import (
     split_name,
 )
 from melano_tf.papers.weighting.figures import DRAWN
-from melano_tf.papers.weighting.grid import TABLES, Cell, cells_of, shown_cells
 from melano_tf.papers.weighting.models import (
     choose_gamma,
     depends_on,
@@ -36,7 +35,8 @@ from melano_tf.papers.weighting.models import (
 )
 from melano_tf.papers.weighting.settings import STEPS, TRANSFER_STEPS, WeightingSettings
 from melano_tf.papers.weighting.tables import OPTIMIZERS, best_row, count_images, write_results
-from melano_tf.papers.weighting.transfer import (
+from melano_tf.papers.weighting.training_grid import TABLES, Cell, cells_of, shown_cells
+from melano_tf.papers.weighting.trunk_transfer import (
     FEATURES,
     check_cuts,
     features_depend_on,
@@ -44,7 +44,7 @@ from melano_tf.papers.weighting.transfer import (
     strategy_depends_on,
     train_strategy,
 )
-from melano_tf.papers.weighting.transfer_settings import TransferSettings
+from melano_tf.papers.weighting.trunk_transfer_settings import TransferSettings
 from melano_tf.runs.judgements import JudgedModel
 
 

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.intervals import Interval
-from melano_tf.evaluation.split_intervals import OVERALL, JudgedSplit, split_intervals, split_metrics
+from melano_tf.evaluation.interval import Interval
+from melano_tf.evaluation.repeated_split_intervals import OVERALL, JudgedSplit, split_intervals, split_metrics
 from melano_tf.models.taxonomy import Taxonomy
+from melano_tf.papers.shared_tables import differing, in_place_of, show, whose
 from melano_tf.papers.shell import Work
-from melano_tf.papers.tables import differing, in_place_of, show, whose
 from melano_tf.papers.weighting.cohort import WeightingImages, split_name, splits_of
-from melano_tf.papers.weighting.grid import TABLES, Cell, cells_of
 from melano_tf.papers.weighting.models import GridTraining, epochs_of, step_name, trained
 from melano_tf.papers.weighting.settings import RECIPE, WeightingSettings
-from melano_tf.reports.published import load_published
+from melano_tf.papers.weighting.training_grid import TABLES, Cell, cells_of
+from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.tables import Headline, Table, count_table, metric_table
-from melano_tf.runs.plain import seed_for
+from melano_tf.runs.settings_digest import seed_for
 
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 COUNTED = "# Training Samples"

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from melano_tf.evaluation.binary_intervals import binary_intervals
+from melano_tf.evaluation.binary_metrics import confusion, metrics_of_counts
 from melano_tf.evaluation.calibration import reliability
 from melano_tf.evaluation.curves import (
     average_precision_interval,
@@ -15,16 +17,14 @@ from melano_tf.evaluation.curves import (
     roc,
     roc_band,
 )
-from melano_tf.evaluation.intervals import binary_intervals
-from melano_tf.evaluation.metrics import confusion, metrics_of_counts
 from melano_tf.metadata_fields import BY_NAME, NumberField
 from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.models import FoldTraining, proposed
 from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.papers.zoome.tables import NETWORKS, folds_of, pooled, value_table
-from melano_tf.reports.curves import Drawn, pr_figure, reliability_figure, roc_figure
+from melano_tf.reports.curve_figures import Drawn, pr_figure, reliability_figure, roc_figure
 from melano_tf.reports.figures import blank_figure, save_figure
-from melano_tf.runs.plain import seed_for
+from melano_tf.runs.settings_digest import seed_for
 
 
 def draw_curves(work: Work, name: str, tables: Sequence[int]) -> list[Path]:

@@ -10,22 +10,22 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.evaluation.thresholds import Decision, fit_decision
-from melano_tf.models.logits import logits_of
-from melano_tf.models.zoome import build_zoome
+from melano_tf.models.classifier_head import logits_of
+from melano_tf.models.zoome_network import build_zoome
 from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.shell import Work
 from melano_tf.papers.trainings import train
 from melano_tf.papers.zoome.cohort import CODE, ZoomeImages
-from melano_tf.papers.zoome.metadata import GIVEN, Answers, answers, study
+from melano_tf.papers.zoome.metadata_study import GIVEN, Answers, answers, study
 from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.runs.judgements import JudgedModel
-from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions
+from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.splits.holdout import HoldOut, inner_holdout
-from melano_tf.splits.sides import Sides
-from melano_tf.training.fed import record_choice
+from melano_tf.splits.disjoint_sides import Sides
+from melano_tf.splits.inner_holdout import HoldOut, inner_holdout
+from melano_tf.training.fed_cases import record_choice
 from melano_tf.training.fit import Network as Built
 from melano_tf.training.fit import Training, by_gradient, write_judgement
 from melano_tf.training.losses import binary_focal, prior_loss

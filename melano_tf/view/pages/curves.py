@@ -20,13 +20,14 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from melano_tf.errors import InputError
+from melano_tf.evaluation.binary_intervals import binary_intervals
+from melano_tf.evaluation.binary_metrics import format_value
 from melano_tf.evaluation.curves import counts_by_threshold, precision_recall, roc
-from melano_tf.evaluation.intervals import binary_intervals, ends_text
-from melano_tf.evaluation.metrics import format_value
-from melano_tf.view.judged import Judged
-from melano_tf.view.look import PALETTES, text
-from melano_tf.view.picking import EVERYTHING, first_model, values_of, with_answers
-from melano_tf.view.runs import Seen
+from melano_tf.evaluation.interval import ends_text
+from melano_tf.view.case_selection import EVERYTHING, first_model, values_of, with_answers
+from melano_tf.view.model_predictions import Judged
+from melano_tf.view.page_style import PALETTES, text
+from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 
 SIDE = 380

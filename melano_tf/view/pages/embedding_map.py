@@ -9,7 +9,7 @@ from bokeh.plotting import figure
 
 from melano_tf.errors import InputError
 from melano_tf.view.embedding import Embedding, has_umap, principal_plane, umap_plane
-from melano_tf.view.look import COLOURS, RIGHT, WRONG, text
+from melano_tf.view.page_style import COLOURS, RIGHT, WRONG, text
 from melano_tf.view.pages.gallery import Grid
 from melano_tf.view.site import Page, on_change
 

@@ -6,14 +6,14 @@ from typing import Any
 import pandas as pd
 from bokeh.models import ColumnDataSource, DataTable, Div, HTMLTemplateFormatter, Row, Select, TableColumn, TextInput
 
-from melano_tf.view import picking
-from melano_tf.view.look import TABLES, WIDGETS, asset, text
+from melano_tf.view import case_selection
+from melano_tf.view.case_selection import EVERYTHING, ORDERS, chosen_rows, first_model, ordered, values_of, with_answers
+from melano_tf.view.page_style import TABLES, WIDGETS, asset, text
 from melano_tf.view.pages.slides import errors, threshold
-from melano_tf.view.picking import EVERYTHING, ORDERS, chosen_rows, first_model, ordered, values_of, with_answers
-from melano_tf.view.runs import Seen
+from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 
-KINDS = (EVERYTHING, picking.WRONG, picking.SURE, picking.RIGHT, picking.UNSURE)
+KINDS = (EVERYTHING, case_selection.WRONG, case_selection.SURE, case_selection.RIGHT, case_selection.UNSURE)
 FILTERS = {
     "truth_name": "true class",
     "called_name": "called",

@@ -9,16 +9,16 @@ from bokeh.models.ui import UIElement
 
 from melano_tf.errors import InputError
 from melano_tf.slides.slide import SlideReadError
-from melano_tf.view import look
-from melano_tf.view.handlers import slide_of
-from melano_tf.view.look import keys_shown, text
-from melano_tf.view.notes import note_form
+from melano_tf.view import page_style
+from melano_tf.view.case_selection import first_model, with_answers
+from melano_tf.view.note_form import note_form
 from melano_tf.view.overlays import overlays_of
+from melano_tf.view.page_style import keys_shown, text
 from melano_tf.view.pages.tile import TilePanel
-from melano_tf.view.picking import first_model, with_answers
-from melano_tf.view.runs import Seen
+from melano_tf.view.picture_handlers import slide_of
+from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
-from melano_tf.view.stage import LAYERS, Pane, Window, overview_figure
+from melano_tf.view.slide_canvas import LAYERS, Pane, Window, overview_figure
 
 SIDE = 330
 NONE = "no map"
@@ -95,8 +95,10 @@ class SlidePage:
         )
         self.colours = Select(
             title="colours",
-            value=page.word("colours") if page.word("colours") in look.PALETTES else next(iter(look.PALETTES)),
-            options=list(look.PALETTES),
+            value=page.word("colours")
+            if page.word("colours") in page_style.PALETTES
+            else next(iter(page_style.PALETTES)),
+            options=list(page_style.PALETTES),
             sizing_mode="stretch_width",
         )
         active = [int(digit) for digit in page.word("layers", "0") if digit.isdigit() and int(digit) < len(LAYERS)]
@@ -257,7 +259,7 @@ class SlidePage:
         self.threshold.visible = overlay is not None and overlay.threshold is not None
         if overlay is not None and overlay.threshold is not None:
             self.threshold.value = overlay.threshold
-        self.pane.draw(overlay, look.PALETTES[self.colours.value], self.say)
+        self.pane.draw(overlay, page_style.PALETTES[self.colours.value], self.say)
         self._colour()
         self._count()
         self._layers()
@@ -265,9 +267,9 @@ class SlidePage:
 
     def _colour(self) -> None:
         at = self.threshold.value if self.threshold.visible else None
-        self.pane.colour(look.PALETTES[self.colours.value], at)
+        self.pane.colour(page_style.PALETTES[self.colours.value], at)
         if self.beside_pane is not None:
-            self.beside_pane.colour(look.PALETTES[self.colours.value], None)
+            self.beside_pane.colour(page_style.PALETTES[self.colours.value], None)
         self._count()
 
     def _count(self) -> None:
@@ -336,7 +338,7 @@ class SlidePage:
         pane = Pane(self.page, other, place, opened, self.pane.window, follow=self.pane)
         pane.fade_with(self.fade)
         overlay = overlays_of(other, self.case).get(name)
-        pane.draw(overlay, look.PALETTES[self.colours.value], self.say)
+        pane.draw(overlay, page_style.PALETTES[self.colours.value], self.say)
         pane.layers(self.layers.active, self.say)
         self.beside_pane = pane
         self.stage.children = [self.pane.figure, pane.figure]

@@ -17,14 +17,21 @@ from bokeh.models import (
     TextInput,
 )
 
-from melano_tf.view import picking
-from melano_tf.view.look import text
-from melano_tf.view.notes import last_words
-from melano_tf.view.picking import EVERYTHING, chosen_rows, first_model, values_of, with_answers
-from melano_tf.view.runs import Seen
+from melano_tf.view import case_selection
+from melano_tf.view.case_selection import EVERYTHING, chosen_rows, first_model, values_of, with_answers
+from melano_tf.view.note_form import last_words
+from melano_tf.view.page_style import text
+from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 
-KINDS = (EVERYTHING, picking.WRONG, picking.SURE, picking.RIGHT, picking.UNSURE, picking.NO_TUMOUR)
+KINDS = (
+    EVERYTHING,
+    case_selection.WRONG,
+    case_selection.SURE,
+    case_selection.RIGHT,
+    case_selection.UNSURE,
+    case_selection.NO_TUMOUR,
+)
 LINK = '<a href="<%- link %>"><%- value %></a>'
 VERDICT = '<span style="color:<%- shade %>;font-weight:600"><%- value %></span>'
 
