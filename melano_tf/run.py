@@ -142,6 +142,8 @@ def _recipe(name: str, arguments: list[str]) -> int:
     recipe = importlib.import_module(f"{PAPERS[name][0]}.settings").RECIPE
     default = recipe.default(_option(arguments, "--preset"), _option(arguments, f"--{recipe.data}") is not None)
     settings = _parse(type(default), arguments, name, default)
+    if settings.preset == "demo" and not settings.plan:
+        settings = settings.as_demo(say)
     import_quietly()
     from melano_tf.papers.shell import reproduce
 

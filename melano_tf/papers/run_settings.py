@@ -1,9 +1,15 @@
 """How a recipe is run: the settings of every recipe that are no part of a method."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Self
 
 from melano_tf.errors import InputError
+
+DEMO_JOBS = 4
+"""Of a demo's small networks, at most so many at a time: each takes a process with TensorFlow, 0.7 GB."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +28,9 @@ class Running:
     mirror: bool = False
     """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
     training runs on one device."""
-    jobs: int = 1
-    """Trainings side by side, each in a process of its own; 0: one a core. More than one needs the extra "cluster"."""
+    jobs: int | None = None
+    """Trainings side by side, each in a process of its own; 0: one a core. More than one needs the extra "cluster". Not
+    given: one; in a demo one a core, up to four, where that extra is installed."""
     gpus: tuple[int, ...] = ()
     """Numbers of GPUs, for example 0 1 2 3: one training at a time on each of them. Needs the extra "cluster"."""
     scheduler: str = ""
@@ -36,11 +43,11 @@ class Running:
         Raises:
             InputError: they do not.
         """
-        if self.jobs < 0:
+        if self.jobs is not None and self.jobs < 0:
             raise InputError(f"--jobs {self.jobs}: give how many, or 0 for one a core")
         if len(set(self.gpus)) != len(self.gpus) or any(number < 0 for number in self.gpus):
             raise InputError(f"--gpus {' '.join(map(str, self.gpus))}: give each GPU's number once")
-        several = [name for name, on in (("--jobs", self.jobs != 1), ("--gpus", self.gpus)) if on]
+        several = [name for name, on in (("--jobs", self.jobs not in (None, 1)), ("--gpus", self.gpus)) if on]
         several += ["--scheduler"] * bool(self.scheduler)
         if len(several) > 1:
             raise InputError(f"{' and '.join(several)}: give one of them")
@@ -52,11 +59,25 @@ class Running:
     @property
     def spread_out(self) -> bool:
         """Whether trainings are handed to other processes."""
-        return self.jobs != 1 or bool(self.gpus) or bool(self.scheduler)
+        return self.jobs not in (None, 1) or bool(self.gpus) or bool(self.scheduler)
+
+    def as_demo(self, say: Callable[[str], None]) -> Self:
+        """These, with as many trainings side by side as a demo takes of itself.
+
+        Args:
+            say: is told where the extra that this needs is missing.
+        """
+        if self.jobs is not None or self.gpus or self.scheduler or self.mirror:
+            return self
+        if find_spec("distributed") is None:
+            say('one training at a time; with pip install ".[cluster]" a demo does one a core')
+            return self
+        return replace(self, jobs=min(os.cpu_count() or 1, DEMO_JOBS))
 
     def processes(self) -> int:
         """How many trainings go on at a time on this machine."""
-        return len(self.gpus) or self.jobs or os.cpu_count() or 1
+        one_each = os.cpu_count() or 1
+        return len(self.gpus) or (1 if self.jobs is None else self.jobs or one_each)
 
     def threads_each(self) -> int:
         """Threads of TensorFlow in each process; 0: one a core."""

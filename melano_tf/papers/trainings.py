@@ -14,5 +14,5 @@ def train(work: Work, training: Training) -> list[Path]:
     """
     if training.alike is None:
         return fit(work.run, training, work.scratch)
-    shared = work.alone("network", training.alike, lambda: prepare(work.run, training))
+    shared = work.alone(*training.alike, lambda: prepare(work.run, training))
     return fit(work.run, training, work.scratch, shared)

@@ -106,9 +106,9 @@ class Training:
         start: weights of `trained` (as `get_weights` gives them) in the place of those that it was built with.
         loop: (network, context) -> the history, where a training is more than steps over batches (new pseudo-labels
             before each epoch); None: `training.loop.train` with `step`.
-        alike: what network, optimiser and step are known by, whatever their initial weights: of trainings that give an
-            equal one, the next takes the traced network of the last, with the variables that it would have built. None:
-            it has a network of its own.
+        alike: (of what kind, which) network, optimiser and step are, whatever their initial weights: of trainings that
+            are equal, the next takes the traced network of the last, with the variables that it would have built; of
+            each kind one stands in memory. None: it has a network of its own.
 
     Raises:
         ValueError: both `step` and `loop`, or neither.
@@ -128,7 +128,7 @@ class Training:
     around: Callable[[Step, Network], Step] | None = None
     start: Sequence[np.ndarray] | None = None
     loop: Loop | None = None
-    alike: Any = None
+    alike: tuple[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if (self.step is None) == (self.loop is None):

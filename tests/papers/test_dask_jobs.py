@@ -104,3 +104,16 @@ def test_threads_are_shared_out_among_processes(monkeypatch):
     assert [Running(jobs=number).threads_each() for number in (1, 2, 0, 5, 40)] == [0, 6, 1, 2, 1]
     assert Running(jobs=3, threads=7).threads_each() == 7 and Running(gpus=(0, 2)).threads_each() == 6
     assert Running(jobs=0).processes() == 12 and Running(gpus=(0, 2)).processes() == 2
+
+
+def test_a_demo_takes_a_core_for_each_training_where_it_can(monkeypatch):
+    said: list[str] = []
+    for cores, most in ((3, 3), (12, 4)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert Running().as_demo(said.append).jobs == most
+    for asked in (Running(jobs=1), Running(gpus=(1,)), Running(scheduler="tcp://a:1"), Running(mirror=True)):
+        assert asked.as_demo(said.append) == asked
+    assert not Running().spread_out and Running().processes() == 1 and said == []
+    monkeypatch.setattr("melano_tf.papers.running.find_spec", lambda name: None)
+    assert Running().as_demo(said.append) == Running()
+    assert len(said) == 1 and '".[cluster]"' in said[0]

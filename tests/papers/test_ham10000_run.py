@@ -29,6 +29,7 @@ from tests.papers.tiny import CHECKOUT, Finished
 
 PRESET = ("--preset", "ham10000", "--phantom.patients", "40", "--phantom.height-px", "64", "--workers", "1")
 TINY = (
+    *("--jobs", "1"),
     *(*PRESET, "--threads", "1", "--store.stored-px", "40", "--network.input-px", "48", "--training.flat-epochs", "2"),
     *("--transfer.best-epochs", "1", "--transfer.folds", "2", "--evaluation.repeats", "50"),
 )

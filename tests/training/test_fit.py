@@ -57,10 +57,10 @@ def build() -> Network:
     return Network(model, keras.optimizers.SGD(0.1), model, "from nothing", loss)
 
 
-def judge(model: keras.Model) -> tuple[dict[str, pd.DataFrame], Sidecar]:
+def judge(network: Network) -> tuple[dict[str, pd.DataFrame], Sidecar]:
     """One table, and a sidecar."""
     card = Sidecar("toy", ("no", "yes"), 3, {}, 0.5, "nowhere", run={"configuration": "own"})
-    said = keras.ops.convert_to_numpy(keras.ops.sigmoid(model(np.eye(3, dtype=np.float32))))[:, 0]
+    said = keras.ops.convert_to_numpy(keras.ops.sigmoid(network.answer(np.eye(3, dtype=np.float32))))[:, 0]
     rows = pd.DataFrame({"case": ["a", "b", "c"], "group": ["A", "B", "B"], "part": "test", "target": [0, 1, 1]})
     return {"toy.csv": predictions(rows, said)}, card
 

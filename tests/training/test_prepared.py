@@ -91,7 +91,7 @@ def dropped(stem: str, seed: int) -> Training:
         model = keras.Model(inputs, keras.layers.Dense(2)(dropped))
         return Network(model, keras.optimizers.Adam(0.05), model)
 
-    return described(stem, seed=seed, build=build, alike="dropped")
+    return described(stem, seed=seed, build=build, alike=("toy", "dropped"))
 
 
 def test_what_is_saved_is_what_was_trained_last(run: Run, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
         prior=prior_loss(np.bincount(bags.labels[places], minlength=classes)) if counted else None,
         ending=ending(settings, cohort, held, chosen.features_dtype),
         spread=False,
-        alike=kind,
+        alike=("network", kind),
     )
     return train(work, training)
 

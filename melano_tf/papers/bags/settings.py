@@ -155,6 +155,7 @@ def preset(name: str) -> BagsSettings:
     return dataclasses.replace(
         default,
         preset="demo",
+        threads=1,
         models="mean,bgmp,bgap,bgas,gated,clam,transformer",
         folds=dataclasses.replace(default.folds, count=3, hold_out=0.25),
         network=BagNetworkSettings(hidden=(32,), attention_units=16, landmarks=8, heads=4, blocks=1),

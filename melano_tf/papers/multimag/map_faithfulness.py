@@ -1,5 +1,6 @@
 """How faithful the maps of Figure 2 are: measured on the test part, beside maps that know nothing of the network."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ from melano_tf.reports.tables import Table, interval_table
 from melano_tf.runs.predictions import decided
 from melano_tf.runs.settings_digest import seed_for
 from melano_tf.training.inference import predict
+from melano_tf.training.steps import traced
 
 SHARES = (0.05, 0.75)  # a tile that is nearly all or nearly no lesion cannot tell a good map from a bad one
 RANDOM_WEIGHTS = "weights randomised"
@@ -142,9 +144,11 @@ def explained_maps(
             for place, box in zip(part.index, part[["x", "y", "w0", "h0"]].to_numpy(float).tolist(), strict=True):
                 truth[int(place)] = truth_in_tile(whole.mask, whole.mask_px, tuple(box), size)
 
+    forward = traced(functools.partial(model, training=False))
+
     def probability(x: np.ndarray) -> np.ndarray:
         batches = ({"x": x[start : start + 32]} for start in range(0, len(x), 32))
-        return predict(model, batches)[np.arange(len(x)), called]
+        return predict(forward, batches)[np.arange(len(x)), called]
 
     return Measured(tiles, images, maps, truth, probability)
 

@@ -223,6 +223,7 @@ def preset(name: str) -> MultimagSettings:
     return dataclasses.replace(
         paper,
         preset="demo",
+        threads=1,
         tables=(1, 2),
         store=dataclasses.replace(paper.store, stored_px=96),
         caps=CapSettings(

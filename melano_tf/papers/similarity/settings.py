@@ -246,6 +246,7 @@ def preset(name: str) -> SimilaritySettings:
     return dataclasses.replace(
         paper,
         preset="demo",
+        threads=1,
         store=dataclasses.replace(paper.store, stored_px=72),
         network=dataclasses.replace(paper.network, teacher="standin_residual", student="standin_residual", input_px=64),
         cluster=dataclasses.replace(

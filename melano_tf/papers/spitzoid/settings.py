@@ -216,6 +216,7 @@ def preset(name: str) -> SpitzoidSettings:
     return dataclasses.replace(
         paper,
         preset="demo",
+        threads=1,
         tables=(1, 4, 5),
         figures=(8, 9),
         grid=dataclasses.replace(paper.grid, tile_px=256),

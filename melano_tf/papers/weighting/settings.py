@@ -302,6 +302,7 @@ def _demo() -> WeightingSettings:
     return dataclasses.replace(
         paper,
         preset="demo",
+        threads=1,
         tables=(1, 2, 3),
         store=dataclasses.replace(paper.store, stored_px=80),
         splits=dataclasses.replace(paper.splits, count=1),

@@ -85,33 +85,37 @@ def exchanged(groups: Sequence[str], seed: Sequence[int] | int) -> np.ndarray:
     return np.array([rng.choice(images[next_one[patient]]) for patient in index], np.int64)
 
 
-def answers(
-    model: keras.Model,
-    cache: ImageCache,
-    image_ids: Sequence[str],
-    input_px: int,
-    batch: int,
-    metadata: Mapping[str, np.ndarray],
-) -> Answers:
-    """Probabilities of images with each of several metadata; the images go through the backbone once.
+class Asked:
+    """A network, traced once, that is asked about images with each of several metadata.
 
     Args:
-        model: with or without metadata embedding; without, `metadata` is empty and the answer is called GIVEN.
-        metadata: {name: float32 (n, M)}.
-
-    Returns:
-        {name: float64 (n,)}.
+        model: with or without metadata embedding.
+        input_px, batch: as it is shown the images.
     """
-    found: dict[str, list[np.ndarray]] = {name: [] for name in metadata or [GIVEN]}
-    backbone = keras.Model(model.inputs[0], model.get_layer("features").output)
-    see = traced(functools.partial(backbone, training=False))
-    decide = traced(functools.partial(rest, model))
-    for part in predict_image_batches(cache, image_ids, input_px, batch):
-        features = see(part["x"])
-        for name, parts in found.items():
-            numbers = metadata[name][part["row"]] if metadata else None
-            parts.append(decide(features, numbers).numpy()[:, 0].astype(np.float64))
-    return {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in found.items()}
+
+    def __init__(self, model: keras.Model, input_px: int, batch: int) -> None:
+        self.input_px, self.batch = input_px, batch
+        backbone = keras.Model(model.inputs[0], model.get_layer("features").output)
+        self._see = traced(functools.partial(backbone, training=False))
+        self._decide = traced(functools.partial(rest, model))
+
+    def __call__(self, cache: ImageCache, image_ids: Sequence[str], metadata: Mapping[str, np.ndarray]) -> Answers:
+        """Probabilities of images with each of several metadata; the images go through the backbone once.
+
+        Args:
+            cache, image_ids: the images.
+            metadata: {name: float32 (n, M)}; empty for a network without, whose answer is called GIVEN.
+
+        Returns:
+            {name: float64 (n,)}.
+        """
+        found: dict[str, list[np.ndarray]] = {name: [] for name in metadata or [GIVEN]}
+        for part in predict_image_batches(cache, image_ids, self.input_px, self.batch):
+            features = self._see(part["x"])
+            for name, parts in found.items():
+                numbers = metadata[name][part["row"]] if metadata else None
+                parts.append(self._decide(features, numbers).numpy()[:, 0].astype(np.float64))
+        return {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in found.items()}
 
 
 def rest(model: keras.Model, features: Any, metadata: Any) -> Any:

@@ -177,6 +177,7 @@ def preset(name: str) -> ZoomeSettings:
     return dataclasses.replace(
         paper,
         preset="demo",
+        threads=1,
         tables=(1,),
         comparators=False,
         store=dataclasses.replace(paper.store, stored_px=80),
