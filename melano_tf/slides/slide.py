@@ -253,11 +253,16 @@ class Slide:
 
         def fill(block: _Block) -> None:
             patch, scanned = self._patch(block)
-            patch[~scanned] = self.background
-            blank = (patch == self.background).all(axis=2)
-            flags = np.stack([scanned, blank, blank], axis=2).astype(np.uint8) * 255
+            if not scanned.all():
+                patch[~scanned] = self.background
+            blank = _is_of(patch, self.background)
             place = (block.rows, block.columns)
-            rgb[place], shares[place] = resample(patch, *block.axes), resample(flags, *block.axes)
+            rgb[place] = resample(patch, *block.axes)
+            if scanned.all() and not blank.any():
+                shares[place] = (255, 0, 0)
+            else:
+                flags = np.stack([scanned, blank, blank], axis=2).astype(np.uint8) * 255
+                shares[place] = resample(flags, *block.axes)
 
         _each(fill, self._blocks(0, 0, (width, height), mpp), self.threads)
         scanned_share, blank_share, _ = np.moveaxis(np.asarray(shares / np.float32(255), np.float32), 2, 0)
@@ -362,6 +367,12 @@ class _Block:
     columns: slice
     runs: tuple[Run, Run]
     axes: tuple[Axis, Axis]
+
+
+def _is_of(image: Image, colour: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """Whether each pixel has exactly a colour; channel by channel, which is ten times as fast as `all(axis=2)`."""
+    red, green, blue = (image[:, :, channel] == part for channel, part in enumerate(colour))
+    return np.asarray(red & green & blue)
 
 
 def _each(function: Callable[[_Block], None], blocks: Iterable[_Block], threads: int) -> None:

@@ -1,6 +1,6 @@
 """Models asked from a page: maps of what they look at, and answers with other metadata.
 
-TensorFlow is loaded here alone, on the first question.
+TensorFlow, and what goes with it, is loaded here alone, on the first question.
 """
 
 from collections import OrderedDict
@@ -14,9 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.thresholds import Decision
 from melano_tf.pipelines.tfrecords import read_jpegs, slide_files
-from melano_tf.reports.attention_figures import enlarged
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.view.run_cases import Seen
 
@@ -146,6 +144,8 @@ def ask(models: Models, run: Seen, stem: str, path: Path, facts: Mapping[str, An
     Raises:
         InputError: the model or the image cannot be used.
     """
+    from melano_tf.evaluation.thresholds import Decision
+
     network, sidecar = models.get(run, stem)
     answer = np.asarray(network(_inputs(network, sidecar, path, facts), training=False), np.float64)[0]
     if len(answer) == 1:
@@ -177,6 +177,7 @@ def _cbam(network: Any, sidecar: Sidecar, inputs: Mapping[str, Any], called: int
     """CBAM's spatial attention, of a hierarchical model at the node of the last decision for the class."""
     from melano_tf.models.hierarchical_classifier import attention_model
     from melano_tf.models.taxonomy import Taxonomy
+    from melano_tf.reports.attention_figures import enlarged
 
     looks = attention_model(network)({"image": inputs["image"]})
     node = 0

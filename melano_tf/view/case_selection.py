@@ -15,31 +15,34 @@ ORDERS = ("loss, highest first", "loss, lowest first", "confidence, lowest first
 EPSILON = 1e-12
 
 
-def with_answers(run: Seen, model: Judged | None) -> pd.DataFrame:
-    """The run's cases with one model's answers.
+def with_answers(run: Seen, model: Judged | None, place: int | None = None) -> pd.DataFrame:
+    """The run's cases, or one of them by its number, with one model's answers.
 
     Returns:
         Further columns: called, called_name, truth_name, p (probability of the positive, or of several the called
         class), truth (of the true class), loss (its negative logarithm), right, judged, fallback (bool), stem; NaN
         or "" where the model did not judge.
     """
-    cases = run.cases.copy()
+    cases = run.cases.copy() if place is None else run.cases.loc[[place]]
     if model is None:
         empty = {"called": np.nan, "p": np.nan, "truth": np.nan, "loss": np.nan}
         return cases.assign(**empty, called_name="", truth_name="", right=False, judged=False, stem="", fallback=False)
-    frame = model.frame.drop_duplicates("case").reset_index(drop=True)
-    scores = frame[[f"p{place}" for place in range(len(model.classes))]].to_numpy(float)
+    frame = model.frame
+    if place is not None:
+        frame = frame[frame["case"] == cases["case"][place]]
+    frame = frame.drop_duplicates("case").reset_index(drop=True)
+    scores = frame[[f"p{number}" for number in range(len(model.classes))]].to_numpy(float)
     rows = np.arange(len(frame))
     called, target = frame["called"].to_numpy(), frame["target"].to_numpy()
     frame["p"] = scores[:, 1] if len(model.classes) == 2 else scores[rows, called]
     frame["truth"] = scores[rows, target]
     frame["loss"] = -np.log(np.maximum(frame["truth"], EPSILON))
     frame["right"] = called == target
-    frame["called_name"] = [model.classes[place] for place in called]
-    frame["truth_name"] = [model.classes[place] for place in target]
+    frame["called_name"] = [model.classes[number] for number in called]
+    frame["truth_name"] = [model.classes[number] for number in target]
     kept = ["case", "called", "called_name", "truth_name", "p", "truth", "loss", "right", "stem", "part", "group"]
     kept += [name for name in ("threshold", "raw", "fallback", "tiles") if name in frame]
-    found = cases.merge(frame[kept], on="case", how="left", suffixes=("", "_judged"))
+    found = cases.merge(frame[kept], on="case", how="left", suffixes=("", "_judged")).set_axis(cases.index)
     found["judged"] = found["called"].notna()
     found["part"] = found["part_judged"].where(found["part_judged"].notna(), found["part"])
     found["right"] = found["right"].fillna(False).astype(bool)

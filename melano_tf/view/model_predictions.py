@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
@@ -20,7 +21,8 @@ from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.predictions import UNKNOWN, decided, probabilities, probability_columns, read_predictions
 
 POOLED = re.compile(r"-(fold|cohort)-(\d+)$")
-BESIDE = ("-attention", "-values")  # ends of files beside predictions
+ATTENTION = "-attention"
+BESIDE = (ATTENTION, "-values")  # ends of files beside predictions
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,14 @@ class TileModel:
         classes: in the order of the outputs.
         threshold: on the second of two classes.
         stem_of: {slide: stem of the file that judged it}.
+        magnifications: {slide: those of its tiles, ("",) where there is one only}.
     """
 
     name: str
     classes: tuple[str, ...]
     threshold: float
     stem_of: Mapping[str, str]
+    magnifications: Mapping[str, tuple[str, ...]]
 
 
 def prediction_files(standing: Standing) -> dict[str, Path]:
@@ -169,50 +173,78 @@ def _aggregated(table: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFram
     return slides.assign(case=slides["slide_id"], called=decided(slides[names], threshold))
 
 
+def slides_of(path: Path) -> dict[str, tuple[str, ...]]:
+    """{slide: magnifications of its tiles} of a file on tiles; none where it is of no tiles, or damaged.
+
+    What is damaged `read_models` says.
+    """
+    try:
+        names = set(pq.read_schema(path).names)
+        if not {"slide_id", "tile"} <= names:
+            return {}
+        columns = [name for name in ("slide_id", "magnification") if name in names]
+        pairs = pd.read_parquet(path, columns=columns).drop_duplicates()
+    except (OSError, ValueError, KeyError):
+        return {}
+    at = pairs["magnification"] if "magnification" in pairs else pd.Series("", index=pairs.index)
+    found: dict[str, tuple[str, ...]] = {}
+    for slide, magnification in zip(pairs["slide_id"].map(str), at.map(str), strict=True):
+        found[slide] = (*found.get(slide, ()), magnification)
+    return found
+
+
 def tile_models(standing: Standing) -> dict[str, TileModel]:
     """Every model that judged tiles, with the slides that it judged.
 
     A model that saw all slides in its training or test (the final source model) judged all of them; where one of a
     fold judged a slide as well, each stands under its own name.
     """
+    found: dict[str, tuple[dict[str, str], dict[str, tuple[str, ...]]]] = {}
+    for stem, path in prediction_files(standing).items():
+        if path.suffix != ".parquet" or stem.endswith(ATTENTION):
+            continue
+        if slides := slides_of(path):
+            stems, at = found.setdefault(POOLED.sub("", stem), ({}, {}))
+            stems |= dict.fromkeys(slides, stem)
+            at |= slides
+    models = {}
+    for name, (stem_of, at) in found.items():
+        card = sidecar_of(standing, next(iter(stem_of.values())))
+        classes = tuple(map(str, card.get("classes") or ("negative", "positive")))
+        models[name] = TileModel(name, classes, float(card.get("threshold") or 0.5), stem_of, at)
+    return models
+
+
+def attention_files(standing: Standing) -> dict[str, dict[str, str]]:
+    """{bag model: {slide: stem of the file with the attention of its tiles}}."""
     found: dict[str, dict[str, str]] = {}
     for stem, path in prediction_files(standing).items():
-        if path.suffix != ".parquet" or stem.endswith("-attention"):
-            continue
-        try:
-            slides = pd.read_parquet(path, columns=["slide_id", "tile"])["slide_id"].unique()
-        except (OSError, ValueError, KeyError):
-            continue  # of no tiles; what is damaged `read_models` says
-        own = found.setdefault(POOLED.sub("", stem), {})
-        own |= dict.fromkeys(map(str, slides), stem)
-    models = {}
-    for name, stem_of in found.items():
-        card = sidecar_of(standing, next(iter(stem_of.values()), name))
-        classes = tuple(map(str, card.get("classes") or ("negative", "positive")))
-        models[name] = TileModel(name, classes, float(card.get("threshold") or 0.5), stem_of)
-    return models
+        if path.suffix == ".parquet" and stem.endswith(ATTENTION):
+            name = POOLED.sub("", stem.removesuffix(ATTENTION))
+            found.setdefault(name, {}).update(dict.fromkeys(slides_of(path), stem))
+    return found
 
 
 def read_tiles(standing: Standing, model: TileModel, slide_id: str) -> pd.DataFrame:
     """What a model said of a slide's tiles: tile, magnification ("" where there is one only), p0, p1, …; no rows where
-    it did not judge the slide."""
-    stem = model.stem_of.get(slide_id)
-    path = prediction_files(standing).get(stem or "")
-    if path is None:
+    it did not judge the slide, or not under the present plan."""
+    table = _rows(standing, model.stem_of.get(slide_id, ""), slide_id)
+    if table is None:
         return pd.DataFrame({"tile": np.zeros(0, np.int64), "magnification": [], "p0": [], "p1": []})
-    table = pd.read_parquet(path, filters=[("slide_id", "==", slide_id)])
     frame = pd.DataFrame({f"p{place}": values for place, values in enumerate(probabilities(table).T)})
     at = table["magnification"].to_numpy() if "magnification" in table else ""
     return frame.assign(tile=table["tile"].to_numpy(), magnification=at)
 
 
-def read_attention(standing: Standing, slide_id: str) -> dict[str, pd.DataFrame]:
-    """Attention of a slide's tiles by each bag model that judged it: {model: tile, attention}."""
-    found = {}
-    for stem, path in prediction_files(standing).items():
-        if not stem.endswith("-attention"):
-            continue
-        frame = pd.read_parquet(path, filters=[("slide_id", "==", slide_id)])
-        if len(frame):
-            found[POOLED.sub("", stem.removesuffix("-attention"))] = frame[["tile", "attention"]].reset_index(drop=True)
-    return found
+def read_attention(standing: Standing, stem: str, slide_id: str) -> pd.DataFrame:
+    """Attention of a slide's tiles, from a file of `attention_files`: tile, attention."""
+    table = _rows(standing, stem, slide_id)
+    if table is None:
+        return pd.DataFrame({"tile": np.zeros(0, np.int64), "attention": np.zeros(0)})
+    return table[["tile", "attention"]].reset_index(drop=True)
+
+
+def _rows(standing: Standing, stem: str, slide_id: str) -> pd.DataFrame | None:
+    """A slide's rows of a file on tiles; None where the file is not there, or older than the present plan."""
+    path = standing.folder / "predictions" / f"{stem}.parquet"
+    return pd.read_parquet(path, filters=[("slide_id", "==", slide_id)]) if stem and standing.holds(path) else None

@@ -1,12 +1,16 @@
 """How pages look: their frame, light and dark, colours, and the few lines of JavaScript that all of them share."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bokeh.models import Div
+from bokeh.core.templates import get_env
+from bokeh.model import Model
+from bokeh.models import Div, Plot, TableWidget
 from bokeh.palettes import Cividis256, Inferno256, Viridis256
+from bokeh.resources import Resources
+from bokeh.server.views.static_handler import StaticHandler
 from bokeh.themes import Theme
 
 PALETTES: Mapping[str, Sequence[str]] = {
@@ -25,7 +29,8 @@ def asset(name: str) -> str:
     return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
 
 
-CSS, WIDGETS, TABLES, SCRIPT, FRAME = map(asset, ("page.css", "widgets.css", "tables.css", "page.js", "frame.html"))
+CSS, WIDGETS, TABLES, SCRIPT = map(asset, ("page.css", "widgets.css", "tables.css", "page.js"))
+FRAME = get_env().from_string("{% extends base %}" + asset("frame.html"))
 
 
 def theme(dark: bool) -> Theme:
@@ -43,6 +48,7 @@ def theme(dark: bool) -> Theme:
     }
     attributes: dict[str, dict[str, Any]] = {
         "Widget": {"stylesheets": [WIDGETS]},
+        "Markup": {"disable_math": True},
         "TableWidget": {"stylesheets": [WIDGETS, TABLES]},
         "Plot": {
             "background_fill_color": panel,
@@ -61,6 +67,17 @@ def theme(dark: bool) -> Theme:
         "Title": {"text_color": text},
     }
     return Theme(json={"attrs": attributes})
+
+
+def scripts(prefix: str, roots: Iterable[Model]) -> list[str]:
+    """Addresses of the parts of Bokeh's JavaScript that a page needs; each takes the browser time to read."""
+    parts = {"bokeh": True, "bokeh-widgets": True, "bokeh-gl": False, "bokeh-tables": False}
+    for model in (one for root in roots for one in root.references()):
+        parts["bokeh-gl"] |= isinstance(model, Plot) and model.output_backend == "webgl"
+        parts["bokeh-tables"] |= isinstance(model, TableWidget)
+    needed = [name for name, wanted in parts.items() if wanted]
+    versioned = StaticHandler.append_version
+    return Resources("server", root_url=f"{prefix}/", path_versioner=versioned, components=needed).js_files
 
 
 def text(words: Any) -> str:

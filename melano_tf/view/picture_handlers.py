@@ -60,7 +60,7 @@ class Pictures(RequestHandler):
     def seen(self, run: str) -> Seen | None:
         """The run of an address, or None, and then the answer is 404."""
         try:
-            return self.site.runs.get(int(run))
+            return self.site.runs.last(int(run))
         except InputError:
             self.set_status(404)
             return None

@@ -14,7 +14,7 @@ from melano_tf.dermoscopy.isic_records import read_isic
 from melano_tf.errors import InputError
 from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.judgements import read_record
-from melano_tf.view.model_predictions import Judged, TileModel, read_models, tile_models
+from melano_tf.view.model_predictions import Judged, TileModel, attention_files, read_models, tile_models
 
 COLUMNS = ("case", "patient", "label", "path", "annotation", "mpp")
 FACTS = ("age", "sex", "site", "lesion", "source", "diagnosis")
@@ -37,6 +37,7 @@ class Seen:
             (None where not known), annotation and mpp (slides), part, and of images age, sex, site, lesion, source.
         models: answers on whole cases, by model.
         tile_models: models that judged tiles.
+        attention: {bag model: {slide: stem of the file with the attention of its tiles}}.
         faults: what could not be read, a line each.
     """
 
@@ -50,6 +51,7 @@ class Seen:
     cases: pd.DataFrame
     models: Mapping[str, Judged]
     tile_models: Mapping[str, TileModel]
+    attention: Mapping[str, Mapping[str, str]]
     faults: tuple[str, ...]
 
     def place(self, case: str) -> int | None:
@@ -86,6 +88,15 @@ class Runs:
         """What the runs are called: by the last part of their folders where that tells them apart."""
         short = [folder.name for folder in self.folders]
         return short if len(set(short)) == len(short) else [str(folder) for folder in self.folders]
+
+    def last(self, number: int) -> Seen:
+        """A run as a page last showed it: what a page's pictures are asked of, while the run goes on.
+
+        Raises:
+            InputError: as `get`.
+        """
+        kept = self._kept.get(number)
+        return self.get(number) if kept is None else kept[1]
 
     def get(self, number: int) -> Seen:
         """A run as it stands now.
@@ -124,7 +135,8 @@ def read_run(folder: Path, number: int = 0, name: str = "") -> Seen:
     cases = _with_truth(cases, models, noted_parts(record))
     return Seen(
         *(number, name or Path(folder).name, Path(folder), record, facts, standing),
-        *("slides" if of_slides else "images", cases, models, tile_models(standing) if of_slides else {}),
+        *("slides" if of_slides else "images", cases, models),
+        *((tile_models(standing), attention_files(standing)) if of_slides else ({}, {})),
         (*faults, *unread),
     )
 

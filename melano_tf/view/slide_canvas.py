@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from bokeh.events import DocumentReady
 from bokeh.models import (
     ColorBar,
@@ -17,34 +18,30 @@ from bokeh.models import (
     CustomJS,
     Div,
     HoverTool,
-    ImageURL,
     LinearColorMapper,
     PanTool,
     Range1d,
-    RangeTool,
     ResetTool,
-    ScaleBar,
     Slider,
     TapTool,
     WheelZoomTool,
-    WMTSTileSource,
     ZoomInTool,
     ZoomOutTool,
 )
-from bokeh.models.annotations.dimensional import ImperialLength
 from bokeh.plotting import figure
 
 from melano_tf.slides.slide import Slide
 from melano_tf.view import page_style
-from melano_tf.view.deepzoom import FINER, TILE_PX, Pyramid
-from melano_tf.view.overlays import Overlay, mask_map, outlines_of, overlay_map, slide_tiles, tiles_in
+from melano_tf.view.deepzoom import Pyramid
+from melano_tf.view.furniture import scale_bar, tile_source
+from melano_tf.view.overlays import Outlines, Overlay, mask_map, outlines_of, overlay_map, slide_tiles, tiles_in
 from melano_tf.view.picture_handlers import slide_of
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 
 LAYERS = ("outlines (b)", "tissue mask (t)", "tile grid (g)")
 HEIGHT = 660
-OVERVIEW = 300
+LIKELY = 900  # px of the frame's width, on a screen of 1280
 MOST_TILES = 3000  # rectangles drawn at once; of more, those in the window
 # Both axes at one scale: the window is kept by its centre and width; y follows the frame's shape.
 FIT = """
@@ -90,6 +87,12 @@ class Window:
             return cls(size[0] / 2, size[1] / 2, size[0] * 1.04, size[1] * 1.04)
         return cls(x, y, width)
 
+    def tiles(self, size: tuple[int, int]) -> list[tuple[int, int, int]]:
+        """The tiles that show it, most likely: how wide the frame will be only the browser knows."""
+        width = max(self.width, self.height * LIKELY / HEIGHT)
+        tall = width * HEIGHT / LIKELY
+        return Pyramid(size).shown(self.x - width / 2, self.y - tall / 2, width, tall, LIKELY)
+
 
 class Pane:
     """One picture of a slide with what lies over it.
@@ -117,10 +120,9 @@ class Pane:
         self.size, self.mpp, self.origin = opened.size, opened.mpp, opened.origin
         self.power = opened.objective_power
         self.bare = bare
-        self.tiles = slide_tiles(run, str(run.cases["case"][place]))
-        self.shown = self.tiles
+        self.shown = pd.DataFrame(columns=["tile", "magnification", "x", "y", "w0", "h0", "tissue"])
         self.figure: Any = self._make_figure(follow)
-        self._asked = 0
+        self._asked, self._active = 0, set[int]()
         if not bare:
             self._make_layers()
 
@@ -146,41 +148,8 @@ class Pane:
         wheel = WheelZoomTool(zoom_on_axis=False, speed=1 / 500)
         fig.add_tools(PanTool(), wheel, ZoomInTool(factor=0.5), ZoomOutTool(factor=1.0), ResetTool())
         fig.toolbar.active_scroll = wheel
-        pyramid, site = Pyramid(self.size), self.page.site
-        source = WMTSTileSource(
-            url=f"{site.prefix}/tile/{self.run.number}/{self.place}/{{Z}}/{{X}}/{{Y}}.jpg",
-            initial_resolution=2.0**pyramid.levels,
-            x_origin_offset=0,
-            y_origin_offset=pyramid.world,
-            min_zoom=0,
-            max_zoom=pyramid.levels + FINER,
-            tile_size=TILE_PX,
-            wrap_around=False,
-            attribution="",
-        )
-        fig.add_tile(source, smoothing=True)
-        units = {
-            "px": (1.0, "px", "pixel"),
-            "µm": (1 / self.mpp[0], "µm", "micrometre"),
-            "mm": (1000 / self.mpp[0], "mm", "millimetre"),
-        }
-        scale = ImperialLength(basis=units, ticks=[1, 2, 5, 10, 20, 50, 100, 200, 500])
-        fig.add_layout(
-            ScaleBar(
-                range=fig.x_range,
-                unit="px",
-                dimensional=scale,
-                orientation="horizontal",
-                location="bottom_right",
-                length_sizing="adaptive",
-                bar_length=0.18,
-                bar_line_color="black",
-                bar_line_width=3,
-                label_text_color="black",
-                background_fill_color="white",
-                background_fill_alpha=0.75,
-            )
-        )
+        fig.add_tile(tile_source(self.page.site.tiles(self.run.number, self.place), self.size), smoothing=True)
+        fig.add_layout(scale_bar(fig.x_range, self.mpp[0]))
         self.readout = Div(text="", sizing_mode="stretch_width")
         read = CustomJS(
             args={"main": fig, "out": self.readout, "own": self.mpp[0], "power": self.power or 0}, code=READOUT
@@ -198,18 +167,18 @@ class Pane:
 
     def _make_layers(self) -> None:
         fig, (width, height) = self.figure, self.size
-        self.mapper = LinearColorMapper(
-            palette=list(page_style.PALETTES["viridis"]), low=0, high=1, nan_color=(0, 0, 0, 0)
-        )
-        empty = np.full((1, 1), np.nan, np.float32)
+        clear, colours = (0, 0, 0, 0), list(page_style.PALETTES["viridis"])
+        self.mapper = LinearColorMapper(palette=colours, low=1, high=255, low_color=clear)
+        self.legend_mapper = LinearColorMapper(palette=colours, low=0, high=1)
+        empty = np.zeros((1, 1), np.uint8)
         extent = {"x": [0.0], "y": [-float(height)], "dw": [float(width)], "dh": [float(height)]}
         self.map_source = ColumnDataSource({"image": [empty], **extent})
         self.map = fig.image("image", "x", "y", "dw", "dh", source=self.map_source, color_mapper=self.mapper, alpha=0.5)
         self.map.name = "map"
-        self.bar = ColorBar(color_mapper=self.mapper, title="", height=8, title_standoff=4, visible=False)
+        self.bar = ColorBar(color_mapper=self.legend_mapper, title="", height=8, title_standoff=4, visible=False)
         fig.add_layout(self.bar, "below")
         self.mask_source = ColumnDataSource({"image": [empty], **extent})
-        tissue = LinearColorMapper(palette=["#e69f00"], low=0, high=1, nan_color=(0, 0, 0, 0))
+        tissue = LinearColorMapper(palette=["#e69f00"], low=1, high=2, low_color=clear)
         self.mask = fig.image(
             "image", "x", "y", "dw", "dh", source=self.mask_source, color_mapper=tissue, alpha=0.35, visible=False
         )
@@ -248,12 +217,10 @@ class Pane:
             color_mapper=LinearColorMapper(palette=list(page_style.PALETTES["inferno"]), low=0, high=1),
             alpha=0.55,
         )
-        self._outlines()
+        self.outlines: list[Any] | None = None
         on_change(fig.x_range, "end", self._moved)
 
-    def _outlines(self) -> None:
-        found = outlines_of(self.run.cases["annotation"][self.place], self.origin)
-        self.outline_fault = found.fault
+    def _draw_outlines(self, found: Outlines) -> None:
         self.outlines = []
         for colour, (name, polygons) in zip(page_style.COLOURS * 9, found.rings.items(), strict=False):
             xs = [[[ring[:, 0].tolist() for ring in parts]] for parts in polygons]
@@ -261,6 +228,7 @@ class Pane:
             drawn = self.figure.multi_polygons(
                 xs, ys, fill_alpha=0.0, line_color=colour, line_width=2, legend_label=name, name=f"outline {name}"
             )
+            drawn.visible = 0 in self._active
             self.outlines.append(drawn)
         if self.outlines:
             self.figure.legend.location = "top_left"
@@ -271,25 +239,29 @@ class Pane:
         self.map.glyph.global_alpha = slider.value
         slider.js_link("value", self.map.glyph, "global_alpha")
 
-    def draw(self, overlay: Overlay | None, palette: Sequence[str], failed: Callable[[str], None]) -> None:
-        """Draw a map, made aside; None: none."""
+    def draw(self, overlay: Overlay | None, drawn: Callable[[], None], failed: Callable[[str], None]) -> None:
+        """Read and draw a map aside, and then call `drawn`; None: none, and the tiles are all that there are."""
         self._asked += 1
-        asked = self._asked
-        self.shown = self.tiles if overlay is None else overlay.tiles
-        self._moved()
+        asked, site, run, place = self._asked, self.page.site, self.run, self.place
+        case, size, mpp = str(run.cases["case"][place]), self.size, self.mpp
         if overlay is None:
             self.map.visible = self.bar.visible = False
-            return
-        self.bar.title = overlay.words
-        site, run, place, size, mpp = self.page.site, self.run, self.place, self.size, self.mpp
 
-        def work() -> np.ndarray:
-            return overlay_map(overlay, size, mpp, site.masks.get(run, slide_of(site, run, place)))
+        def work() -> tuple[pd.DataFrame, np.ndarray | None]:
+            if overlay is None:
+                return slide_tiles(run, case), None
+            return overlay.tiles, overlay_map(overlay, size, mpp, site.masks.get(run, slide_of(site, run, place)))
 
-        def done(found: np.ndarray) -> None:
-            if asked == self._asked:  # else another one was asked for meanwhile
-                self.map_source.data = {**self.map_source.data, "image": [np.flipud(found)]}
+        def done(found: tuple[pd.DataFrame, np.ndarray | None]) -> None:
+            if asked != self._asked:
+                return  # another one was asked for meanwhile
+            self.shown, values = found
+            self._moved()
+            if overlay is not None and values is not None:
+                self.bar.title = overlay.words
+                self.map_source.data = {**self.map_source.data, "image": [np.flipud(values)]}
                 self.map.visible = self.bar.visible = True
+            drawn()
 
         self.page.later(work, done, lambda words: failed(f"the map cannot be drawn: {words}"))
 
@@ -297,14 +269,24 @@ class Pane:
         """The colours of the map; below a threshold they are pale."""
         count = len(palette)
         low = 0 if threshold is None else min(count, math.ceil(threshold * count))
-        self.mapper.palette = [shade + "38" if place < low else shade for place, shade in enumerate(palette)]
+        colours = [shade + "38" if place < low else shade for place, shade in enumerate(palette)]
+        self.mapper.palette = self.legend_mapper.palette = colours
 
     def layers(self, active: Sequence[int], failed: Callable[[str], None]) -> None:
-        """Show outlines, tissue mask and grid, or not."""
-        for drawn in self.outlines:
+        """Show outlines, tissue mask and grid, or not; what was not yet drawn is read aside."""
+        self._active = set(active)
+        if 0 in active and self.outlines is None:
+            self.outlines = []
+            path, origin = self.run.cases["annotation"][self.place], self.origin
+
+            def read(found: Outlines) -> None:
+                self._draw_outlines(found)
+                if found.fault:
+                    failed(found.fault)
+
+            self.page.later(lambda: outlines_of(path, origin), read, failed)
+        for drawn in self.outlines or ():
             drawn.visible = 0 in active
-        if 0 in active and self.outline_fault:
-            failed(self.outline_fault)
         if 1 in active and self.mask_source.data["image"][0].size == 1:
             site, run, place, size, mpp = self.page.site, self.run, self.place, self.size, self.mpp
 
@@ -365,30 +347,3 @@ class Pane:
                 then(int(found[0]))
 
         self.tile_source.selected.on_change("indices", clicked)
-
-
-def overview_figure(page: Page, run: Seen, place: int, pane: Pane) -> figure:
-    """The whole slide, small, with the window in it, which can be dragged."""
-    width, height = pane.size
-    ratio = height / width
-    size = (OVERVIEW, max(60, round(OVERVIEW * ratio))) if ratio <= 0.8 else (max(60, round(240 / ratio)), 240)
-    fig = figure(
-        x_range=Range1d(0, width),
-        y_range=Range1d(-height, 0),
-        width=size[0],
-        height=size[1],
-        tools="",
-        toolbar_location=None,
-        min_border=0,
-        html_attributes={"aria-label": "overview of the slide with the window in it", "role": "img"},
-    )
-    fig.axis.visible = False
-    fig.grid.visible = False
-    address = f"{page.site.prefix}/overview/{run.number}/{place}.jpg"
-    picture = ImageURL(url={"value": address}, x=0, y=0, w=float(width), h=float(height), anchor="top_left")
-    fig.add_glyph(ColumnDataSource({"one": [0]}), picture)
-    tool = RangeTool(x_range=pane.figure.x_range, y_range=pane.figure.y_range, start_gesture="none")
-    tool.overlay.fill_color, tool.overlay.fill_alpha = "#d55e00", 0.12
-    tool.overlay.line_color, tool.overlay.line_width = "#d55e00", 2
-    fig.add_tools(tool)
-    return fig

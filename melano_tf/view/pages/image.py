@@ -58,6 +58,7 @@ class ImagePage:
         self.page, self.run, self.place = page, run, place
         self.case = str(run.cases["case"][place])
         self.path = run.cases["path"][place]
+        self._answers: dict[str, Any] = {}
         self.judging = {name: one for name, one in run.models.items() if (one.frame["case"] == self.case).any()}
         name = first_model(run, page.word("model"))
         self.model = Select(
@@ -66,13 +67,16 @@ class ImagePage:
             options=list(self.judging) or [""],
             sizing_mode="stretch_width",
         )
+        page.remember(model=self.model)
         self.told = Div(sizing_mode="stretch_width")
         self._picture()
         self._looking()
 
     def answer(self, name: str) -> Any:
         """What a model said of this image: a row of `case_selection.with_answers`."""
-        return with_answers(self.run, self.run.models[name]).loc[self.place]
+        if name not in self._answers:
+            self._answers[name] = with_answers(self.run, self.run.models[name], self.place).loc[self.place]
+        return self._answers[name]
 
     def say(self, words: str) -> None:
         """Say what went wrong, or nothing."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from bokeh.models import (
     ColumnDataSource,
@@ -65,6 +66,8 @@ def slides(page: Page) -> None:
 
     for widget in (model, *filters.values()):
         on_change(widget, "value", fill)
+    source.js_on_change("data", CustomJS(args={"run": run.number}, code="atlas.listed(run, [...cb_obj.data.number])"))
+    page.remember(model=model, **filters)
     fill()
     table = slide_table(run, source)
     source.selected.js_on_change(
@@ -100,6 +103,7 @@ def table_columns(page: Page, run: Seen, rows: pd.DataFrame, model: str) -> dict
     ]
     return {
         "case": rows["case"].tolist(),
+        "number": rows.index.to_numpy(np.int32),
         "link": links,
         "patient": rows["patient"].tolist(),
         "label": rows["label"].tolist(),
@@ -137,7 +141,7 @@ def slide_table(run: Seen, source: ColumnDataSource) -> DataTable:
         index_position=None,
         reorderable=False,
         row_height=28,
-        html_attributes={"aria-label": f"slides of {run.name}"},
+        html_attributes={"aria-label": f"slides of {run.name}", "role": "region"},
     )
 
 
