@@ -114,6 +114,6 @@ def test_a_demo_takes_a_core_for_each_training_where_it_can(monkeypatch):
     for asked in (Running(jobs=1), Running(gpus=(1,)), Running(scheduler="tcp://a:1"), Running(mirror=True)):
         assert asked.as_demo(said.append) == asked
     assert not Running().spread_out and Running().processes() == 1 and said == []
-    monkeypatch.setattr("melano_tf.papers.running.find_spec", lambda name: None)
+    monkeypatch.setattr("melano_tf.papers.run_settings.find_spec", lambda name: None)
     assert Running().as_demo(said.append) == Running()
     assert len(said) == 1 and '".[cluster]"' in said[0]

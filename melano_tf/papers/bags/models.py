@@ -11,10 +11,10 @@ import pandas as pd
 
 from melano_tf.evaluation.calibration import Calibration, fit_calibration, log_loss
 from melano_tf.evaluation.thresholds import fit_decision
+from melano_tf.papers.alike_trainings import train
 from melano_tf.papers.bags.cohort import BagCohort
 from melano_tf.papers.bags.settings import BASELINE, BagsSettings
 from melano_tf.papers.shell import Work
-from melano_tf.papers.trainings import train
 from melano_tf.pipelines.bag_baseline import fit_baseline
 from melano_tf.pipelines.bag_training import OPEN_AXES, bag_batches, bag_network
 from melano_tf.pipelines.feature_bags import BagAnswers, answers, forward_of

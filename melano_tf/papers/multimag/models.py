@@ -12,11 +12,11 @@ from scipy.special import log_softmax
 
 from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.seanet import build_source
+from melano_tf.papers.alike_trainings import train
 from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, planned_tasks, task_tiles
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
-from melano_tf.papers.trainings import train
 from melano_tf.pipelines.tile_batches import TileBatches, predict_batches
 from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.predictions import predictions

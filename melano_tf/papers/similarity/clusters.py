@@ -12,11 +12,11 @@ import pandas as pd
 from melano_tf.errors import InputError
 from melano_tf.models.attention_transfer import build_embedding, pooled
 from melano_tf.models.backbone_graphs import BackboneReport
+from melano_tf.papers.alike_trainings import train
 from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.similarity.cohort import SimilarityImages
 from melano_tf.papers.similarity.settings import SimilaritySettings
-from melano_tf.papers.trainings import train
 from melano_tf.pipelines.cluster_batches import ClusterImageBatches
 from melano_tf.pipelines.image_batches import predict_image_batches
 from melano_tf.pipelines.image_cache import ImageCache

@@ -18,6 +18,7 @@ from melano_tf.models.attention_transfer import (
     transfer,
 )
 from melano_tf.models.classifier_head import logits_of
+from melano_tf.papers.alike_trainings import train
 from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity.black_edges import edges_of
@@ -33,7 +34,6 @@ from melano_tf.papers.similarity.clusters import (
 from melano_tf.papers.similarity.cohort import class_names
 from melano_tf.papers.similarity.partition import WORDS, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, JUDGED, SimilaritySettings
-from melano_tf.papers.trainings import train
 from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions

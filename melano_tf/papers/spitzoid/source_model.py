@@ -10,11 +10,11 @@ import pandas as pd
 
 from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.seanet import build_source
+from melano_tf.papers.alike_trainings import train
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides, check_regions
 from melano_tf.papers.spitzoid.settings import Head, SourceSettings, SpitzoidSettings
-from melano_tf.papers.trainings import train
 from melano_tf.pipelines.tile_batches import TileBatches, predict_batches
 from melano_tf.runs.predictions import TEST, TRAINING, VALIDATION, predictions, read_predictions
 from melano_tf.runs.restated_models import restate

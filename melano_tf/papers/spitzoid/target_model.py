@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.models.biopsy_classifier import build_target, split_target
+from melano_tf.papers.alike_trainings import train
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
@@ -22,7 +23,6 @@ from melano_tf.papers.spitzoid.source_model import (
     source_of,
     tile_preprocessing,
 )
-from melano_tf.papers.trainings import train
 from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks
 from melano_tf.pipelines.tumour_tile_selection import select_tumour_tiles
 from melano_tf.runs.predictions import predictions, read_predictions

@@ -12,9 +12,9 @@ import pandas as pd
 from melano_tf.evaluation.thresholds import Decision, fit_decision
 from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.zoome_network import build_zoome
+from melano_tf.papers.alike_trainings import train
 from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.shell import Work
-from melano_tf.papers.trainings import train
 from melano_tf.papers.zoome.cohort import CODE, ZoomeImages
 from melano_tf.papers.zoome.metadata_study import GIVEN, Answers, Asked, study
 from melano_tf.papers.zoome.settings import ZoomeSettings
