@@ -7,6 +7,7 @@ checkpoint. Results are those of one process, for the same threads a training, w
 """
 
 import contextlib
+import functools
 import threading
 import time
 import traceback
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from melano_tf import __version__
 from melano_tf.errors import InputError
 from melano_tf.papers.plan import Plan, Recipe, Step
-from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, do, inputs_of, planned, weights_of
+from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, act, do, inputs_of, planned, weights_of
 from melano_tf.runs.plain import digest
 from melano_tf.runs.run import Run
 from melano_tf.training.loop import ProgressBar
@@ -150,11 +151,7 @@ class Hands(distributed.WorkerPlugin):
             run._show = lambda text: self.worker.log_event(TOPIC, {"step": asked.name, "text": text})
             run._show("begun")
 
-            def act(scratch: Path) -> list[Path]:
-                work.scratch = scratch
-                return list(step.does(work, *step.args))
-
-            run.perform(asked.name, asked.key, inputs_of(work, step), act)
+            run.perform(asked.name, asked.key, inputs_of(work, step), functools.partial(act, work, step))
         except LeftOut as reason:
             return Outcome(left_out=str(reason))
         except InputError as error:
@@ -167,7 +164,7 @@ class Hands(distributed.WorkerPlugin):
     def _ready(self) -> tuple[Plan, Work, HelpingRun]:
         if self.plan is None or self.work is None:
             import_quietly()
-            threads = configure(self.threads)
+            threads = configure(self.threads, deterministic=self.settings.deterministic)
             self.plan, steps, _ = planned(self.recipe, self.settings)
             folder = Path(self.settings.out)
             run = HelpingRun(folder, self.recipe.name, self.settings, threads, lambda text: None)

@@ -31,6 +31,7 @@ ASIDE = (
     "jobs",
     "gpus",
     "scheduler",
+    "deterministic",
 )
 
 
@@ -74,6 +75,11 @@ class Step:
     tolerant: bool = False
     here: bool = False
     restate: Callable[..., None] | None = None
+
+    @property
+    def computes(self) -> bool:
+        """Whether networks may have a part in it: not in what only looks, tiles or decodes."""
+        return not (self.always or self.here)
 
     @property
     def called(self) -> str:

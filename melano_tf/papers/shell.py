@@ -1,5 +1,6 @@
 """The one shell of all recipes: says what a plan is, checks it, walks it, says what was found, writes the report."""
 
+import functools
 import importlib
 import os
 import traceback
@@ -16,9 +17,9 @@ from melano_tf.reports.html import write_report
 from melano_tf.runs import journal
 from melano_tf.runs.files import atomic
 from melano_tf.runs.plain import digest, flat, plain
-from melano_tf.runs.run import Run
+from melano_tf.runs.run import AS_BEFORE, Run
 from melano_tf.runs.whole import mapping
-from melano_tf.training.runtime import configure
+from melano_tf.training.runtime import configure, kernels_named
 
 Say = Callable[[str], None]
 Made = TypeVar("Made")
@@ -157,7 +158,8 @@ def reproduce(
         RunError: a tolerant step failed; all others are done, and the outputs are made of them.
     """
     settings.check_running()
-    threads = configure(settings.threads_each(), settings.mirror)  # first: a method may build a network to look at it
+    # First: a method may build a network to look at it.
+    threads = configure(settings.threads_each(), settings.mirror, settings.deterministic)
     check_folders(settings)
     plan, steps, outputs = planned(recipe, settings)
     announce(recipe, settings, say)
@@ -209,6 +211,8 @@ def announce(recipe: Recipe, settings: Any, say: Say) -> None:
     say(f"preset {settings.preset}, seed {settings.seed}; {len(differs)} settings differ from {whose}{colon}")
     for name, here, there in differs:
         say(f"  {name:<28} {here}  ({recipe.base}: {there})")
+    if not settings.deterministic:
+        say("--no-deterministic: a training that is interrupted and goes on ends with other bits than one that is not")
 
 
 def weights_of(steps: Iterable[Step]) -> dict[Backbone, str | None]:
@@ -239,17 +243,23 @@ def inputs_of(work: Work, step: Step) -> dict[str, Any]:
         inputs["needs"] = {name: work.identity(name) for name in step.needs}
     if step.weights:
         inputs["weights"] = [work.weights.get(network) for network in step.weights]
+    if step.computes:
+        used = {name: work.run.settings.get(name, before) for name, before in AS_BEFORE.items()}
+        inputs |= {name: how for name, how in used.items() if how != AS_BEFORE[name]}
     return inputs
 
 
 def keep(work: Work, step: Step) -> str:
     """Do a step unless it is finished under the same key, which is returned."""
 
-    def act(scratch: Path) -> list[Path]:
-        work.scratch = scratch
-        return list(step.does(work, *step.args))
+    return work.run.step(step.name, inputs_of(work, step), functools.partial(act, work, step))
 
-    return work.run.step(step.name, inputs_of(work, step), act)
+
+def act(work: Work, step: Step, scratch: Path) -> list[Path]:
+    """Do a step, with a folder for its unfinished work; returns the files that it wrote."""
+    work.scratch = scratch
+    with kernels_named():
+        return list(step.does(work, *step.args))
 
 
 def do(work: Work, step: Step, act: Callable[[Work, Step], str] = keep) -> None:

@@ -14,6 +14,6 @@ def predict(model: keras.Model, batches: Iterable[dict[str, Any]]) -> np.ndarray
     The model runs in inference mode. Keras's own `predict` would shuffle nothing either, but rebuilds its data
     pipeline and callbacks at each call, which costs more than a small network itself.
     """
-    forward = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+    forward = tf.function(lambda x: tf.cast(model(x, training=False), tf.float32), reduce_retracing=True)
     parts = [forward(batch["x"]).numpy() for batch in batches]
     return np.concatenate(parts) if parts else np.zeros((0,), np.float32)
