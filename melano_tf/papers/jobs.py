@@ -22,7 +22,8 @@ from tqdm import tqdm
 from melano_tf import __version__
 from melano_tf.errors import InputError
 from melano_tf.papers.plan import Plan, Recipe, Step
-from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, act, do, inputs_of, planned, weights_of
+from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, act, do, planned, weights_of
+from melano_tf.papers.states import inputs_of
 from melano_tf.runs.plain import digest
 from melano_tf.runs.run import Run
 from melano_tf.training.loop import ProgressBar

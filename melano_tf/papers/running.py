@@ -15,6 +15,8 @@ class Running:
     """All randomness comes from this one number."""
     plan: bool = False
     """Print what is finished and what would be done, and why, and do nothing."""
+    yes: bool = False
+    """Begin although this machine has no GPU and the run would take more than a day."""
     workers: int = 0
     """Threads and processes that draw, tile, decode and hash; 0: one a core."""
     threads: int = 0

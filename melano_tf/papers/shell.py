@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 from melano_tf.errors import InputError, RunError
 from melano_tf.models.registry import check_backbone
 from melano_tf.papers.checks import check_folders, given_weights, weights_key
+from melano_tf.papers.costs import Bill, bill, check_affordable
 from melano_tf.papers.plan import Backbone, Output, Plan, Recipe, Step, chosen_groups
+from melano_tf.papers.states import TO_DO, Finished, inputs_of, recorded_key, state_of
 from melano_tf.reports.html import write_report
 from melano_tf.runs import journal
 from melano_tf.runs.files import atomic
-from melano_tf.runs.plain import digest, flat, plain
-from melano_tf.runs.run import AS_BEFORE, Run
-from melano_tf.runs.whole import mapping
+from melano_tf.runs.plain import digest
+from melano_tf.runs.run import Run
 from melano_tf.training.runtime import configure, kernels_named
 
 Say = Callable[[str], None]
@@ -166,6 +167,7 @@ def reproduce(
     if settings.plan:
         return show(recipe, settings, steps, outputs, say)
     weights = weights_of(steps)
+    check_affordable(told_costs(recipe, settings, steps, weights, say), settings)
     with Run(settings.out, recipe.name, settings, threads, say) as run:
         run.note(differs=recipe.changes(settings), report=recipe.told(), judged=plan.judged)
         work = Work(run, settings, weights)
@@ -234,19 +236,6 @@ def check_networks(steps: Iterable[Step]) -> list[Backbone]:
     for network in networks:  # all of them before the first is fetched
         check_backbone(*network)
     return networks
-
-
-def inputs_of(work: Work, step: Step) -> dict[str, Any]:
-    """All that a step's result depends on, as its key is made of it."""
-    inputs: dict[str, Any] = plain(step.depends)
-    if step.needs:
-        inputs["needs"] = {name: work.identity(name) for name in step.needs}
-    if step.weights:
-        inputs["weights"] = [work.weights.get(network) for network in step.weights]
-    if step.computes:
-        used = {name: work.run.settings.get(name, before) for name, before in AS_BEFORE.items()}
-        inputs |= {name: how for name, how in used.items() if how != AS_BEFORE[name]}
-    return inputs
 
 
 def keep(work: Work, step: Step) -> str:
@@ -365,51 +354,48 @@ def finish(work: Work, plan: Plan) -> Path:
 
 
 def show(recipe: Recipe, settings: Any, steps: Iterable[Step], outputs: Iterable[Output], say: Say) -> Path:
-    """`--plan`: every step, whether it is finished, would be done and why, and what would be made; nothing is done."""
-    folder = Path(settings.out)
-    run = Run(folder, recipe.name, settings, 0, say)
-    record = run.record()
-    work, undone = Work(run, settings, local_weights(steps)), 0
-    recorded = {**record.get("looked_at", {}), **record.get("chosen", {})}
-    # What is looked at anew may be found otherwise under other settings: that is not known before it is looked at.
-    if recorded and record.get("plan", {}).get("settings") != run.settings_key():
+    """`--plan`: every step, whether it is finished, would be done and why, what would be made, and what it would cost;
+    nothing is done."""
+    states, differ = states_of(recipe, settings, steps, local_weights(steps), Run.finished)
+    if differ:
         say("settings differ from the last session's: finished below means, if what is looked at anew is as it was")
-    for step in steps:
-        words = state_of(work, step, recorded)
-        undone += words.startswith("to do")
+    for step, words in states:
         say(f"  {step.name:<44} {words}")
     for output in outputs:
         if output.makes is not None:
             say(f"  {output.name:<44} made of {len(output.needs)} steps")
-    say(f"{undone} steps would be done; nothing was done (--plan)")
-    return folder
+    undone = [step for step, words in states if words.startswith(TO_DO) and not step.taken]
+    for line in bill(recipe, settings, undone, measured=True).lines:
+        say(line)
+    say(f"{len(undone)} steps would be done; nothing was done (--plan)")
+    return Path(settings.out)
+
+
+def told_costs(
+    recipe: Recipe, settings: Any, steps: Iterable[Step], weights: Mapping[Backbone, str | None], say: Say
+) -> Bill:
+    """Say what the steps that are not finished are about to cost; of a demo only how many there are."""
+    # By its key alone: whether a finished step's files are whole is looked at when its turn comes.
+    states, _ = states_of(recipe, settings, steps, weights, lambda run, name, key: recorded_key(run, name) == key)
+    undone = [step for step, words in states if words.startswith(TO_DO) and not step.taken]
+    found = bill(recipe, settings, undone, measured=settings.preset != "demo")
+    for line in found.lines:
+        say(line)
+    return found
+
+
+def states_of(
+    recipe: Recipe, settings: Any, steps: Iterable[Step], weights: Mapping[Backbone, str | None], finished: Finished
+) -> tuple[list[tuple[Step, str]], bool]:
+    """Each step with `state_of` it, and whether the settings differ from those of the run's last session."""
+    run = Run(Path(settings.out), recipe.name, settings, 0, print)
+    record, work = run.record(), Work(run, settings, weights)
+    recorded = {**record.get("looked_at", {}), **record.get("chosen", {})}
+    # What is looked at anew may be found otherwise under other settings: that is not known before it is looked at.
+    differ = bool(recorded) and record.get("plan", {}).get("settings") != run.settings_key()
+    return [(step, state_of(work, step, recorded, finished)) for step in steps], differ
 
 
 def local_weights(steps: Iterable[Step]) -> dict[Backbone, str | None]:
     """As `weights_of`, with nothing fetched: of what is not given as a file, None."""
     return {network: weights_key(*network) for network in check_networks(steps) if network[1] != "imagenet"}
-
-
-def state_of(work: Work, step: Step, recorded: Mapping[str, str]) -> str:
-    """ "finished", or "to do" and why; what is finished is remembered, for those that stand on it."""
-    if step.always:
-        if step.name in recorded and all(map(work.has, step.needs)):
-            work.finish(step.name, recorded[step.name])
-        return "looked at anew each time"
-    if lacking := [name for name in step.needs if not work.has(name)]:
-        return f"to do, after {lacking[0]}"
-    known, inputs = work.run.folder / "steps" / f"{step.name}.json", inputs_of(work, step)
-    key = work.run.key(step.name, inputs)
-    if work.run.finished(step.name, key):
-        work.finish(step.name, key)
-        return "finished"
-    if step.taken:
-        return "left alone (not asked for)"
-    if not known.is_file():
-        return "to do"
-    state = mapping(known)
-    if state.get("key") == key:
-        return "to do: a file of its result is missing"
-    before, now = flat(state.get("inputs", {})), flat(inputs)
-    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return f"to do: {', '.join(changed[:3]) or 'the version'} changed" + (", …" if len(changed) > 3 else "")

@@ -42,6 +42,7 @@ ASIDE = (
     "gpus",
     "scheduler",
     "deterministic",
+    "yes",
 )
 # Settings that came later, and at what they change nothing: earlier runs stand.
 AS_BEFORE = {"precision": "float32", "micro_batch": 0}

@@ -26,7 +26,8 @@ from melano_tf.models.squares import answering
 from melano_tf.models.zoome import build_zoome
 from melano_tf.papers import PAPERS
 from melano_tf.papers.plan import Step
-from melano_tf.papers.shell import Work, inputs_of
+from melano_tf.papers.shell import Work
+from melano_tf.papers.states import inputs_of
 from melano_tf.papers.weighting.cohort import class_names, read_taxonomy
 from melano_tf.runs.run import Run
 from melano_tf.training import runtime
