@@ -66,6 +66,8 @@ setup(
     ],
     extras_require={
         "serving": SERVING,
+        # CUDA's libraries as wheels; the driver is the machine's.
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "view": VIEW,
         "test": TEST,
         # Many trainings side by side (--jobs, --gpus, --scheduler); Bokeh draws Dask's dashboard.

@@ -11,7 +11,7 @@
 # | model | precision | peak, first epoch | peak, last epoch | s a step |
 # |---|---|---|---|---|
 # | gated | float32 | 1,547 MiB | 1,644 MiB | 1.7 |
-# | gated | mixed_bfloat16 | 1,220 MiB | 1,253 MiB | 1.9 |
+# | gated | bfloat16 | 1,220 MiB | 1,253 MiB | 1.9 |
 # | transformer | float32 | 3,037 MiB | 3,048 MiB | 14.7 |
 #
 # `python experiments/benchmarks/bag_features.py --model gated --precision float32`
@@ -76,7 +76,7 @@ with tempfile.TemporaryDirectory() as scratch:
     settings = BagTrainingSettings(model=BagModelSettings(given.model), epochs=given.epochs, precision=given.precision)
     seconds, peaks, last = [], [], [time.monotonic()]
 
-    def note(done: int, loss: float) -> None:
+    def note(done: int, loss: float, waiting: float) -> None:
         seconds.append(time.monotonic() - last[0])
         peaks.append(peak_mib())
         last[0] = time.monotonic()

@@ -16,6 +16,7 @@
 # %%
 
 import argparse
+import json
 import resource
 import statistics
 import struct
@@ -38,6 +39,12 @@ from melano_tf.pipelines.tile_store_settings import StoreSettings
 from melano_tf.slides.slide import Slide
 from melano_tf.slides.tiling import TileGrid, grid_origins
 
+WANTED = {"limit": 0.7}
+BESIDE = {
+    "OpenSlide, read only": "OpenSlide, read only",
+    "DeepZoom, read only": "OpenSlide's DeepZoom, read only",
+    "limit": "level decoded once, cut, resized, encoded, nothing else",
+}
 SIZE, MPP, GRID, STORED = (20480, 16384), 0.25, TileGrid(), StoreSettings()
 
 
@@ -172,6 +179,7 @@ def main() -> None:
     parser.add_argument("--sparse", type=int, default=0, help="side of a sparse slide in px, instead of the comparison")
     parser.add_argument("--threads", type=int, default=1, help="for --sparse")
     parser.add_argument("--cut", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="rows for run.py, a line each")
     options = parser.parse_args()
     if options.cut:
         cut_sparse(options.cut, options.threads)
@@ -190,6 +198,12 @@ def main() -> None:
         for _ in range(options.repeats):
             for name, way in {**ways, "store": store}.items():
                 rates[name].append(rate(way, path))
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    for name in list(ways) if options.json else []:
+        row = {"work": "slide to stored tiles, one thread", "unit": "tiles/s", "own": middle["store"]}
+        print(json.dumps({**row, "peer": middle[name], "beside": BESIDE[name], "wanted": WANTED.get(name)}))
+    if options.json:
+        return
     for name, values in rates.items():
         shares = [own / least for own, least in zip(values, rates["limit"], strict=True)]
         print(f"{name:<22} {statistics.median(values):6.0f} tiles/s   {statistics.median(shares):.2f} of the limit")

@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--step-ms", type=float, default=BATCH / 3000 * 1000)
+    parser.add_argument("--json", action="store_true", help="rows for run.py, a line each")
     options = parser.parse_args()
     configure(0)
     with tempfile.TemporaryDirectory() as text:
@@ -138,6 +139,12 @@ def main() -> None:
                 ratio = statistics.median(own) / statistics.median(other)
                 line += f"; torch {statistics.median(other):.0f}, ratio {ratio:.2f}"
             share = waiting(batches, options.step_ms / 1000, epochs=4)
+            if options.json:
+                row = {"work": f"batches of {kind}, 64 x 224 px", "unit": "images/s", "own": statistics.median(own)}
+                beside = f"torch DataLoader, {options.workers} workers, albumentations"
+                peer = statistics.median(other) if other else None
+                print(json.dumps({**row, "peer": peer, "beside": beside, "wanted": 1.5}))
+                continue
             print(f"{line}; a step of {options.step_ms:.0f} ms waits {share:.1%} of the time")
 
 

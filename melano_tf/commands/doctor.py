@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from melano_tf.commands.rates import measure_rates
 from melano_tf.environment import environment
 from melano_tf.errors import InputError
 from melano_tf.runs.file_integrity import faults as damaged_files
@@ -24,7 +25,9 @@ PAPERS: tuple[Literal["spitzoid", "multimag"], ...] = ("spitzoid", "multimag")
 
 @dataclass(frozen=True)
 class DoctorSettings:
-    """Versions, devices, threads, OpenSlide, free disk, memory; what is wrong with a --slides file, or with a run."""
+    """Versions, devices, threads, OpenSlide, free disk, memory; what is wrong with a --slides file, or with a run.
+
+    Given neither, also how fast this machine writes, decodes and trains."""
 
     slides: Path | None = None
     """Manifest of slides to examine (CSV)."""
@@ -46,6 +49,8 @@ def examine(settings: DoctorSettings, say: Callable[[str], None]) -> int:
     for name, version in facts["packages"].items():
         say(f"  {name:<24} {version}")
     faults = _machine(settings.out, say)
+    if settings.slides is None and settings.run is None and not faults:
+        measure_rates(_existing(settings.out), say)
     if settings.slides is not None:
         faults += _slides(settings.slides, settings, say)
     if settings.run is not None:
@@ -77,7 +82,7 @@ def _machine(out: Path, say: Callable[[str], None]) -> list[str]:
         say(f"free memory              {memory / GIB:.1f} GiB")
         if memory < 4 * GIB:
             faults.append("less than 4 GiB of memory is free; a VGG16 bag step alone takes about 3")
-    folder = next(parent for parent in (out.resolve(), *out.resolve().parents) if parent.exists())
+    folder = _existing(out)
     disk = shutil.disk_usage(folder).free
     say(f"free disk at {folder}  {disk / GIB:.1f} GiB")
     if disk < 2 * GIB:
@@ -85,6 +90,11 @@ def _machine(out: Path, say: Callable[[str], None]) -> list[str]:
     if not os.access(folder, os.W_OK):
         faults.append(f"{folder} cannot be written; choose another --out")
     return faults
+
+
+def _existing(out: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(parent for parent in (out.resolve(), *out.resolve().parents) if parent.exists())
 
 
 def available_memory() -> int | None:

@@ -58,7 +58,7 @@ class GatedAttention(BagAggregation):
         if units < 1 or (branches is not None and branches < 1):
             raise ValueError(f"units {units}, branches {branches}: expected at least 1")
         self.units, self.branches, self.bias, self.dropout = units, branches, bias, dropout
-        self._drop = keras.layers.Dropout(dropout)
+        self._drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, input_shape: Shape) -> None:
         shape = (input_shape[-1], self.units)

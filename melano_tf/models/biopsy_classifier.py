@@ -84,7 +84,7 @@ def split_target(model: keras.Model) -> tuple[keras.Model, "BagClassifier"]:
 class BagClassifier(keras.Model):
     """Aggregation and the last neuron, on embeddings (B, N, C).
 
-    Output: {"logit": (B, 1), "probability": (B, 1), "attention": (B, N)}.
+    Output: {"logit": (B, 1), "probability": (B, 1), "attention": (B, N)}, float32 under any precision policy.
     A loss takes the logit, whose gradient does not vanish where the probability rounds to 0 or 1.
 
     Args:
@@ -112,7 +112,8 @@ class BagClassifier(keras.Model):
 
     def call(self, inputs: Any, mask: Any = None, training: bool | None = None) -> dict[str, Any]:
         embedding, attention = self.aggregation(inputs, mask=mask)
-        logit = self.classifier(embedding)
+        logit = keras.ops.cast(self.classifier(embedding), "float32")
+        attention = keras.ops.cast(attention, "float32")
         return {"logit": logit, "probability": keras.ops.sigmoid(logit), "attention": attention}
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:

@@ -17,7 +17,8 @@ TORCH_STD = (0.229, 0.224, 0.225)
 class Preprocess(keras.layers.Layer):
     """RGB images 0..255 as a backbone's weights expect them, so that it is part of the saved model.
 
-    Input (B, H, W, 3), any number dtype; output the same shape in the layer's compute dtype (float32).
+    Input (B, H, W, 3), any number dtype; output the same shape in the layer's compute dtype. Grey levels are subtracted
+    in float32 under any precision policy: bfloat16 knows none between 128 and 129.
 
     Args:
         mode: "caffe": BGR minus ImageNet's mean (VGG, ResNet); "tf": -1..1; "torch": 0..1, ImageNet's mean and
@@ -30,7 +31,7 @@ class Preprocess(keras.layers.Layer):
     """
 
     def __init__(self, mode: PreprocessMode, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         if mode not in get_args(PreprocessMode):
             raise ValueError(f"mode {mode!r}: expected one of {', '.join(get_args(PreprocessMode))}")
         self.mode = mode
@@ -39,7 +40,10 @@ class Preprocess(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any) -> Any:
-        x = ops.cast(inputs, self.compute_dtype)
+        exact = "float64" if self.compute_dtype == "float64" else "float32"
+        return ops.cast(self._expected(ops.cast(inputs, exact)), self.compute_dtype)
+
+    def _expected(self, x: Any) -> Any:
         if self.mode == "caffe":
             return ops.flip(x, axis=-1) - ops.convert_to_tensor(CAFFE_MEAN_BGR, dtype=x.dtype)
         if self.mode == "tf":

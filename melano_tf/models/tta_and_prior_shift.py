@@ -172,7 +172,7 @@ def answering(
     """The model to be saved: {"image": (B, H, W, 3) in 0..255} -> probabilities (B, C), for pictures of any size.
 
     A picture is brought to the `stored_px` pixels that the training had, then to the network's own side; the
-    probabilities of its mirrored views are averaged, and shifted by class.
+    probabilities of its mirrored views are averaged, and shifted by class, all in float32.
 
     Args:
         network: (B, px, px, 3) -> (B, C) probabilities; its layers are used, not copied.
@@ -181,15 +181,15 @@ def answering(
         factors: see `Shifted`; None: no shift.
     """
     image = keras.Input((None, None, 3), name="image")
-    x = ToSide(stored_px, name="training_pixels")(image)
+    x = ToSide(stored_px, dtype="float32", name="training_pixels")(image)
     if network.inputs[0].shape[1] != stored_px:
-        x = ToSide(int(network.inputs[0].shape[1]), name="network_pixels")(x)
+        x = ToSide(int(network.inputs[0].shape[1]), dtype="float32", name="network_pixels")(x)
     if views > 1:
-        x = Mirrored(views, name="mirrored")(x)
+        x = Mirrored(views, dtype="float32", name="mirrored")(x)
     # A model of the same layers that takes a tensor, whatever the network's own inputs are called.
     x = keras.Model(network.inputs[0], network.outputs[0], name=network.name)(x)
     if views > 1:
-        x = MeanOfViews(views, name="mean_of_views")(x)
+        x = MeanOfViews(views, dtype="float32", name="mean_of_views")(x)
     if factors is not None:
-        x = Shifted(factors, name="shifted")(x)
+        x = Shifted(factors, dtype="float32", name="shifted")(x)
     return keras.Model({"image": image}, x, name="answering")

@@ -7,6 +7,7 @@ checkpoint. Results are those of one process, for the same threads a training, w
 """
 
 import contextlib
+import functools
 import threading
 import time
 import traceback
@@ -22,7 +23,8 @@ from melano_tf import __version__
 from melano_tf.errors import InputError
 from melano_tf.papers.initial_weights import weights_of
 from melano_tf.papers.plan import Plan, Recipe, Step
-from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, do, inputs_of, planned
+from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, act, do, planned
+from melano_tf.papers.states import inputs_of
 from melano_tf.runs.run_folder import Run
 from melano_tf.runs.settings_digest import digest
 from melano_tf.training.loop import ProgressBar
@@ -151,11 +153,7 @@ class Hands(distributed.WorkerPlugin):
             run._show = lambda text: self.worker.log_event(TOPIC, {"step": asked.name, "text": text})
             run._show("begun")
 
-            def act(scratch: Path) -> list[Path]:
-                work.scratch = scratch
-                return list(step.does(work, *step.args))
-
-            run.perform(asked.name, asked.key, inputs_of(work, step), act)
+            run.perform(asked.name, asked.key, inputs_of(work, step), functools.partial(act, work, step))
         except LeftOut as reason:
             return Outcome(left_out=str(reason))
         except InputError as error:
@@ -168,7 +166,7 @@ class Hands(distributed.WorkerPlugin):
     def _ready(self) -> tuple[Plan, Work, HelpingRun]:
         if self.plan is None or self.work is None:
             import_quietly()
-            threads = configure(self.threads)
+            threads = configure(self.threads, deterministic=self.settings.deterministic)
             self.plan, steps, _ = planned(self.recipe, self.settings)
             folder = Path(self.settings.out)
             run = HelpingRun(folder, self.recipe.name, self.settings, threads, lambda text: None)
@@ -212,10 +210,15 @@ def walk(recipe: Recipe, work: Work, steps: Sequence[Step]) -> None:
         InputError: the scheduler does not answer, a worker has another version, or an input is wrong.
         Stopped: the processes of a step died again and again.
     """
+    left = list(steps)
+    while left and _nothing_to_do(work, left[0]):  # a run that is finished starts no process
+        do(work, left.pop(0))
+    if not left:
+        return
     with opened(work) as client:
         client.register_plugin(Hands(recipe, work.settings, work.settings.threads_each()))
         with _Board(client, work) as board:
-            _hand_out(client, work, steps, board)
+            _hand_out(client, work, left, board)
 
 
 def _hand_out(client: Any, work: Work, steps: Sequence[Step], board: "_Board") -> None:
@@ -242,7 +245,12 @@ def _hand_out(client: Any, work: Work, steps: Sequence[Step], board: "_Board") -
 
 def _stays_here(work: Work, step: Step) -> bool:
     """What is looked at, taken, left out or finished, and what takes all cores itself."""
-    if step.always or step.here or step.taken or not all(map(work.has, step.needs)):
+    return step.here or _nothing_to_do(work, step)
+
+
+def _nothing_to_do(work: Work, step: Step) -> bool:
+    """What is looked at, taken, left out or finished."""
+    if step.always or step.taken or not all(map(work.has, step.needs)):
         return True
     return work.run.finished(step.name, work.run.key(step.name, inputs_of(work, step)))
 

@@ -31,10 +31,52 @@ ASIDE = (
     "jobs",
     "gpus",
     "scheduler",
+    "deterministic",
+    "yes",
 )
 
 
 Backbone = tuple[str, str, int]  # its name, its initial weights, the side of its images in pixels
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a training costs, as far as it is known before its data are.
+
+    Attributes:
+        network: what is trained, in words; trainings with the same words cost the same a sample.
+        build: () -> the network with its optimiser (`training.fit.Network`); nothing is fetched for it.
+        epochs: how many, at most.
+        batch: samples a step.
+        of: what a sample is: "tiles", "images" or "slides", as the recipe's `Extent` counts them.
+        share: of all of them, in an epoch.
+        most: samples of an epoch at most; None: no limit.
+        bag: tiles of a slide's bag at most; 0: a sample is one picture.
+        held: pictures whose activations are held at a time; 0: those of a batch.
+        step: (network, pictures) -> what is done with a batch of so many pictures; None: a gradient step.
+        passes: how many times the work of that step a sample is (a teacher that is asked as well).
+    """
+
+    network: str
+    build: Callable[[], Any]
+    epochs: int
+    batch: int
+    of: str
+    share: float
+    most: int | None = None
+    bag: int = 0
+    held: int = 0
+    step: Callable[[Any, int], Any] | None = None
+    passes: float = 1.0
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large a cohort is, before it is read: counts and bytes on disk, by what they are of. Counts of what is not
+    known yet are the most that it can be."""
+
+    counts: Mapping[str, int]
+    disk: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,6 +101,7 @@ class Step:
         here: done in this process, though trainings are handed to others: it takes all cores itself (tiling, decoding).
         restate: (work, *args), called whenever the step stands finished, also from before: lets its model's sidecar say
             what the training does not depend on, for example a threshold (`Run.restate`).
+        load: of a training: what it costs; None: little beside the others.
     """
 
     name: str
@@ -74,6 +117,12 @@ class Step:
     tolerant: bool = False
     here: bool = False
     restate: Callable[..., None] | None = None
+    load: Load | None = field(default=None, compare=False)
+
+    @property
+    def computes(self) -> bool:
+        """Whether networks may have a part in it: not in what only looks, tiles or decodes."""
+        return not (self.always or self.here)
 
     @property
     def called(self) -> str:
@@ -242,6 +291,7 @@ class Recipe:
         on_phantoms: settings of another preset -> what they are where no data are given.
         words: for its report.
         case: what is judged, where that is not what is drawn: "bags".
+        extent: how large the cohort of some settings is, "module:function"; "": what a run costs is not told.
     """
 
     name: str
@@ -256,6 +306,7 @@ class Recipe:
     on_phantoms: Callable[[Any], Any] = lambda settings: settings
     words: ReportWords | None = None
     case: str = ""
+    extent: str = ""
 
     @property
     def base(self) -> str:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Self
 
 from melano_tf.errors import InputError
+from melano_tf.training.tensorflow_runtime import Precision
 
 DEMO_JOBS = 4
 """Of a demo's small networks, at most so many at a time: each takes a process with TensorFlow, 0.7 GB."""
@@ -20,6 +21,8 @@ class Running:
     """All randomness comes from this one number."""
     plan: bool = False
     """Print what is finished and what would be done, and why, and do nothing."""
+    yes: bool = False
+    """Begin although this machine has no GPU and the run would take more than a day."""
     workers: int = 0
     """Threads and processes that draw, tile, decode and hash; 0: one a core."""
     threads: int = 0
@@ -28,6 +31,15 @@ class Running:
     mirror: bool = False
     """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
     training runs on one device."""
+    precision: Precision = "float32"
+    """What networks compute in: float32, bfloat16, or float16 (the loss is then scaled). Weights, losses and softmaxes
+    stay float32. Not in the papers."""
+    micro_batch: int = 0
+    """Samples whose activations are held at a time: a larger batch is done in such parts, whose gradients are added up.
+    BatchNorm takes its statistics over a part. 0: the whole batch at once."""
+    deterministic: bool = True
+    """Equal commands give equal bits. With --no-deterministic a training that was interrupted ends with other bits than
+    one that was not, and operations run that a GPU has no deterministic kernel for."""
     jobs: int | None = None
     """Trainings side by side, each in a process of its own; 0: one a core. More than one needs the extra "cluster". Not
     given: one; in a demo one a core, up to four, where that extra is installed."""
@@ -43,6 +55,8 @@ class Running:
         Raises:
             InputError: they do not.
         """
+        if self.micro_batch < 0 or (self.micro_batch and self.mirror):
+            raise InputError(f"--micro-batch {self.micro_batch}: give how many samples, and no --mirror with it")
         if self.jobs is not None and self.jobs < 0:
             raise InputError(f"--jobs {self.jobs}: give how many, or 0 for one a core")
         if len(set(self.gpus)) != len(self.gpus) or any(number < 0 for number in self.gpus):

@@ -1,5 +1,6 @@
 """The one shell of all recipes: says what a plan is, checks it, walks it, says what was found, writes the report."""
 
+import functools
 import importlib
 import os
 import traceback
@@ -10,15 +11,16 @@ from typing import Any, TypeVar
 
 from melano_tf.errors import InputError, RunError
 from melano_tf.papers.checks_beforehand import check_folders
+from melano_tf.papers.costs import Bill, bill, check_affordable
 from melano_tf.papers.initial_weights import given_weights, local_weights, weights_of
 from melano_tf.papers.plan import Backbone, Output, Plan, Recipe, Step, chosen_groups
+from melano_tf.papers.states import TO_DO, Finished, inputs_of, recorded_key, state_of
 from melano_tf.reports.report_html import write_report
 from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic
-from melano_tf.runs.file_integrity import mapping
 from melano_tf.runs.run_folder import Run
-from melano_tf.runs.settings_digest import digest, flat, plain
-from melano_tf.training.tensorflow_runtime import configure
+from melano_tf.runs.settings_digest import digest
+from melano_tf.training.tensorflow_runtime import configure, kernels_named
 
 Say = Callable[[str], None]
 Made = TypeVar("Made")
@@ -157,13 +159,15 @@ def reproduce(
         RunError: a tolerant step failed; all others are done, and the outputs are made of them.
     """
     settings.check_running()
-    threads = configure(settings.threads_each(), settings.mirror)  # first: a method may build a network to look at it
+    # First: a method may build a network to look at it.
+    threads = configure(settings.threads_each(), settings.mirror, settings.deterministic)
     check_folders(settings)
     plan, steps, outputs = planned(recipe, settings)
     announce(recipe, settings, say)
     if settings.plan:
         return show(recipe, settings, steps, outputs, say)
     weights = weights_of(steps)
+    check_affordable(told_costs(recipe, settings, steps, weights, say), settings)
     with Run(settings.out, recipe.name, settings, threads, say) as run:
         run.note(differs=recipe.changes(settings), report=recipe.told(), judged=plan.judged)
         work = Work(run, settings, weights)
@@ -209,26 +213,21 @@ def announce(recipe: Recipe, settings: Any, say: Say) -> None:
     say(f"preset {settings.preset}, seed {settings.seed}; {len(differs)} settings differ from {whose}{colon}")
     for name, here, there in differs:
         say(f"  {name:<28} {here}  ({recipe.base}: {there})")
-
-
-def inputs_of(work: Work, step: Step) -> dict[str, Any]:
-    """All that a step's result depends on, as its key is made of it."""
-    inputs: dict[str, Any] = plain(step.depends)
-    if step.needs:
-        inputs["needs"] = {name: work.identity(name) for name in step.needs}
-    if step.weights:
-        inputs["weights"] = [work.weights.get(network) for network in step.weights]
-    return inputs
+    if not settings.deterministic:
+        say("--no-deterministic: a training that is interrupted and goes on ends with other bits than one that is not")
 
 
 def keep(work: Work, step: Step) -> str:
     """Do a step unless it is finished under the same key, which is returned."""
 
-    def act(scratch: Path) -> list[Path]:
-        work.scratch = scratch
-        return list(step.does(work, *step.args))
+    return work.run.step(step.name, inputs_of(work, step), functools.partial(act, work, step))
 
-    return work.run.step(step.name, inputs_of(work, step), act)
+
+def act(work: Work, step: Step, scratch: Path) -> list[Path]:
+    """Do a step, with a folder for its unfinished work; returns the files that it wrote."""
+    work.scratch = scratch
+    with kernels_named():
+        return list(step.does(work, *step.args))
 
 
 def do(work: Work, step: Step, act: Callable[[Work, Step], str] = keep) -> None:
@@ -334,46 +333,43 @@ def finish(work: Work, plan: Plan) -> Path:
 
 
 def show(recipe: Recipe, settings: Any, steps: Iterable[Step], outputs: Iterable[Output], say: Say) -> Path:
-    """`--plan`: every step, whether it is finished, would be done and why, and what would be made; nothing is done."""
-    folder = Path(settings.out)
-    run = Run(folder, recipe.name, settings, 0, say)
-    record = run.record()
-    work, undone = Work(run, settings, local_weights(steps)), 0
-    recorded = {**record.get("looked_at", {}), **record.get("chosen", {})}
-    # What is looked at anew may be found otherwise under other settings: that is not known before it is looked at.
-    if recorded and record.get("plan", {}).get("settings") != run.settings_key():
+    """`--plan`: every step, whether it is finished, would be done and why, what would be made, and what it would cost;
+    nothing is done."""
+    states, differ = states_of(recipe, settings, steps, local_weights(steps), Run.finished)
+    if differ:
         say("settings differ from the last session's: finished below means, if what is looked at anew is as it was")
-    for step in steps:
-        words = state_of(work, step, recorded)
-        undone += words.startswith("to do")
+    for step, words in states:
         say(f"  {step.name:<44} {words}")
     for output in outputs:
         if output.makes is not None:
             say(f"  {output.name:<44} made of {len(output.needs)} steps")
-    say(f"{undone} steps would be done; nothing was done (--plan)")
-    return folder
+    undone = [step for step, words in states if words.startswith(TO_DO) and not step.taken]
+    for line in bill(recipe, settings, undone, measured=True).lines:
+        say(line)
+    say(f"{len(undone)} steps would be done; nothing was done (--plan)")
+    return Path(settings.out)
 
 
-def state_of(work: Work, step: Step, recorded: Mapping[str, str]) -> str:
-    """ "finished", or "to do" and why; what is finished is remembered, for those that stand on it."""
-    if step.always:
-        if step.name in recorded and all(map(work.has, step.needs)):
-            work.finish(step.name, recorded[step.name])
-        return "looked at anew each time"
-    if lacking := [name for name in step.needs if not work.has(name)]:
-        return f"to do, after {lacking[0]}"
-    known, inputs = work.run.folder / "steps" / f"{step.name}.json", inputs_of(work, step)
-    key = work.run.key(step.name, inputs)
-    if work.run.finished(step.name, key):
-        work.finish(step.name, key)
-        return "finished"
-    if step.taken:
-        return "left alone (not asked for)"
-    if not known.is_file():
-        return "to do"
-    state = mapping(known)
-    if state.get("key") == key:
-        return "to do: a file of its result is missing"
-    before, now = flat(state.get("inputs", {})), flat(inputs)
-    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return f"to do: {', '.join(changed[:3]) or 'the version'} changed" + (", …" if len(changed) > 3 else "")
+def told_costs(
+    recipe: Recipe, settings: Any, steps: Iterable[Step], weights: Mapping[Backbone, str | None], say: Say
+) -> Bill:
+    """Say what the steps that are not finished are about to cost; of a demo only how many there are."""
+    # By its key alone: whether a finished step's files are whole is looked at when its turn comes.
+    states, _ = states_of(recipe, settings, steps, weights, lambda run, name, key: recorded_key(run, name) == key)
+    undone = [step for step, words in states if words.startswith(TO_DO) and not step.taken]
+    found = bill(recipe, settings, undone, measured=settings.preset != "demo")
+    for line in found.lines:
+        say(line)
+    return found
+
+
+def states_of(
+    recipe: Recipe, settings: Any, steps: Iterable[Step], weights: Mapping[Backbone, str | None], finished: Finished
+) -> tuple[list[tuple[Step, str]], bool]:
+    """Each step with `state_of` it, and whether the settings differ from those of the run's last session."""
+    run = Run(Path(settings.out), recipe.name, settings, 0, print)
+    record, work = run.record(), Work(run, settings, weights)
+    recorded = {**record.get("looked_at", {}), **record.get("chosen", {})}
+    # What is looked at anew may be found otherwise under other settings: that is not known before it is looked at.
+    differ = bool(recorded) and record.get("plan", {}).get("settings") != run.settings_key()
+    return [(step, state_of(work, step, recorded, finished)) for step in steps], differ

@@ -5,8 +5,7 @@ from typing import Literal
 
 from melano_tf.errors import InputError
 from melano_tf.models.bag_settings import BagModelSettings
-
-Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+from melano_tf.training.tensorflow_runtime import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +34,6 @@ class BagFitSettings:
     """clam, clam_multi: share of the bag's own loss, the rest is instance clustering (0.7)."""
     subtyping: bool = False
     """clam, clam_multi: the classes exclude each other, as the subtypes of a tumour do."""
-    precision: Precision = "float32"
-    """Arithmetic of the network; mixed_bfloat16 halves the memory of features and activations."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -49,11 +46,6 @@ class BagFitSettings:
         if faults:
             raise InputError("bag training: " + "; ".join(faults))
 
-    @property
-    def features_dtype(self) -> str:
-        """The dtype in which features are handed over."""
-        return self.precision.removeprefix("mixed_")
-
 
 @dataclass(frozen=True)
 class BagTrainingSettings(BagFitSettings):
@@ -65,3 +57,5 @@ class BagTrainingSettings(BagFitSettings):
 
     model: BagModelSettings = field(default_factory=BagModelSettings)
     """The network."""
+    precision: Precision = "float32"
+    """What it computes in; bfloat16 halves the memory of features, which are handed over in it, and activations."""

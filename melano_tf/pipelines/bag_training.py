@@ -14,14 +14,16 @@ from melano_tf.training.bag_losses import bag_loss, clam_loss, with_weight_decay
 from melano_tf.training.fit import Network
 from melano_tf.training.loop import GradientStep, History, LoopSettings, train
 from melano_tf.training.optimizers import make_optimizer
+from melano_tf.training.tensorflow_runtime import computing_in, policy
 
 OPEN_AXES = 2  # of a batch: bags, and the instances of the largest of them
 
 
 def bag_network(width: int, classes: int, settings: BagTrainingSettings, seed: int) -> Network:
     """A bag model with its initial weights, its optimiser, and the loss that its kind is trained with."""
-    model = build_bag_model(width, classes, settings.model, settings.precision, seed)
-    optimizer = make_optimizer(settings.optimizer, settings.learning_rate, momentum=settings.momentum)
+    with computing_in(settings.precision):
+        model = build_bag_model(width, classes, settings.model, policy(settings.precision), seed)
+        optimizer = make_optimizer(settings.optimizer, settings.learning_rate, momentum=settings.momentum)
     return Network(model, optimizer, model, loss=_loss(model, settings))
 
 
@@ -29,8 +31,7 @@ def bag_batches(
     bags: Bags, places: np.ndarray, settings: BagTrainingSettings, seed: int, weights: np.ndarray | None = None
 ) -> FeatureBagBatches:
     """The batches of a training; weights of the bags in `places` have mean 1, None for ones."""
-    dtype = settings.features_dtype
-    return FeatureBagBatches(bags, places, settings.batch, settings.max_instances, seed, dtype, weights)
+    return FeatureBagBatches(bags, places, settings.batch, settings.max_instances, seed, settings.precision, weights)
 
 
 def train_bag_model(

@@ -214,7 +214,7 @@ def _write(
     data = file.create_dataset("features", (count, width), settings.dtype, chunks=(rows, width), maxshape=(None, width))
     start = 0
     for images in _batches(slide, table, settings, encoder.input_px):
-        part = forward(tf.constant(images, tf.float32)).numpy()
+        part = forward(tf.constant(images, tf.float32)).numpy().astype(np.float32)
         if not np.isfinite(part).all() or np.abs(part).max() > np.finfo(settings.dtype).max:
             raise InputError(f"slide {slide.slide_id}: features that are not finite in {settings.dtype}")
         data[start : start + len(part)] = part

@@ -116,11 +116,12 @@ def cache_features(
     folder.mkdir(parents=True, exist_ok=True)
     px = int(trunk.inputs[0].shape[1])
     forward = tf.function(lambda x: trunk(x, training=False), reduce_retracing=True)
+    computed = [dtype for dtype in (str(trunk.outputs[0].dtype),) if dtype != "float32"]
     shards = []
     for start in range(0, len(image_ids), SHARD):
         part = list(image_ids[start : start + SHARD])
         rows = images.rows(part)
-        path = folder / f"{digest([VERSION, weights, px, list(views), images.identity(rows)])}.npy"
+        path = folder / f"{digest([VERSION, weights, px, list(views), images.identity(rows), *computed])}.npy"
         if not path.exists():
             _write(path, forward, images, rows, px, views)
         shards.append(path)
@@ -133,7 +134,10 @@ def _write(path: Path, forward: Any, images: ImageCache, rows: np.ndarray, px: i
     by_view = []
     for view in views:
         turned = np.ascontiguousarray(dihedral(pictures, view))
-        parts = [forward(turned[at : at + CHUNK].astype(np.float32)).numpy() for at in range(0, len(rows), CHUNK)]
+        parts = [
+            forward(turned[at : at + CHUNK].astype(np.float32)).numpy().astype(np.float32)
+            for at in range(0, len(rows), CHUNK)
+        ]
         by_view.append(np.concatenate(parts))
     features = np.stack(by_view, axis=1)
     if not np.isfinite(features).all() or np.abs(features).max() > LARGEST:

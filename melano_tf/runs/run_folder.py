@@ -39,7 +39,11 @@ ASIDE = (
     "jobs",
     "gpus",
     "scheduler",
+    "deterministic",
+    "yes",
 )
+# Settings that came later, and at what they change nothing: earlier runs stand.
+AS_BEFORE = {"precision": "float32", "micro_batch": 0}
 
 
 CHECKED_BYTES = 512 * 2**20  # files up to this size are read whole to see whether a step still stands
@@ -191,6 +195,7 @@ class Run:
     def settings_key(self) -> str:
         """The key of all settings that change a result; see `plan_key`."""
         used = {name: value for name, value in flat(self.settings).items() if name.partition(".")[0] not in ASIDE}
+        used = {name: value for name, value in used.items() if name not in AS_BEFORE or value != AS_BEFORE[name]}
         return digest([self.recipe, __version__, used])
 
     def stands_on(self, *keys: str) -> None:

@@ -131,7 +131,7 @@ class BagNetwork:
     def _embed(self, for_source: Any, for_target: Any) -> dict[str, Any]:
         tumour = self.source(floats(for_source, self.source_sidecar))[:, 1]
         return {
-            "embeddings": self.embedder(floats(for_target, self.sidecar)),
+            "embeddings": tf.cast(self.embedder(floats(for_target, self.sidecar)), tf.float32),
             "tumour_probability": tumour,
         }
 

@@ -71,7 +71,7 @@ class FeatureWriter:
             matrix = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(self.count, width))
             done = 0
             for batch in self.batches():
-                part = np.asarray(self._forward(batch["x"]))
+                part = np.asarray(self._forward(batch["x"]), np.float32)
                 if done + len(part) <= self.count:
                     matrix[done : done + len(part)] = part
                 done += len(part)

@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import InputError
-from melano_tf.training.steps import Batch, LossFn, Progress, TrainingError, batch_signature, traced
+from melano_tf.training.optimizers import loss_scale
+from melano_tf.training.steps import Batch, LossFn, Progress, TrainingError, applied, batch_signature, float32, traced
 
 
 class BagStep:
@@ -72,21 +73,24 @@ class BagStep:
         """Update the model with one bag.
 
         Returns:
-            "loss" and "gradient_norm" (float32 scalars), "loss_per_sample" (1,).
+            "loss" and "gradient_norm" (float32 scalars), "loss_per_sample" (1,); "skipped" as of a `GradientStep`.
 
         Raises:
             TrainingError: the bag is empty, or the embedder updates BatchNorm statistics.
         """
         loss, losses = self.accumulate(batch)
-        return {"loss": loss, "loss_per_sample": losses, "gradient_norm": self._call("update", self._update)}
+        return {"loss": loss, "loss_per_sample": losses, **self._call("update", self._update)}
 
     def gradients(self, batch: Batch) -> list[np.ndarray]:
         """The bag's gradient for each of the optimizer's variables (embedder's, then aggregator's), no update made."""
         self.accumulate(batch)
-        return [self._sums[id(variable)].numpy() for variable in self._trainable]
+        scale = loss_scale(self.optimizer)
+        scale = 1.0 if scale is None else float(scale)
+        return [self._sums[id(variable)].numpy() / scale for variable in self._trainable]
 
     def accumulate(self, batch: Batch) -> tuple[Any, Any]:
-        """Leave the bag's gradient in the sums; returns the weighted loss (scalar) and the loss (1,)."""
+        """Leave the bag's gradient in the float32 sums, times `loss_scale`; returns the weighted loss (scalar) and the
+        loss (1,)."""
         tiles = batch["x"]
         rest = {name: value for name, value in batch.items() if name != "x"}
         count = _count(tiles)
@@ -121,15 +125,16 @@ class BagStep:
             total.assign(tf.zeros(total.shape, total.dtype))
 
     def _embed(self, tiles: Any) -> Any:
-        return self.embedder(tiles, training=True)
+        return float32(self.embedder(tiles, training=True))
 
     def _bag(self, embeddings: Any, rest: dict[str, Any]) -> tuple[Any, Any, Any]:
         variables = [variable.value for variable in self._aggregator_part]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([embeddings, *variables])
             loss, losses = self._loss(embeddings, rest)
+            scaled = self.optimizer.scale_loss(loss)
         gradient, *gradients = tape.gradient(
-            loss, [embeddings, *variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
+            scaled, [embeddings, *variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         self._add(self._aggregator_part, gradients)
         return loss, losses, tf.convert_to_tensor(gradient)
@@ -138,7 +143,7 @@ class BagStep:
         variables = [variable.value for variable in self._embedder_part]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            embeddings = self.embedder(tiles, training=True)
+            embeddings = float32(self.embedder(tiles, training=True))
         gradients = tape.gradient(
             embeddings,
             variables,
@@ -151,13 +156,14 @@ class BagStep:
         variables = [variable.value for variable in self._trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            loss, losses = self._loss(self.embedder(tiles, training=True), rest)
-        gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            loss, losses = self._loss(float32(self.embedder(tiles, training=True)), rest)
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         self._add(self._trainable, gradients)
         return loss, losses
 
     def _loss(self, embeddings: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
-        outputs = self.aggregator(embeddings[None], training=True)
+        outputs = float32(self.aggregator(embeddings[None], training=True))
         losses = tf.cast(self.loss_fn(rest, outputs), tf.float32)
         losses.shape.assert_is_compatible_with([1])
         weights = tf.cast(rest["weight"], tf.float32) if "weight" in rest else tf.ones_like(losses)
@@ -169,8 +175,7 @@ class BagStep:
 
     def _update(self) -> Any:
         gradients = [self._sums[id(variable)].read_value() for variable in self._trainable]
-        self.optimizer.apply(gradients, self._trainable)
-        return tf.linalg.global_norm(gradients)
+        return applied(self.optimizer, gradients, self._trainable)
 
     def _statistics_unchanged(self) -> "_Unchanged":
         first, self._statistics_checked = not self._statistics_checked, True
@@ -240,7 +245,7 @@ class BagPredictor:
     """`predict_bag` for many bags with the same model."""
 
     def __init__(self, embedder: Any, aggregator: Any) -> None:
-        self._embed = traced(lambda tiles: embedder(tiles, training=False))
+        self._embed = traced(lambda tiles: float32(embedder(tiles, training=False)))
         self._aggregate = traced(lambda values: aggregator(values, training=False))
 
     def __call__(self, chunks: Iterable[Any]) -> BagAnswer:
@@ -254,7 +259,7 @@ class BagPredictor:
             raise InputError("a bag without tiles cannot be predicted")
         outputs = self._aggregate(tf.constant(embeddings[None]))
         probability = float(np.asarray(outputs["probability"]).reshape(-1)[0])
-        return BagAnswer(probability, np.asarray(outputs["attention"])[0], embeddings)
+        return BagAnswer(probability, np.asarray(outputs["attention"], np.float32)[0], embeddings)
 
 
 def _count(tiles: Any) -> int:

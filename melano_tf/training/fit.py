@@ -22,8 +22,8 @@ from melano_tf.training.checkpoint import training_variables, weights_sha256
 from melano_tf.training.fed_cases import Fed, check_chain, record_path
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
 from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.steps import LossFn, Step, traced
-from melano_tf.training.tensorflow_runtime import strategy
+from melano_tf.training.steps import LossFn, Step, has_batch_statistics, traced
+from melano_tf.training.tensorflow_runtime import computing_in, strategy
 
 Frames = Mapping[str, pd.DataFrame]
 
@@ -223,23 +223,37 @@ def write_judgement(run: Run, stem: str, model: keras.Model, frames: Frames, sid
 def prepare(run: Run, training: Training) -> Prepared:
     """A network of this training's build and step, for all trainings that have the same."""
     network, devices = _built(run, training)
-    return Prepared(network, _step(training, network, devices), training.stem)
+    step = _step(run, training, network, devices)
+    if step is None:
+        raise ValueError(f"{training.stem}: has a loop of its own, and no step to prepare")
+    return Prepared(network, step, training.stem)
 
 
 def _built(run: Run, training: Training) -> tuple[Network, Any]:
     """The network, and the devices that it was made on."""
     keras.utils.set_random_seed(training.seed)
     devices = strategy(training.spread and bool(run.settings.get("mirror")))
-    with devices.scope() if devices else contextlib.nullcontext(), seeded(training.seed):
+    computing = computing_in(run.settings.get("precision", "float32"))
+    with devices.scope() if devices else contextlib.nullcontext(), seeded(training.seed), computing:
         network = training.build()
     if network.said:
         run.say(f"{training.stem}: {network.said}")
     return network, devices
 
 
-def _step(training: Training, network: Network, devices: Any) -> Step:
-    assert training.step is not None  # or it has a loop of its own
-    return training.step(network, devices)
+def _step(run: Run, training: Training, network: Network, devices: Any) -> Step | None:
+    """What is done with a batch, in parts under --micro-batch; None for a training with a loop of its own."""
+    step = None if training.step is None else training.step(network, devices)
+    samples = int(run.settings.get("micro_batch", 0))
+    if not samples:
+        return step
+    if isinstance(step, GradientStep):
+        if has_batch_statistics(network.trained):
+            run.say(f"{training.stem}: --micro-batch: BatchNorm takes its statistics over {samples} samples")
+        return step.in_parts(samples)
+    why = "its loss compares the samples of a batch" if step is None else "a bag's tiles are done in chunks already"
+    run.say(f"{training.stem}: --micro-batch changes nothing: {why}")
+    return step
 
 
 def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | None = None) -> tuple[Network, History]:
@@ -254,7 +268,7 @@ def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | N
     fed = Fed(training.stem, training.sides, scratch)
     if prepared is None:
         network, devices = _built(run, training)
-        step = None if training.loop is not None else _step(training, network, devices)
+        step = _step(run, training, network, devices)
     else:
         network, devices, step = prepared.network, None, prepared.step
         own = training.alike is None or training.stem == prepared.stem

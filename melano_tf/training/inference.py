@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from melano_tf.training.steps import traced
 
@@ -21,5 +22,5 @@ def predict(model: keras.Model | Callable[[Any], Any], batches: Iterable[dict[st
         batches: its inputs.
     """
     forward = traced(functools.partial(model, training=False)) if isinstance(model, keras.Model) else model
-    parts = [forward(batch["x"]).numpy() for batch in batches]
+    parts = [tf.cast(forward(batch["x"]), tf.float32).numpy() for batch in batches]
     return np.concatenate(parts) if parts else np.zeros((0,), np.float32)

@@ -1,7 +1,7 @@
 """Optimisers and learning-rate schedules by name; a schedule is a pure function of the global step."""
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 
@@ -20,7 +20,8 @@ def make_optimizer(
 ) -> keras.optimizers.Optimizer:
     """An optimiser by name.
 
-    Under a `tf.distribute` strategy call this inside `strategy.scope()`.
+    Under a `tf.distribute` strategy call this inside `strategy.scope()`. Where networks compute in float16 it scales
+    the loss, so that small gradients do not vanish, and leaves out a step whose gradients overflow.
 
     Args:
         name: "sgd" or "adam" (Adam with Keras's betas 0.9 and 0.999).
@@ -44,12 +45,25 @@ def make_optimizer(
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise InputError(f"epsilon: {epsilon} is not a positive number")
     if name == "sgd":
-        return keras.optimizers.SGD(learning_rate, momentum=momentum, nesterov=nesterov, clipnorm=clipnorm)
+        return _scaling(keras.optimizers.SGD(learning_rate, momentum=momentum, nesterov=nesterov, clipnorm=clipnorm))
     if name == "adam":
         if momentum:
             raise InputError("momentum: belongs to sgd; adam has its own (beta 0.9)")
-        return keras.optimizers.Adam(learning_rate, epsilon=epsilon, clipnorm=clipnorm)
+        return _scaling(keras.optimizers.Adam(learning_rate, epsilon=epsilon, clipnorm=clipnorm))
     raise InputError(f"optimizer: {name!r} is unknown; choose sgd or adam")
+
+
+def _scaling(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """With loss scaling where networks compute in float16."""
+    if keras.config.dtype_policy().compute_dtype != "float16":
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer)
+
+
+def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
+    """What `optimizer.scale_loss` multiplies a loss by and `optimizer.apply` divides gradients by; None: by nothing."""
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return keras.ops.convert_to_tensor(optimizer.dynamic_scale) if scales else None
 
 
 def cosine_schedule(learning_rate: float, total_steps: int) -> LearningRate:

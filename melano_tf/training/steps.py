@@ -5,7 +5,7 @@ batch. Other kinds of training (bags, metric learning, distillation) are other s
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import keras
@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import InputError, RunError
+from melano_tf.training.optimizers import loss_scale
 
 Batch = Mapping[str, Any]
 LossFn = Callable[[Batch, Any], Any]  # (batch, outputs) -> (B,), or {term: (B,)} whose sum is the loss
@@ -114,22 +115,90 @@ class GradientStep:
                 optimizer.build(self._trainable)
         if self.strategy.num_replicas_in_sync > 1:
             synchronise_batch_norm(model)
+        self._samples = 0
         self._function: Callable[..., dict[str, Any]] | None = None
 
     def __call__(self, batch: Batch, progress: Progress) -> Mapping[str, Any]:
-        """Update the model; returns loss, its terms, gradient_norm (float32 scalars), loss_per_sample (B,) float32."""
+        """Update the model.
+
+        Returns:
+            loss, its terms, gradient_norm (float32 scalars), loss_per_sample (B,) float32; of an optimiser that scales
+            the loss also "skipped", 1 where the gradients overflowed and the step was left out, else 0.
+        """
         if self._function is None:
             signature = {**batch_signature(batch), "x": batch_signature(batch["x"], self.open_axes)}
             self._function = traced(self._global_step, [signature, batch_signature(progress)])
         return self._function(dict(batch), progress)
 
+    def in_parts(self, samples: int) -> "GradientStep":
+        """This step, with a batch done in parts of so many samples, one after the other; returns itself.
+
+        Losses and gradients are added up to the whole batch's, but for what depends on the part: batch normalisation
+        takes its statistics over it, dropout draws for it, and a loss between samples sees those of its part alone. A
+        `weights_fn` gets the losses of the whole batch, for which every part is run once more.
+
+        Raises:
+            InputError: a part of no sample, or several devices.
+        """
+        if samples < 1 or self.strategy.num_replicas_in_sync > 1:
+            raise InputError(f"parts of {samples} samples on {self.strategy.num_replicas_in_sync} devices")
+        self._samples = samples
+        return self
+
     def _global_step(self, batch: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        if self.strategy.num_replicas_in_sync == 1:
-            losses, scalars, gradients = self._replica(batch, batch, progress)
-        else:
+        if self.strategy.num_replicas_in_sync > 1:
             losses, scalars, gradients = self._distribute(batch, progress)
-        self.optimizer.apply(gradients, self._trainable)
-        return {**scalars, "loss_per_sample": losses, "gradient_norm": tf.linalg.global_norm(gradients)}
+        elif self._samples:
+            losses, scalars, gradients = self._summed(batch, progress)
+        else:
+            losses, scalars, gradients = self._replica(batch, batch, progress)
+        return {**scalars, "loss_per_sample": losses, **applied(self.optimizer, gradients, self._trainable)}
+
+    def _summed(self, batch: dict[str, Any], progress: Progress) -> tuple[Any, dict[str, Any], list[Any]]:
+        """As `_replica` of the whole batch, part by part."""
+        size = batch_size(batch)
+        weights = self._weights_ahead(batch, progress)
+
+        def done(start: Any) -> Any:
+            def weigh(losses: Any) -> Any:
+                return weights[start : start + self._samples]
+
+            share = tf.cast(tf.minimum(self._samples, size - start), tf.float32) / tf.cast(size, tf.float32)
+            return self._gradients(_rows(batch, start, self._samples), weigh, size, 1.0 / share)
+
+        def more(start: Any, losses: Any, *sums: Any) -> Any:
+            own, *others = done(start)
+            added = tf.nest.map_structure(tf.add, list(sums), others)
+            return start + self._samples, tf.concat([losses, own], axis=0), *added
+
+        first = (self._samples, *done(0))
+        shapes = tf.nest.map_structure(lambda value: tf.convert_to_tensor(value).shape, first)
+        shapes = (shapes[0], tf.TensorShape([None]), *shapes[2:])
+        _, losses, scalars, gradients = tf.while_loop(
+            lambda start, *_: start < size, more, first, shapes, parallel_iterations=1
+        )
+        return losses, scalars, gradients
+
+    def _weights_ahead(self, batch: dict[str, Any], progress: Progress) -> Any:
+        """The weights (B,) of a batch that is done in parts; nothing but that is left of the passes for them."""
+        if self.weights_fn is None:
+            return self._weights(None, batch, progress)
+        size, states = batch_size(batch), list(self.model.non_trainable_variables)
+        before = [tf.identity(state.value) for state in states]
+
+        def more(start: Any, losses: Any) -> Any:
+            part = _rows(batch, start, self._samples)
+            own, _ = self._losses(part)
+            return start + self._samples, tf.concat([losses, own], axis=0)
+
+        shapes = (tf.TensorShape([]), tf.TensorShape([None]))
+        _, losses = tf.while_loop(
+            lambda start, _: start < size, more, (0, tf.zeros([0])), shapes, parallel_iterations=1
+        )
+        with tf.control_dependencies([losses]):
+            for state, value in zip(states, before, strict=True):
+                state.assign(value)
+        return tf.stop_gradient(self._weights(losses, batch, progress))
 
     def _distribute(self, batch: dict[str, Any], progress: Progress) -> tuple[Any, dict[str, Any], list[Any]]:
         def on_replica() -> tuple[Any, dict[str, Any], list[Any]]:
@@ -156,23 +225,45 @@ class GradientStep:
         self, part: dict[str, Any], batch: dict[str, Any], progress: Progress
     ) -> tuple[Any, dict[str, Any], list[Any]]:
         """Losses (b,) of this replica's samples, its shares of the global loss and its terms, the loss's gradients."""
+
+        def weigh(losses: Any) -> Any:
+            return tf.stop_gradient(self._weights(losses, batch, progress))
+
+        return self._gradients(part, weigh, batch_size(batch), self.strategy.num_replicas_in_sync)
+
+    def _gradients(
+        self, part: dict[str, Any], weigh: Callable[[Any], Any], size: Any, parts: Any
+    ) -> tuple[Any, dict[str, Any], list[Any]]:
+        """Losses of some samples of a batch of `size`, their shares of its loss and terms, the gradients of its share.
+
+        Args:
+            part: the samples.
+            weigh: their losses (b,) -> their weights (b,).
+            size: samples of the whole batch.
+            parts: by what the losses that layers add are divided.
+        """
         trainable = [variable.value for variable in self._trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trainable)
-            outputs = self.model(part["x"], training=True)
-            found = self.loss_fn(part, outputs)
-            terms = dict(found) if isinstance(found, Mapping) else {}
-            terms = {name: tf.cast(term, tf.float32) for name, term in terms.items()}
-            losses = tf.add_n(list(terms.values())) if terms else tf.cast(found, tf.float32)
-            losses.shape.assert_has_rank(1)
-            weights = tf.stop_gradient(self._weights(losses, batch, progress))
-            count = tf.cast(batch_size(batch), tf.float32)
+            losses, terms = self._losses(part)
+            weights = weigh(losses)
+            count = tf.cast(size, tf.float32)
             loss = tf.reduce_sum(weights * losses) / count
             if self.model.losses:
-                loss += tf.add_n(self.model.losses) / self.strategy.num_replicas_in_sync
-        gradients = tape.gradient(loss, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+                loss += tf.cast(tf.add_n(self.model.losses), tf.float32) / parts
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         shares = {name: tf.reduce_sum(weights * term) / count for name, term in terms.items()}
         return losses, {"loss": loss, **shares}, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    def _losses(self, part: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The losses (b,) of samples, and their terms by name, float32."""
+        found = self.loss_fn(part, float32(self.model(part["x"], training=True)))
+        terms = dict(found) if isinstance(found, Mapping) else {}
+        terms = {name: tf.cast(term, tf.float32) for name, term in terms.items()}
+        losses = tf.add_n(list(terms.values())) if terms else tf.cast(found, tf.float32)
+        losses.shape.assert_has_rank(1)
+        return losses, terms
 
     def _weights(self, losses: Any, batch: dict[str, Any], progress: Progress) -> Any:
         """The weights (b,) of this replica's samples, computed from the global batch."""
@@ -194,6 +285,33 @@ class GradientStep:
     @staticmethod
     def _replica_id() -> Any:
         return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
+
+
+def float32(outputs: Any) -> Any:
+    """A network's outputs as losses and people take them, whatever it computes in."""
+    return tf.nest.map_structure(lambda each: tf.cast(each, tf.float32) if each.dtype.is_floating else each, outputs)
+
+
+def applied(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> dict[str, Any]:
+    """Update variables by gradients of a loss times `loss_scale`; returns "gradient_norm" and perhaps "skipped"."""
+    norm, scale = tf.linalg.global_norm(gradients), loss_scale(optimizer)
+    found = {"gradient_norm": norm}
+    if scale is not None:
+        fine = tf.math.is_finite(norm)
+        found = {"gradient_norm": tf.where(fine, norm / scale, 0.0), "skipped": 1.0 - tf.cast(fine, tf.float32)}
+    optimizer.apply(gradients, variables)
+    return found
+
+
+def has_batch_statistics(model: Any) -> bool:
+    """Whether batch normalisation takes statistics of the batch it is trained on."""
+    layers = model._flatten_layers(include_self=False)
+    return any(isinstance(layer, keras.layers.BatchNormalization) and layer.trainable for layer in layers)
+
+
+def _rows(batch: Any, start: Any, count: int) -> Any:
+    """Some samples of a batch, from one on."""
+    return tf.nest.map_structure(lambda values: values[start : start + count], batch)
 
 
 def _check_ends_in_logits(model: Any) -> None:

@@ -1,13 +1,17 @@
 """TensorFlow as this project runs it: threads, determinism, devices."""
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
 import tempfile
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, RunError
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def import_quietly() -> None:
@@ -36,14 +40,16 @@ def import_quietly() -> None:
             os.close(terminal)
 
 
-def configure(threads: int, mirror: bool = False) -> int:
+def configure(threads: int, mirror: bool = False, deterministic: bool = True) -> int:
     """Set threads and determinism, before TensorFlow does any work in this process; returns the threads used.
 
-    Op determinism makes a resumed run bit-identical to an uninterrupted one, for the same number of threads.
+    Op determinism makes a resumed run bit-identical to an uninterrupted one, for the same number of threads. A GPU's
+    memory is taken as it is needed; where there is one, TensorFlow's threads on the CPU are left as they are.
 
     Args:
         threads: threads of one operation; 0 means one a core.
         mirror: trainings are to be spread over all GPUs.
+        deterministic: equal work gives equal bits.
 
     Raises:
         InputError: a negative number; Keras has another backend: training and export need TensorFlow's; or `mirror`
@@ -62,11 +68,59 @@ def configure(threads: int, mirror: bool = False) -> int:
     if mirror:
         _check_several(len(tf.config.list_physical_devices("GPU")))
     threads = threads or os.cpu_count() or 1
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    # One: two independent operations side by side only take each other's threads on a small machine.
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.experimental.enable_op_determinism()
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if not gpus:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        # One: two independent operations side by side only take each other's threads on a small machine.
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     return threads
+
+
+def policy(precision: str) -> str:
+    """Keras's dtype policy of a `Precision`: the weights stay in float32."""
+    return precision if precision == "float32" else f"mixed_{precision}"
+
+
+@contextlib.contextmanager
+def computing_in(precision: str) -> Iterator[None]:
+    """Networks that are built meanwhile compute in a `Precision`, also once they are saved and loaded again.
+
+    Their weights, and the layers that are told so (logits, softmaxes), stay in float32.
+    """
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy(precision))
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@contextlib.contextmanager
+def kernels_named() -> Iterator[None]:
+    """TensorFlow's refusal of an operation that it has no deterministic kernel for becomes one line.
+
+    Raises:
+        RunError: names the operation.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = str(getattr(error, "message", "")) if type(error).__module__.startswith("tensorflow") else ""
+        lines = [line.partition("[[")[0].strip() for line in said.splitlines() if "deterministic" in line.lower()]
+        if not lines:
+            raise
+        node = said.partition("{{node ")[2].partition("}}")[0]
+        where = f" (at {node})" if node else ""
+        raise RunError(
+            f"{lines[0].rstrip('.')}{where}; --no-deterministic lets it run, and then a training that was interrupted "
+            "does not end with the same bits as one that was not"
+        ) from error
 
 
 def strategy(mirror: bool) -> Any:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ def test_a_training_has_the_recipes_settings_and_its_own_kind() -> None:
     settings = BagsSettings(network=BagNetworkSettings(hidden=(9,), heads=3))
     found = settings.training_of("transformer")
     assert (found.model.kind, found.model.hidden, found.model.heads) == ("transformer", (9,), 3)
-    assert found.epochs == settings.training.epochs and found.features_dtype == "float32"
+    assert found.epochs == settings.training.epochs and found.precision == "float32"
+    assert replace(settings, precision="bfloat16").training_of("gated").precision == "bfloat16"
     with pytest.raises(InputError, match="do not divide"):
         BagsSettings(network=BagNetworkSettings(hidden=(9,), heads=4)).training_of("transformer")
 

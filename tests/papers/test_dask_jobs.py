@@ -33,7 +33,8 @@ def test_two_processes_write_what_one_writes_and_the_run_goes_on_from_it(toy, tm
     assert (tmp_path / "far" / "made.json").read_text().count('"step": "count/a"') == 1
     left = [{path.name for path in (tmp_path / run / "work").rglob("*")} for run in ("run", "far")]
     assert left[0] == left[1] and not {"a", "b"} & left[1]  # what is finished leaves nothing unfinished
-    assert "did 0 steps, kept 2" in toy("--out", str(tmp_path / "far")).shown
+    again = toy("--out", str(tmp_path / "far"), "--jobs", "2").shown
+    assert "did 0 steps, kept 2" in again and "side by side" not in again  # a finished run starts no process
 
 
 def test_a_process_that_dies_costs_its_step_and_a_failure_is_the_steps_alone(toy, tmp_path):

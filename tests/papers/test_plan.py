@@ -192,7 +192,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside):
     monkeypatch.setitem(PAPERS, "toy", ("toy_paper", "counts letters"))
     for name in [name for name in sys.modules if name.startswith("toy_paper")]:
         monkeypatch.delitem(sys.modules, name)
-    return lambda *arguments: inside("toy", "--out", str(tmp_path / "run"), *arguments)
+    return lambda *arguments: inside("toy", "--out", str(tmp_path / "run"), "--jobs", "1", *arguments)
 
 
 def test_a_sixth_paper_is_a_folder_and_a_line(toy, tmp_path):

@@ -47,8 +47,8 @@ def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     Threads and determinism cannot be set once TensorFlow is at work, so what trains and is compared by its weights
     runs in a process of its own.
     """
-    monkeypatch.setattr("melano_tf.training.tensorflow_runtime.configure", lambda threads, mirror=False: threads or 1)
-    monkeypatch.setattr("melano_tf.papers.shell.configure", lambda threads, mirror=False: threads or 1)
+    monkeypatch.setattr("melano_tf.training.tensorflow_runtime.configure", lambda threads, *_, **__: threads or 1)
+    monkeypatch.setattr("melano_tf.papers.shell.configure", lambda threads, *_, **__: threads or 1)
 
     def call(*arguments: str) -> Finished:
         try:

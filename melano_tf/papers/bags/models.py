@@ -27,6 +27,7 @@ from melano_tf.training.early_stopping import EarlyStopping
 from melano_tf.training.fed_cases import FED, Fed, record_choice
 from melano_tf.training.fit import Network, Training, by_gradient, write_judgement
 from melano_tf.training.losses import prior_loss
+from melano_tf.training.tensorflow_runtime import policy
 
 KIND = "bags"
 NO_IMAGE = 0  # a sidecar has the side of an input image; a bag model takes none
@@ -104,6 +105,7 @@ def depends_on(settings: BagsSettings, kind: str, fold: int | None) -> dict[str,
     if kind == BASELINE:
         return {**shared, "strength": training.strength, "balanced": training.balanced}
     own = {name: value for name, value in plain(training).items() if name != "strength"}
+    own["precision"] = policy(settings.precision)
     return {**shared, "network": settings.network, "training": own}
 
 

@@ -144,7 +144,7 @@ class BagsSettings(Running):
         own = {item.name for item in dataclasses.fields(BagFitSettings)}
         how = {name: getattr(self.training, name) for name in own}
         made_of = {item.name: getattr(self.network, item.name) for item in dataclasses.fields(BagNetworkSettings)}
-        return BagTrainingSettings(model=BagModelSettings(kind, **made_of), **how)
+        return BagTrainingSettings(model=BagModelSettings(kind, **made_of), precision=self.precision, **how)
 
 
 def preset(name: str) -> BagsSettings:

@@ -12,6 +12,7 @@ from melano_tf.papers.multimag.models import (
     initial_weights,
     model_name,
     train_model,
+    training_load,
 )
 from melano_tf.papers.multimag.settings import MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, missing_classes, planned_tasks, task_tiles, tasks_of
@@ -40,6 +41,7 @@ def add_training(plan: Plan, settings: MultimagSettings, task: Task, backbone: s
         needs=["cohort", task_step(task)],
         depends=depends_on(settings, backbone),
         weights=((backbone, initial_weights(settings.model, backbone), settings.model.input_px),),
+        load=training_load(settings, task, backbone),
     )
     needs = [trained, task_step(task), experiment_step(task.table)]
     facts = {"group": "train", "always": True, "by_choice": True}

@@ -1,5 +1,6 @@
 """The tile classifiers: trained on the training part, stopped on the validation part, judged on the test part."""
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from melano_tf.models.seanet import build_source
 from melano_tf.papers.alike_trainings import train
 from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, planned_tasks, task_tiles
+from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.pipelines.tile_batches import TileBatches, predict_batches
@@ -145,6 +147,20 @@ def train_model(work: Work, task_step: str, backbone: str) -> list[Path]:
         alike=(backbone, len(task.classes)),
     )
     return train(work, described)
+
+
+def training_load(settings: MultimagSettings, task: Task, backbone: str) -> Load:
+    """What a training costs, of as many tiles as the paper takes; of random weights: nothing is fetched to know it."""
+    used, caps, names = replace(settings.model, weights="none"), settings.caps, settings.grid.names
+    taken = {
+        1: caps.separate[names.index(task.magnifications[0])] if task.table == 1 else 0,
+        2: sum(caps.mixed),
+        3: caps.melanoma + caps.nevus,
+        4: len(task.classes) * caps.nevi,
+    }[task.table]
+    share = 1 - settings.split.test_share - settings.split.validation_share
+    build_it = functools.partial(build, used, backbone, len(task.classes), 0)
+    return Load(backbone, build_it, used.epochs, used.batch, "tiles", share, round(share * taken))
 
 
 def build(used: ModelSettings, backbone: str, classes: int, seed: int) -> Network:

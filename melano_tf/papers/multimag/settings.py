@@ -254,4 +254,5 @@ RECIPE = Recipe(
     method="melano_tf.papers.multimag.method:method",
     aside=("cache_mib",),
     groups=("phantom", "show"),
+    extent="melano_tf.papers.multimag.method:extent",
 )

@@ -1,7 +1,8 @@
 """The second step: deep clustering with a metric loss, and each source's clusters (section "Similarity clustering")."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from melano_tf.models.attention_transfer import build_embedding, pooled
 from melano_tf.models.backbone_graphs import BackboneReport
 from melano_tf.papers.alike_trainings import train
 from melano_tf.papers.image_steps import image_groups
+from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.similarity.cohort import SimilarityImages
 from melano_tf.papers.similarity.settings import SimilaritySettings
@@ -159,6 +161,13 @@ def build_teacher(settings: SimilaritySettings, seed: int) -> Network:
     model, report = build_embedding(network.teacher, network.input_px, chosen.embedding, network.weights, seed)
     optimizer = make_optimizer("adam", chosen.learning_rate, epsilon=chosen.adam_epsilon)
     return Network(model, optimizer, model, loaded(report))
+
+
+def teacher_load(settings: SimilaritySettings) -> Load:
+    """What a teacher's training costs: an epoch's steps, and a look at every image for its clusters."""
+    chosen, blank = settings.cluster, replace(settings, network=replace(settings.network, weights="none"))
+    batch, build_it = chosen.per_batch * chosen.per_cluster, functools.partial(build_teacher, blank, 0)
+    return Load(f"teacher {settings.network.teacher}", build_it, chosen.epochs, batch, "images", 1.0, passes=4 / 3)
 
 
 def loaded(report: BackboneReport) -> str:

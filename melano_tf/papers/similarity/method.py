@@ -15,6 +15,7 @@ from melano_tf.papers.similarity.clusters import (
     check_enough,
     find_clusters,
     teacher_depends_on,
+    teacher_load,
     train_teacher,
 )
 from melano_tf.papers.similarity.cohort import gather, of_one_colour, said_images
@@ -26,6 +27,7 @@ from melano_tf.papers.similarity.students import (
     is_distilled,
     judged_models,
     student_depends_on,
+    student_load,
     teacher_name,
     train_blind,
     train_student,
@@ -46,7 +48,11 @@ def method(s: SimilaritySettings) -> Plan:
         return backbone, network.weights, network.input_px
 
     # Section "Similarity clustering".
-    taught: dict[str, Any] = {"depends": teacher_depends_on(s), "weights": (weights(network.teacher),)}
+    taught: dict[str, Any] = {
+        "depends": teacher_depends_on(s),
+        "weights": (weights(network.teacher),),
+        "load": teacher_load(s),
+    }
     enough = plan.step("cluster/enough", check_enough, needs=[cohort], always=True)
     teacher = plan.step(f"cluster/{TEACHER}", train_teacher, needs=[cohort, enough], **taught)
     clustering = {"cluster": asked(s), "seed": s.seed}
@@ -72,6 +78,7 @@ def method(s: SimilaritySettings) -> Plan:
             needs=[cohort, edges, parts, *teachers],
             depends=student_depends_on(s, which),
             weights=(weights(network.student),),
+            load=student_load(s, which),
         )
 
     students = [train(which) for which in wanted_students(s)]

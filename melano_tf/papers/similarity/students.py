@@ -20,6 +20,7 @@ from melano_tf.models.attention_transfer import (
 from melano_tf.models.classifier_head import logits_of
 from melano_tf.papers.alike_trainings import train
 from melano_tf.papers.image_steps import image_groups
+from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity.black_edges import edges_of
 from melano_tf.papers.similarity.clusters import (
@@ -218,6 +219,24 @@ def build(work: Work, which: Student, seed: int) -> Network:
         loss = also_distilled(loss, told, chosen.distillation, chosen.temperature)
     optimizer = make_optimizer("adam", chosen.learning_rate, epsilon=chosen.adam_epsilon)
     return Network(taught.model, optimizer, student, loaded(report), loss)
+
+
+def student_load(settings: SimilaritySettings, which: Student) -> Load:
+    """What a student's training costs; a frozen network that teaches it is asked about every image, too."""
+    chosen, network = settings.transfer, settings.network
+
+    def untrained() -> Network:
+        student, _ = build_classifier(network.student, network.input_px, len(class_names()), seed=0)
+        optimizer = make_optimizer("adam", chosen.learning_rate, epsilon=chosen.adam_epsilon)
+        return Network(logits_of(student), optimizer, student)
+
+    share = (1 - settings.partition.test_clusters / settings.cluster.clusters) * (1 - settings.partition.validation)
+    asked = bool(which.layers) + is_distilled(settings, which)
+    return Load(
+        f"student {network.student}" + (f" with {asked} frozen" if asked else ""),
+        *(untrained, chosen.epochs, chosen.batch, "images", share),
+        passes=1 + asked / 3,
+    )
 
 
 def load_frozen(path: Path) -> keras.Model:

@@ -1,7 +1,8 @@
 """The spitzoid paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
 
 from melano_tf.papers.checks_beforehand import check_manifest
-from melano_tf.papers.plan import Plan, chosen_groups
+from melano_tf.papers.costs import slides_extent
+from melano_tf.papers.plan import Extent, Plan, chosen_groups
 from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import Cutting, add_slide_steps
@@ -15,13 +16,21 @@ from melano_tf.papers.spitzoid.source_model import (
     initial_weights,
     restate_source,
     source_depends,
+    source_load,
     source_name,
     table_2,
     table_3,
     train_source,
 )
 from melano_tf.papers.spitzoid.tables import table as write_table
-from melano_tf.papers.spitzoid.target_model import DIAGNOSES, restate_target, target_depends, target_name, train_target
+from melano_tf.papers.spitzoid.target_model import (
+    DIAGNOSES,
+    restate_target,
+    target_depends,
+    target_load,
+    target_name,
+    train_target,
+)
 from melano_tf.phantoms.slides.slide_drawing import draw_cohort
 from melano_tf.runs.judgements import JudgedModel
 
@@ -51,6 +60,7 @@ def method(s: SpitzoidSettings) -> Plan:
             weights=((which.backbone, initial_weights(s, which), s.source.input_px),),
             restate=restate_source,
             group=group(fold, "source"),
+            load=source_load(s, which, fold),
         )
 
     def target(aggregation: Aggregation, fold: int | None) -> str:  # sections 4.2 and 5.3
@@ -61,6 +71,7 @@ def method(s: SpitzoidSettings) -> Plan:
             depends=target_depends(s, aggregation, fold),
             restate=restate_target,
             group=group(fold, "target"),
+            load=target_load(s, aggregation, fold),
         )
 
     cohorts = range(1, s.split.folds + 1)
@@ -82,6 +93,11 @@ def method(s: SpitzoidSettings) -> Plan:
             plan.output(f"figure {number}", "maps", seen, draw_cams, number)
     check_slides(s, plan)
     return plan
+
+
+def extent(s: SpitzoidSettings) -> Extent:
+    """Slides and tiles."""
+    return slides_extent(s, "spitzoid", s.grid, s.phantom)
 
 
 def group(fold: int | None, name: str) -> str:

@@ -246,4 +246,5 @@ RECIPE = Recipe(
     method="melano_tf.papers.spitzoid.method:method",
     aside=("cache_mib",),
     groups=("phantom", "maps"),
+    extent="melano_tf.papers.spitzoid.method:extent",
 )

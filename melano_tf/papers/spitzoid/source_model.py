@@ -1,5 +1,6 @@
 """The source model: which tiles are tumour? (sections 4.1 and 5.2)"""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.alike_trainings import train
+from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides, check_regions
@@ -188,6 +190,18 @@ def build(settings: SpitzoidSettings, which: SourceModel, seed: int) -> Network:
     )
     optimizer = make_optimizer(used.optimizer, used.learning_rate, used.momentum, epsilon=used.adam_epsilon)
     return Network(logits_of(model), optimizer, model)
+
+
+def learned_share(settings: SpitzoidSettings, fold: int | None) -> float:
+    """Share of the patients that a training learns from."""
+    return (1 - settings.split.test_share) * (1.0 if fold is None else 1 - 1 / settings.split.folds)
+
+
+def source_load(settings: SpitzoidSettings, which: SourceModel, fold: int | None) -> Load:
+    """What a training costs; of random weights, for nothing is fetched to know it."""
+    used, blank = settings.source, replace(settings, source=replace(settings.source, weights="none"))
+    share = learned_share(settings, fold)
+    return Load(which.name, functools.partial(build, blank, which, 0), used.epochs, used.batch, "tiles", share)
 
 
 def region_batches(

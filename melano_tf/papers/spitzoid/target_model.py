@@ -11,6 +11,7 @@ import pandas as pd
 
 from melano_tf.models.biopsy_classifier import build_target, split_target
 from melano_tf.papers.alike_trainings import train
+from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
@@ -20,8 +21,12 @@ from melano_tf.papers.spitzoid.source_model import (
     chosen,
     fold_name,
     judged_part,
+    learned_share,
     source_of,
     tile_preprocessing,
+)
+from melano_tf.papers.spitzoid.source_model import (
+    build as build_untrained,
 )
 from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks
 from melano_tf.pipelines.tumour_tile_selection import select_tumour_tiles
@@ -140,8 +145,29 @@ def build(settings: SpitzoidSettings, aggregation: Aggregation, source: SourceTr
     used = settings.target
     start = keras.saving.load_model(source.model)
     model = build_target(start, aggregation, attention_units=used.attention_units, seed=seed)
-    optimizer = make_optimizer(used.optimizer, used.learning_rate, used.momentum, epsilon=used.adam_epsilon)
-    return Network(model, optimizer, model, predictor=BagPredictor(*split_target(model)))
+    return Network(model, optimizer_of(settings), model, predictor=BagPredictor(*split_target(model)))
+
+
+def target_load(settings: SpitzoidSettings, aggregation: Aggregation, fold: int | None) -> Load:
+    """What a training costs, of bags with as many tiles as are taken at most."""
+    used, blank = settings.target, replace(settings, source=replace(settings.source, weights="none"))
+
+    def untrained() -> Network:
+        source = build_untrained(blank, chosen(settings), 0).saved
+        model = build_target(source, aggregation, attention_units=used.attention_units, seed=0)
+        return Network(model, optimizer_of(settings), model)
+
+    def step(network: Network, pictures: int) -> BagStep:  # in two chunks, as a bag that is larger than one
+        return BagStep(*split_target(network.saved), network.optimizer, diagnosis_loss, chunk=max(1, pictures // 2))
+
+    name, share = f"{chosen(settings).name}-{aggregation}", learned_share(settings, fold)
+    return Load(name, untrained, used.epochs, 1, "slides", share, bag=used.max_tiles, held=used.chunk, step=step)
+
+
+def optimizer_of(settings: SpitzoidSettings) -> keras.optimizers.Optimizer:
+    """The target models' optimiser."""
+    used = settings.target
+    return make_optimizer(used.optimizer, used.learning_rate, used.momentum, epsilon=used.adam_epsilon)
 
 
 def bag_batches(settings: SpitzoidSettings, cohort: SpitzoidSlides, bags: list[Bag], seed: int) -> BagBatches:

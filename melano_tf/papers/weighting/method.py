@@ -22,6 +22,7 @@ from melano_tf.papers.weighting.cohort import (
 )
 from melano_tf.papers.weighting.figures import DRAWN
 from melano_tf.papers.weighting.models import (
+    cell_load,
     choose_gamma,
     depends_on,
     gamma_depends_on,
@@ -84,7 +85,13 @@ def method(s: WeightingSettings) -> Plan:
         needs, facts = [split_name(cell.split), *start(cell), *gamma(cell)], depends_on(s, taxonomy, cell)
         left = cell.name not in picked
         return plan.step(
-            step_name(cell), train_cell, cell, needs=needs, depends=facts, tolerant=True, taken=left, **network
+            *(step_name(cell), train_cell, cell),
+            needs=needs,
+            depends=facts,
+            tolerant=True,
+            taken=left,
+            load=cell_load(s, taxonomy, cell),
+            **network,
         )
 
     if 1 in s.chosen_tables():

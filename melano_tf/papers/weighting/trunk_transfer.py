@@ -40,6 +40,7 @@ from melano_tf.training.fit import Network, Training, by_gradient
 from melano_tf.training.inference import predict
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.sample_weights import StrategyBatches, curriculum, focal_loss, strategy_prior
+from melano_tf.training.tensorflow_runtime import computing_in
 
 FEATURES = "features"  # name of the step
 
@@ -125,7 +126,7 @@ def features_of(work: Work) -> FeatureCache:
 def _features_of(work: Work) -> FeatureCache:
     settings, cohort = work.settings, work.value("cohort")
     names = cohort.names(np.arange(len(cohort.records)))
-    with seeded(network_seed(settings)):
+    with seeded(network_seed(settings)), computing_in(settings.precision):
         halves, report = build_halves(settings, transfer_of(settings).cut, network_seed(settings), len(cohort.classes))
     if report.tensors_loaded:
         work.say(f"features: {report.tensors_loaded} tensors from {report.weights}")

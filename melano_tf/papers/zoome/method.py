@@ -17,6 +17,7 @@ from melano_tf.papers.zoome.models import (
     proposed,
     step_name,
     train_network,
+    training_load,
 )
 from melano_tf.papers.zoome.settings import STEPS, ZoomeSettings
 from melano_tf.papers.zoome.tables import NETWORKS, metadata_tables
@@ -39,6 +40,7 @@ def method(s: ZoomeSettings) -> Plan:
             needs=[folds],
             depends=depends_on(s, which, fold),
             weights=((which.backbone, which.weights, s.network.input_px),),
+            load=training_load(s, which, fold),
         )
         asked = judging_depends_on(s, which)
         group = plan.steps[trained].group

@@ -1,5 +1,6 @@
 """The networks of both tables: which they are, and how one is trained and judged on one fold."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.zoome_network import build_zoome
 from melano_tf.papers.alike_trainings import train
 from melano_tf.papers.image_steps import image_groups
+from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.cohort import CODE, ZoomeImages
 from melano_tf.papers.zoome.metadata_study import GIVEN, Answers, Asked, study
@@ -267,6 +269,15 @@ def build(settings: ZoomeSettings, which: Network, seed: int) -> Built:
     loaded = f"{report.tensors_loaded} tensors from {report.weights} ({report.kind})" if report.tensors_loaded else ""
     optimizer = make_optimizer(training.optimizer, training.learning_rate, epsilon=training.adam_epsilon)
     return Built(logits_of(model), optimizer, model, loaded)
+
+
+def training_load(settings: ZoomeSettings, which: Network, fold: int | None) -> Load:
+    """What a training costs; of random weights, for nothing is fetched to know it."""
+    used, blank = settings.training, replace(which, weights="none")
+    share = (1 - settings.folds.hold_out) * (1.0 if fold is None else 1 - 1 / settings.folds.count)
+    added = [word for word, on in (("Zoom-SE", which.zoom_se), ("metadata", which.metadata)) if on]
+    name = " with ".join([which.backbone, *([" and ".join(added)] if added else [])])
+    return Load(name, functools.partial(build, settings, blank, 0), used.epochs, used.batch, "images", share)
 
 
 def training_batches(

@@ -204,4 +204,5 @@ RECIPE = Recipe(
     words=WORDS,
     method="melano_tf.papers.zoome.method:method",
     aside=("images", "comparators", "allow_leaks", "cache"),
+    extent="melano_tf.papers.costs:images_extent",
 )

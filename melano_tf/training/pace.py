@@ -1,0 +1,110 @@
+"""How long a training's step takes and what memory it wants: three steps of the true network on made-up pictures."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from melano_tf.training.fit import Network
+from melano_tf.training.steps import GradientStep, Progress, Step
+
+STEPS = 3
+FEW = 4  # pictures of a step that is measured first
+PATIENCE_S = 6.0  # for three steps of a whole batch; where they would take longer, those of a few pictures count
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What was measured of one network.
+
+    Attributes:
+        seconds: a picture, forwards and backwards; the median of three steps.
+        pictures: of the steps that were measured.
+        state: bytes of weights, gradients and the optimiser's variables.
+        activations: bytes that one sample's step keeps for its way back: all layers' outputs.
+        saved: bytes of the weights.
+    """
+
+    seconds: float
+    pictures: int
+    state: int
+    activations: int
+    saved: int
+
+
+def measure(
+    build: Callable[[], Network], pictures: int, step: Callable[[Network, int], Step] | None = None, bag: bool = False
+) -> Pace:
+    """Three steps, after one that traces them: of the whole batch, or, where that would take long, of a few pictures.
+
+    Args:
+        build: the network with its optimiser.
+        pictures: in a step.
+        step: (network, pictures) -> what is done with a batch; None: a gradient step.
+        bag: the pictures of a batch are one sample's.
+    """
+    network = build()
+    few = min(FEW, pictures)
+    does = step(network, few) if step is not None else GradientStep(network.trained, network.optimizer, any_loss)
+    timed(does, made_up(network.trained, few, bag))
+    count, seconds = few, [timed(does, made_up(network.trained, few, bag)) for _ in range(STEPS)]
+    if few < pictures and STEPS * float(np.median(seconds)) / few * pictures <= PATIENCE_S:
+        batch, count = made_up(network.trained, pictures, bag), pictures
+        timed(does, batch)
+        seconds = [timed(does, batch) for _ in range(STEPS)]
+    weights, trained = (
+        sum(map(_bytes, each)) for each in (network.trained.variables, network.trained.trainable_variables)
+    )
+    kept = sum(_bytes(each) for each in outputs_of(network.trained))
+    state = weights + trained + sum(map(_bytes, network.optimizer.variables))
+    return Pace(float(np.median(seconds)) / count, count, state, kept, weights)
+
+
+def timed(step: Step, batch: Mapping[str, Any]) -> float:
+    """Seconds of one step, to its end."""
+    now = Progress(*(tf.constant(number, tf.int64) for number in (0, 0, 4, 1)))
+    began = time.perf_counter()
+    float(step(batch, now)["loss"])
+    return time.perf_counter() - began
+
+
+def any_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
+    """A loss for the clock: the mean square of all that a network gives, (B,)."""
+    parts = [
+        tf.reduce_mean(tf.reshape(each, [tf.shape(each)[0], -1]) ** 2, axis=1) for each in tf.nest.flatten(outputs)
+    ]
+    return tf.add_n(parts)
+
+
+def made_up(model: keras.Model, samples: int, bag: bool) -> dict[str, Any]:
+    """A batch of random pictures, grey levels 0 to 255, in the form that a model takes them."""
+    rng = np.random.default_rng(0)
+
+    def filled(tensor: Any) -> Any:
+        return tf.constant(rng.uniform(0, 255, (samples, *tensor.shape[1:])), tensor.dtype)
+
+    given = model.input
+    x = {each.name: filled(each) for each in given} if isinstance(given, list) else tf.nest.map_structure(filled, given)
+    rows = 1 if bag else samples
+    return {"x": x, "y": tf.zeros([rows], tf.int32), "id": tf.constant([str(row) for row in range(rows)])}
+
+
+def outputs_of(model: keras.Model) -> list[Any]:
+    """What each layer of a functional model gives."""
+    return [
+        each
+        for operation in model.operations
+        for node in operation._inbound_nodes
+        for each in node.output_tensors
+        if hasattr(each, "dtype")
+    ]
+
+
+def _bytes(each: Any) -> int:
+    """Of a variable, or of one sample's share of a tensor."""
+    sizes = [size or 1 for size in each.shape]
+    return int(np.prod(sizes, dtype=np.int64)) * tf.as_dtype(each.dtype).size

@@ -1,0 +1,163 @@
+"""What a run says that it will cost, before it begins."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.papers import PAPERS, costs, shell
+from melano_tf.papers.costs import Bill, bill, check_affordable, extent_of, images_extent, steps_of
+from melano_tf.papers.plan import Extent, Load, Step
+from melano_tf.papers.shell import planned
+from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings, plan_images
+from melano_tf.training import pace
+from melano_tf.training.fit import Network
+from melano_tf.training.optimizers import make_optimizer
+from melano_tf.training.pace import Pace, measure
+
+SETTINGS: Any = SimpleNamespace(precision="float32", micro_batch=0, gpus=(), yes=False, scheduler="", cache_mib=512)
+
+
+def small() -> Network:
+    """512 numbers in, four out."""
+    inputs = keras.Input((8, 8, 8), name="image")
+    x = keras.layers.Dense(4, use_bias=False)(keras.layers.Flatten()(inputs))
+    return Network(model := keras.Model({"image": inputs}, x), make_optimizer("adam", 0.1), model)
+
+
+def recipe(name: str) -> Any:
+    return importlib.import_module(f"{PAPERS[name][0]}.settings").RECIPE
+
+
+def test_steps_are_epochs_of_whole_batches_of_what_there_is_at_most() -> None:
+    load = Load("n", small, epochs=3, batch=8, of="tiles", share=0.7)
+    extent = Extent({"slides": 2, "tiles": 31})
+    assert steps_of(load, extent) == 3 * 3  # 22 tiles
+    assert steps_of(dataclasses.replace(load, most=9), extent) == 3 * 2
+    assert steps_of(dataclasses.replace(load, of="slides", batch=1), extent) == 3 * 2
+
+
+def test_what_a_network_costs_is_measured() -> None:
+    found = measure(small, 16)
+    assert found.pictures == 16 and 0 < found.seconds < 1
+    kernel = 512 * 4 * 4
+    assert found.saved == kernel and found.activations == (512 + 512 + 4) * 4
+    # Weights, gradients, Adam's two moments, its step and its rate.
+    assert 4 * kernel < found.state < 4 * kernel + 32
+
+
+def test_a_batch_that_would_take_long_is_judged_by_a_few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "timed", lambda step, batch: 0.5 * len(batch["id"]))
+    assert measure(small, 4).pictures == measure(small, 5).pictures == 4 and measure(small, 4).seconds == 0.5
+    monkeypatch.setattr(pace, "PATIENCE_S", 0.5 * 5 * pace.STEPS)
+    assert measure(small, 5).pictures == 5 and measure(small, 6).pictures == 4
+
+
+def test_the_bill_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def measured(build: Any, pictures: int, step: Any, bag: bool) -> Pace:
+        asked.append((pictures, bag))
+        return Pace(0.5, 4, 2**30, 2**28, 2**30)
+
+    monkeypatch.setattr(pace, "measure", measured)
+    monkeypatch.setattr(costs, "extent_of", lambda *_: Extent({"slides": 4, "tiles": 4000}, {"tiles": 2**31}))
+    one = Load("one", small, epochs=10, batch=8, of="tiles", share=1.0)
+    bags = Load("bags", small, epochs=100, batch=1, of="slides", share=0.5, bag=30, held=6, passes=2.0)
+    steps = [Step(f"train/{i}", "train", print, load=load) for i, load in enumerate((one, one, bags, None))]
+    found = bill(SimpleNamespace(extent="here"), SETTINGS, steps, measured=True)
+    assert asked == [(8, False), (30, True)]  # each network once
+    # 2 x 5,000 steps of 8 x 0.5 s, and 200 of 30 x 0.5 s, twice the work
+    assert found.hours == pytest.approx((2 * 5000 * 4 + 200 * 15 * 2) / 3600)
+    shown = "\n".join(found.lines)
+    assert "4 slides, 4,000 tiles at most; 3 trainings to do, 10,200 steps" in shown
+    assert "about 3.0 for a step of one, and up to 0.5 for tiles held" in shown  # 1 + 8 / 4
+    assert "disk, GiB: tiles 2.0, models 3.0" in shown
+    half = SimpleNamespace(**{**vars(SETTINGS), "micro_batch": 4, "gpus": (0, 1)})
+    spread = bill(SimpleNamespace(extent="here"), half, steps, measured=True)
+    assert spread.hours == pytest.approx(found.hours / 2) and "about 2.5 for a step of bags" in "\n".join(spread.lines)
+
+    asked.clear()
+    unmeasured = bill(SimpleNamespace(extent="here"), SETTINGS, steps, measured=False)
+    assert unmeasured.hours is None and len(unmeasured.lines) == 2 and not asked
+    assert bill(SimpleNamespace(extent="here"), SETTINGS, steps[2:], measured=True).hours is None and not asked
+    assert bill(SimpleNamespace(extent=""), SETTINGS, steps, measured=True) == Bill()
+
+
+def test_more_than_a_day_without_a_gpu_wants_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "has_gpu", lambda: False)
+    with pytest.raises(InputError, match=r"no GPU, and the run would take it about 2\.5 days; --yes"):
+        check_affordable(Bill(hours=60.0), SETTINGS)
+    for hours, more in ((None, {}), (24.0, {}), (60.0, {"yes": True}), (60.0, {"scheduler": "tcp://there:1"})):
+        check_affordable(Bill(hours=hours), SimpleNamespace(**{**vars(SETTINGS), **more}))
+    monkeypatch.setattr(costs, "has_gpu", lambda: True)
+    check_affordable(Bill(hours=60.0), SETTINGS)
+
+
+def test_a_run_that_is_not_affordable_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def dear(recipe: Any, settings: Any, undone: Any, measured: bool) -> Bill:
+        asked.append(measured)
+        assert {step.name for step in undone} == {"tiles", "source/final", "target/final"}
+        return Bill(["cost      much"], 60.0)
+
+    monkeypatch.setattr(shell, "bill", dear)
+    monkeypatch.setattr(shell, "configure", lambda *_: 1)
+    monkeypatch.setattr(costs, "has_gpu", lambda: False)
+    said: list[str] = []
+    for preset in ("demo", "paper"):
+        settings = dataclasses.replace(recipe("spitzoid").preset(preset), out=tmp_path / "run", tables=(5,), figures=())
+        settings = dataclasses.replace(settings, source=dataclasses.replace(settings.source, weights="none"))
+        with pytest.raises(InputError, match="--yes begins all the same"):
+            shell.reproduce(recipe("spitzoid"), settings, said.append)
+    assert asked == [False, True]  # a demo is not measured
+    assert said.count("cost      much") == 2 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in PAPERS if name != "bags"])
+@pytest.mark.parametrize("preset", ["paper", "demo"])
+def test_every_training_of_a_paper_is_on_the_bill(name: str, preset: str) -> None:
+    """None that builds a network is forgotten, and equal words stand for equal networks."""
+    one = recipe(name)
+    settings = one.preset(preset)
+    _, steps, _ = planned(one, settings)
+    extent = extent_of(one, settings)
+    assert all(count > 0 for count in extent.counts.values())
+    trainings = [step for step in steps if step.name.split("/")[0] in ("source", "target", "train")]
+    trainings = [step for step in trainings if step.weights or step.group == "target"]
+    assert trainings and all(
+        step.load is not None for step in trainings if not step.name.startswith(("start", "gamma"))
+    )
+    batches = {step.load.network: set() for step in trainings if step.load}
+    for step in trainings:
+        if step.load is not None:
+            assert steps_of(step.load, extent) >= step.load.epochs
+            batches[step.load.network].add((step.load.batch, step.load.bag))
+    assert all(len(each) == 1 for each in batches.values())
+
+
+def test_the_bill_of_the_demos_networks_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bags of spitzoid, and a student beside its teacher; the others are built in the same way."""
+    one = recipe("spitzoid")
+    settings = dataclasses.replace(
+        one.preset("demo"), source=dataclasses.replace(one.preset("demo").source, input_px=48)
+    )
+    _, steps, _ = planned(one, settings)
+    [load] = [step.load for step in steps if step.load is not None and step.name == "target/final"]
+    found = measure(load.build, 6, load.step, bag=True)
+    assert found.pictures == 6 and found.seconds > 0 and found.activations > 48 * 48 * 3 * 4
+
+
+def test_images_of_phantoms_are_about_those_that_are_drawn() -> None:
+    drawn = PhantomDermoscopySettings(layout="isic2018", patients=150)
+    found = images_extent(SimpleNamespace(table=(), phantom=drawn, store=SimpleNamespace(stored_px=64)))
+    assert found.counts["images"] == pytest.approx(len(plan_images(drawn, 3)), rel=0.15)
+    assert found.disk["decoded images"] == found.counts["images"] * 64 * 64 * 3
+    assert isinstance(found.counts["images"], int) and np.isfinite(found.counts["images"])
