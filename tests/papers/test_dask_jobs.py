@@ -33,7 +33,7 @@ def test_two_processes_write_what_one_writes_and_the_run_goes_on_from_it(toy, tm
     assert (tmp_path / "far" / "made.json").read_text().count('"step": "count/a"') == 1
     left = [{path.name for path in (tmp_path / run / "work").rglob("*")} for run in ("run", "far")]
     assert left[0] == left[1] and not {"a", "b"} & left[1]  # what is finished leaves nothing unfinished
-    again = toy("--out", str(tmp_path / "far"), "--jobs", "2").shown
+    again = toy("--out", str(tmp_path / "far"), "--jobs", "2", "--only", "ab").shown
     assert "did 0 steps, kept 2" in again and "side by side" not in again  # a finished run starts no process
 
 
