@@ -29,7 +29,7 @@ from melano_tf.commands.features import FeaturesSettings, features
 from melano_tf.papers.bags.settings import RECIPE
 from melano_tf.papers.notebook import say
 from melano_tf.papers.shell import reproduce
-from melano_tf.phantoms.slides.drawing import PhantomSettings, draw_cohort
+from melano_tf.phantoms.slides.slide_drawing import PhantomSettings, draw_cohort
 from melano_tf.slides.tiling import TileGrid
 
 parser = argparse.ArgumentParser(allow_abbrev=False)

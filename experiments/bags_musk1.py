@@ -29,16 +29,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from melano_tf.evaluation.metrics import roc_auc
+from melano_tf.evaluation.binary_metrics import roc_auc
 from melano_tf.models.bag_settings import BagModelSettings
 from melano_tf.pipelines.bag_baseline import fit_baseline
 from melano_tf.pipelines.bag_fitting import BagTrainingSettings
 from melano_tf.pipelines.bag_training import train_bag_model
 from melano_tf.pipelines.feature_bags import ArrayBags, answers
-from melano_tf.runs.plain import seed_for
+from melano_tf.runs.settings_digest import seed_for
 from melano_tf.splits.folds import plain_folds
 from melano_tf.training.loop import LoopSettings
-from melano_tf.training.runtime import configure
+from melano_tf.training.tensorflow_runtime import configure
 
 parser = argparse.ArgumentParser(allow_abbrev=False)
 parser.add_argument("--data", type=Path, required=True, help="musk1.data")

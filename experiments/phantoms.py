@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from melano_tf.phantoms.skin.data_sets import draw_dermoscopy
+from melano_tf.phantoms.skin.isic_data_sets import draw_dermoscopy
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 from melano_tf.phantoms.slides.diagnoses import DIAGNOSES, DiagnosisPhantomSettings, draw_diagnoses
-from melano_tf.reports.sheets import contact_sheet
-from melano_tf.runs.files import atomic
+from melano_tf.reports.contact_sheet import contact_sheet
+from melano_tf.runs.atomic_files import atomic
 from melano_tf.slides.slide import Slide
 
 parser = argparse.ArgumentParser(allow_abbrev=False)

@@ -101,15 +101,15 @@ def train_on_a_bag(slide: Path, folder: Path, steps: int, threads: int) -> None:
     """The spitzoid paper's target model on 300 tiles of a slide, again and again, from its checkpoint if it has one."""
     import tensorflow as tf
 
-    from melano_tf.models.mil import build_target, split_target
+    from melano_tf.models.biopsy_classifier import build_target, split_target
     from melano_tf.models.seanet import build_source
     from melano_tf.papers.spitzoid.settings import preset
-    from melano_tf.papers.spitzoid.target import diagnosis_loss, optimizer_of
+    from melano_tf.papers.spitzoid.target_model import diagnosis_loss, optimizer_of
     from melano_tf.slides.slide import Slide
     from melano_tf.training.exact_bags import BagStep
     from melano_tf.training.loop import LoopSettings, train
     from melano_tf.training.progress import bar_over_epochs
-    from melano_tf.training.runtime import configure
+    from melano_tf.training.tensorflow_runtime import configure
 
     configure(threads)
     paper = preset("paper")

@@ -38,15 +38,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from melano_tf.dermoscopy.isic import read_isic2019
-from melano_tf.dermoscopy.isic_images import find_images, match_images, read_image
+from melano_tf.dermoscopy.image_files import find_images, match_images, read_image
+from melano_tf.dermoscopy.isic_records import read_isic2019
 from melano_tf.papers.notebook import say
 from melano_tf.papers.shell import reproduce
-from melano_tf.papers.similarity import counts
+from melano_tf.papers.similarity import data_set_counts
 from melano_tf.papers.similarity.settings import RECIPE, preset
-from melano_tf.reports.table_text import markdown
+from melano_tf.reports.table_layout import markdown
 from melano_tf.reports.tables import Table
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 from melano_tf.splits.clusters import PAPER_TEST_SHARES, cluster_partition, grouped_partition, partition_leaks
 from melano_tf.splits.leaks import leak_lines
 
@@ -75,8 +75,11 @@ QUALITY = 90
 # %%
 records, _ = read_isic2019(ground_truth=truth, metadata=metadata)
 classes = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
-for number, table in ((1, counts.source_table(records, classes)), (2, counts.site_table(records, classes))):
-    print(markdown(Table(counts.TITLES[number], table)))
+for number, table in (
+    (1, data_set_counts.source_table(records, classes)),
+    (2, data_set_counts.site_table(records, classes)),
+):
+    print(markdown(Table(data_set_counts.TITLES[number], table)))
 both = records[records["source"].isin(["HAM", "BCN"])].reset_index(drop=True)
 sources, labels = both["source"].tolist(), both["label"].tolist()
 wanted = {source: round(sources.count(source) * share) for source, share in PAPER_TEST_SHARES.items()}

@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
-from melano_tf.phantoms.skin.data_sets import draw_picture
+from melano_tf.phantoms.skin.isic_data_sets import draw_picture
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings, plan_images
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -76,7 +76,7 @@ def planted(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 # Clustering, and what it finds.
 
 # %%
-from melano_tf.training.runtime import configure
+from melano_tf.training.tensorflow_runtime import configure
 
 configure(given.threads)
 import keras

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.intervals import group_draws, percentile_interval
+from melano_tf.evaluation.bootstrap import group_draws, percentile_interval
 from melano_tf.papers.notebook import say
 from melano_tf.papers.shell import reproduce
 from melano_tf.papers.similarity.settings import RECIPE, preset

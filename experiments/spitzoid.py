@@ -13,9 +13,9 @@
 # %%
 import pandas as pd
 
-from melano_tf.evaluation.metrics import roc_auc
+from melano_tf.evaluation.binary_metrics import roc_auc
 from melano_tf.papers.notebook import finished, pictures, table
-from melano_tf.runs.files import read_json
+from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.predictions import read_predictions
 
 run = finished("spitzoid")

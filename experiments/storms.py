@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from melano_tf.runs.files import file_sha256
+from melano_tf.runs.atomic_files import file_sha256
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 

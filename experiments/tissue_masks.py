@@ -25,7 +25,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from melano_tf.phantoms.slides.drawing import PhantomSettings, draw_cohort
+from melano_tf.phantoms.slides.slide_drawing import PhantomSettings, draw_cohort
 from melano_tf.slides.slide import Overview, Slide
 from melano_tf.slides.tissue import tissue_mask
 

@@ -22,7 +22,7 @@ import pandas as pd
 from melano_tf.papers.notebook import restored, run_folder, say
 from melano_tf.papers.shell import reproduce
 from melano_tf.papers.weighting.settings import RECIPE
-from melano_tf.runs.files import read_json
+from melano_tf.runs.atomic_files import read_json
 
 run = run_folder("runs/ham10000")
 settings = RECIPE.default("ham10000", data=False)

@@ -30,13 +30,13 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.dermoscopy.duplicates import listed_pairs
-from melano_tf.dermoscopy.isic import read_isic2020
+from melano_tf.dermoscopy.isic_records import read_isic2020
 from melano_tf.papers.notebook import say
 from melano_tf.papers.shell import reproduce
 from melano_tf.papers.zoome.settings import RECIPE, preset
 from melano_tf.splits.folds import grouped_folds, plain_folds
-from melano_tf.splits.groups import pair_places
 from melano_tf.splits.leaks import image_leaks, leak_lines
+from melano_tf.splits.undivided_groups import pair_places
 
 parser = argparse.ArgumentParser(allow_abbrev=False)
 parser.add_argument("--data", type=Path, required=True, help="folder of ISIC 2020's official CSV files")

@@ -21,7 +21,7 @@ from typing import Any
 from melano_tf import __version__
 from melano_tf.errors import InputError, RunError
 from melano_tf.papers import PAPERS
-from melano_tf.training.runtime import import_quietly
+from melano_tf.training.tensorflow_runtime import import_quietly
 
 HELP = """melano_tf {version}: Keras / TensorFlow reproductions of melanoma papers.
 Research only, not a medical device.
@@ -142,6 +142,8 @@ def _recipe(name: str, arguments: list[str]) -> int:
     recipe = importlib.import_module(f"{PAPERS[name][0]}.settings").RECIPE
     default = recipe.default(_option(arguments, "--preset"), _option(arguments, f"--{recipe.data}") is not None)
     settings = _parse(type(default), arguments, name, default)
+    if settings.preset == "demo" and not settings.plan:
+        settings = settings.as_demo(say)
     import_quietly()
     from melano_tf.papers.shell import reproduce
 
@@ -149,10 +151,10 @@ def _recipe(name: str, arguments: list[str]) -> int:
         reproduce(recipe, settings, say)
         return 0
     try:
-        from melano_tf.papers import jobs
+        from melano_tf.papers import dask_jobs
     except ModuleNotFoundError as error:
         raise InputError(f'--jobs, --gpus and --scheduler need {error.name}: pip install ".[cluster]"') from None
-    reproduce(recipe, settings, say, jobs.walk)
+    reproduce(recipe, settings, say, dask_jobs.walk)
     return 0
 
 
@@ -216,7 +218,7 @@ def _view(arguments: list[str]) -> int:
 
 def _report(arguments: list[str]) -> int:
     from melano_tf.commands.report import ReportSettings
-    from melano_tf.reports.html import write_report
+    from melano_tf.reports.report_html import write_report
 
     write_report(_parse(ReportSettings, arguments, "report").run, say)
     return 0

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from melano_tf.commands.predict.inputs import read_list
+from melano_tf.commands.predict.asked_inputs import read_list
 from melano_tf.csv_rows import delimiter_of, read_rows
-from melano_tf.dermoscopy.isic_layouts import recognise
+from melano_tf.dermoscopy.isic_tables import recognise
 from melano_tf.errors import InputError
 
 

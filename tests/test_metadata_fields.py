@@ -23,13 +23,13 @@ described.BY_NAME = {one.name: one for one in described.FIELDS}
 described.NAMES = tuple(described.BY_NAME)
 
 from melano_tf import run
-from melano_tf.dermoscopy.isic import read_isic2020
-from melano_tf.models.metadata import MetadataCode
-from melano_tf.training import runtime
+from melano_tf.dermoscopy.isic_records import read_isic2020
+from melano_tf.models.metadata_layer import MetadataCode
+from melano_tf.training import tensorflow_runtime
 from tests.serving import small_models
 from tests.serving.pictures import FILES
 
-runtime.configure = lambda threads, mirror=False: threads or 1  # TensorFlow is at work already
+tensorflow_runtime.configure = lambda threads, mirror=False: threads or 1  # TensorFlow is at work already
 work = Path(sys.argv[1])
 records, findings = read_isic2020(ground_truth=work / "train.csv")
 assert records["diameter_mm"].tolist()[:1] == [6.5] and records["diameter_mm"].isna().tolist() == [False, True]

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from melano_tf.models.mil import build_target, split_target
+from melano_tf.models.biopsy_classifier import build_target, split_target
 from melano_tf.models.seanet import build_source
 from melano_tf.training.exact_bags import BagStep
 from melano_tf.training.losses import binary_crossentropy

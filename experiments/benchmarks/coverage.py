@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from melano_tf.evaluation.closed_form import Estimate, area, mean_area, mean_f1, mean_share, mover, wilson
-from melano_tf.evaluation.intervals import group_draws, resampled_auc
+from melano_tf.evaluation.bootstrap import group_draws, resampled_auc
+from melano_tf.evaluation.wilson_delong import Estimate, area, mean_area, mean_f1, mean_share, mover, wilson
 
 LEVEL, ASKED = 0.95, 0.93
 TRUE, PATIENTS, ALIKE = (0.8, 0.95, 0.99), (12, 30, 100), (0.2, 0.5, 0.9)
@@ -233,7 +233,7 @@ def document(trials: int) -> str:
         "named; ICC is the correlation of a patient's slides or tiles. Bootstrap: percentiles of resampled patients.",
         "Wilson, slides: Wilson's with continuity correction as if slides were independent. Logit DeLong: with",
         "clusters (Obuchowski 1997), of no width at an AUC of 1.",
-        "Ours: what the tables, `predict` and the records print (`melano_tf/evaluation/closed_form.py` says how).",
+        "Ours: what the tables, `predict` and the records print (`melano_tf/evaluation/wilson_delong.py` says how).",
         "",
     ]
     return "\n".join([*head, *(line for name, make in SUBJECTS.items() for line in section(name, make, trials))])

@@ -33,9 +33,9 @@ import openslide
 import tifffile
 from openslide.deepzoom import DeepZoomGenerator
 
-from melano_tf.phantoms.slides.pyramid import write_pyramid
-from melano_tf.pipelines.cutting import write_slide
-from melano_tf.pipelines.store_settings import StoreSettings
+from melano_tf.phantoms.slides.pyramidal_tiff import write_pyramid
+from melano_tf.pipelines.slide_cutting import write_slide
+from melano_tf.pipelines.tile_store_settings import StoreSettings
 from melano_tf.slides.slide import Slide
 from melano_tf.slides.tiling import TileGrid, grid_origins
 

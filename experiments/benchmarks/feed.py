@@ -34,12 +34,12 @@ import tensorflow as tf
 
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.pipelines.image_cache import cache_images
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
-from melano_tf.pipelines.images import cache_images
-from melano_tf.pipelines.records import append_image
-from melano_tf.pipelines.tiles import TileBatches
+from melano_tf.pipelines.tfrecords import append_image
+from melano_tf.pipelines.tile_batches import TileBatches
 from melano_tf.training.loop import LoopSettings, train
-from melano_tf.training.runtime import configure
+from melano_tf.training.tensorflow_runtime import configure
 
 BATCH, PX = 64, 224
 

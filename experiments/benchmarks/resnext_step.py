@@ -23,8 +23,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from melano_tf.models.logits import logits_of
-from melano_tf.models.zoome import build_zoome
+from melano_tf.models.classifier_head import logits_of
+from melano_tf.models.zoome_network import build_zoome
 from melano_tf.training.losses import binary_crossentropy
 from melano_tf.training.steps import GradientStep, Progress
 

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from melano_tf.metadata_fields import NOT_SENT, UNKNOWN, NumberField
-from melano_tf.models.metadata import MetadataCode
+from melano_tf.models.metadata_layer import MetadataCode
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -93,12 +93,12 @@ def measure_images(arguments: argparse.Namespace) -> None:
 def open_client(arguments: argparse.Namespace, folder: Path) -> Any:
     """A client to the server, or to a fresh export in this process."""
     from melano_tf.serving.client import Client, FolderTransport, find_transport
-    from melano_tf.training.runtime import configure
+    from melano_tf.training.tensorflow_runtime import configure
 
     if arguments.server is not None:
         return Client(find_transport(arguments.server, arguments.name))
     from melano_tf.serving.export import export_model
-    from melano_tf.serving.opening import file_card
+    from melano_tf.serving.model_finding import file_card
 
     configure(arguments.threads)
     return Client(FolderTransport(export_model(file_card(arguments.model), folder).folder))

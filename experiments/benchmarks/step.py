@@ -21,12 +21,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
-from melano_tf.models.logits import logits_of
+from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.pace import any_loss, made_up, timed
-from melano_tf.training.runtime import computing_in, configure
 from melano_tf.training.steps import GradientStep
+from melano_tf.training.tensorflow_runtime import computing_in, configure
 
 PX = 224
 WANTED = {"float32": 1.2, "bfloat16": 1.0}

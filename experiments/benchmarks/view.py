@@ -1,15 +1,19 @@
 """How fast the atlas shows a large slide, and how much memory it takes.
 
-A slide is drawn once (a repeated texture, JPEG tiles, three levels), a run's folder is put around it, and `view` serves
-it in a process of its own. Measured from outside, by HTTP: single tiles at random places of six zooms from a cold cache
-(each asked for the first time) and a warm one (asked for again); the resident memory while thousands are drawn at
-random from a cache that is too small for them; and, with Chromium, the time from the address to a whole picture.
+The slide is the large one of `cutting.py --sparse` (100,000 px wide and high, three levels, JPEG tiles); a run's
+folder with two such slides, their tiles and a model's answer for each is put around it, and `view` serves it in a
+process of its own. Measured from outside: with Chromium, the time from the address to the whole picture and to the map
+over it; by HTTP on one open connection, as a browser has it, single tiles at random places, of six zooms as often, from
+a cold cache (each asked for the first time) and a warm one (asked for again); and the resident memory while thousands
+are drawn at random, which the cache cannot hold.
 
-    python experiments/benchmarks/view.py --width 65536 --height 49152 --tiles 5000
+    python experiments/benchmarks/view.py
 """
 
 import argparse
+import http.client
 import json
+import math
 import os
 import re
 import shutil
@@ -17,39 +21,50 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
+import urllib.parse
 from pathlib import Path
 
-import cv2
 import numpy as np
+import pandas as pd
+from cutting import write_sparse
 
-from melano_tf.phantoms.slides.pyramid import write_pyramid
+from melano_tf.pipelines.tfrecords import slide_files
+from melano_tf.runs.predictions import predictions, write_predictions
+from melano_tf.runs.run_folder import plan_key
 from melano_tf.view.deepzoom import Pyramid
+from melano_tf.view.settings import ViewSettings
 
-MPP = 0.25
+TILE = 1024  # side of a tile that the model judged, level-0 px
 COUNT = 300  # tiles behind each percentile
 
 
-def draw_slide(path: Path, size: tuple[int, int]) -> None:
-    """A slide full of a texture with as much detail as stained tissue, so that decoding costs what it does there."""
-    rng = np.random.default_rng(0)
-    rows = 1024
-    noise = cv2.GaussianBlur(rng.normal(0, 60, (rows, 4096)).astype(np.float32), (0, 0), 2)
-    patch = np.clip(np.stack([170 + 2 * noise, 110 + 4 * noise, 190 + noise], -1), 0, 255).astype(np.uint8)
-    wide = np.tile(patch, (1, -(-size[0] // 4096), 1))[:, : size[0]]
-    write_pyramid(path, size, lambda top, bottom: np.roll(wide, top // 7, axis=1)[: bottom - top], MPP, 80)
-
-
-def make_run(folder: Path, size: tuple[int, int], slides: int = 2) -> Path:
-    """A run's folder with nothing but slides (links to one file)."""
-    drawn = folder / "phantoms" / "big"
+def make_run(folder: Path, side: int, slides: int = 2) -> Path:
+    """A run's folder: slides (links to one file), their tiles, and what a model said of each tile."""
+    drawn, rng = folder / "phantoms" / "big", np.random.default_rng(0)
     drawn.mkdir(parents=True)
-    draw_slide(drawn / "S0.tiff", size)
+    write_sparse(drawn / "S0.tiff", side)
     for number in range(1, slides):
         (drawn / f"S{number}.tiff").hardlink_to(drawn / "S0.tiff")
     lines = ["slide_id,path,patient_id,label", *(f"S{n},S{n}.tiff,P{n},benign" for n in range(slides))]
     (drawn / "manifest.csv").write_text("\n".join(lines) + "\n")
-    (folder / "run.json").write_text(json.dumps({"recipe": "spitzoid", "settings": {"slides": None, "seed": 0}}))
+    places = np.arange(0, side - TILE, TILE)
+    x, y = (part.ravel() for part in np.meshgrid(places, places))
+    tiles = pd.DataFrame({"tile": np.arange(len(x)), "x": x, "y": y, "w0": TILE, "h0": TILE, "tissue": 1.0})
+    judged = []
+    for name in (f"S{number}" for number in range(slides)):
+        path = slide_files(folder / "tiles", name)[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tiles.to_parquet(path)
+        rows = tiles[["tile"]].assign(slide_id=name, group=name, part="test", target=0, region="tumour")
+        judged.append(rows.assign(case=name + "/" + tiles["tile"].astype(str)))
+    rows = pd.concat(judged, ignore_index=True)
+    (folder / "predictions").mkdir()
+    write_predictions(folder / "predictions" / "source.parquet", predictions(rows, rng.random(len(rows))))
+    plan = {"settings": "s", "data": "d"}
+    record = {"recipe": "spitzoid", "settings": {"slides": None, "seed": 0}, "plan": plan}
+    (folder / "run.json").write_text(json.dumps(record))
+    made = {"predictions/source.parquet": {"plan": plan_key(plan), "step": "source", "key": "k"}}
+    (folder / "made.json").write_text(json.dumps(made))
     return folder
 
 
@@ -79,34 +94,40 @@ class Server:
             if found := re.search(r"http://\S+/", line):
                 self.root = found[0]
                 break
+        where = urllib.parse.urlsplit(self.root)
+        self.path, self.connection = where.path, http.client.HTTPConnection(where.hostname or "", where.port)
 
     def tile(self, zoom: int, column: int, row: int, case: int = 0) -> float:
         """Seconds that a tile took."""
         start = time.perf_counter()
-        with urllib.request.urlopen(f"{self.root}tile/0/{case}/{zoom}/{column}/{row}.jpg") as answer:
-            assert answer.read()
+        self.connection.request("GET", f"{self.path}tile/0/{case}/{zoom}/{column}/{row}.jpg")
+        assert self.connection.getresponse().read()
         return time.perf_counter() - start
 
 
-def random_tiles(size: tuple[int, int], count: int, seed: int) -> list[tuple[int, int, int]]:
-    """Tiles at random places, of a zoom as often as it has tiles; none twice.
-
-    Raises:
-        SystemExit: the slide has fewer.
-    """
-    rng, pyramid = np.random.default_rng(seed), Pyramid(size)
-    every: list[tuple[int, int, int]] = []
-    for zoom in range(max(0, pyramid.levels - 5), pyramid.levels + 1):
-        side = 256 * pyramid.step(zoom)
-        across, down = (-int(-length // side) for length in size)
-        every += [(zoom, column, row) for column in range(across) for row in range(down)]
-    if len(every) < count:
-        raise SystemExit(f"the slide has {len(every):,} tiles, not {count:,}; choose a larger one, or fewer --tiles")
-    return [every[place] for place in rng.permutation(len(every))[:count]]
+def random_tiles(side: int, count: int, seed: int, zooms: int = 6) -> list[tuple[int, int, int]]:
+    """Tiles at random places of the finest zooms, of each as many; none twice."""
+    rng, pyramid = np.random.default_rng(seed), Pyramid((side, side))
+    found = []
+    for number, zoom in enumerate(range(pyramid.levels, pyramid.levels - zooms, -1)):
+        across = math.ceil(side / (256 * pyramid.step(zoom)))
+        wanted = min((count - len(found)) // (zooms - number), across**2)
+        found += [(zoom, *divmod(int(place), across)) for place in rng.choice(across**2, wanted, replace=False)]
+    return [found[place] for place in rng.permutation(len(found))]
 
 
-def first_picture(root: str) -> list[float]:
-    """Seconds from the address to a slide's whole picture in Chromium: the first page, and another slide's after it."""
+READY = """
+const m = window.Bokeh && Bokeh.documents[0] && Bokeh.documents[0].get_model_by_name('stage');
+const v = m && Bokeh.index.find_one(m), r = m && m.renderers.find((one) => one.type === 'TileRenderer');
+const t = v && r && v.views.find_one(r); return t && t.has_finished() ? performance.now() : null;"""
+MAPPED = """
+const m = Bokeh.documents[0].get_model_by_name('map');
+return m.visible && m.data_source.data.image[0].length > 1 ? performance.now() : null;"""
+
+
+def first_pictures(root: str) -> list[tuple[float, float]]:
+    """Seconds from the address to a slide's whole picture in Chromium, and to the map over it: a fresh browser's first
+    page, and further slides."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver:
         return []
@@ -118,57 +139,59 @@ def first_picture(root: str) -> list[float]:
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900"):
         options.add_argument(argument)
     browser = webdriver.Chrome(options=options, service=Service(driver))
-    ready = """
-    const m = window.Bokeh && Bokeh.documents[0] && Bokeh.documents[0].get_model_by_name('stage');
-    const v = m && Bokeh.index.find_one(m), r = m && m.renderers.find((one) => one.type === 'TileRenderer');
-    const t = v && r && v.views.find_one(r); return t && t.has_finished() ? performance.now() : null;"""
+
+    def moment(script: str) -> float:
+        end = time.monotonic() + 60
+        while (done := browser.execute_script(script)) is None and time.monotonic() < end:
+            time.sleep(0.02)
+        return float(done or np.nan) / 1000
+
     times = []
     for case in (0, 1, 0, 1):
         browser.get(f"{root}slide?run=0&case={case}")
-        end = time.monotonic() + 60
-        while (done := browser.execute_script(ready)) is None and time.monotonic() < end:
-            time.sleep(0.02)
-        times.append(float(done or np.nan) / 1000)
+        times.append((moment(READY), moment(MAPPED)))
     browser.quit()
     return times
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--width", type=int, default=65536)
-    parser.add_argument("--height", type=int, default=49152)
+    parser.add_argument("--side", type=int, default=100_000, help="of the slide, px")
     parser.add_argument("--tiles", type=int, default=5000, help="drawn at random while the memory is watched")
-    parser.add_argument("--cache-mib", type=int, default=128)
+    parser.add_argument("--cache-mib", type=int, default=ViewSettings.cache_mib)
     given = parser.parse_args()
-    size = (given.width, given.height)
     with tempfile.TemporaryDirectory() as scratch:
-        start = time.perf_counter()
-        folder = make_run(Path(scratch) / "run", size)
-        print(f"slide {size[0]:,} x {size[1]:,} px, {(folder / 'phantoms/big/S0.tiff').stat().st_size / 1e6:,.0f} MB")
-        print(f"drawn in {time.perf_counter() - start:.0f} s")
+        folder = make_run(Path(scratch) / "run", given.side)
+        size = (folder / "phantoms/big/S0.tiff").stat().st_size
+        print(f"slide {given.side:,} x {given.side:,} px, {size / 1e6:,.0f} MB; cache of {given.cache_mib} MiB")
         server = Server(folder, given.cache_mib)
         try:
-            print(f"memory at the start: {memory_mib(server.process.pid):.0f} MiB")
-            times = first_picture(server.root)
-            words = ", ".join(f"{one:.2f}" for one in times) or "no Chromium"
-            print(f"first picture (a fresh browser, then further slides): {words} s")
-            tiles = random_tiles(size, COUNT, seed=1)
-            for name in ("cold", "warm"):
-                before = processor_s(server.process.pid)
-                took = np.array([server.tile(*tile) for tile in tiles]) * 1000
-                own = (processor_s(server.process.pid) - before) / len(tiles) * 1000
-                clock = f"median {np.median(took):.1f}, p95 {np.percentile(took, 95):.1f} ms"
-                print(f"tile, {name} cache: {clock}; {own:.1f} ms of the server's processor time each", flush=True)
-            watched = []
-            for number, tile in enumerate(random_tiles(size, given.tiles, seed=2)):
-                server.tile(*tile)
-                if number % 250 == 0:
-                    watched.append(memory_mib(server.process.pid))
-                    print(f"  after {number:,} tiles {watched[-1]:.0f} MiB", flush=True)
-            watched.append(memory_mib(server.process.pid))
-            print("memory over the tiles, MiB:", ", ".join(f"{one:.0f}" for one in watched))
+            measure(server, given.side, given.tiles)
         finally:
             server.process.kill()
+
+
+def measure(server: Server, side: int, count: int) -> None:
+    """Measure and say."""
+    print(f"memory at the start: {memory_mib(server.process.pid):.0f} MiB")
+    times = first_pictures(server.root)
+    words = ", ".join(f"{picture:.2f} ({mapped:.2f})" for picture, mapped in times) or "no Chromium"
+    print(f"first picture, and map over it (a fresh browser, then further slides): {words} s")
+    print(f"memory then: {memory_mib(server.process.pid):.0f} MiB")
+    tiles = random_tiles(side, COUNT, seed=1)
+    for name in ("cold", "warm"):
+        before = processor_s(server.process.pid)
+        took = np.array([server.tile(*tile) for tile in tiles]) * 1000
+        own = (processor_s(server.process.pid) - before) / len(tiles) * 1000
+        clock = f"median {np.median(took):.1f}, p95 {np.percentile(took, 95):.1f} ms"
+        print(f"tile, {name} cache: {clock}; {own:.1f} ms of the server's processor time each", flush=True)
+    watched = []
+    drawn = random_tiles(side, count, seed=2)
+    for number, tile in enumerate(drawn):
+        server.tile(*tile)
+        if number % 250 == 0 or number == len(drawn) - 1:
+            watched.append(memory_mib(server.process.pid))
+    print(f"memory over {len(drawn):,} tiles, MiB:", ", ".join(f"{one:.0f}" for one in watched))
 
 
 if __name__ == "__main__":

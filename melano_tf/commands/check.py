@@ -7,17 +7,17 @@ from pathlib import Path
 import pandas as pd
 
 from melano_tf.csv_rows import harmless
+from melano_tf.dermoscopy.data_set_findings import Inspection, InspectSettings, inspect_records
 from melano_tf.dermoscopy.duplicates import DuplicateSettings
-from melano_tf.dermoscopy.inspect import Inspection, InspectSettings, inspect_records
-from melano_tf.dermoscopy.isic import read_isic
-from melano_tf.dermoscopy.isic_images import MAX_PIXELS, ImageSettings
+from melano_tf.dermoscopy.image_files import MAX_PIXELS, ImageSettings
+from melano_tf.dermoscopy.isic_records import read_isic
 from melano_tf.errors import InputError
 from melano_tf.runs import journal
-from melano_tf.runs.files import atomic, write_json
+from melano_tf.runs.atomic_files import atomic, write_json
 from melano_tf.specs import load_spec
 from melano_tf.splits.folds import grouped_folds
-from melano_tf.splits.groups import joined_groups, owner_groups, pair_places
 from melano_tf.splits.leaks import image_leaks, leak_lines
+from melano_tf.splits.undivided_groups import joined_groups, owner_groups, pair_places
 
 
 @dataclass(frozen=True)

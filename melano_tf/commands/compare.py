@@ -9,16 +9,16 @@ import pandas as pd
 import tyro
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.intervals import DELONG, METHODS, WIDER, WILSON, ends_text
-from melano_tf.evaluation.metrics import format_value
-from melano_tf.evaluation.paired import Answer, Paired, paired_intervals
-from melano_tf.reports.table_text import aligned
+from melano_tf.evaluation.binary_metrics import format_value
+from melano_tf.evaluation.interval import DELONG, METHODS, WIDER, WILSON, ends_text
+from melano_tf.evaluation.paired_differences import Answer, Paired, paired_intervals
+from melano_tf.reports.table_layout import aligned
 from melano_tf.runs import journal
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.file_integrity import mapping
 from melano_tf.runs.judgements import Judgement, read_judgements, read_record
-from melano_tf.runs.plain import flat
-from melano_tf.runs.whole import mapping
-from melano_tf.splits.groups import joined_groups
+from melano_tf.runs.settings_digest import flat
+from melano_tf.splits.undivided_groups import joined_groups
 
 LABELS = {"AUC": "ROC AUC", "BACC": "balanced accuracy", "ACC": "accuracy"}
 ASIDE = ("out", "workers", "threads", "cache", "cache_mib", "tables", "figures", "steps")

@@ -12,11 +12,11 @@ import pandas as pd
 from melano_tf.commands.rates import measure_rates
 from melano_tf.environment import environment
 from melano_tf.errors import InputError
-from melano_tf.runs.whole import faults as damaged_files
+from melano_tf.runs.file_integrity import faults as damaged_files
 from melano_tf.slides.annotations import AnnotationSettings, slide_outlines
-from melano_tf.slides.cohort import read_manifest, same_file_groups
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.slide import Slide, SlideReadError
+from melano_tf.slides.slide_manifest import read_manifest, same_file_groups
 from melano_tf.specs import load_spec
 
 GIB = 1024**3

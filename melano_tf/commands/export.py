@@ -39,7 +39,7 @@ def export(settings: ExportSettings, say: Callable[[str], None]) -> Path:
         InputError: no such model, one that `predict` does not take either, a version that exists.
     """
     from melano_tf.serving.export import export_model, limits_of
-    from melano_tf.serving.opening import file_card
+    from melano_tf.serving.model_finding import file_card
 
     card = file_card(settings.model)
     asked = {name: getattr(settings, name) for name in ("max_pixels", "max_bytes", "max_images")}

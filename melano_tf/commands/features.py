@@ -52,10 +52,10 @@ def features(settings: FeaturesSettings, say: Callable[[str], None]) -> Path:
     from tqdm import tqdm
 
     from melano_tf.pipelines.slide_features import SlideFeatureSettings, load_encoder, write_features
-    from melano_tf.runs.files import atomic
-    from melano_tf.slides.cohort import read_manifest
+    from melano_tf.runs.atomic_files import atomic
+    from melano_tf.slides.slide_manifest import read_manifest
     from melano_tf.specs import load_spec
-    from melano_tf.training.runtime import configure
+    from melano_tf.training.tensorflow_runtime import configure
 
     slides = read_manifest(settings.slides, load_spec("slides"))
     folders = sorted({Path(path).parent for path in slides["path"]})

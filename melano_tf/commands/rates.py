@@ -61,7 +61,7 @@ def decode_rate() -> float:
 
 def step_rate(name: str) -> float:
     """Images a second through a training step of a network with one dense layer on its last map's mean."""
-    from melano_tf.models.logits import logits_of
+    from melano_tf.models.classifier_head import logits_of
     from melano_tf.models.seanet import build_source
     from melano_tf.training.fit import Network
     from melano_tf.training.optimizers import make_optimizer

@@ -7,9 +7,9 @@ from pathlib import Path
 from melano_tf.csv_rows import harmless
 from melano_tf.errors import InputError
 from melano_tf.runs import journal
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.record import caveat
+from melano_tf.serving.answer_record import caveat
 
 KIND = "similarity-embedding"
 COLUMNS = 5
@@ -53,8 +53,8 @@ def similar(settings: SimilarSettings, say: Callable[[str], None]) -> Path:
         raise InputError(f"{settings.gallery}: no such folder of images")
     read = {"--input": settings.input, "--gallery": settings.gallery, "--model": settings.model}
     journal.refuse_mixing(settings.out, read)
-    from melano_tf.dermoscopy.isic_images import images_at
-    from melano_tf.training.runtime import configure
+    from melano_tf.dermoscopy.image_files import images_at
+    from melano_tf.training.tensorflow_runtime import configure
 
     found = [path for path in images_at(settings.gallery) if path.resolve() != settings.input.resolve()]
     if not found:
@@ -68,10 +68,10 @@ def answer(settings: SimilarSettings, sidecar: Sidecar, found: list[Path], say: 
     import pandas as pd
     from tqdm import tqdm
 
-    from melano_tf.dermoscopy.isic_images import read_image
+    from melano_tf.dermoscopy.image_files import read_image
     from melano_tf.evaluation.retrieval import nearest
-    from melano_tf.reports.sheets import contact_sheet
-    from melano_tf.serving.neighbours import embed_images
+    from melano_tf.reports.contact_sheet import contact_sheet
+    from melano_tf.serving.similarity_embedding import embed_images
 
     asked = embed_images(settings.model, sidecar, [settings.input])
     if not len(asked.paths):

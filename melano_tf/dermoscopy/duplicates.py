@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melano_tf.dermoscopy.isic_images import MAX_PIXELS, UnreadableImageError, read_image
+from melano_tf.dermoscopy.image_files import MAX_PIXELS, UnreadableImageError, read_image
 from melano_tf.errors import InputError
-from melano_tf.runs.files import file_sha256
+from melano_tf.runs.atomic_files import file_sha256
 
 PAIR_COLUMNS = ("image_1", "image_2", "kind", "distance")
 HASHED_PX = 128  # pHash looks at 64 x 64; a JPEG is decoded at a fraction of its size

@@ -16,9 +16,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.closed_form import mean_share
-from melano_tf.evaluation.metrics import check_pairs
-from melano_tf.evaluation.multiclass import check_classes, is_right
+from melano_tf.evaluation.binary_metrics import check_pairs
+from melano_tf.evaluation.multiclass_metrics import check_classes, is_right
+from melano_tf.evaluation.wilson_delong import mean_share
 
 # Probabilities are read as no nearer to 0 or 1 than this: a sigmoid in float32 cannot tell 1 - 6e-8 from 1, whose
 # logit would be infinite, and no temperature could soften it.
@@ -36,7 +36,7 @@ class Reliability:
         count: samples in each bin.
         predicted: mean probability in each bin.
         observed: share of positives (or of right decisions) in each bin.
-        low, high: ends of the interval of `observed` (`closed_form.mean_share`); NaN where no groups were given.
+        low, high: ends of the interval of `observed` (`wilson_delong.mean_share`); NaN where no groups were given.
         level: coverage of that interval, pointwise.
     """
 
@@ -133,7 +133,7 @@ def top_label(y: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.bool_]
 
     Args:
         y: class indices, (n,).
-        probabilities: (n, K). A tie for the highest counts as wrong, as everywhere in `evaluation.multiclass`.
+        probabilities: (n, K). A tie for the highest counts as wrong, as everywhere in `evaluation.multiclass_metrics`.
     """
     classes, scores = check_classes(y, probabilities)
     return is_right(classes, scores), scores.max(axis=1)
@@ -261,7 +261,7 @@ def fit_calibration(
         y: (n,) of 0 and 1 where values are (n,), class indices where they are (n, K).
         values: probabilities (of the positive class, or of each class), or logits.
         groups: the patient of each sample, (n,); counted for the record.
-        hold_out: which samples these are, in words; see `evaluation.holdout.HoldOut.words`.
+        hold_out: which samples these are, in words; see `splits.inner_holdout.HoldOut.words`.
         logits: whether `values` are logits.
         bins: of the expected calibration error.
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from melano_tf.evaluation import intervals
-from melano_tf.evaluation.closed_form import EDGE, wilson
-from melano_tf.evaluation.intervals import NONE, WILSON, Interval, group_draws, percentile_interval
-from melano_tf.evaluation.metrics import check_pairs
+from melano_tf.evaluation import bootstrap
+from melano_tf.evaluation.binary_metrics import check_pairs
+from melano_tf.evaluation.bootstrap import group_draws, percentile_interval
+from melano_tf.evaluation.interval import NONE, WILSON, Interval
+from melano_tf.evaluation.wilson_delong import EDGE, wilson
 
 GRID = 201
 
@@ -346,7 +347,7 @@ def _resampled_counts(
     """Counts at every threshold in each resample, some resamples at a time: their rows, tp and fp (rows, m + 1)."""
     order, last = _descending(scores)
     labels, index = labels[order], index[order]
-    step = max(1, intervals.CHUNK_CELLS // max(len(labels), 1))
+    step = max(1, bootstrap.CHUNK_CELLS // max(len(labels), 1))
     for start in range(0, len(draws) if len(labels) else 0, step):
         weights = draws[start : start + step, index].astype(np.float64)
         tp, fp = (np.cumsum(weights * side, axis=1)[:, last] for side in (labels, ~labels))

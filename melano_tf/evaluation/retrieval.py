@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from melano_tf.evaluation.intervals import Interval, group_draws, mean_interval
+from melano_tf.evaluation.bootstrap import group_draws, mean_interval
+from melano_tf.evaluation.interval import Interval
 
 # Cells of the largest temporary array (queries in a chunk x gallery): 64 MB of float64.
 CHUNK_CELLS = 8_000_000

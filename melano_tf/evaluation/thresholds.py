@@ -1,7 +1,7 @@
 """Decision thresholds, and a fitted decision: calibration and threshold, both from one hold-out.
 
 A threshold is never chosen on the samples that a table reports: Youden's index or a wanted sensitivity is sought on an
-inner hold-out of training patients (`splits.holdout`), on calibrated probabilities, and what it reached there is
+inner hold-out of training patients (`splits.inner_holdout`), on calibrated probabilities, and what it reached there is
 kept with it. That record is a little optimistic, because the same samples chose the threshold.
 """
 
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from melano_tf.errors import InputError, line_of
+from melano_tf.evaluation.binary_intervals import binary_intervals
+from melano_tf.evaluation.binary_metrics import format_value
 from melano_tf.evaluation.calibration import Calibration, fit_calibration
 from melano_tf.evaluation.curves import counts_by_threshold
-from melano_tf.evaluation.intervals import Interval, binary_intervals
-from melano_tf.evaluation.metrics import format_value
+from melano_tf.evaluation.interval import Interval
 
 Rule = Literal["youden", "sensitivity", "fixed"]
 
@@ -283,7 +284,7 @@ def fit_decision(
         p: the model's own probabilities, (n,), 0..1.
         groups: the patient of each sample, (n,).
         settings: see there.
-        hold_out: which samples these are, in words; see `evaluation.holdout.HoldOut.words`.
+        hold_out: which samples these are, in words; see `splits.inner_holdout.HoldOut.words`.
 
     Raises:
         InputError, ValueError: see `fit_calibration` and `choose_threshold`.

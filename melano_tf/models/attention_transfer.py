@@ -17,8 +17,8 @@ import keras
 from keras import backend, ops
 
 from melano_tf.errors import InputError
-from melano_tf.models.backbones import BackboneReport, build_backbone
-from melano_tf.models.logits import classify, logits_of
+from melano_tf.models.backbone_graphs import BackboneReport, build_backbone
+from melano_tf.models.classifier_head import classify, logits_of
 from melano_tf.seeding import seeded
 
 STAGES = (1, 2, 3, 4)

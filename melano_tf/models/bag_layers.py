@@ -1,6 +1,6 @@
 """What bag models are made of: gated attention, landmarks, a class token, and what CLAM clusters.
 
-As in `melano_tf.models.attention`: embeddings (B, N, C), and optionally a mask (B, N), true where an instance is real
+As in `bag_aggregation`: embeddings (B, N, C), and optionally a mask (B, N), true where an instance is real
 and not padding. What is masked may hold anything, even NaN, and changes nothing. No layer depends on the order of the
 instances. Softmaxes are taken in float32 under any precision policy.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from melano_tf.models.attention import BagAggregation, Shape, masked_softmax, real_instances
+from melano_tf.models.bag_aggregation import BagAggregation, Shape, masked_softmax, real_instances
 
 
 @keras.saving.register_keras_serializable("melano_tf")

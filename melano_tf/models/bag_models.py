@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from melano_tf.errors import InputError
-from melano_tf.models.attention import BagAggregation, BagMax
+from melano_tf.models.bag_aggregation import BagAggregation, BagMax
 from melano_tf.models.bag_layers import (
     AttendedExtremes,
     BranchLogits,
@@ -23,7 +23,7 @@ from melano_tf.models.bag_layers import (
     LandmarkAttention,
 )
 from melano_tf.models.bag_settings import BagModelSettings
-from melano_tf.models.mil import make_aggregation
+from melano_tf.models.biopsy_classifier import make_aggregation
 from melano_tf.seeding import seeded
 
 Tensors = dict[str, Any]

@@ -6,9 +6,9 @@ from typing import Any, Literal
 import keras
 
 from melano_tf.errors import InputError
-from melano_tf.models.backbones import Freeze, build_backbone
+from melano_tf.models.backbone_graphs import Freeze, build_backbone
+from melano_tf.models.classifier_head import classify
 from melano_tf.models.layers import SqueezeExcite
-from melano_tf.models.logits import classify
 from melano_tf.seeding import seeded
 
 Head = Literal["gap", "gmp", "mlp"]

@@ -67,15 +67,6 @@ class Taxonomy:
             matrix[row, list(path)] = 1.0
         return matrix
 
-    def leaf_probabilities(self, conditional: np.ndarray) -> np.ndarray:
-        """Each class's probability, the product along its path: (B, D) -> float64 (B, C), rows sum to one.
-
-        Args:
-            conditional: probability of each decision given that its parent was reached.
-        """
-        conditional = np.asarray(conditional, np.float64)
-        return np.stack([conditional[:, list(path)].prod(axis=1) for path in self.paths], axis=1)
-
     def greedy(self, conditional: np.ndarray) -> np.ndarray:
         """The class at which one arrives by taking the most probable decision at each node, int64 (B,).
 

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from melano_tf.errors import InputError
 from melano_tf.papers.plan import Extent, Load, Recipe, Step
-from melano_tf.slides.cohort import read_manifest
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.slide import Slide
+from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.slides.tiling import TileGrid, grid_origins
 from melano_tf.specs import load_spec
 
@@ -78,7 +78,7 @@ def bill(recipe: Recipe, settings: Any, undone: Sequence[Step], measured: bool) 
 def _measure(found: Bill, settings: Any, trainings: Sequence[Step], steps: dict[str, int]) -> int:
     """Add hours and memory to a bill; returns the bytes of all models."""
     from melano_tf.training.pace import Pace, measure
-    from melano_tf.training.runtime import computing_in
+    from melano_tf.training.tensorflow_runtime import computing_in
 
     gpu, paces, began = has_gpu(), dict[str, Pace](), time.monotonic()
     loads = {step.load.network: step.load for step in trainings if step.load is not None}

@@ -15,18 +15,19 @@ from melano_tf.dermoscopy.duplicates import (
     paths_of,
     same_content,
 )
-from melano_tf.dermoscopy.isic import Findings, read_isic
-from melano_tf.dermoscopy.isic_images import ImageSettings
+from melano_tf.dermoscopy.image_files import ImageSettings
+from melano_tf.dermoscopy.isic_records import Findings, read_isic
 from melano_tf.errors import InputError
-from melano_tf.papers.cases import CASES, write_cases
+from melano_tf.papers.audit_cases import CASES, write_cases
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Looked, Work
-from melano_tf.phantoms.skin.data_sets import draw_dermoscopy
+from melano_tf.phantoms.skin.isic_data_sets import draw_dermoscopy
+from melano_tf.pipelines.image_cache import ImageCache, cache_images, prune_cache
 from melano_tf.pipelines.image_settings import ImageCacheSettings
-from melano_tf.pipelines.images import ImageCache, cache_images, prune_cache
-from melano_tf.runs.files import atomic
-from melano_tf.runs.plain import digest, plain, seed_for
-from melano_tf.splits.groups import alike_lines, case_groups
+from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.input_checksums import file_checksums
+from melano_tf.runs.settings_digest import digest, plain, seed_for
+from melano_tf.splits.undivided_groups import alike_lines, case_groups
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class ImageRecords:
     """What the tables say, and what the files hold.
 
     Attributes:
-        records: one row an image, as `dermoscopy.isic.read_isic` gives them; `path` is None without a file.
+        records: one row an image, as `dermoscopy.isic_records.read_isic` gives them; `path` is None without a file.
         findings: what was found wrong.
         table: the first table, for messages.
         sums: SHA-256 of each file that is there, by image.
@@ -94,7 +95,7 @@ def read_images(work: Work, check: Check) -> Looked:
     """The records of the user's tables, or of phantom images drawn now; what was found is said and noted.
 
     Raises:
-        InputError: as `dermoscopy.isic.read_isic`, or by `check`.
+        InputError: as `dermoscopy.isic_records.read_isic`, or by `check`.
     """
     settings, run = work.settings, work.run
     tables, folders = settings.table, settings.images
@@ -147,7 +148,7 @@ def checksums(work: Work, records: pd.DataFrame) -> dict[str, str]:
     files = dict(zip(records["image_id"], map(Path, records["path"]), strict=True))
     total = sum(file.stat().st_size for file in files.values())
     with tqdm(total=total, desc="checksums", unit="B", unit_scale=True, leave=False) as bar:
-        sums = work.run.checksums(files.values(), bar.update)
+        sums = file_checksums(work.run.folder, files.values(), bar.update)
     return {name: sums[str(file)] for name, file in files.items()}
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from melano_tf.papers import PAPERS
-from melano_tf.runs.files import read_json
+from melano_tf.runs.atomic_files import read_json
 
 Settings = TypeVar("Settings")
 

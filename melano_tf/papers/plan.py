@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import differing
+from melano_tf.papers.settings_values import differing
 from melano_tf.runs.judgements import JudgedModel
-from melano_tf.runs.plain import plain
+from melano_tf.runs.settings_digest import plain
 
 # Settings of every recipe that are no part of a method: what to read, where to write, how many processes.
 ASIDE = (

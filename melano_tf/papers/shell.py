@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from melano_tf.errors import InputError, RunError
-from melano_tf.models.registry import check_backbone
-from melano_tf.papers.checks import check_folders, given_weights, weights_key
+from melano_tf.papers.checks_beforehand import check_folders
 from melano_tf.papers.costs import Bill, bill, check_affordable
+from melano_tf.papers.initial_weights import given_weights, local_weights, weights_of
 from melano_tf.papers.plan import Backbone, Output, Plan, Recipe, Step, chosen_groups
-from melano_tf.papers.states import TO_DO, Finished, inputs_of, recorded_key, state_of
-from melano_tf.reports.html import write_report
+from melano_tf.papers.step_states import TO_DO, Finished, inputs_of, recorded_key, state_of
+from melano_tf.reports.report_html import write_report
 from melano_tf.runs import journal
-from melano_tf.runs.files import atomic
-from melano_tf.runs.plain import digest
-from melano_tf.runs.run import Run
-from melano_tf.training.runtime import configure, kernels_named
+from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.run_folder import Run
+from melano_tf.runs.settings_digest import digest
+from melano_tf.training.tensorflow_runtime import configure, kernels_named
 
 Say = Callable[[str], None]
 Made = TypeVar("Made")
@@ -152,7 +152,7 @@ def reproduce(
     Args:
         recipe, settings: what to do.
         say: shows a line to the person at the terminal.
-        walk: does the steps; `papers.jobs.walk` hands them to other processes.
+        walk: does the steps; `papers.dask_jobs.walk` hands them to other processes.
 
     Raises:
         InputError: a setting or an input file is wrong.
@@ -215,27 +215,6 @@ def announce(recipe: Recipe, settings: Any, say: Say) -> None:
         say(f"  {name:<28} {here}  ({recipe.base}: {there})")
     if not settings.deterministic:
         say("--no-deterministic: a training that is interrupted and goes on ends with other bits than one that is not")
-
-
-def weights_of(steps: Iterable[Step]) -> dict[Backbone, str | None]:
-    """The content of the initial weights of every network that a step builds, found now, before the first step begins.
-
-    Raises:
-        InputError: there is no such network, it does not take what it is given, or a file cannot be had.
-    """
-    return {network: weights_key(*network) for network in check_networks(steps)}
-
-
-def check_networks(steps: Iterable[Step]) -> list[Backbone]:
-    """The networks that steps build, each once; nothing is fetched.
-
-    Raises:
-        InputError: as `models.registry.check_backbone`.
-    """
-    networks = list(dict.fromkeys(network for step in steps for network in step.weights))
-    for network in networks:  # all of them before the first is fetched
-        check_backbone(*network)
-    return networks
 
 
 def keep(work: Work, step: Step) -> str:
@@ -394,8 +373,3 @@ def states_of(
     # What is looked at anew may be found otherwise under other settings: that is not known before it is looked at.
     differ = bool(recorded) and record.get("plan", {}).get("settings") != run.settings_key()
     return [(step, state_of(work, step, recorded, finished)) for step in steps], differ
-
-
-def local_weights(steps: Iterable[Step]) -> dict[Backbone, str | None]:
-    """As `weights_of`, with nothing fetched: of what is not given as a file, None."""
-    return {network: weights_key(*network) for network in check_networks(steps) if network[1] != "imagenet"}

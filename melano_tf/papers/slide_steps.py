@@ -9,19 +9,20 @@ import pandas as pd
 from tqdm import tqdm
 
 from melano_tf.errors import InputError
-from melano_tf.papers.cases import CASES, write_cases
+from melano_tf.papers.audit_cases import CASES, write_cases
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Looked, Work
-from melano_tf.pipelines.records import slide_files
-from melano_tf.pipelines.store import COHORT_TABLES, write_cohort
-from melano_tf.pipelines.store_settings import FORMAT, Grid, StoreSettings
-from melano_tf.pipelines.wanted import Wanted, wanted_too
+from melano_tf.pipelines.tfrecords import slide_files
+from melano_tf.pipelines.tile_store import COHORT_TABLES, write_cohort
+from melano_tf.pipelines.tile_store_settings import FORMAT, Grid, StoreSettings
+from melano_tf.pipelines.wanted_tiles import Wanted, wanted_too
 from melano_tf.runs import journal
-from melano_tf.runs.plain import digest, plain, seed_for
+from melano_tf.runs.input_checksums import file_checksums
+from melano_tf.runs.settings_digest import digest, plain, seed_for
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings
-from melano_tf.slides.cohort import read_manifest
+from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.specs import load_spec
-from melano_tf.splits.groups import alike_lines, case_groups
+from melano_tf.splits.undivided_groups import alike_lines, case_groups
 from melano_tf.training.fit import write_frame
 
 Check = Callable[[Work, pd.DataFrame], None]
@@ -68,7 +69,7 @@ def add_slide_steps(
 
 
 def read_slides(work: Work, spec: str, draw: Callable[..., Path], check: Check) -> Looked:
-    """The manifest of the user's slides, or of phantom slides drawn now, as `slides.cohort.read_manifest` gives it.
+    """The manifest of the user's slides, or of phantom slides drawn now, as `slide_manifest.read_manifest` gives it.
 
     Raises:
         InputError: as `read_manifest`, or by `check`.
@@ -98,7 +99,7 @@ def hash_files(work: Work, annotation: AnnotationSettings) -> Looked:
     files = [Path(path) for path in [*manifest["path"], *manifest["annotation"].dropna()]]
     size = sum(file.stat().st_size for file in files)
     with tqdm(total=size, desc="checksums", unit="B", unit_scale=True, leave=False) as bar:
-        sums = work.run.checksums(files, bar.update)
+        sums = file_checksums(work.run.folder, files, bar.update)
     rows = [
         {str(name): value for name, value in row.items()}
         | {"path": sums[row["path"]], "annotation": sums.get(row["annotation"] or "")}
@@ -174,7 +175,7 @@ def _choice_table(slide_ids: Sequence[str], keys: Sequence[str], wanted: Sequenc
 
 
 def cut_tiles(work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tiles of all slides and what became of each slide, as `pipelines.store.write_cohort` gives them.
+    """The tiles of all slides and what became of each slide, as `pipelines.tile_store.write_cohort` gives them.
 
     What was left out and why, and what was noted of the rest, is said, once.
 

@@ -94,7 +94,7 @@ def _compiled(settings: AugmentSettings) -> Callable[[tf.Tensor, tf.Tensor], tf.
 def _augment(images: tf.Tensor, seeds: tf.Tensor, settings: AugmentSettings) -> tf.Tensor:
     import tensorflow as tf
 
-    from melano_tf.pipelines.draws import uniform
+    from melano_tf.pipelines.sample_random_numbers import uniform
 
     draws = uniform(seeds, DRAWS)
     if settings.flip or settings.rotate90:

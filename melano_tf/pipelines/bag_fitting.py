@@ -5,7 +5,7 @@ from typing import Literal
 
 from melano_tf.errors import InputError
 from melano_tf.models.bag_settings import BagModelSettings
-from melano_tf.training.runtime import Precision
+from melano_tf.training.tensorflow_runtime import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from melano_tf.training.bag_losses import bag_loss, clam_loss, with_weight_decay
 from melano_tf.training.fit import Network
 from melano_tf.training.loop import GradientStep, History, LoopSettings, train
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.training.runtime import computing_in, policy
+from melano_tf.training.tensorflow_runtime import computing_in, policy
 
 OPEN_AXES = 2  # of a batch: bags, and the instances of the largest of them
 

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from melano_tf.pipelines.augment import sample_seeds
 from melano_tf.pipelines.image_batches import seen
+from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
-from melano_tf.pipelines.images import ImageCache
-from melano_tf.pipelines.tiles import decoders, prepared, python_call
+from melano_tf.pipelines.tile_batches import decoders, prepared, python_call
 from melano_tf.training.clustering import PKSampler
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.slide_bags import BAG_STREAM, bag_draw
-from melano_tf.pipelines.tiles import prepared, python_call
+from melano_tf.pipelines.tile_batches import prepared, python_call
 from melano_tf.training.steps import traced
 
 Noted = Callable[[Iterable[dict[str, Any]]], Iterable[dict[str, Any]]]
@@ -203,7 +203,7 @@ def answers(
         places: which of them, in this order; None for all.
         dtype: of the features, the model's compute dtype.
         forward: from `forward_of`, where the same model is asked more than once.
-        noted: what the batches go through, for example `training.fed.Fed.chose`.
+        noted: what the batches go through, for example `training.fed_cases.Fed.chose`.
     """
     forward = forward or forward_of(model)
     ids, logits, probabilities, attention = [], [], [], []

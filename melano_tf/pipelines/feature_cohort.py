@@ -13,7 +13,7 @@ import pandas as pd
 
 from melano_tf.errors import InputError
 from melano_tf.features.feature_file import SUFFIXES, FeatureFile, open_features
-from melano_tf.slides.cohort import read_manifest
+from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.specs import load_spec
 
 BagBy = Literal["slide", "patient"]

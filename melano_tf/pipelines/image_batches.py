@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
-from melano_tf.pipelines.draws import VIEWS, uniform
-from melano_tf.pipelines.geometry import transformed, views
+from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
-from melano_tf.pipelines.images import ImageCache
-from melano_tf.pipelines.tiles import decoders, epoch_order, prepared, python_call
+from melano_tf.pipelines.image_transforms import transformed, views
+from melano_tf.pipelines.sample_random_numbers import VIEWS, uniform
+from melano_tf.pipelines.tile_batches import decoders, epoch_order, prepared, python_call
 
 DRAWS = 3
 Change = Callable[[Any, Any, Any], Any]

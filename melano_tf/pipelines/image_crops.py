@@ -7,9 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
-from melano_tf.pipelines.draws import CROPS, uniform
 from melano_tf.pipelines.image_batches import ImageBatches
-from melano_tf.pipelines.tiles import prepared
+from melano_tf.pipelines.sample_random_numbers import CROPS, uniform
+from melano_tf.pipelines.tile_batches import prepared
 
 DRAWS = 3
 

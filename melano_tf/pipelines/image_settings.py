@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from melano_tf.dermoscopy.colour import ColourConstancy
+from melano_tf.dermoscopy.colour_constancy import ColourConstancy
 from melano_tf.errors import InputError
 
 Crop = Literal["whole", "centre"]

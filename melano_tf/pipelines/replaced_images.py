@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from melano_tf.pipelines.images import ImageCache
-from melano_tf.runs.files import atomic
+from melano_tf.pipelines.image_cache import ImageCache
+from melano_tf.runs.atomic_files import atomic
 
 EVEN = 8  # largest difference of grey levels in an image of one colour
 Box = tuple[int, int, int, int]  # left, top, right, bottom in px of the stored image, half-open

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
-from melano_tf.pipelines.tiles import TileImages, predict_batches, prepared, python_call
+from melano_tf.pipelines.tile_batches import TileImages, predict_batches, prepared, python_call
 
 DRAW_STREAM, BAG_STREAM = 3, 4
 

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-import melano_tf.models.mil  # registers the layers that files of this project are made of  # noqa: F401
+import melano_tf.models.biopsy_classifier  # registers the layers that files of this project are made of  # noqa: F401
 from melano_tf.errors import InputError
-from melano_tf.models.backbones import build_backbone
-from melano_tf.pipelines.cutting import HELD_MIB, read_tile
-from melano_tf.pipelines.store_settings import StoreSettings
-from melano_tf.runs.files import atomic
-from melano_tf.runs.plain import digest, plain
+from melano_tf.models.backbone_graphs import build_backbone
+from melano_tf.pipelines.slide_cutting import HELD_MIB, read_tile
+from melano_tf.pipelines.tile_store_settings import StoreSettings
+from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.settings_digest import digest, plain
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.tiling import TileGrid, tile_extent, tile_table
 from melano_tf.slides.tissue import tissue_mask

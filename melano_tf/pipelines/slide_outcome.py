@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from melano_tf.errors import InputError
-from melano_tf.pipelines.records import slide_files
-from melano_tf.pipelines.store_settings import Grid, StoreSettings, slide_key
-from melano_tf.pipelines.wanted import Wanted, wanted_too
-from melano_tf.runs.files import read_json, write_json
+from melano_tf.pipelines.tfrecords import slide_files
+from melano_tf.pipelines.tile_store_settings import Grid, StoreSettings, slide_key
+from melano_tf.pipelines.wanted_tiles import Wanted, wanted_too
+from melano_tf.runs.atomic_files import read_json, write_json
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings
 
 

@@ -17,10 +17,10 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError, line_of
 from melano_tf.pipelines.image_batches import seen
-from melano_tf.pipelines.images import ImageCache
-from melano_tf.pipelines.tiles import decoders, epoch_order, prepared, python_call
-from melano_tf.runs.files import atomic
-from melano_tf.runs.plain import digest
+from melano_tf.pipelines.image_cache import ImageCache
+from melano_tf.pipelines.tile_batches import decoders, epoch_order, prepared, python_call
+from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.settings_digest import digest
 
 VERSION = 1  # raised whenever the same trunk and images give other features
 SHARD = 128  # images

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from melano_tf.explain.maps import heat, overlay
-from melano_tf.reports.figures import blank_figure
+from melano_tf.explain.heat_maps import overlay
+from melano_tf.reports.figures import entitled, shared_columns, sheet_grid
 
 
 @dataclass(frozen=True)
@@ -57,18 +55,10 @@ def attended_sheet(rows: Sequence[AttendedImage], title: str, note: str = "") ->
     Raises:
         ValueError: no rows, or rows with other models than the first.
     """
-    if not rows:
-        raise ValueError("a sheet of attention maps needs at least one image")
-    models = list(rows[0].models)
-    if any(list(row.models) != models for row in rows):
-        raise ValueError(f"every row needs the maps of {models}")
-    count = 2 * len(models)
-    figure = blank_figure(1.75 * (count + 1) + 0.8, 2.05 * len(rows) + 1.1)
-    grid = figure.subplots(len(rows), count + 1, squeeze=False)
+    models = shared_columns([row.models for row in rows])
+    count = 1 + 2 * len(models)
+    figure, grid = sheet_grid((1.75 * count + 0.8, 2.05 * len(rows) + 1.1), len(rows), count)
     for line, row in zip(grid, rows, strict=True):
-        for axis in line:
-            axis.set_xticks([])
-            axis.set_yticks([])
         line[0].imshow(row.image)
         line[0].set_ylabel(row.title, fontsize=9)
         for place, name in enumerate(models):
@@ -81,12 +71,7 @@ def attended_sheet(rows: Sequence[AttendedImage], title: str, note: str = "") ->
     for place, name in enumerate(models):
         grid[0][1 + 2 * place].set_title(f"{name}\nspatial", fontsize=9)
         grid[0][2 + 2 * place].set_title("strongest\nchannel", fontsize=9)
-    mappable = ScalarMappable(Normalize(0, 1), heat())
-    figure.colorbar(mappable, ax=grid, label="spatial attention, lowest to highest of its map", shrink=0.8, aspect=40)
-    figure.suptitle(title, fontsize=11)
-    if note:
-        figure.supxlabel(note, fontsize=8)
-    return figure
+    return entitled(figure, title, note, "spatial attention, lowest to highest of its map")
 
 
 def enlarged(values: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.float64]:

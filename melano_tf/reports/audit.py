@@ -1,8 +1,8 @@
 """Who saw whom: every judged case of a finished run against all that its model has seen, from the run's files alone.
 
-What a training was fed stands in audit/<training>.parquet, written from inside its batches (`training.fed`); who is
-whose, and what is in each file, in audit/cases.parquet; which pairs are copies, in copies.csv. What belongs together is
-found here again, and so is who is judged: by the record, and by what lies in predictions/.
+What a training was fed stands in audit/<training>.parquet, written from inside its batches (`training.fed_cases`); who
+is whose, and what is in each file, in audit/cases.parquet; which pairs are copies, in copies.csv. What belongs together
+is found here again, and so is who is judged: by the record, and by what lies in predictions/.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 
 from melano_tf.errors import InputError, line_of
+from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.judgements import judged_cases
-from melano_tf.runs.standing import Standing
-from melano_tf.splits.groups import alike_lines, case_groups
-from melano_tf.splits.sides import shared_by, words
+from melano_tf.splits.disjoint_sides import shared_by, words
+from melano_tf.splits.undivided_groups import alike_lines, case_groups
 
 CASES = "cases"  # audit/cases.parquet is no training's record
 

@@ -2,26 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from melano_tf.explain.faithfulness import Curve
-from melano_tf.explain.maps import heat, overlay, tile_map
-from melano_tf.reports.figures import blank_figure, save_figure, slide_map_figure
-from melano_tf.reports.slide_maps import fitting_mpp
+from melano_tf.explain.heat_maps import heat, overlay
+from melano_tf.reports.figures import blank_figure, entitled, shared_columns, sheet_grid
 from melano_tf.slides.slide import Slide
-from melano_tf.slides.tissue import TissueMask
 
 MARK = "#e2001a"
 SMALLEST_MARK = 0.02  # of the thumbnail's longer side: a tile of 70 µm on a slide of 20 mm must still be found
@@ -65,18 +59,11 @@ def explained_sheet(rows: Sequence[ExplainedTile], title: str, note: str = "") -
     Raises:
         ValueError: no rows, or rows with other methods than the first.
     """
-    if not rows:
-        raise ValueError("a sheet of explained tiles needs at least one tile")
-    methods = list(rows[0].maps)
-    if any(list(row.maps) != methods for row in rows):
-        raise ValueError(f"every row needs the maps of {methods}")
+    methods = shared_columns([row.maps for row in rows])
     count = 2 + 2 * len(methods)
-    figure = blank_figure(3.4 + 1.9 * count + 0.8, 2.3 * len(rows) + 1.0)
-    grid = figure.subplots(len(rows), count + 1, squeeze=False, width_ratios=[1.8, *[1.0] * count])
+    size = (3.4 + 1.9 * count + 0.8, 2.3 * len(rows) + 1.0)
+    figure, grid = sheet_grid(size, len(rows), count + 1, widths=[1.8, *[1.0] * count])
     for line, row in zip(grid, rows, strict=True):
-        for axis in line:
-            axis.set_xticks([])
-            axis.set_yticks([])
         _mark(line[0], row)
         grey = cv2.cvtColor(row.tile, cv2.COLOR_RGB2GRAY)
         line[1].imshow(row.tile)
@@ -88,12 +75,7 @@ def explained_sheet(rows: Sequence[ExplainedTile], title: str, note: str = "") -
     heads = ["(b) tile", "(c) greyscale", *(f"(d) {m}" for m in methods), *(f"(e) overlay, {m}" for m in methods)]
     for axis, words in zip(grid[0][1:], heads, strict=True):
         axis.set_title(words, fontsize=9)
-    mappable = ScalarMappable(Normalize(0, 1), heat())
-    figure.colorbar(mappable, ax=grid, label="of the map's maximum", shrink=0.8, aspect=40)
-    figure.suptitle(title, fontsize=11)
-    if note:
-        figure.supxlabel(note, fontsize=8)
-    return figure
+    return entitled(figure, title, note, "of the map's maximum")
 
 
 def _mark(axis: Axes, row: ExplainedTile) -> None:
@@ -139,13 +121,11 @@ def sample_sheet(
     wide = max((len(tiles) for row in samples.values() for tiles in row.values()), default=0)
     if not wide:
         raise ValueError("a sheet of sample tiles needs at least one tile")
-    figure = blank_figure(1.6 * wide * len(magnifications) + 0.8, 1.75 * len(samples) + 0.9)
-    grid = figure.subplots(len(samples), wide * len(magnifications), squeeze=False)
+    count = wide * len(magnifications)
+    figure, grid = sheet_grid((1.6 * count + 0.8, 1.75 * len(samples) + 0.9), len(samples), count)
     for number_of_row, (line, (label, row)) in enumerate(zip(grid, samples.items(), strict=True)):
         for place, axis in enumerate(line):
             name, number = magnifications[place // wide], place % wide
-            axis.set_xticks([])
-            axis.set_yticks([])
             tiles = row.get(name, ())
             if number < len(tiles):
                 axis.imshow(tiles[number])
@@ -154,10 +134,7 @@ def sample_sheet(
             if number_of_row == 0:
                 axis.set_title(name, fontsize=9)
         line[0].set_ylabel(f"{label}\n{names.get(label, '')}", fontsize=8)
-    figure.suptitle(title, fontsize=11)
-    if note:
-        figure.supxlabel(note, fontsize=8)
-    return figure
+    return entitled(figure, title, note)
 
 
 def curve_figure(curves: Mapping[str, Mapping[str, Curve]], title: str) -> Figure:
@@ -180,37 +157,3 @@ def curve_figure(curves: Mapping[str, Mapping[str, Curve]], title: str) -> Figur
         axis.legend(fontsize=7)
     figure.suptitle(title, fontsize=11)
     return figure
-
-
-def write_magnification_maps(
-    folder: Path,
-    slide: Slide,
-    tiles: pd.DataFrame,
-    positive: str,
-    mpp: float | None,
-    title: str,
-    tissue: TissueMask,
-) -> list[Path]:
-    """Write `<slide_id>-<magnification>.png`: the class's probability over the slide, for each magnification.
-
-    Args:
-        folder: where the pictures go.
-        slide: the open slide.
-        tiles: one row a tile: magnification, x, y, w0, h0 (level-0 px), probability.
-        positive: the class whose probability it is.
-        mpp: resolution of the pictures in µm/px; None: the longer side gets 1,600 px, if the slide has as many.
-        title: first line of the figures.
-        tissue: the slide's, as the tiles were cut by; beside it nothing is coloured.
-    """
-    mpp = mpp or fitting_mpp(slide)
-    thumbnail = slide.thumbnail(mpp)
-    scale = (mpp / slide.mpp[0], mpp / slide.mpp[1])
-    inside = tissue.sampled(thumbnail.shape[:2], (mpp, mpp))
-    written = []
-    for name, rows in tiles.groupby("magnification", sort=False):
-        boxes = rows["x"], rows["y"], rows["w0"], rows["h0"]
-        found = tile_map(*boxes, rows["probability"], slide.size, thumbnail.shape[:2], scale=scale, tissue=inside)
-        words = f"{title}, {name} ({len(rows)} tiles)"
-        figure = slide_map_figure(thumbnail, found, mpp, None, words, f"probability of {positive}", scale=scale)
-        written.append(save_figure(folder / f"{slide.slide_id}-{name}.png", figure))
-    return written

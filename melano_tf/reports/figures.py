@@ -6,6 +6,7 @@ Drawn with matplotlib's objects, never with pyplot, which keeps global state.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,8 +20,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from melano_tf.explain.maps import heat, overlay
-from melano_tf.runs.files import atomic
+from melano_tf.explain.heat_maps import heat, overlay
+from melano_tf.runs.atomic_files import atomic
 
 DPI = 110
 OUTLINE = "#00a651"
@@ -55,6 +56,42 @@ def blank_figure(width: float, height: float) -> Figure:
     """An empty figure of a size in inches, outside pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def shared_columns(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """The columns of a sheet: the names of the first row's maps.
+
+    Raises:
+        ValueError: no rows, or rows with other maps than the first.
+    """
+    if not rows:
+        raise ValueError("a sheet of maps needs at least one image")
+    if any(list(row) != list(rows[0]) for row in rows):
+        raise ValueError(f"every row needs the maps of {list(rows[0])}")
+    return list(rows[0])
+
+
+def sheet_grid(
+    size: tuple[float, float], rows: int, columns: int, widths: Sequence[float] | None = None
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure of a size in inches, and its axes without ticks, (rows, columns); widths: of the columns."""
+    figure = blank_figure(*size)
+    grid = figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
+    for axis in grid.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    return figure, grid
+
+
+def entitled(figure: Figure, title: str, note: str, label: str = "") -> Figure:
+    """A sheet with its title, a line under it (how its images were chosen), and the colour scale of its maps."""
+    if label:
+        mappable = ScalarMappable(Normalize(0, 1), heat())
+        figure.colorbar(mappable, ax=figure.axes, label=label, shrink=0.8, aspect=40)
+    figure.suptitle(title, fontsize=11)
+    if note:
+        figure.supxlabel(note, fontsize=8)
     return figure
 
 
@@ -151,26 +188,13 @@ def cam_sheet(rows: Sequence[CamRow], title: str, note: str = "") -> Figure:
     Raises:
         ValueError: no rows, or rows with other models than the first.
     """
-    if not rows:
-        raise ValueError("a sheet of activation maps needs at least one tile")
-    models = list(rows[0].maps)
-    if any(list(row.maps) != models for row in rows):
-        raise ValueError(f"every row needs the maps of {models}")
-    figure = blank_figure(2.5 * (len(models) + 1) + 0.9, 2.75 * len(rows) + 0.9)
-    grid = figure.subplots(len(rows), len(models) + 1, squeeze=False)
+    models = shared_columns([row.maps for row in rows])
+    figure, grid = sheet_grid((2.5 * (len(models) + 1) + 0.9, 2.75 * len(rows) + 0.9), len(rows), len(models) + 1)
     for line, row in zip(grid, rows, strict=True):
-        for axis in line:
-            axis.set_xticks([])
-            axis.set_yticks([])
         line[0].imshow(row.tile)
         line[0].set_title(row.title, fontsize=9)
         for axis, model in zip(line[1:], models, strict=True):
             axis.imshow(overlay(row.tile, row.maps[model], opacity=0.45))
             axis.set_title(model, fontsize=9)
             axis.set_xlabel(row.captions.get(model, ""), fontsize=8)
-    mappable = ScalarMappable(Normalize(0, 1), heat())
-    figure.colorbar(mappable, ax=grid, label="class activation, of its maximum", shrink=0.85, aspect=30)
-    figure.suptitle(title, fontsize=11)
-    if note:
-        figure.supxlabel(note, fontsize=8)
-    return figure
+    return entitled(figure, title, note, "class activation, of its maximum")

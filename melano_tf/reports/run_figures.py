@@ -12,12 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from melano_tf.evaluation.calibration import reliability, top_label
-from melano_tf.evaluation.curves import average_precision_interval, pr_band, precision_recall, roc, roc_band
-from melano_tf.evaluation.intervals import binary_intervals
-from melano_tf.evaluation.metrics import confusion, metrics_of_counts
-from melano_tf.reports.curves import COLOURS, Drawn, pr_figure, reliability_figure, roc_figure
+from melano_tf.evaluation.curves import precision_recall, roc
+from melano_tf.reports.curve_figures import COLOURS, Drawn, binary_curve, pr_figure, reliability_figure, roc_figure
+from melano_tf.reports.embedded_pictures import Source
 from melano_tf.reports.figures import DPI, blank_figure
-from melano_tf.reports.pictures import Source
 from melano_tf.runs.judgements import Judgement
 
 CELLS = 20_000_000  # samples x resamples behind a band: some seconds
@@ -75,16 +73,8 @@ def _curves(one: Judgement, seed: int, rising: bool) -> dict[str, Drawn]:
         names = one.classes or tuple(f"class {k}" for k in range(scores.shape[1]))
         pairs = [(name, truth == k, scores[:, k]) for k, name in enumerate(names)]
         return {name: Drawn(roc(y, p) if rising else precision_recall(y, p)) for name, y, p in pairs}
-    counts = metrics_of_counts(confusion(truth, one.frame["called"].to_numpy(float)))
-    sensitivity, specificity, precision = (float(counts[name]) for name in ("SN", "SPC", "PPV"))
-    name = one.classes[1] if one.classes else "positive"
-    if rising:
-        area = binary_intervals(truth, scores, groups, ("AUC",), **kept)["AUC"]
-        band = roc_band(truth, scores, groups, **kept)
-        return {name: Drawn(roc(truth, scores), band, area, (1 - specificity, sensitivity))}
-    area = average_precision_interval(truth, scores, groups, **kept)
-    place = None if np.isnan(precision) else (sensitivity, precision)
-    return {name: Drawn(precision_recall(truth, scores), pr_band(truth, scores, groups, **kept), area, place)}
+    name, called = one.classes[1] if one.classes else "positive", one.frame["called"].to_numpy(float)
+    return {name: binary_curve("roc" if rising else "pr", truth, scores, called, groups, **kept)}
 
 
 def _calibration(one: Judgement, text: str) -> Figure:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from melano_tf.errors import InputError
-from melano_tf.reports.table_text import markdown
+from melano_tf.reports.table_layout import markdown
 from melano_tf.reports.tables import Headline, Table, frame_of, records
-from melano_tf.runs.files import atomic, read_json, write_json
-from melano_tf.runs.plain import plain
+from melano_tf.runs.atomic_files import atomic, read_json, write_json
+from melano_tf.runs.settings_digest import plain
 
 
 def write_table(folder: Path, name: str, table: Table) -> list[Path]:

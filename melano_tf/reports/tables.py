@@ -1,6 +1,6 @@
 """Tables of a run beside the published ones, as data: one row a cell (columns `COLUMNS`), and what a reader must know.
 
-How they are laid out to be read stands in `reports.table_text`, their files in `reports.table_files`.
+How they are laid out to be read stands in `reports.table_layout`, their files in `reports.table_files`.
 """
 
 import math
@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from melano_tf.evaluation.intervals import Interval
-from melano_tf.evaluation.metrics import METRICS, mean_std
-from melano_tf.reports.published import Cell, table_of
-from melano_tf.splits.patients import Split
+from melano_tf.evaluation.binary_metrics import METRICS, mean_std
+from melano_tf.evaluation.interval import Interval
+from melano_tf.reports.published_numbers import Cell, table_of
+from melano_tf.splits.validation_cohorts import Split
 
 COLUMNS = (
     *("row", "column", "kind", "published_row", "published", "published_std", "flag"),
@@ -103,8 +103,8 @@ def metric_table(
         published_as: the published row that one of our metrics stands beside, where the names differ; None: none.
             See `AUC_IS_BALANCED_ACCURACY`; {} where the paper's names mean what ours do.
         metrics: rows, in order.
-        ddof: see `evaluation.metrics.mean_std`.
-        intervals: {model: intervals of the means by metric} from `evaluation.intervals.cohort_intervals`, or none.
+        ddof: see `evaluation.binary_metrics.mean_std`.
+        intervals: {model: intervals of the means by metric} from `binary_intervals.cohort_intervals`, or none.
     """
     cells = table_of(published, table)
     summaries = {model: mean_std(cohorts, ddof) for model, cohorts in models.items()}
@@ -132,7 +132,7 @@ def interval_table(
     """Test results with their intervals, beside a published table (Table 5 of the spitzoid paper).
 
     Args:
-        models: {model: intervals by metric} from `evaluation.intervals.binary_intervals`.
+        models: {model: intervals by metric} from `evaluation.binary_intervals.binary_intervals`.
         published, table, published_as, metrics: as for `metric_table`.
     """
     cells = table_of(published, table)

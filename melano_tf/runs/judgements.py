@@ -14,11 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError, line_of
-from melano_tf.runs.files import read_json
-from melano_tf.runs.plain import flat
+from melano_tf.runs.atomic_files import read_json
+from melano_tf.runs.file_integrity import check_record
+from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.predictions import TEST, UNKNOWN, probability_columns, read_predictions, scores
-from melano_tf.runs.standing import Standing
-from melano_tf.runs.whole import check_record
+from melano_tf.runs.settings_digest import flat
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError, RunError
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 
 PREFIX = "p_"
 WORDS = ("case", "group", "part")

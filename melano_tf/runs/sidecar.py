@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from melano_tf.errors import InputError, line_of
-from melano_tf.runs.files import read_json, write_json
-from melano_tf.runs.plain import plain
+from melano_tf.runs.atomic_files import read_json, write_json
+from melano_tf.runs.settings_digest import plain
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from melano_tf.errors import InputError, line_of
-from melano_tf.serving.post import MAX_ANSWER, RefusedError, UnavailableError, post_json
+from melano_tf.serving.http_post import MAX_ANSWER, RefusedError, UnavailableError, post_json
 
 CHUNK_BYTES = 16 * 2**20  # of encoded images in one request
 LONGEST_PAUSE = 20.0  # seconds

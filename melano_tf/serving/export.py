@@ -20,15 +20,15 @@ import tensorflow as tf
 
 from melano_tf import __version__, models
 from melano_tf.errors import InputError
-from melano_tf.models.grouped import GroupedConv2D, make_portable
+from melano_tf.models.grouped_convolution import GroupedConv2D, make_portable
 from melano_tf.runs import journal
-from melano_tf.runs.plain import plain
+from melano_tf.runs.settings_digest import plain
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving import loading
-from melano_tf.serving.answering import Card
+from melano_tf.serving import network_loading
 from melano_tf.serving.feature_graph import MOST_INSTANCES, FeatureNetwork
-from melano_tf.serving.graph import ImageNetwork, Limits
-from melano_tf.serving.magnified import judged_by, tile_signatures
+from melano_tf.serving.image_graph import ImageNetwork, Limits
+from melano_tf.serving.magnified_models import judged_by, tile_signatures
+from melano_tf.serving.model_interface import Card
 from melano_tf.serving.serving_files import server_files, write_model_files, write_server_files
 from melano_tf.serving.tile_graph import BagNetwork, MagnifiedNetwork
 from melano_tf.serving.warmup import write_warmup
@@ -66,7 +66,7 @@ def export_model(
     """Write `<out>/<name>/<version>/` and the server's files beside `<name>`.
 
     Args:
-        card: of a `.keras` file; see `opening.file_card`.
+        card: of a `.keras` file; see `model_finding.file_card`.
         out: folder of all exported models.
         name: on the server; None: the model file's name.
         version: a whole number above 0; None: one more than the highest that is there.
@@ -165,7 +165,7 @@ def load_network(path: Path, portable: bool, sidecar: Sidecar | None = None) -> 
     # Importing a module registers its layers; a model may hold any of them.
     for module in pkgutil.iter_modules(models.__path__):
         importlib.import_module(f"{models.__name__}.{module.name}")
-    network = loading.load_network(path, sidecar, compile=False)
+    network = network_loading.load_network(path, sidecar, compile=False)
     if portable and any(isinstance(layer, GroupedConv2D) for layer in network._flatten_layers()):
         return make_portable(network)
     return network

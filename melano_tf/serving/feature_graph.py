@@ -5,8 +5,8 @@ from typing import Any
 import tensorflow as tf
 
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.checks import refuse_count
-from melano_tf.serving.graph import Limits, answers, shared
+from melano_tf.serving.encoded_image_checks import refuse_count
+from melano_tf.serving.image_graph import Limits, answers, shared
 
 MOST_INSTANCES = 100_000  # of a bag, unless something else is said
 

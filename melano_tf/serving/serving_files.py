@@ -8,11 +8,11 @@ from string import Template
 from typing import Any
 
 from melano_tf.errors import InputError
-from melano_tf.models.metadata import MetadataCode
-from melano_tf.runs.files import atomic, read_json, write_json
-from melano_tf.runs.standing import Standing
-from melano_tf.serving import templates
-from melano_tf.serving.measured import measured_words
+from melano_tf.models.metadata_layer import MetadataCode
+from melano_tf.runs.atomic_files import atomic, read_json, write_json
+from melano_tf.runs.files_of_plan import Standing
+from melano_tf.serving import export_templates
+from melano_tf.serving.measured_metrics import measured_words
 
 MOST_TABLES = 6
 
@@ -47,8 +47,8 @@ def write_server_files(out: Path, name: str, card: dict[str, Any]) -> list[Path]
     ]
     files = server_files(out, name)
     _write(files[0], "model_config_list {\n" + "".join(configs) + "}\n")
-    _write(files[1], Template(templates.BATCHING).substitute(cores=os.cpu_count() or 1))
-    _write(files[2], Template(templates.COMPOSE).substitute())
+    _write(files[1], Template(export_templates.BATCHING).substitute(cores=os.cpu_count() or 1))
+    _write(files[2], Template(export_templates.COMPOSE).substitute())
     _write(files[3], calls(card))
     return files
 
@@ -77,7 +77,7 @@ def model_card(card: dict[str, Any], folder: Path) -> str:
     tables, measured = _tables(folder), measured_words(card["measured"])
     if card["measured"] is None and tables:
         measured = "what was measured stands in the run's tables below"
-    return Template(templates.CARD).substitute(
+    return Template(export_templates.CARD).substitute(
         {key: f"{value:,}" for key, value in card["limits"].items()},
         name=card["name"],
         version=card["version"],
@@ -178,12 +178,16 @@ def calls(card: dict[str, Any]) -> str:
         "value": "[contents]" if bag else "contents",
         "metadata": _told(sidecar) if told else "",
     }
-    curl = templates.CURL_BAG if bag else templates.CURL_IMAGE + (templates.CURL_METADATA if told else "")
-    return Template(templates.CALLS).substitute(
+    curl = (
+        export_templates.CURL_BAG
+        if bag
+        else export_templates.CURL_IMAGE + (export_templates.CURL_METADATA if told else "")
+    )
+    return Template(export_templates.CALLS).substitute(
         names,
         curl=Template(curl).substitute(names),
-        grpc=Template(templates.GRPC).substitute(names),
-        program=Template(templates.PROGRAM).substitute(
+        grpc=Template(export_templates.GRPC).substitute(names),
+        program=Template(export_templates.PROGRAM).substitute(
             name=card["name"],
             input="slide.svs" if "grid" in sidecar["preprocessing"] else "lesion.jpg",
             folder=f"{card['name']}/{card['version']}",
@@ -193,11 +197,11 @@ def calls(card: dict[str, Any]) -> str:
 
 def _feature_calls(card: dict[str, Any]) -> str:
     names = {"name": card["name"]}
-    return Template(templates.CALLS).substitute(
+    return Template(export_templates.CALLS).substitute(
         names,
-        curl=Template(templates.CURL_FEATURES).substitute(names),
-        grpc=Template(templates.GRPC_FEATURES).substitute(names),
-        program=Template(templates.PROGRAM).substitute(
+        curl=Template(export_templates.CURL_FEATURES).substitute(names),
+        grpc=Template(export_templates.GRPC_FEATURES).substitute(names),
+        program=Template(export_templates.PROGRAM).substitute(
             names, input="slide.h5", folder=f"{card['name']}/{card['version']}"
         ),
     )
@@ -214,8 +218,3 @@ def read_card(folder: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         raise InputError(f"{folder}: no exported model of this program (it has no {path.name})") from None
-
-
-def read_labels(folder: Path) -> list[str]:
-    """The classes of an exported version folder, in the order of the outputs."""
-    return (folder / "assets.extra" / "labels.txt").read_text(encoding="utf-8").splitlines()

@@ -12,15 +12,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from melano_tf.models.mil import split_target
+from melano_tf.models.biopsy_classifier import split_target
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.checks import refuse_count
-from melano_tf.serving.graph import Limits, answers, decode_images, resized, shared
-from melano_tf.serving.magnified import OWN, judged_by, tile_signatures
+from melano_tf.serving.encoded_image_checks import refuse_count
+from melano_tf.serving.image_graph import Limits, answers, decode_images, resized, shared
+from melano_tf.serving.magnified_models import OWN, judged_by, tile_signatures
 
 
 class TileNetwork:
-    """A classifier of tiles; see `graph.ImageNetwork`. The network takes float32 (B, px, px, 3), gives (B, C)."""
+    """A classifier of tiles; see `image_graph.ImageNetwork`. The network takes float32 (B, px, px, 3), gives (B, C)."""
 
     def __init__(self, network: Any, sidecar: Sidecar, limits: Limits) -> None:
         self.forward, self.sidecar, self.limits = shared(network), sidecar, limits
@@ -91,7 +91,7 @@ class BagNetwork:
     Args:
         source: tiles float32 (n, px, px, 3) -> (n, 2), the second one: tumour.
         source_sidecar: its threshold says which tiles are called tumour.
-        target: from `models.mil.build_target`.
+        target: from `models.biopsy_classifier.build_target`.
         sidecar: the target's; its `fallback_tiles` are taken where none is called.
         limits: of requests.
     """
@@ -163,7 +163,7 @@ class BagNetwork:
 
 
 def select_tiles(tumour: Any, there: Any, threshold: float, fallback: int) -> Any:
-    """`pipelines.selection.select_tumour_tiles` in the graph, of several bags.
+    """`pipelines.tumour_tile_selection.select_tumour_tiles` in the graph, of several bags.
 
     Args:
         tumour: probability of tumour, float32 (B, N).

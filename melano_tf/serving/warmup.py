@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.metadata_fields import BY_NAME, NOT_SENT, UNKNOWN
-from melano_tf.pipelines.records import message_field
+from melano_tf.pipelines.tfrecords import message_field
 
 FILE = "tf_serving_warmup_requests"
 SIZES = (1, 4)  # images in a request

@@ -18,7 +18,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from melano_tf.errors import InputError
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 from melano_tf.slides.annotation_formats import HOLE_CLASSES, Fault, Outline, read_outlines
 
 MOST_VERTICES = 256  # a piece of an outline with more is halved before tiles are intersected with it

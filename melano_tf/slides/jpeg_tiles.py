@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
@@ -45,6 +44,8 @@ class JpegTiles:
             region: (level, (x, y) in the level's pixels, (w, h)) -> OpenSlide's pixels from there, or from a place
                 less than a pixel to the right and below, where it interpolates; and how far off, in pixels.
         """
+        import tifffile  # forty MiB, which a Slide that holds no pixels does without
+
         try:
             with tifffile.TiffFile(path) as file:
                 pages = [_level_page(file, size) for size in sizes]
@@ -115,10 +116,12 @@ def _shifted(image: Image, shift: tuple[float, float]) -> NDArray[np.float32]:
     return pixels
 
 
-def _level_page(file: tifffile.TiffFile, size: tuple[int, int]) -> Any:
-    """The directory of a level: tiled RGB JPEG of this size; None where there is none."""
+def _level_page(file: Any, size: tuple[int, int]) -> Any:
+    """The directory of a level in a TiffFile: tiled RGB JPEG of this size; None where there is none."""
+    from tifffile import TiffPage
+
     for page in file.pages:
-        if not isinstance(page, tifffile.TiffPage) or (page.imagewidth, page.imagelength) != tuple(size):
+        if not isinstance(page, TiffPage) or (page.imagewidth, page.imagelength) != tuple(size):
             continue
         plain = page.bitspersample == 8 and page.samplesperpixel == 3 and page.planarconfig == 1
         if page.is_tiled and page.compression == JPEG and plain:

@@ -21,17 +21,15 @@ import openslide
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError, line_of
-from melano_tf.slides.cells import Cell, Cells, Layout
+from melano_tf.slides.decoded_cells import Cell, Cells, Layout
 from melano_tf.slides.jpeg_tiles import JpegTiles
-from melano_tf.slides.sampling import Axis, Image, Run, blocks, resample
+from melano_tf.slides.pixel_resampling import Axis, Image, Run, blocks, resample
+from melano_tf.slides.pyramid_levels import LARGEST_TILE, Level, cell_size, levels_of, too_large
 from melano_tf.slides.slide_properties import bounds, colour, positive, resolution
 
 CACHE_BYTES = 64 << 20
 # A level this much coarser than wanted still counts as fine enough: 0.2503 µm/px x 4 is meant to be 1 µm/px.
 LEVEL_TOLERANCE = 0.02
-# Side of the cells that OpenSlide is asked for, px of the level: whole tiles of the file, about this much.
-LARGEST_TILE = 2**27  # px; OpenSlide ends the whole process where it cannot have the memory for a tile of the file
-CELL_PX = 512
 
 
 class SlideReadError(Exception):
@@ -53,23 +51,6 @@ class Overview:
     scanned: NDArray[np.float32]
     blank: NDArray[np.float32]
     background: tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Level:
-    """One level of the pyramid.
-
-    Attributes:
-        index: OpenSlide's number of it.
-        size: (w, h) in its pixels.
-        reported: OpenSlide's own downsample, by which it turns a location into this level's pixels.
-        scale: (x, y) level-0 pixels to one pixel of this level.
-    """
-
-    index: int
-    size: tuple[int, int]
-    reported: float
-    scale: tuple[float, float]
 
 
 class Slide:
@@ -124,16 +105,16 @@ class Slide:
         try:
             handle = self._open()
             properties = dict(handle.properties)
-            self.levels = _levels(handle.level_dimensions, handle.level_downsamples)
+            self.levels = levels_of(handle.level_dimensions, handle.level_downsamples)
             self.origin, self.size = bounds(properties, handle.dimensions)
-            self._cell_sizes = [_cell_size(properties, level.index) for level in self.levels]
+            self._cell_sizes = [cell_size(properties, level.index) for level in self.levels]
         except (openslide.OpenSlideError, OSError) as error:
             self.close()
             raise InputError(
                 f"slide {self.slide_id}: {self.path}: not a slide that OpenSlide can read ({line_of(error)}); "
                 "the file may be damaged, cut short or of another format"
             ) from None
-        if largest := _too_large(properties, len(self.levels)):
+        if largest := too_large(properties, len(self.levels)):
             self.close()
             raise InputError(
                 f"slide {self.slide_id}: {self.path}: a single tile of the file is {largest[0]:,} x {largest[1]:,} px, "
@@ -272,11 +253,16 @@ class Slide:
 
         def fill(block: _Block) -> None:
             patch, scanned = self._patch(block)
-            patch[~scanned] = self.background
-            blank = (patch == self.background).all(axis=2)
-            flags = np.stack([scanned, blank, blank], axis=2).astype(np.uint8) * 255
+            if not scanned.all():
+                patch[~scanned] = self.background
+            blank = _is_of(patch, self.background)
             place = (block.rows, block.columns)
-            rgb[place], shares[place] = resample(patch, *block.axes), resample(flags, *block.axes)
+            rgb[place] = resample(patch, *block.axes)
+            if scanned.all() and not blank.any():
+                shares[place] = (255, 0, 0)
+            else:
+                flags = np.stack([scanned, blank, blank], axis=2).astype(np.uint8) * 255
+                shares[place] = resample(flags, *block.axes)
 
         _each(fill, self._blocks(0, 0, (width, height), mpp), self.threads)
         scanned_share, blank_share, _ = np.moveaxis(np.asarray(shares / np.float32(255), np.float32), 2, 0)
@@ -383,6 +369,12 @@ class _Block:
     axes: tuple[Axis, Axis]
 
 
+def _is_of(image: Image, colour: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """Whether each pixel has exactly a colour; channel by channel, which is ten times as fast as `all(axis=2)`."""
+    red, green, blue = (image[:, :, channel] == part for channel, part in enumerate(colour))
+    return np.asarray(red & green & blue)
+
+
 def _each(function: Callable[[_Block], None], blocks: Iterable[_Block], threads: int) -> None:
     """Call a function with every block, in several threads."""
     if threads <= 1:
@@ -397,44 +389,7 @@ def _whose() -> tuple[int, int]:
     return os.getpid(), threading.get_ident()
 
 
-def _cell_size(properties: Any, level: int) -> tuple[int, int]:
-    """(w, h) of a cell that OpenSlide is asked for: whole tiles of the file, about `CELL_PX`."""
-    sides = []
-    for name in ("width", "height"):
-        tile = round(positive(properties.get(f"openslide.level[{level}].tile-{name}")) or CELL_PX)
-        sides.append(tile * max(1, CELL_PX // tile) if tile <= 4 * CELL_PX else CELL_PX)
-    return sides[0], sides[1]
-
-
-def _too_large(properties: Any, levels: int) -> tuple[int, int] | None:
-    """(w, h) of a tile of the file that is not decoded, however it is asked for; None: there is none."""
-    for level in range(levels):
-        sides = [positive(properties.get(f"openslide.level[{level}].tile-{name}")) or 0 for name in ("width", "height")]
-        if sides[0] * sides[1] > LARGEST_TILE:
-            return round(sides[0]), round(sides[1])
-    return None
-
-
 def _outside(run: Run, scale: float, origin: int, size: int) -> NDArray[np.bool_]:
     """Which of the run's pixels have their centre outside the slide's bounds, (count,)."""
     centres = (run.first + np.arange(run.count) + 0.5) * scale - origin
     return (centres < 0) | (centres > size)
-
-
-def _levels(sizes: tuple[tuple[int, int], ...], reported: tuple[float, ...]) -> tuple[Level, ...]:
-    return tuple(Level(i, sizes[i], r, _scale(sizes[0], sizes[i], r)) for i, r in enumerate(reported))
-
-
-def _scale(full: tuple[int, int], level: tuple[int, int], reported: float) -> tuple[float, float]:
-    """(x, y) level-0 pixels to a pixel of a level.
-
-    OpenSlide's value is the vendor's, or else the mean of the two ratios of the sizes. In the second case a power of
-    two that leaves out the incomplete last pixel (32914 / 4 = 8228) is the true factor; all else is each axis's ratio.
-    """
-    ratios = (full[0] / level[0], full[1] / level[1])
-    if not math.isclose(reported, (ratios[0] + ratios[1]) / 2, rel_tol=1e-9):
-        return reported, reported
-    whole = 2 ** round(math.log2(reported))
-    if all(a // whole == b for a, b in zip(full, level, strict=True)):
-        return float(whole), float(whole)
-    return ratios

@@ -1,1 +1,1 @@
-"""Who trains, who is held out, who is judged: patients, folds, hold-out, clusters and leaks, on one core (`draw`)."""
+"""Who trains, is held out, is judged: patients, folds, hold-out, clusters, leaks, on one core (`stratification`)."""

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
-from melano_tf.splits.draw import class_counts, mend, share_of_rows
 from melano_tf.splits.leaks import Leak, image_leaks
+from melano_tf.splits.stratification import class_counts, mend, share_of_rows
 
 TRAINING, VALIDATION, TEST = SIDES = ("training", "validation", "test")
 # Table 5: test images, of the source's images in ISIC 2019.

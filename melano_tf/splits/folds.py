@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from melano_tf.errors import InputError
-from melano_tf.splits.draw import class_counts, short_classes
+from melano_tf.splits.stratification import class_counts, short_classes
 
 
 def grouped_folds(groups: Sequence[str], labels: Sequence[str], folds: int, seed: int = 0) -> np.ndarray:

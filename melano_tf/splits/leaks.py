@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.errors import InputError
-from melano_tf.splits.patients import Split
+from melano_tf.splits.validation_cohorts import Split
 
 
 class LeakError(InputError):

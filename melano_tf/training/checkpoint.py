@@ -19,7 +19,7 @@ import numpy as np
 
 from melano_tf.errors import InputError, line_of
 from melano_tf.runs import journal
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 
 
 def training_variables(model: Any, optimizer: Any, extra: Iterable[Any] = ()) -> list[Any]:
@@ -67,7 +67,12 @@ class Snapshot:
 
     @classmethod
     def of(cls, variables: Sequence[Any], state: dict[str, Any]) -> "Snapshot":
-        """Copy variables and state; see `save_checkpoint`."""
+        """Copy variables and state.
+
+        Args:
+            variables: in an order that is the same next time; `training_variables` returns them.
+            state: anything that JSON can hold (floats come back exactly).
+        """
         arrays: dict[str, np.ndarray] = {}
         for index, variable in enumerate(variables):
             copies = _replicas(variable)
@@ -79,22 +84,12 @@ class Snapshot:
         return cls({**arrays, "header": np.frombuffer(header.encode(), np.uint8)})
 
 
-def save_checkpoint(path: Path, variables: Sequence[Any], state: dict[str, Any]) -> None:
-    """Write variables and state as one file, atomically; the file that stood there stays as `before(path)`.
-
-    Args:
-        path: the file.
-        variables: in an order that is the same next time; `training_variables` returns them.
-        state: anything that JSON can hold (floats come back exactly).
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write a snapshot as one file, atomically; the file that stood there stays as `before(path)`.
 
     Raises:
         OSError: the file cannot be written (disk full, permissions); the old file stays as it was.
     """
-    write_snapshot(path, Snapshot.of(variables, state))
-
-
-def write_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """`save_checkpoint` of a state that was copied earlier."""
     journal.claim(before(path))
     with atomic(path) as temporary:
         np.savez(temporary, **snapshot.arrays)  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ class CheckpointWriter:
         """Copy the variables now and write them, after the one that is being written.
 
         Args:
-            state: see `checkpoint.save_checkpoint`; as it is now.
+            state: see `checkpoint.Snapshot.of`; as it is now.
             then: called, by the thread that calls `save` and `collect`, once the file is on disk.
             wait: until it is.
 

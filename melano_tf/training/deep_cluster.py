@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError, line_of
-from melano_tf.runs.files import atomic
-from melano_tf.runs.plain import seed_for
+from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.settings_digest import seed_for
 from melano_tf.training.clustering import Clustering, ClusterSettings, cluster, nmi
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, TrainingError, train
-from melano_tf.training.metric import METRIC_LOSSES
+from melano_tf.training.metric_losses import METRIC_LOSSES
 from melano_tf.training.steps import traced
 
 FEATURES = "features.npy"

@@ -12,18 +12,18 @@ import keras
 import numpy as np
 import pandas as pd
 
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.predictions import write_predictions
-from melano_tf.runs.run import Run
+from melano_tf.runs.run_folder import Run
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.seeding import seeded
-from melano_tf.splits.sides import Sides
+from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.checkpoint import training_variables, weights_sha256
-from melano_tf.training.fed import Fed, check_chain, record_path
+from melano_tf.training.fed_cases import Fed, check_chain, record_path
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
 from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.runtime import computing_in, strategy
 from melano_tf.training.steps import LossFn, Step, has_batch_statistics, traced
+from melano_tf.training.tensorflow_runtime import computing_in, strategy
 
 Frames = Mapping[str, pd.DataFrame]
 
@@ -38,6 +38,7 @@ class Network:
         saved: what is judged and saved, on the same layers: what gives probabilities.
         said: a line for the person at the terminal, for example which weights were loaded; "" for none.
         loss: of a loss that holds networks itself (a frozen teacher), which must be made where this one is; else None.
+        predictor: what asks it, where that is more than one forward pass (a bag's tiles in chunks); else None.
     """
 
     trained: keras.Model
@@ -45,6 +46,17 @@ class Network:
     saved: keras.Model
     said: str = ""
     loss: LossFn | None = None
+    predictor: Any = None
+
+    @functools.cached_property
+    def answer(self) -> Callable[[Any], Any]:
+        """The saved model's forward pass without dropout, traced once for all who ask."""
+        return traced(functools.partial(self.saved, training=False))
+
+    @functools.cached_property
+    def forward(self) -> Callable[[Any], Any]:
+        """The trained model's (a classifier's logits), likewise."""
+        return traced(functools.partial(self.trained, training=False))
 
 
 @dataclass(frozen=True)
@@ -84,8 +96,8 @@ class Training:
         sides: who may be fed, who is held out, who is judged, and what it stands on; an overlap is refused, and so is a
             batch with somebody who has no part. What was really fed comes to lie in audit/<stem>.parquet.
         step: (network, devices) -> what is done with a batch; None for a training with a `loop` of its own.
-        judge: (the trained model) -> tables of predictions by file name, and its sidecar, to which provenance is added;
-            None: another step judges it (`write_judgement`).
+        judge: (the trained network) -> tables of predictions by file name, and its sidecar, to which provenance is
+            added; None: another step judges it (`write_judgement`).
         prior: loss of a network that answers with the class shares, by which a training that stands still is known.
         ending: (network, fed) -> an object that ends the training early and gives the model its best weights back, or
             None; the batches that it looks at go through `fed.chose`.
@@ -94,6 +106,9 @@ class Training:
         start: weights of `trained` (as `get_weights` gives them) in the place of those that it was built with.
         loop: (network, context) -> the history, where a training is more than steps over batches (new pseudo-labels
             before each epoch); None: `training.loop.train` with `step`.
+        alike: (of what kind, which) network, optimiser and step are, whatever their initial weights: of trainings that
+            are equal, the next takes the traced network of the last, with the variables that it would have built; of
+            each kind one stands in memory. None: it has a network of its own.
 
     Raises:
         ValueError: both `step` and `loop`, or neither.
@@ -106,13 +121,14 @@ class Training:
     batches: Batches
     sides: Sides
     step: Callable[[Network, Any], Step] | None = None
-    judge: Callable[[keras.Model], tuple[Frames, Sidecar]] | None = None
+    judge: Callable[[Network], tuple[Frames, Sidecar]] | None = None
     prior: float | None = None
     ending: Callable[[Network, Fed], Any] | None = None
     spread: bool = True
     around: Callable[[Step, Network], Step] | None = None
     start: Sequence[np.ndarray] | None = None
     loop: Loop | None = None
+    alike: tuple[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if (self.step is None) == (self.loop is None):
@@ -120,23 +136,30 @@ class Training:
 
 
 class Prepared:
-    """A network that several trainings share, one after the other: built and traced once, set back before each.
+    """A network that several trainings share, one after the other: traced once, set back before each.
 
     Attributes:
         network: the network.
         step: what is done with a batch; it is traced at the first one.
-        answer: the saved model's forward pass without dropout, traced.
+        stem: of the training that it was built for.
     """
 
-    def __init__(self, network: Network, step: Step) -> None:
-        self.network, self.step = network, step
-        self.answer = traced(functools.partial(network.saved, training=False))
+    def __init__(self, network: Network, step: Step, stem: str) -> None:
+        self.network, self.step, self.stem = network, step, stem
         self._variables = training_variables(network.trained, network.optimizer)
         self._start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in self._variables]
 
-    def reset(self) -> None:
-        """Set weights, statistics, seed generators and the optimiser's variables back to how they were built."""
-        for variable, value in zip(self._variables, self._start, strict=True):
+    def reset(self, like: Network | None = None) -> None:
+        """Set weights, statistics, seed generators and the optimiser's variables to how they were built.
+
+        Args:
+            like: a network that differs in its initial weights and seed generators alone: it is set to these.
+        """
+        start = self._start
+        if like is not None:
+            own = like.trained.variables
+            start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in own] + start[len(own) :]
+        for variable, value in zip(self._variables, start, strict=True):
             variable.assign(value)
 
 
@@ -159,7 +182,8 @@ def fit(run: Run, training: Training, scratch: Path, prepared: Prepared | None =
         run: the open run, in whose folder the files come to lie.
         training: its description.
         scratch: folder of the checkpoint, which survives a kill.
-        prepared: a network that is there already, from `prepare` for a training of the same build, step and seed.
+        prepared: a network that is there already, from `prepare` for a training of the same build and step; and of the
+            same seed, unless the training says what it is `alike`.
 
     Returns:
         The files written: model, history and the record of who was fed, and where it is judged sidecar and predictions.
@@ -172,7 +196,7 @@ def fit(run: Run, training: Training, scratch: Path, prepared: Prepared | None =
     files = [run.path("models", f"{stem}.keras"), history.write(run.path("history", f"{stem}.csv"))]
     files.append(record_path(run, stem))
     run.keep_logs(scratch, stem)
-    judged = training.judge(model) if training.judge is not None else None
+    judged = training.judge(network) if training.judge is not None else None
     with atomic(files[0]) as temporary:
         model.save(temporary)
     return files if judged is None else [*files, *write_judgement(run, stem, model, *judged)]
@@ -197,12 +221,12 @@ def write_judgement(run: Run, stem: str, model: keras.Model, frames: Frames, sid
 
 
 def prepare(run: Run, training: Training) -> Prepared:
-    """A network of this training's build, step and seed, for all trainings that have the same."""
+    """A network of this training's build and step, for all trainings that have the same."""
     network, devices = _built(run, training)
     step = _step(run, training, network, devices)
     if step is None:
         raise ValueError(f"{training.stem}: has a loop of its own, and no step to prepare")
-    return Prepared(network, step)
+    return Prepared(network, step, training.stem)
 
 
 def _built(run: Run, training: Training) -> tuple[Network, Any]:
@@ -247,7 +271,8 @@ def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | N
         step = _step(run, training, network, devices)
     else:
         network, devices, step = prepared.network, None, prepared.step
-        prepared.reset()
+        own = training.alike is None or training.stem == prepared.stem
+        prepared.reset(None if own else _built(run, training)[0])
     if training.start is not None:
         network.trained.set_weights(list(training.start))
     watch = None if training.prior is None else Watch(training.stem, training.prior, run.say)

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import InputError
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.journal import watched
 from melano_tf.training.checkpoint import load_checkpoint, training_variables
 from melano_tf.training.checkpoint_writer import CheckpointWriter
@@ -30,7 +30,7 @@ from melano_tf.training.steps import (
     TrainingError,
     reduce_batch_norm,
 )
-from melano_tf.training.watch import Watch
+from melano_tf.training.stuck_training import Watch
 
 __all__ = [
     "Batch",

@@ -2,7 +2,7 @@
 
 Probabilities in float32 cannot tell 1 - 1e-8 from 1, and a loss that is kept finite by clipping them has no gradient
 where a network is surely wrong: the sample is lost to the training. From logits the gradient is exact everywhere, as in
-the frameworks of the papers. `melano_tf.models.logits` gives a classifier's logits.
+the frameworks of the papers. `melano_tf.models.classifier_head` gives a classifier's logits.
 
 Mean and weights are the step's business (`melano_tf.training.steps`), never the loss's. A value that is not finite
 passes through, because the loop has to see it. Everything is computed in float32, half precision too (float64 stays).

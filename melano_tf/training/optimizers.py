@@ -1,7 +1,6 @@
 """Optimisers and learning-rate schedules by name; a schedule is a pure function of the global step."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -26,7 +25,7 @@ def make_optimizer(
 
     Args:
         name: "sgd" or "adam" (Adam with Keras's betas 0.9 and 0.999).
-        learning_rate: a positive number, or a schedule such as `step_schedule(...)`.
+        learning_rate: a positive number, or a schedule such as `cosine_schedule(...)`.
         momentum: of SGD, 0 <= momentum < 1.
         nesterov: Nesterov's momentum; of SGD.
         clipnorm: largest L2 norm of each variable's gradient, or None.
@@ -65,34 +64,6 @@ def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
     """What `optimizer.scale_loss` multiplies a loss by and `optimizer.apply` divides gradients by; None: by nothing."""
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     return keras.ops.convert_to_tensor(optimizer.dynamic_scale) if scales else None
-
-
-def step_schedule(
-    learning_rate: float, total_steps: int, fractions: Sequence[float] = (0.5, 0.75), factor: float = 0.1
-) -> LearningRate:
-    """A step-wise schedule: the rate is multiplied by `factor` at each fraction of the training.
-
-    The first step with the smaller rate is `ceil(fraction * total_steps)`, counted from 0.
-
-    Args:
-        learning_rate: the rate of the first step.
-        total_steps: epochs times steps an epoch.
-        fractions: ascending, each between 0 and 1 (both excluded); none gives a constant rate.
-        factor: multiplies the rate at each of them (0.1: a tenth).
-
-    Raises:
-        InputError: the fractions are not ascending within 0..1, or total_steps is not positive.
-    """
-    if total_steps < 1:
-        raise InputError(f"total_steps: {total_steps} is not a positive number")
-    if list(fractions) != sorted(set(fractions)) or not all(0 < fraction < 1 for fraction in fractions):
-        raise InputError(f"fractions: {tuple(fractions)} are not ascending numbers between 0 and 1")
-    if not fractions:
-        return learning_rate
-    # Keras keeps values[i] while step <= boundaries[i]; the change belongs to the step after the boundary.
-    boundaries = [math.ceil(fraction * total_steps) - 1 for fraction in fractions]
-    values = [learning_rate * factor**power for power in range(len(boundaries) + 1)]
-    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
 
 
 def cosine_schedule(learning_rate: float, total_steps: int) -> LearningRate:

@@ -22,7 +22,7 @@ import numpy as np
 from keras import ops
 
 from melano_tf.errors import InputError
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 from melano_tf.training.loop import Batches
 from melano_tf.training.losses import categorical_focal, prior_loss
 from melano_tf.training.steps import Batch, Progress, Step

@@ -68,7 +68,7 @@ class GradientStep:
 
     Args:
         model: a built Keras model; it gets batch["x"], a tensor or a dict of tensors (images and metadata). A
-            classifier gives logits (`melano_tf.models.logits.logits_of`).
+            classifier gives logits (`melano_tf.models.classifier_head.logits_of`).
         optimizer: a Keras optimizer; built here if it is not yet.
         loss_fn: (batch, outputs) -> (B,) losses. Losses between samples (metric learning) and teachers
             (distillation) fit in here: it sees the whole batch of its device. A loss of several terms may be given as

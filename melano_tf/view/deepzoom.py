@@ -20,8 +20,9 @@ from melano_tf.slides.slide import Slide
 TILE_PX = 256
 QUALITY = 85
 FINER = 2  # zooms beyond level 0: a pixel of the slide as a square of four by four
-SLIDE_CACHE_BYTES = 24 << 20
-OPEN_SLIDES = 2  # of each thread
+OPEN_SLIDES = 2
+HELD_MIB = 16.0  # decoded pixels of each open slide, which neighbouring tiles share
+OPENSLIDE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,27 @@ class Pyramid:
         inside = column >= 0 and row >= 0 and x < self.size[0] and y < self.size[1]
         return (x, y) if inside else None
 
+    def inside(self, zoom: int, place: tuple[float, float]) -> tuple[int, int]:
+        """(w, h) of what a tile holds of the slide, px of the tile."""
+        wide, high = (
+            min(TILE_PX, math.ceil((length - start) / self.step(zoom)))
+            for length, start in zip(self.size, place, strict=True)
+        )
+        return wide, high
+
+    def shown(self, left: float, top: float, width: float, height: float, px: float) -> list[tuple[int, int, int]]:
+        """The tiles (zoom, column, row) that the browser asks for to show a window, level-0 px, at `px` px of width.
+
+        It takes the finest zoom that is not finer than the screen.
+        """
+        zoom = min(max(0, math.floor(self.levels - math.log2(width / px))), self.levels + FINER)
+        side = TILE_PX * self.step(zoom)
+        columns, rows = (
+            range(max(0, math.floor(start / side)), math.ceil(min(start + length, whole) / side))
+            for start, length, whole in zip((left, top), (width, height), self.size, strict=True)
+        )
+        return [(zoom, column, row) for row in rows for column in columns]
+
 
 def cut(slide: Slide, zoom: int, column: int, row: int) -> bytes | None:
     """A tile of 256 x 256 px, as `encoded_tile` makes it, or None where there is none.
@@ -71,12 +93,12 @@ def cut(slide: Slide, zoom: int, column: int, row: int) -> bytes | None:
     if place is None:
         return None
     across, down = (own * pyramid.step(zoom) for own in slide.mpp)
-    mpp = min(across, down)
-    size = (round(TILE_PX * across / mpp), round(TILE_PX * down / mpp))
+    mpp, inside = min(across, down), pyramid.inside(zoom, place)
+    size = (max(1, round(inside[0] * across / mpp)), max(1, round(inside[1] * down / mpp)))
     tile = slide.read(*place, size, mpp)
-    if size != (TILE_PX, TILE_PX):
-        tile = np.asarray(cv2.resize(tile, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA), np.uint8)
-    return encoded_tile(tile, slide.size, place, pyramid.step(zoom))
+    if size != inside:
+        tile = np.asarray(cv2.resize(tile, inside, interpolation=cv2.INTER_AREA), np.uint8)
+    return encoded_tile(tile)
 
 
 def encoded(rgb: NDArray[np.uint8], quality: int = QUALITY) -> bytes:
@@ -87,21 +109,14 @@ def encoded(rgb: NDArray[np.uint8], quality: int = QUALITY) -> bytes:
     return content.tobytes()
 
 
-def encoded_tile(rgb: NDArray[np.uint8], size: tuple[int, int], place: tuple[float, float], step: float) -> bytes:
-    """A tile as JPEG, or where it hangs over the slide's edge as PNG, transparent beyond it.
-
-    Args:
-        rgb: the tile.
-        size: of the slide, level-0 px.
-        place: the tile's upper left corner, level-0 px.
-        step: level-0 px to a tile's pixel.
-    """
-    wide, high = (math.ceil((length - start) / step) for length, start in zip(size, place, strict=True))
-    if wide >= TILE_PX and high >= TILE_PX:
+def encoded_tile(rgb: NDArray[np.uint8]) -> bytes:
+    """A tile as JPEG, or one that hangs over the slide's edge (it is smaller) as PNG, transparent beyond it."""
+    high, wide = rgb.shape[:2]
+    if (wide, high) == (TILE_PX, TILE_PX):
         return encoded(rgb)
-    alpha = np.zeros(rgb.shape[:2], np.uint8)
-    alpha[:high, :wide] = 255
-    done, content = cv2.imencode(".png", np.dstack([rgb[:, :, ::-1], alpha]), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    picture = np.zeros((TILE_PX, TILE_PX, 4), np.uint8)
+    picture[:high, :wide] = np.dstack([rgb[:, :, ::-1], np.full((high, wide), 255, np.uint8)])
+    done, content = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
         raise ValueError(f"a picture of {rgb.shape} cannot be encoded")
     return content.tobytes()
@@ -160,23 +175,28 @@ class ByteCache:
         return found
 
 
-class OpenSlides(threading.local):
-    """The slides that each thread has open, a few at a time, because a Slide belongs to one thread."""
+class OpenSlides:
+    """The slides that were asked for last, open, a few of them; for several threads, each with its own handle."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[tuple[str, float | None], Slide] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, path: Path, mpp: float | None) -> Slide:
-        """The open slide.
+        """The open slide. One that is forgotten closes when nobody reads it any more.
 
         Raises:
             InputError: it is not there any more, or not a slide.
         """
         key = (str(path), mpp)
-        slide = self._open.pop(key, None)
-        if slide is None or not slide.path.exists():
-            slide = Slide(path, mpp=mpp, cache_bytes=SLIDE_CACHE_BYTES)
-        self._open[key] = slide
-        while len(self._open) > OPEN_SLIDES:
-            self._open.popitem(last=False)[1].close()
+        with self._lock:
+            slide = self._open.pop(key, None)
+            if slide is not None and path.exists():
+                self._open[key] = slide
+                return slide
+        slide = Slide(path, mpp=mpp, held_mib=HELD_MIB, cache_bytes=OPENSLIDE_BYTES)
+        with self._lock:
+            self._open[key] = slide
+            while len(self._open) > OPEN_SLIDES:
+                self._open.popitem(last=False)
         return slide

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melano_tf.evaluation.retrieval import nearest
-from melano_tf.view.runs import Seen
+from melano_tf.view.run_cases import Seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +41,8 @@ class Embedding:
 
     def nearest(self, case: str, count: int) -> list[tuple[str, float]]:
         """The images most like one of them, nearest first, itself left out, with 1 - cosine."""
+        from melano_tf.evaluation.retrieval import nearest
+
         own = self.places[case]
         order, distances = nearest(np.asarray(self.vectors[own]), np.asarray(self.vectors))
         pairs = [(self.cases[row], float(d)) for row, d in zip(order, distances, strict=True) if row != own]

@@ -2,8 +2,9 @@
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +13,40 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
-from melano_tf.explain.maps import tile_map, within_bag
-from melano_tf.pipelines.records import slide_files
+from melano_tf.explain.heat_maps import tile_map, within_bag
+from melano_tf.pipelines.tfrecords import slide_files
 from melano_tf.slides.annotation_formats import Fault, read_outlines
 from melano_tf.slides.slide import Slide
 from melano_tf.slides.tissue import HEADROOM, TissueMask, tissue_mask
-from melano_tf.view.judged import read_attention, read_tiles
-from melano_tf.view.runs import Seen
+from melano_tf.view.model_predictions import TileModel, read_attention, read_tiles
+from melano_tf.view.run_cases import Seen
 
 MAP_PX = 1024  # longer side of a map, at most; between its pixels the browser draws squares
-COARSEST_MASK_PX = 4096  # longer side of the tissue mask, at most
 KEPT_MASKS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
-    """One value of a slide's tiles that can be drawn over it.
+    """One value of a slide's tiles that can be drawn over it; read when it is first wanted.
 
     Attributes:
         name: as the page calls it.
         words: of the legend.
-        tiles: one row a tile: tile, magnification, x, y, w0, h0 (level-0 px), value (0 to 1, as drawn), raw.
+        read: reads `tiles`.
         threshold: from which on a tile is called, or None.
         model: whose it is.
     """
 
     name: str
     words: str
-    tiles: pd.DataFrame
+    read: Callable[[], pd.DataFrame]
     threshold: float | None
     model: str
+
+    @cached_property
+    def tiles(self) -> pd.DataFrame:
+        """One row a tile: tile, magnification, x, y, w0, h0 (level-0 px), tissue, value (0 to 1, as drawn), raw."""
+        return self.read()
 
 
 def slide_tiles(run: Seen, slide_id: str) -> pd.DataFrame:
@@ -57,32 +62,36 @@ def slide_tiles(run: Seen, slide_id: str) -> pd.DataFrame:
 
 
 def overlays_of(run: Seen, slide_id: str) -> dict[str, Overlay]:
-    """All values that the run's models gave this slide's tiles, by name."""
-    tiles = slide_tiles(run, slide_id)
-    found: dict[str, Overlay] = {}
-    if not len(tiles):
-        return found
-    for name, frame in read_attention(run.standing, slide_id).items():
-        own = tiles.merge(frame, on="tile")
-        own = own.assign(value=within_bag(own["attention"]), raw=own["attention"]).drop(columns="attention")
-        found[f"attention ({name})"] = Overlay(
-            f"attention ({name})", "attention, 0 to 1 within the bag", own, None, name
-        )
+    """All values that the run's models gave this slide's tiles, by name; none is read yet."""
+    if not slide_files(run.folder / "tiles", slide_id)[1].is_file():
+        return {}
+    found: list[Overlay] = []
+    for name, stem_of in run.attention.items():
+        if stem := stem_of.get(slide_id):
+            read = partial(_attention, run, slide_id, stem)
+            found.append(Overlay(f"attention ({name})", "attention, 0 to 1 within the bag", read, None, name))
     for name, model in run.tile_models.items():
-        judged = read_tiles(run.standing, model, slide_id)
-        own = tiles.merge(judged, on=["tile", "magnification"])
-        if not len(own):
-            continue
-        several, magnifications = len(model.classes) > 2, len(own["magnification"].unique())
+        several, at = len(model.classes) > 2, model.magnifications.get(slide_id, ())
         for place in range(len(model.classes)) if several else (1,):
-            what = model.classes[place]
-            for magnification, part in own.groupby("magnification", sort=False):
-                label = f"{what} ({name})" + (f" at {magnification}" if magnifications > 1 else "")
-                values = part.assign(value=part[f"p{place}"], raw=part[f"p{place}"])
-                threshold = None if several else model.threshold
-                kept = values[[*tiles.columns, "value", "raw"]].reset_index(drop=True)
-                found[label] = Overlay(label, f"probability of {what}", kept, threshold, name)
-    return found
+            what, threshold = model.classes[place], None if several else model.threshold
+            for magnification in at:
+                label = f"{what} ({name})" + (f" at {magnification}" if len(at) > 1 else "")
+                read = partial(_probability, run, slide_id, model, place, magnification)
+                found.append(Overlay(label, f"probability of {what}", read, threshold, name))
+    return {one.name: one for one in found}
+
+
+def _attention(run: Seen, slide_id: str, stem: str) -> pd.DataFrame:
+    own = slide_tiles(run, slide_id).merge(read_attention(run.standing, stem, slide_id), on="tile")
+    return own.assign(value=within_bag(own["attention"]), raw=own["attention"]).drop(columns="attention")
+
+
+def _probability(run: Seen, slide_id: str, model: TileModel, place: int, magnification: str) -> pd.DataFrame:
+    tiles = slide_tiles(run, slide_id)
+    judged = read_tiles(run.standing, model, slide_id)
+    own = tiles.merge(judged[judged["magnification"] == magnification], on=["tile", "magnification"])
+    values = own.assign(value=own[f"p{place}"], raw=own[f"p{place}"])
+    return values[[*tiles.columns, "value", "raw"]]
 
 
 def map_shape(size: tuple[int, int], longest: int = MAP_PX) -> tuple[int, int]:
@@ -93,11 +102,12 @@ def map_shape(size: tuple[int, int], longest: int = MAP_PX) -> tuple[int, int]:
 
 def overlay_map(
     overlay: Overlay, size: tuple[int, int], mpp: tuple[float, float], tissue: TissueMask
-) -> NDArray[np.float32]:
-    """The values as a map over the whole slide, float32 (h, w), NaN where no tile or no tissue lies."""
+) -> NDArray[np.uint8]:
+    """The values as a map over the whole slide, uint8 (h, w): 0 where no tile or no tissue lies, 1 to 255 is 0 to 1."""
     shape, rows = map_shape(size), overlay.tiles
     inside = tissue.sampled(shape, (size[0] * mpp[0] / shape[1], size[1] * mpp[1] / shape[0]))
-    return tile_map(rows["x"], rows["y"], rows["w0"], rows["h0"], rows["value"], size, shape, tissue=inside)
+    found = tile_map(rows["x"], rows["y"], rows["w0"], rows["h0"], rows["value"], size, shape, tissue=inside)
+    return np.where(np.isnan(found), 0, 1 + np.rint(254 * np.nan_to_num(found))).astype(np.uint8)
 
 
 class Masks:
@@ -116,7 +126,7 @@ class Masks:
         store = run.record["settings"].get("store") or {}
         headroom = store.get("mask_headroom", HEADROOM)
         longest = max(length * own for length, own in zip(slide.size, slide.mpp, strict=True))
-        mpp = max(float(store.get("mask_mpp", 8.0)), longest / COARSEST_MASK_PX)
+        mpp = max(float(store.get("mask_mpp", 8.0)), longest / MAP_PX)
         key = (str(slide.path), mpp, headroom)
         with self._lock:
             if key in self._kept:
@@ -159,11 +169,10 @@ def outlines_of(path: Any, origin: tuple[float, float]) -> Outlines:
     return Outlines(rings)
 
 
-def mask_map(tissue: TissueMask, size: tuple[int, int], mpp: tuple[float, float]) -> NDArray[np.float32]:
-    """The tissue as a map, 1 inside and NaN outside; (w, h) in level-0 px and their µm."""
+def mask_map(tissue: TissueMask, size: tuple[int, int], mpp: tuple[float, float]) -> NDArray[np.uint8]:
+    """The tissue as a map, 1 inside and 0 outside; (w, h) in level-0 px and their µm."""
     shape = map_shape(size)
-    inside = tissue.sampled(shape, (size[0] * mpp[0] / shape[1], size[1] * mpp[1] / shape[0]))
-    return np.where(inside, np.float32(1), np.float32(np.nan))
+    return tissue.sampled(shape, (size[0] * mpp[0] / shape[1], size[1] * mpp[1] / shape[0])).astype(np.uint8)
 
 
 def tiles_in(frame: pd.DataFrame, x0: float, y0: float, x1: float, y1: float) -> pd.DataFrame:

@@ -1,10 +1,14 @@
 """The server: bound to this machine, a token in the address, no other site can talk to it."""
 
+import ctypes
+import importlib
 import ipaddress
 import logging
 import secrets
+import sys
 import webbrowser
 from collections.abc import Callable
+from functools import partial
 
 from bokeh.application import Application
 from bokeh.application.handlers import FunctionHandler
@@ -12,13 +16,14 @@ from bokeh.server.server import Server
 
 from melano_tf.errors import InputError
 from melano_tf.view.deepzoom import ByteCache
-from melano_tf.view.handlers import patterns
-from melano_tf.view.pages import PAGES
-from melano_tf.view.runs import Runs
+from melano_tf.view.pages import PAGES, build
+from melano_tf.view.picture_handlers import patterns
+from melano_tf.view.run_cases import Runs
 from melano_tf.view.settings import ViewSettings
 from melano_tf.view.site import Site, app
 
 TOKEN_BYTES = 24
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
 
 def is_this_machine(host: str) -> bool:
@@ -43,7 +48,9 @@ def make_server(settings: ViewSettings) -> tuple[Server, Site]:
         raise InputError("view: --port lies between 0 and 65535")
     token = secrets.token_urlsafe(TOKEN_BYTES)
     site = Site(Runs(settings.runs), f"/{token}", ByteCache(settings.cache_mib << 20))
-    applications = {route: Application(FunctionHandler(app(site, build))) for route, build in PAGES.items()}
+    applications = {
+        route: Application(FunctionHandler(app(site, partial(build, name)))) for route, name in PAGES.items()
+    }
     try:
         server = Server(
             applications,
@@ -79,6 +86,25 @@ def address(settings: ViewSettings, server: Server, site: Site) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{server.port}{page}"
 
 
+def give_back_freed_memory() -> None:
+    """Have glibc give large arrays back to the system when they are freed; other C libraries are left as they are.
+
+    By itself it learns from the first such array to keep all later ones, and what a tissue mask took stays taken.
+    """
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(M_MMAP_THRESHOLD, 1 << 20)
+        library.mallopt(M_ARENA_MAX, 2)
+
+
+def warm(site: Site, number: int) -> None:
+    """Read a run, and import what reads its slides, so that the first page need not wait."""
+    if site.runs.get(number).judges == "slides":
+        importlib.import_module("tifffile")
+
+
 def view(settings: ViewSettings, say: Callable[[str], None]) -> None:
     """Serve until interrupted.
 
@@ -86,6 +112,7 @@ def view(settings: ViewSettings, say: Callable[[str], None]) -> None:
         InputError: see `make_server`.
     """
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    give_back_freed_memory()
     server, site = make_server(settings)
     where = address(settings, server, site)
     if not is_this_machine(settings.host):
@@ -95,6 +122,8 @@ def view(settings: ViewSettings, say: Callable[[str], None]) -> None:
         )
     say(f"view      {', '.join(site.runs.names())}: {where}")
     say("          notes are written to notes/<reader>.csv of each run, nothing else is changed; Ctrl-C ends it")
+    for number in range(len(site.runs)):
+        site.aside.submit(warm, site, number)
     server.start()
     if settings.browser:
         server.io_loop.add_callback(webbrowser.open, where)
@@ -104,5 +133,5 @@ def view(settings: ViewSettings, say: Callable[[str], None]) -> None:
         say("view      ended")
     finally:
         server.stop()
-        for pool in (site.pool, site.models):
+        for pool in (site.pool, site.aside, site.models):
             pool.shutdown(wait=False, cancel_futures=True)

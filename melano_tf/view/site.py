@@ -10,18 +10,19 @@ from functools import partial
 from typing import Any
 
 from bokeh.document import Document
+from bokeh.events import DocumentReady
 from bokeh.model import Model
-from bokeh.models import Column, Div, TextInput
+from bokeh.models import Column, CustomJS, Div, TextInput
 from bokeh.models.ui import UIElement
 
 from melano_tf.errors import InputError
-from melano_tf.view import look
-from melano_tf.view.asked import Models
+from melano_tf.view import page_style
+from melano_tf.view.asked_models import Models
 from melano_tf.view.deepzoom import ByteCache, OpenSlides
 from melano_tf.view.overlays import Masks
-from melano_tf.view.runs import Runs, Seen
+from melano_tf.view.run_cases import Runs, Seen
 
-WORKERS = 2
+WORKERS = 2  # of pictures, and of what is done aside
 FOOTER = "Research only, not a medical device. Served by this machine; nothing is fetched from elsewhere."
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ class Site:
         slides: open slides of each thread.
         masks: tissue masks of the slides that were looked at last.
         networks: those that were asked last.
-        pool: where slow work is done, so that the server goes on answering.
+        pool: where pictures are made, so that the server goes on answering.
+        aside: where pages have slow work done, which no picture waits for.
         models: where models are asked, one question at a time; TensorFlow is first loaded there.
     """
 
@@ -48,12 +50,21 @@ class Site:
     masks: Masks = field(default_factory=Masks)
     networks: Models = field(default_factory=Models)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "atlas"))
+    aside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "aside"))
     models: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "models"))
 
     def href(self, page: str, **arguments: Any) -> str:
         """The address of a page; arguments that are None are left out."""
         given = {name: value for name, value in arguments.items() if value is not None}
         return f"{self.prefix}/{page}" + ("?" + urllib.parse.urlencode(given) if given else "")
+
+    def tiles(self, run: int, case: int) -> str:
+        """The address of a slide's tiles, with {Z}, {X} and {Y} to be filled in."""
+        return f"{self.prefix}/tile/{run}/{case}/{{Z}}/{{X}}/{{Y}}.jpg"
+
+    def overview(self, run: int, case: int) -> str:
+        """The address of a slide's small picture."""
+        return f"{self.prefix}/overview/{run}/{case}.jpg"
 
     def cutout(self, run: int, case: int, box: Sequence[int]) -> str:
         """The address of a tile's picture, cut from its slide; box: x, y, width, height in level-0 px."""
@@ -65,6 +76,7 @@ class Page:
 
     Attributes:
         heard: what keys and buttons inside HTML say, "word|count".
+        early: addresses of pictures that the browser fetches while it reads the page's scripts.
     """
 
     def __init__(self, site: Site, doc: Document) -> None:
@@ -74,6 +86,7 @@ class Page:
         self.cookies: dict[str, str] = dict(request.cookies) if request else {}
         self.dark = self.cookies.get("shade") == "dark"
         self.heard = TextInput(name="heard", visible=False)
+        self.early: list[str] = []
         self._listeners: dict[str, Callable[[str], object]] = {}
         self.heard.on_change("value", self._listen)
 
@@ -125,6 +138,14 @@ class Page:
         elif kind in self._listeners:
             self._listeners[kind](rest)
 
+    def remember(self, **widgets: Model) -> None:
+        """Write what is chosen in widgets into the address, under these names, so that it can be sent."""
+        for name, widget in widgets.items():
+            kept = CustomJS(args={"name": name}, code="atlas.remember({[name]: atlas.chosen(cb_obj)})")
+            for choice in ("active", "value"):
+                if choice in widget.properties():
+                    widget.js_on_change(choice, kept)
+
     def later(
         self,
         work: Callable[[], Any],
@@ -132,7 +153,7 @@ class Page:
         failed: Callable[[str], None],
         pool: ThreadPoolExecutor | None = None,
     ) -> None:
-        """Do slow work aside, in the site's pool or another one, and then show what came of it."""
+        """Do slow work aside, or in another pool, and then show what came of it."""
 
         def finish(future: "Future[Any]") -> None:
             self.doc.add_next_tick_callback(partial(show, future))
@@ -146,7 +167,7 @@ class Page:
                 return
             done(result)
 
-        (pool or self.site.pool).submit(work).add_done_callback(finish)
+        (pool or self.site.aside).submit(work).add_done_callback(finish)
 
     def show(self, title: str, *roots: UIElement, run: Seen | None = None, here: str = "", **keys: str | None) -> None:
         """Set the page up: its frame, links and contents.
@@ -165,16 +186,19 @@ class Page:
                 links.append({"words": words, "href": site.href(page, run=run.number), "here": here == page})
         wanted = {key: address for key, address in keys.items() if address}
         self.doc.title = f"{title} – melano_tf"
-        self.doc.theme = look.theme(self.dark)
-        self.doc.template = look.FRAME
+        self.doc.theme = page_style.theme(self.dark)
+        self.doc.template = page_style.FRAME
         self.doc.template_variables.update(
             heading="melano_tf" if run is None else run.name,
             links=links,
-            css=look.CSS,
-            script=look.SCRIPT,
+            css=page_style.CSS,
+            script=page_style.SCRIPT,
             keys=json.dumps(wanted).replace("</", "<\\/"),
             footer=FOOTER,
+            early=self.early,
+            scripts=page_style.scripts(site.prefix, roots),
         )
+        self.doc.js_on_event(DocumentReady, CustomJS(code="atlas.named()"))
         self.doc.add_root(Column(*roots, self.heard, sizing_mode="stretch_width"))
 
 
@@ -212,7 +236,7 @@ def app(site: Site, build: Callable[[Page], None]) -> Callable[[Document], None]
         except InputError as error:
             doc.clear()
             page = Page(site, doc)
-            words = "<br>".join(look.text(line) for line in str(error).split("\n"))
+            words = "<br>".join(page_style.text(line) for line in str(error).split("\n"))
             page.show("not there", Div(text=f'<h2>This cannot be shown</h2><p role="alert">{words}</p>'))
 
     return make

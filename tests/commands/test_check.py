@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from melano_tf.commands.check import CheckSettings, check
-from melano_tf.phantoms.skin.data_sets import PhantomDermoscopy, draw_dermoscopy
+from melano_tf.phantoms.skin.isic_data_sets import PhantomDermoscopy, draw_dermoscopy
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 from melano_tf.run import main
 

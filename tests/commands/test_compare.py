@@ -12,12 +12,12 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_sco
 from melano_tf import run
 from melano_tf.commands.compare import CompareSettings, compare, shared_groups
 from melano_tf.errors import InputError
-from melano_tf.evaluation.intervals import group_draws
-from melano_tf.evaluation.paired import Answer, paired_intervals
+from melano_tf.evaluation.bootstrap import group_draws
+from melano_tf.evaluation.paired_differences import Answer, paired_intervals
 from melano_tf.runs.judgements import JudgedModel
-from melano_tf.runs.plain import plain
 from melano_tf.runs.predictions import predictions as in_form
 from melano_tf.runs.predictions import write_predictions
+from melano_tf.runs.settings_digest import plain
 from tests.reports.made_run import MODEL, bare_run, made_run, of_its_plan, predictions, write_json
 
 CASES = [f"ISIC_{number:03}" for number in range(40)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from melano_tf.phantoms.skin.data_sets import PhantomDermoscopy, PhantomDermoscopySettings, draw_dermoscopy
+from melano_tf.phantoms.skin.isic_data_sets import PhantomDermoscopy, PhantomDermoscopySettings, draw_dermoscopy
 
 
 @pytest.fixture(scope="session")

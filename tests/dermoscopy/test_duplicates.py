@@ -19,7 +19,7 @@ from melano_tf.dermoscopy.duplicates import (
     same_content,
 )
 from melano_tf.errors import InputError
-from melano_tf.phantoms.skin.data_sets import PhantomDermoscopy
+from melano_tf.phantoms.skin.isic_data_sets import PhantomDermoscopy
 
 sys.path.insert(0, str(Path(__file__).parent))
 from isic_files import save

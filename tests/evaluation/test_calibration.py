@@ -12,6 +12,7 @@ from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
 from melano_tf.errors import InputError
+from melano_tf.evaluation.binary_metrics import roc_auc
 from melano_tf.evaluation.calibration import (
     Calibration,
     expected_calibration_error,
@@ -20,8 +21,7 @@ from melano_tf.evaluation.calibration import (
     reliability,
     top_label,
 )
-from melano_tf.evaluation.closed_form import mean_share
-from melano_tf.evaluation.metrics import roc_auc
+from melano_tf.evaluation.wilson_delong import mean_share
 
 
 def mean_log_loss(y: np.ndarray, logits: np.ndarray) -> float:

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from melano_tf.evaluation.intervals import Judged, binary_intervals, cohort_intervals, group_draws
-from melano_tf.evaluation.metrics import binary_metrics
+from melano_tf.evaluation.binary_intervals import Judged, binary_intervals, cohort_intervals
+from melano_tf.evaluation.binary_metrics import binary_metrics
+from melano_tf.evaluation.bootstrap import group_draws
 
 
 def cohort(seed: int, patients: int, threshold: float) -> Judged:

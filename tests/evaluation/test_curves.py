@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from sklearn import metrics as reference
 
-from melano_tf.evaluation import intervals
+from melano_tf.evaluation import bootstrap
 from melano_tf.evaluation.curves import (
     average_precision,
     average_precision_interval,
@@ -135,7 +135,7 @@ def test_undefined_where_a_class_is_missing() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 100, 10**6])
 def test_resampled_average_precision_as_scikit_learn(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(intervals, "CHUNK_CELLS", chunk)
+    monkeypatch.setattr(bootstrap, "CHUNK_CELLS", chunk)
     y, p = sample(60, 3)
     groups = np.random.default_rng(0).integers(0, 7, 60)
     draws = np.random.default_rng(1).multinomial(7, np.full(7, 1 / 7), size=25)

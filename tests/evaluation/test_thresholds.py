@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.intervals import binary_intervals
-from melano_tf.evaluation.metrics import binary_metrics
+from melano_tf.evaluation.binary_intervals import binary_intervals
+from melano_tf.evaluation.binary_metrics import binary_metrics
 from melano_tf.evaluation.thresholds import (
     Decision,
     DecisionSettings,

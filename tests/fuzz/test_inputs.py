@@ -10,11 +10,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from melano_tf.commands.predict.inputs import read_list
-from melano_tf.dermoscopy.isic_images import UnreadableImageError, read_image
+from melano_tf.commands.predict.asked_inputs import read_list
+from melano_tf.dermoscopy.image_files import UnreadableImageError, read_image
 from melano_tf.errors import InputError
-from melano_tf.slides.cohort import read_manifest
 from melano_tf.slides.slide import Slide, SlideReadError
+from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.specs import load_spec
 from tests.fuzz.mutations import torn
 

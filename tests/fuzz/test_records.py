@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from melano_tf import run
-from melano_tf.runs.whole import faults
+from melano_tf.runs.file_integrity import faults
 from tests.fuzz.mutations import damaged_json, torn
 from tests.reports.made_run import made_run, of_its_plan, predictions
 from tests.reports.test_audit import OTHERS, STEM, record

@@ -24,9 +24,9 @@ from melano_tf.models.attention_transfer import (
     tapped,
     transfer,
 )
-from melano_tf.models.backbones import build_features
+from melano_tf.models.backbone_graphs import build_features
+from melano_tf.models.classifier_head import classify, logits_of
 from melano_tf.models.layers import Preprocess
-from melano_tf.models.logits import classify, logits_of
 from melano_tf.training.checkpoint import training_variables, weights_sha256
 from melano_tf.training.losses import categorical_crossentropy
 from melano_tf.training.steps import GradientStep, Progress

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from melano_tf.models.applications import networks
+from melano_tf.models.keras_imagenet_files import networks
 from melano_tf.models.layers import AsBag, FixedBatchNormalization, Preprocess, SqueezeExcite
 from tests.models.layer_checks import check_layer
 

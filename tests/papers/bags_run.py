@@ -7,6 +7,7 @@ import pytest
 from tests.papers.tiny import Finished, TinyRun, command
 
 BAGS = (
+    *("--jobs", "1"),
     *("--phantom.patients", "24", "--phantom.tiles", "20", "--phantom.width", "12", "--phantom.signal", "3"),
     *("--models", "mean,gated,clam", "--network.hidden", "8", "--network.attention-units", "4"),
     *("--folds.count", "2", "--training.epochs", "4", "--evaluation.repeats", "100", "--threads", "1"),

@@ -8,6 +8,7 @@ from tests.papers.tiny import Finished, TinyRun, command
 
 # Every step, table and figure, as small as it goes.
 SIMILARITY = (
+    *("--jobs", "1"),
     *("--phantom.patients", "60", "--phantom.height-px", "64", "--phantom.sources", "HAM", "BCN"),
     *(
         "--store.stored-px",

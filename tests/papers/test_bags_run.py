@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.runs.files import read_json
+from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.judgements import read_judgements, read_record
 from melano_tf.runs.sidecar import Sidecar
 from tests.papers.bags_run import BAGS

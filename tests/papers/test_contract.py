@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from melano_tf.papers import PAPERS
-from melano_tf.runs.files import read_json
+from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.sidecar import Sidecar
 from tests.conftest import SHARED_RUNS, group_of
 from tests.papers import tiny, tiny_multimag
@@ -104,7 +104,7 @@ CASES = {
     "weighting": Case(
         arguments=WEIGHTING,
         differs=("network.backbone", "(paper: vgg16)"),
-        found=("best", "interval"),
+        found=("splits    flat network, Adam, plain cross-entropy: balanced accuracy", "interval"),
         changed=(
             *("--gamma", "2", "--tables", "2", "--figures", "none", "--strategies", "none"),
             *("--cells", "flat-adam-*-split-1"),
@@ -119,7 +119,7 @@ CASES = {
     "similarity": Case(
         arguments=SIMILARITY,
         differs=("network.student", "(paper: resnet50)"),
-        found=("accuracy  HAM test, by lesion: baseline ", ", "),
+        found=("networks  HAM test, divided by lesion: the baseline's accuracy", "interval"),
         changed=("--transfer.weight", "10", "--tables", "5,6", "--figures", "none"),
         repeated=4,  # both students of both partitions, and neither baseline
         touched={f"layers-{layer}-{split}.keras" for layer in (1, 4) for split in ("cluster", "lesion")},

@@ -14,21 +14,22 @@ import pytest
 from PIL import Image
 
 from melano_tf import run
-from melano_tf.evaluation.multiclass import multiclass_metrics
-from melano_tf.models.squares import prior_factors, shifted
+from melano_tf.evaluation.multiclass_metrics import multiclass_metrics
+from melano_tf.models.tta_and_prior_shift import prior_factors, shifted
 from melano_tf.papers.notebook import restored
-from melano_tf.papers.weighting.best import FAVOURS, best_powers
+from melano_tf.papers.weighting.best_cell import FAVOURS, best_powers
 from melano_tf.papers.weighting.settings import RECIPE, preset
-from melano_tf.runs.files import read_json
+from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.predictions import probabilities
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.answering import Case
 from melano_tf.serving.client import ClientSettings
-from melano_tf.serving.opening import open_model
+from melano_tf.serving.model_finding import open_model
+from melano_tf.serving.model_interface import Case
 from tests.papers.tiny import CHECKOUT, Finished
 
 PRESET = ("--preset", "ham10000", "--phantom.patients", "40", "--phantom.height-px", "64", "--workers", "1")
 TINY = (
+    *("--jobs", "1"),
     *(*PRESET, "--threads", "1", "--store.stored-px", "40", "--network.input-px", "48", "--training.flat-epochs", "2"),
     *("--transfer.best-epochs", "1", "--transfer.folds", "2", "--evaluation.repeats", "50"),
 )
@@ -39,7 +40,7 @@ ROWS = ("CEL", "CEL-CB", "CEL-ES", "CEL-SPL", "CEL-OHEM", "CEL-OHEM per class")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ham10000") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("training.runtime", "papers.shell"):
+        for module in ("training.tensorflow_runtime", "papers.shell"):
             patch.setattr(f"melano_tf.{module}.configure", lambda threads, mirror=False: threads or 1)
         assert run.main(["weighting", "--out", str(folder), *TINY]) == 0
     return folder

@@ -19,14 +19,14 @@ from melano_tf.papers.multimag import models as multimag
 from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity import students
 from melano_tf.papers.similarity.partition import Parts
-from melano_tf.papers.spitzoid import source, target
+from melano_tf.papers.spitzoid import source_model, target_model
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
 from melano_tf.papers.weighting import models as weighting
 from melano_tf.papers.weighting.cohort import Division
 from melano_tf.papers.zoome import models as zoome
 from melano_tf.papers.zoome.cohort import ZoomeImages
-from melano_tf.splits.sides import Sides
-from melano_tf.training.fed import Fed
+from melano_tf.splits.disjoint_sides import Sides
+from melano_tf.training.fed_cases import Fed
 from tests.papers import similarity_run, tiny, tiny_multimag, weighting_run, zoome_run
 from tests.papers.tiny import Finished, TinyRun
 
@@ -71,18 +71,18 @@ def spitzoid_trains_on_the_judged_fold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spitzoid_feeds_the_test_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = source.region_batches
+    own = source_model.region_batches
 
     def batches(settings, cohort, training, seed):
         judged = cohort.rows(cohort.tiles[cohort.tiles["region"] >= 0], cohort.patients("judge", None))
         return own(settings, cohort, pd.concat([judged, training]).head(len(training)).reset_index(drop=True), seed)
 
-    monkeypatch.setattr(source, "region_batches", batches)
+    monkeypatch.setattr(source_model, "region_batches", batches)
 
 
 def spitzoid_starts_from_a_model_that_saw_the_fold(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = target.source_of
-    monkeypatch.setattr(target, "source_of", lambda work, which, fold: own(work, which, 2))
+    own = target_model.source_of
+    monkeypatch.setattr(target_model, "source_of", lambda work, which, fold: own(work, which, 2))
 
 
 def multimag_stops_on_the_test_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from melano_tf.papers.multimag.tasks import (
     wanted_magnifications,
 )
 from melano_tf.papers.plan import chosen_groups
-from melano_tf.reports.published import load_published, table_of
+from melano_tf.reports.published_numbers import load_published, table_of
 
 PAPER = preset("paper")
 changes = RECIPE.changes

@@ -21,7 +21,7 @@ from melano_tf.papers.multimag.settings import STEPS, preset
 from melano_tf.papers.multimag.tasks import planned_tasks
 from melano_tf.papers.plan import Plan, chosen_groups
 from melano_tf.papers.shell import LeftOut, Work
-from melano_tf.runs.plain import digest, plain
+from melano_tf.runs.settings_digest import digest, plain
 from tests.papers.test_multimag_parts import EVEN, capped
 
 PAPER = preset("paper")

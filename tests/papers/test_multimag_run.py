@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.evaluation.aggregation import fuse
+from melano_tf.evaluation.slide_scores import fuse
 from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.settings import EvaluationSettings
 from melano_tf.papers.multimag.tables import judged_slides
 from melano_tf.papers.multimag.tasks import Task
-from melano_tf.runs.files import file_sha256, read_json
+from melano_tf.runs.atomic_files import file_sha256, read_json
+from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.predictions import probability_columns
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.runs.standing import Standing
 from melano_tf.slides.slide import Slide
 from tests.papers.tiny import TinyRun, command, weights_of
 from tests.papers.tiny_multimag import EVERYTHING, TINY

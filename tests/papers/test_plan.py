@@ -14,9 +14,9 @@ from melano_tf.errors import InputError
 from melano_tf.papers import PAPERS
 from melano_tf.papers.plan import Plan, Step, chosen_groups
 from melano_tf.papers.shell import Looked, Work, do, look
+from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.judgements import read_record
-from melano_tf.runs.run import Run, plan_key
-from melano_tf.runs.standing import Standing
+from melano_tf.runs.run_folder import Run, plan_key
 
 GROUPS = ("data", "train", "tables", "model")
 
@@ -108,7 +108,7 @@ SETTINGS = '''
     from pathlib import Path
     from typing import Literal
     from melano_tf.papers.plan import Recipe
-    from melano_tf.papers.running import Running
+    from melano_tf.papers.run_settings import Running
 
     @dataclass(frozen=True)
     class ToySettings(Running):

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from melano_tf.reports.contents import read_tables
+from melano_tf.reports.run_contents import read_tables
 from melano_tf.reports.table_files import read_table
-from melano_tf.reports.table_text import markdown
-from melano_tf.runs.files import read_json
+from melano_tf.reports.table_layout import markdown
+from melano_tf.runs.atomic_files import read_json
+from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.judgements import read_judgements, read_record
 from melano_tf.runs.predictions import decided, read_predictions
-from melano_tf.runs.standing import Standing
 from tests.papers.tiny import Finished, TinyRun
 
 

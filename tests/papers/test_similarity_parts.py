@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.dermoscopy.isic import read_isic2019
-from melano_tf.dermoscopy.isic_images import ImageHeader
+from melano_tf.dermoscopy.image_files import ImageHeader
+from melano_tf.dermoscopy.isic_records import read_isic2019
 from melano_tf.errors import InputError
-from melano_tf.evaluation.multiclass import multiclass_intervals
+from melano_tf.evaluation.multiclass_metrics import multiclass_intervals
 from melano_tf.papers.plan import chosen_groups
-from melano_tf.papers.similarity import counts
+from melano_tf.papers.similarity import data_set_counts
 from melano_tf.papers.similarity.settings import (
     COMBINATIONS,
     RECIPE,
@@ -32,7 +32,7 @@ from melano_tf.papers.zoome.settings import preset as zoome
 from melano_tf.pipelines.augment import sample_seeds
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
-from melano_tf.reports.table_text import markdown
+from melano_tf.reports.table_layout import markdown
 from melano_tf.reports.tables import Table
 
 CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
@@ -100,10 +100,10 @@ def test_settings_that_cannot_be_are_refused(wrong: dict, words: str) -> None:
 
 
 def test_tables_1_and_2_count_by_hand() -> None:
-    one = counts.source_table(records(), CLASSES)
+    one = data_set_counts.source_table(records(), CLASSES)
     assert cell(one, "NV", "HAM") == 1 and cell(one, "NV", "unk") == 1 and cell(one, "all", "HAM") == 2
     assert cell(one, "SCC", "BCN") == 0 and one["ours"].notna().all()
-    two = counts.site_table(records(), CLASSES)
+    two = data_set_counts.site_table(records(), CLASSES)
     assert cell(two, "MEL", "A") == 1 and cell(two, "NV", "HN") == 1 and cell(two, "NV", "palms/soles") == 1
     assert cell(two, "all", "no site") == 2 and cell(two, "all", "no site", "published") == 2631
     assert two[two["row"] == "all"]["ours"].sum() == 5
@@ -113,10 +113,10 @@ def test_table_3_counts_sizes_and_joins_the_rare_ones() -> None:
     rows = pd.DataFrame({"image_id": list("abcd"), "source": ["HAM", "HAM", "BCN", "BCN"]})
     sizes = {"a": (600, 450), "b": (600, 450), "c": (1024, 1024), "d": (1022, 767)}
     headers = {name: ImageHeader("jpeg", *size, 3, 8) for name, size in sizes.items()}
-    table = counts.resolution_table(rows, headers, most=1)
+    table = data_set_counts.resolution_table(rows, headers, most=1)
     assert cell(table, "600 x 450", "HAM") == 2 and cell(table, "2 others", "BCN") == 2
     assert cell(table, "all", "BCN") == 2 and set(table["column"]) == {"HAM", "BCN"}
-    assert "2 others" not in set(counts.resolution_table(rows, headers, most=3)["row"])
+    assert "2 others" not in set(data_set_counts.resolution_table(rows, headers, most=3)["row"])
 
 
 def test_table_5_sets_both_partitions_side_by_side() -> None:
@@ -125,7 +125,7 @@ def test_table_5_sets_both_partitions_side_by_side() -> None:
         "": pd.Series(["training", "validation", "HAM test", "BCN test"]),
         ", by lesion": pd.Series(["HAM test", "training", None, "validation"], dtype=object),
     }
-    table = counts.part_table(parts, labels, CLASSES)
+    table = data_set_counts.part_table(parts, labels, CLASSES)
     assert cell(table, "all", "HAM test", "published") == 3844 and cell(table, "all", "validation", "published") == 2443
     assert cell(table, "MEL", "training") == 1 and cell(table, "MEL", "HAM test, by lesion") == 1
     assert cell(table, "all", "training, by lesion") == 1
@@ -139,10 +139,10 @@ def test_the_official_tables_give_the_papers_counts(real_data) -> None:
         ground_truth=folder / "ISIC_2019_Training_GroundTruth.csv",
         metadata=folder / "ISIC_2019_Training_Metadata.csv",
     )
-    two = counts.site_table(found, CLASSES)
+    two = data_set_counts.site_table(found, CLASSES)
     compared = two[two["published"].notna()]
     assert len(compared) == 4 and (compared["published"] == compared["ours"]).all()
-    one = counts.source_table(found, CLASSES)
+    one = data_set_counts.source_table(found, CLASSES)
     assert [cell(one, "all", name) for name in ("HAM", "BCN", "MSK", "unk")] == [10015, 12413, 819, 2084]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from melano_tf.papers.similarity.settings import COMBINATIONS, JUDGED
-from melano_tf.reports.published import load_published, table_of
+from melano_tf.reports.published_numbers import load_published, table_of
 
 CLASSES = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC"]
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from melano_tf.papers.similarity.tables import OPTIMISTIC
-from melano_tf.runs.files import read_json
+from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.predictions import probabilities
 from melano_tf.runs.sidecar import Sidecar
 from tests.papers.similarity_run import SIMILARITY

@@ -12,8 +12,8 @@ from melano_tf.errors import InputError
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Work, do
 from melano_tf.papers.slide_steps import Cutting, add_slide_steps, cut_identity, cut_tiles
-from melano_tf.pipelines.store_settings import StoreSettings
-from melano_tf.runs.run import Run
+from melano_tf.pipelines.tile_store_settings import StoreSettings
+from melano_tf.runs.run_folder import Run
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.slide import Slide, SlideReadError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from melano_tf.phantoms.slides.drawing import PhantomSettings, draw_cohort
+from melano_tf.phantoms.slides.slide_drawing import PhantomSettings, draw_cohort
 from tests.papers.tiny import TINY, Finished
 
 SETTINGS = PhantomSettings(patients=2, malignant_share=0.5, width_um=(600, 700), height_um=(500, 600))

@@ -17,7 +17,7 @@ from melano_tf.papers.spitzoid.figures import chosen_tiles, shown_slides
 from melano_tf.papers.spitzoid.method import method
 from melano_tf.papers.spitzoid.settings import AGGREGATIONS, RECIPE, STEPS, SpitzoidSettings, preset
 from melano_tf.run import _parse
-from melano_tf.runs.plain import plain
+from melano_tf.runs.settings_digest import plain
 from melano_tf.slides.annotations import AnnotationSettings
 
 PAPER = preset("paper")

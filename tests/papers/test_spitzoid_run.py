@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from melano_tf.runs import journal
-from melano_tf.runs.files import file_sha256, read_json
+from melano_tf.runs.atomic_files import file_sha256, read_json
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.slides.slide import Slide
 from tests.papers.tiny import TINY, weights_of

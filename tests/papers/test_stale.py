@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.judgements import read_record
-from melano_tf.runs.standing import Standing
 from tests.papers import test_plan
 from tests.papers.test_plan import toy
 
 __all__ = ["toy"]
 # The toy's table as a report shows it: it says which seed, number and text it is of, and how many letters there are.
 TABLE = """
-    from melano_tf.reports.published import load_published
+    from melano_tf.reports.published_numbers import load_published
     from melano_tf.reports.table_files import write_table
     from melano_tf.reports.tables import Table, count_table
 

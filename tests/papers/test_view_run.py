@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from bokeh.palettes import Cividis256
 
 from melano_tf.errors import InputError
-from melano_tf.reports.contents import read_tables
-from melano_tf.view.asked import Models, ask, image_maps, tile_maps
+from melano_tf.reports.run_contents import read_tables
+from melano_tf.view.asked_models import Models, ask, image_maps, tile_maps
 from melano_tf.view.overlays import slide_tiles
-from melano_tf.view.runs import read_run
+from melano_tf.view.run_cases import read_run
 from tests.papers.tiny import TinyRun
 from tests.view.browser import Browser, Serving, serving
 
@@ -159,6 +160,51 @@ def test_spitzoid_outlines_lie_on_the_slide_to_one_pixel_at_three_zooms(tiny_run
         assert not [fault for fault in browser.faults() if "favicon" not in fault]
 
 
+def unnamed(browser: Browser) -> list[str]:
+    """What a screen reader would find on the page without a name."""
+    roles = (
+        "button",
+        "combobox",
+        "textbox",
+        "slider",
+        "checkbox",
+        "radio",
+        "image",
+        "link",
+        "grid",
+        "listbox",
+        "spinbutton",
+    )
+    browser.driver.execute_cdp_cmd("Accessibility.enable", {})
+    nodes = browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    browser.driver.execute_cdp_cmd("Accessibility.disable", {})
+    seen = [node for node in nodes if not node.get("ignored") and node.get("role", {}).get("value") in roles]
+    assert seen
+    return [node["role"]["value"] for node in seen if not node.get("name", {}).get("value", "").strip()]
+
+
+def test_spitzoid_two_runs_stand_beside_each_other_and_are_panned_together(tiny_run, tmp_path, browser) -> None:
+    other = Path(shutil.copytree(tiny_run.folder, tmp_path / "other"))
+    with serving([tiny_run.folder, other]) as server:
+        browser.open(server.prefix + "slide?run=0&case=1")
+        browser.until(lambda: tiles_are_there(browser))
+        options = browser.run("return titled('beside it').options.map((one) => one[0])")
+        theirs = next(one for one in options if one.startswith("1:tumour"))
+        browser.choose("colours", "cividis (for colour-blind eyes)")
+        browser.choose("beside it", theirs)
+        browser.until(lambda: browser.run("return !!(model('beside') && view(model('beside')))"))
+        browser.run("model('stage').x_range.setv({start: 400, end: 800})")
+        span = "const r = model('beside').x_range; return [r.start, r.end]"
+        assert browser.until(lambda: browser.run(span)) == [400, 800]
+        drawn = "return model('beside').renderers.find((r) => r.name === 'map')"
+        browser.until(lambda: browser.run(f"{drawn}.visible"))
+        colours = "{0}.glyph.color_mapper.palette[255].slice(0, 7)"
+        first = browser.run("return " + colours.format("model('stage').renderers.find((r) => r.name === 'map')"))
+        theirs = browser.run("return " + colours.format(f"({drawn.removeprefix('return ')})"))
+        assert theirs == first == Cividis256[255]
+        browser.until(lambda: "beside=1" in browser.driver.current_url)
+
+
 def test_spitzoid_a_slide_run_is_read_and_noted(tiny_run, tmp_path, browser) -> None:
     run = copy(tiny_run, tmp_path)
     with serving([run]) as server:
@@ -167,6 +213,19 @@ def test_spitzoid_a_slide_run_is_read_and_noted(tiny_run, tmp_path, browser) -> 
         browser.choose("part", "test")
         tested = browser.until(lambda: len(rows := browser.table("case")) < len(listed) and rows)
         assert set(browser.table("part")) == {"test"} and all(p == p for p in browser.table("p"))
+        sent = browser.until(lambda: (url := browser.driver.current_url) and "part=test" in url and url)
+        browser.open(sent)
+        browser.until(lambda: browser.table("case") == tested)
+        order = [int(number) for number in browser.table("number")]
+        browser.open(server.prefix + f"slide?run=0&case={order[0]}&fade=0.25")
+        browser.until(lambda: tiles_are_there(browser))
+        assert not unnamed(browser)
+        browser.press("n")  # the next of the list, seen in the same way
+        browser.until(
+            lambda: f"case={order[1]}" in browser.driver.current_url and "fade=0.25" in browser.driver.current_url
+        )
+        browser.open(sent)
+        browser.until(lambda: browser.table("case") == tested)
         browser.choose("slide or patient", tested[0])
         browser.until(lambda: browser.table("case") == tested[:1])
 

@@ -12,7 +12,6 @@ from melano_tf.papers.notebook import restored
 from melano_tf.papers.plan import chosen_groups
 from melano_tf.papers.weighting.cohort import cache_settings, check_classes, class_names, read_taxonomy
 from melano_tf.papers.weighting.figures import choose_image
-from melano_tf.papers.weighting.grid import Cell, cells_of
 from melano_tf.papers.weighting.method import method
 from melano_tf.papers.weighting.models import GridTraining
 from melano_tf.papers.weighting.settings import (
@@ -25,7 +24,8 @@ from melano_tf.papers.weighting.settings import (
     preset,
 )
 from melano_tf.papers.weighting.tables import headlines
-from melano_tf.runs.plain import plain
+from melano_tf.papers.weighting.training_grid import Cell, cells_of
+from melano_tf.runs.settings_digest import plain
 from melano_tf.training.sample_weights import Strategy
 
 PAPER = preset("paper")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from melano_tf.reports.published import load_published, table_of
+from melano_tf.reports.published_numbers import load_published, table_of
 
 ROWS = [f"{loss}{weights}" for loss in ("CEL", "FL") for weights in ("", "-CB", "-ES", "-SPL", "-OHEM")]
 METRICS = ["Acc", "BAcc", "mPR", "mF1"]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.runs.files import read_json
+from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.sidecar import Sidecar
 from tests.papers.tiny import TinyRun, weights_of
 from tests.papers.weighting_run import WEIGHTING

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from melano_tf.evaluation.metrics import roc_auc
+from melano_tf.evaluation.binary_metrics import roc_auc
 from melano_tf.papers.shell import Work, do
 from melano_tf.papers.zoome.method import method
 from melano_tf.papers.zoome.models import FoldTraining, judge_name, proposed
@@ -14,7 +14,7 @@ from melano_tf.papers.zoome.models import trained as read_trained
 from melano_tf.papers.zoome.settings import preset
 from melano_tf.papers.zoome.tables import value_table
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
-from melano_tf.runs.run import Run
+from melano_tf.runs.run_folder import Run
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,16 @@ import pytest
 
 from melano_tf.dermoscopy.duplicates import same_content
 from melano_tf.errors import InputError
-from melano_tf.models.zoome import build_zoome
+from melano_tf.models.zoome_network import build_zoome
 from melano_tf.papers.notebook import restored
 from melano_tf.papers.plan import chosen_groups
 from melano_tf.papers.zoome.cohort import CODE
-from melano_tf.papers.zoome.metadata import BLANKED, GIVEN, exchanged, rest, study
+from melano_tf.papers.zoome.metadata_study import BLANKED, GIVEN, exchanged, rest, study
 from melano_tf.papers.zoome.method import method
 from melano_tf.papers.zoome.models import FoldTraining, Network, proposed, table_1, table_2
 from melano_tf.papers.zoome.settings import FIGURES, RECIPE, STEPS, ZoomeSettings, preset
 from melano_tf.papers.zoome.tables import value_table
-from melano_tf.runs.plain import plain
+from melano_tf.runs.settings_digest import plain
 
 PAPER = preset("paper")
 

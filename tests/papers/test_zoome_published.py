@@ -2,10 +2,10 @@
 
 import pytest
 
-from melano_tf.evaluation.intervals import Interval
+from melano_tf.evaluation.interval import Interval
 from melano_tf.papers.zoome.tables import METRICS, PUBLISHED_AS
-from melano_tf.reports.published import load_published, table_of
-from melano_tf.reports.table_text import markdown
+from melano_tf.reports.published_numbers import load_published, table_of
+from melano_tf.reports.table_layout import markdown
 from melano_tf.reports.tables import Table, metric_table
 
 ROWS = {

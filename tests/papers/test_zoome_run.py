@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from melano_tf.runs.files import read_json
+from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.judgements import read_judgements, read_record
 from melano_tf.runs.sidecar import Sidecar
 from tests.papers.tiny import TinyRun, weights_of

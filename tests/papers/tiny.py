@@ -14,6 +14,7 @@ from melano_tf.runs.sidecar import Sidecar
 CHECKOUT = Path(__file__).parents[2]
 # Everything that the paper's five tables and four figures need, as small as it goes.
 TINY = (
+    *("--jobs", "1"),
     *("--phantom.patients", "14", "--phantom.malignant-share", "0.5", "--phantom.second-slide-share", "0.1"),
     *("--phantom.width-um", "800", "900", "--phantom.height-um", "600", "700"),
     *("--store.stored-px", "96", "--source.input-px", "48", "--source.epochs", "2", "--target.epochs", "1"),
@@ -46,7 +47,7 @@ def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     Threads and determinism cannot be set once TensorFlow is at work, so what trains and is compared by its weights
     runs in a process of its own.
     """
-    monkeypatch.setattr("melano_tf.training.runtime.configure", lambda threads, *_, **__: threads or 1)
+    monkeypatch.setattr("melano_tf.training.tensorflow_runtime.configure", lambda threads, *_, **__: threads or 1)
     monkeypatch.setattr("melano_tf.papers.shell.configure", lambda threads, *_, **__: threads or 1)
 
     def call(*arguments: str) -> Finished:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from melano_tf.evaluation.metrics import Confusion, binary_metrics, confusion, metrics_of_counts
-from melano_tf.models.pooling import adaptive_pool
-from melano_tf.pipelines.geometry import rotations, transformed
+from melano_tf.evaluation.binary_metrics import Confusion, binary_metrics, confusion, metrics_of_counts
+from melano_tf.models.adaptive_pooling import adaptive_pool
+from melano_tf.pipelines.image_transforms import transformed, views
 from melano_tf.training.losses import binary_focal
-from melano_tf.training.metric import contrastive_of_distances, triplet_batch_hard, triplet_semi_hard
+from melano_tf.training.metric_losses import triplet_batch_hard, triplet_semi_hard
 
 HERE = Path(__file__).parent
 TRIPLETS = {"semi_hard": triplet_semi_hard, "batch_hard": triplet_batch_hard}
@@ -70,12 +70,6 @@ def test_focal(stored: dict[str, np.ndarray], alpha: float, gamma: float) -> Non
 
 
 @pytest.mark.parametrize("margin", script.MARGINS)
-def test_contrastive(stored: dict[str, np.ndarray], margin: float) -> None:
-    found = contrastive_of_distances(stored["in/contrastive/same"], stored["in/contrastive/distances"], margin)
-    np.testing.assert_allclose(found, stored[f"out/contrastive/{margin:g}"], rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize("margin", script.MARGINS)
 @pytest.mark.parametrize("distance", script.DISTANCES)
 @pytest.mark.parametrize("name", TRIPLETS)
 def test_triplets(stored: dict[str, np.ndarray], name: str, distance: Any, margin: float) -> None:
@@ -125,7 +119,9 @@ def test_f1(stored: dict[str, np.ndarray], threshold: float | None) -> None:
 @pytest.mark.parametrize("fill", script.FILLS)
 def test_rotation(stored: dict[str, np.ndarray], shape: str, interpolation: str, fill: str) -> None:
     images = stored[f"in/rotation/{shape}"]
-    transforms = rotations(stored["in/rotation/degrees"], *images.shape[1:3])
+    degrees, (height, width) = stored["in/rotation/degrees"], images.shape[1:3]
+    each = np.ones(len(degrees))
+    transforms = views(degrees, each, each == 0, each * width / height, (height, width), (height, width))
     found = np.asarray(keras.ops.image.affine_transform(images, transforms, interpolation, fill))
     if interpolation == "bilinear":
         ours = transformed(images, transforms, images.shape[1:3], fill)

@@ -8,10 +8,10 @@ import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.phantoms.slides.diagnoses import DIAGNOSES, DiagnosisPhantomSettings, draw_diagnoses, plan_diagnoses
-from melano_tf.phantoms.slides.ground import lay_skin
-from melano_tf.phantoms.slides.look import draw_look
 from melano_tf.phantoms.slides.melanocytes import KINDS, grow
-from melano_tf.slides.cohort import read_manifest
+from melano_tf.phantoms.slides.slide_appearance import draw_look
+from melano_tf.phantoms.slides.tissue_ground import lay_skin
+from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.specs import load_spec
 
 SMALL = DiagnosisPhantomSettings(patients=4, second_slide_share=0.0, width_um=(800, 820), height_um=(600, 620))

@@ -15,11 +15,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from melano_tf.phantoms.slides.cells import library
-from melano_tf.phantoms.slides.drawing import PhantomSettings, draw_cohort, read_truth
-from melano_tf.phantoms.slides.ground import Skin, lay_skin
-from melano_tf.phantoms.slides.look import Look, Stain, draw_look, draw_stain
 from melano_tf.phantoms.slides.melanocytes import BENIGN, KINDS, MALIGNANT, Growth, Lesion, grow
 from melano_tf.phantoms.slides.scene import compose
+from melano_tf.phantoms.slides.slide_appearance import Look, Stain, draw_look, draw_stain
+from melano_tf.phantoms.slides.slide_drawing import PhantomSettings, draw_cohort, read_truth
+from melano_tf.phantoms.slides.tissue_ground import Skin, lay_skin
 from melano_tf.slides.slide import Slide
 
 PATIENTS = 24

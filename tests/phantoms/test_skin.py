@@ -11,7 +11,7 @@ import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.metadata_fields import SITE
-from melano_tf.phantoms.skin.data_sets import (
+from melano_tf.phantoms.skin.isic_data_sets import (
     PhantomDermoscopy,
     PhantomDermoscopySettings,
     draw_dermoscopy,

@@ -13,11 +13,11 @@ import pytest
 import shapely
 
 from melano_tf.errors import InputError
-from melano_tf.phantoms.slides.drawing import PhantomSettings, draw_cohort, plan_cohort, read_truth, truth_shares
-from melano_tf.runs.files import file_sha256
+from melano_tf.phantoms.slides.slide_drawing import PhantomSettings, draw_cohort, plan_cohort, read_truth, truth_shares
+from melano_tf.runs.atomic_files import file_sha256
 from melano_tf.slides.annotations import slide_outlines
-from melano_tf.slides.cohort import read_manifest
 from melano_tf.slides.slide import Slide
+from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.slides.tissue import tissue_mask
 from melano_tf.specs import load_spec
 
@@ -153,7 +153,6 @@ def test_a_missing_truth_is_named(tmp_path: Path) -> None:
 
 
 def test_workers_bring_no_tensorflow() -> None:
-    code = (
-        "import sys, melano_tf.phantoms.slides.drawing; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
-    )
+    looked = "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    code = f"import sys, melano_tf.phantoms.slides.slide_drawing; {looked}"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from melano_tf.pipelines.records import append_image
+from melano_tf.pipelines.tfrecords import append_image
 
 
 def tile_image(slide: int, tile: int, px: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import DRAWS, STAINS, YIQ, AugmentSettings, augment, sample_seeds
-from melano_tf.pipelines.draws import uniform
+from melano_tf.pipelines.sample_random_numbers import uniform
 
 EVERYTHING = AugmentSettings(flip=True, rotate90=True, brightness=0.2, hue=20, stain=0.2)
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 6, 6, 3), dtype=np.uint8)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from melano_tf.pipelines.tiles import epoch_order
+from melano_tf.pipelines.tile_batches import epoch_order
 
 LABELS = np.repeat([0, 1, 2], [30, 7, 50])
 

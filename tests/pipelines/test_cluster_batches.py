@@ -6,8 +6,8 @@ from PIL import Image
 
 from melano_tf.pipelines.cluster_batches import ClusterImageBatches
 from melano_tf.pipelines.image_batches import predict_image_batches
+from melano_tf.pipelines.image_cache import ImageCache, cache_images
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
-from melano_tf.pipelines.images import ImageCache, cache_images
 from melano_tf.training.clustering import PKSampler, PKSettings
 
 LABELS = np.array([0, 1, 0, 1, 2, 0, 1, 3, 0, 2, 0])

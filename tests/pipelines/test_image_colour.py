@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from melano_tf.dermoscopy.colour import ColourConstancy, normalise
-from melano_tf.papers.choices import differing
+from melano_tf.dermoscopy.colour_constancy import ColourConstancy, normalise
+from melano_tf.papers.settings_values import differing
 from melano_tf.pipelines.image_batches import predict_image_batches
+from melano_tf.pipelines.image_cache import cache_images, decode_image
 from melano_tf.pipelines.image_settings import ImageCacheSettings
-from melano_tf.pipelines.images import cache_images, decode_image
 from melano_tf.run import _parse
-from melano_tf.runs.plain import digest, plain
+from melano_tf.runs.settings_digest import digest, plain
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.answering import Case
-from melano_tf.serving.opening import open_model
+from melano_tf.serving.model_finding import open_model
+from melano_tf.serving.model_interface import Case
 
 PLAIN = ImageCacheSettings(stored_px=24)
 COLOUR = replace(PLAIN, colour=ColourConstancy(p=5.0))

@@ -9,9 +9,9 @@ from PIL import Image
 
 from melano_tf.pipelines.augment import AugmentSettings, sample_seeds
 from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.pipelines.image_cache import ImageCache, cache_images
 from melano_tf.pipelines.image_crops import CroppedBatches, random_crops
 from melano_tf.pipelines.image_settings import ImageCacheSettings
-from melano_tf.pipelines.images import ImageCache, cache_images
 
 
 def seeds(count: int, epoch: int = 0) -> tf.Tensor:

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from small_slides import MPP, write_annotation, write_slide_file
 
-from melano_tf.pipelines.cutting import write_slide
-from melano_tf.pipelines.records import read_jpegs
+from melano_tf.pipelines.slide_cutting import write_slide
 from melano_tf.pipelines.slide_outcome import finished
-from melano_tf.pipelines.store import write_cohort
-from melano_tf.pipelines.store_settings import StoreSettings
+from melano_tf.pipelines.tfrecords import read_jpegs
+from melano_tf.pipelines.tile_store import write_cohort
+from melano_tf.pipelines.tile_store_settings import StoreSettings
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.slide import Slide
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from melano_tf.pipelines.image_cache import ImageCache, cache_images
 from melano_tf.pipelines.image_settings import ImageCacheSettings
-from melano_tf.pipelines.images import ImageCache, cache_images
 from melano_tf.pipelines.replaced_images import EditedCache, even, stored, write_cropped
 
 

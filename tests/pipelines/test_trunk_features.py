@@ -12,8 +12,8 @@ from melano_tf.errors import InputError
 from melano_tf.pipelines import trunk_features as module
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.image_batches import ColouredBatches, ImageBatches, seen
+from melano_tf.pipelines.image_cache import ImageCache, cache_images, decode_image
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
-from melano_tf.pipelines.images import ImageCache, cache_images, decode_image
 from melano_tf.pipelines.trunk_features import (
     DIHEDRAL,
     FLIPS,

@@ -8,7 +8,7 @@ import pytest
 
 from melano_tf import run
 from melano_tf.reports.audit import audit_run
-from melano_tf.reports.html import write_report
+from melano_tf.reports.report_html import write_report
 from melano_tf.runs.judgements import read_record
 from tests.reports.made_run import MODEL, made_run, of_its_plan, predictions
 
@@ -18,7 +18,7 @@ OTHERS = ["T0", "T1", "T2", "T3"]
 
 
 def record(folder: Path, stem: str, fed: list[str], chose: tuple[str, ...] = (), **more: Any) -> None:
-    """A training's record as `training.fed` writes it."""
+    """A training's record as `training.fed_cases` writes it."""
     rows = [("fed", name, name, "") for name in fed] + [("chose", name, name, "") for name in chose]
     rows += [("judged", name, name, "") for name in more.get("judged", ())]
     rows += [("after", name, "", why) for name, why in more.get("after", {}).items()]

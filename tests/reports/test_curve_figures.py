@@ -9,8 +9,8 @@ import pytest
 
 from melano_tf.evaluation.calibration import reliability
 from melano_tf.evaluation.curves import pr_band, precision_recall, roc, roc_band
-from melano_tf.evaluation.intervals import Interval
-from melano_tf.reports.curves import Drawn, pr_figure, reliability_figure, roc_figure
+from melano_tf.evaluation.interval import Interval
+from melano_tf.reports.curve_figures import Drawn, pr_figure, reliability_figure, roc_figure
 from melano_tf.reports.figures import save_figure
 
 RNG = np.random.default_rng(0)

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.intervals import Interval
-from melano_tf.evaluation.metrics import METRICS
-from melano_tf.reports.published import load_published
+from melano_tf.evaluation.binary_metrics import METRICS
+from melano_tf.evaluation.interval import Interval
+from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.table_files import read_table, write_table
-from melano_tf.reports.table_text import layout
-from melano_tf.reports.table_text import markdown as text_of
+from melano_tf.reports.table_layout import layout
+from melano_tf.reports.table_layout import markdown as text_of
 from melano_tf.reports.tables import (
     AUC_IS_BALANCED_ACCURACY,
     Headline,
@@ -24,7 +24,7 @@ from melano_tf.reports.tables import (
     metric_table,
     split_note,
 )
-from melano_tf.splits.patients import Split
+from melano_tf.splits.validation_cohorts import Split
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from melano_tf.errors import InputError
 from melano_tf.runs import journal
-from melano_tf.runs.files import atomic
-from melano_tf.runs.run import Run
+from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.run_folder import Run
 
 # Names that our own code uses, or once removed by their pattern, and names that are anybody's.
 PARTS = ("work", "phantoms", "images", "tiles", "tables", "models", "logs", "train", "a", "0123456789abcdef", "weights")

@@ -15,7 +15,8 @@ from melano_tf.runs.predictions import (
     scores,
     write_predictions,
 )
-from melano_tf.runs.run import Run
+from melano_tf.runs.restated_models import restate
+from melano_tf.runs.run_folder import Run
 from melano_tf.runs.sidecar import Sidecar
 
 ROWS = pd.DataFrame(
@@ -114,7 +115,7 @@ def test_another_threshold_decides_the_predictions_anew_and_repeats_nothing(tmp_
                 return [model, card.write(model), write_predictions(table, predictions(ROWS, P, threshold=0.5))]
 
             run.step("train", {}, train)
-            run.restate("train", model, lambda card: Sidecar(**{**vars(card), "threshold": threshold}))
+            restate(run, "train", model, lambda card: Sidecar(**{**vars(card), "threshold": threshold}))
             assert run.finished("train", run.key("train", {}))
             return read_predictions(run.folder / "predictions" / "m.csv")["called"].tolist(), run.repeated
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.runs.files import atomic, file_sha256
-from melano_tf.runs.plain import digest, flat, plain, seed_for
-from melano_tf.runs.run import Run
+from melano_tf.runs.atomic_files import atomic, file_sha256
+from melano_tf.runs.input_checksums import file_checksums
+from melano_tf.runs.run_folder import Run
+from melano_tf.runs.settings_digest import digest, flat, plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
 
 CHECKOUT = Path(__file__).parents[2]
@@ -106,7 +107,7 @@ def test_scratch_survives_a_kill_but_not_a_changed_key(tmp_path):
 
 def test_two_runs_in_one_folder_refuse_each_other(tmp_path):
     code = (
-        "from melano_tf.runs.run import Run\nfrom melano_tf.errors import InputError\nimport sys\n"
+        "from melano_tf.runs.run_folder import Run\nfrom melano_tf.errors import InputError\nimport sys\n"
         f"try:\n    with Run({str(tmp_path)!r}, 'demo', {{}}, 1, print): pass\n"
         "except InputError as error:\n    print(error); sys.exit(2)\n"
     )
@@ -140,7 +141,7 @@ def test_half_written_files_are_swept(tmp_path):
     foreign.parent.mkdir()
     foreign.write_text("of somebody else")
     killed = (
-        "import os, sys, pathlib\nfrom melano_tf.runs.files import atomic\n"
+        "import os, sys, pathlib\nfrom melano_tf.runs.atomic_files import atomic\n"
         "with atomic(pathlib.Path(sys.argv[1])) as temporary:\n    temporary.write_text('half'), os._exit(9)\n"
     )
     subprocess.run([sys.executable, "-c", killed, str(foreign.parent / "target.keras")], cwd=CHECKOUT)
@@ -165,10 +166,10 @@ def test_checksums_are_remembered_until_the_file_changes(tmp_path):
     file = tmp_path / "slide.tiff"
     file.write_bytes(b"pixels")
     with open_run(tmp_path / "run") as run:
-        first = run.checksums([file])
+        first = file_checksums(run.folder, [file])
         assert first == {str(file): file_sha256(file)}
         file.write_bytes(b"others!")
-        assert run.checksums([file]) == {str(file): file_sha256(file)} != first
+        assert file_checksums(run.folder, [file]) == {str(file): file_sha256(file)} != first
 
 
 def test_seeds_differ_by_purpose_and_hold():

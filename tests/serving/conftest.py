@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from melano_tf.serving.export import Exported, export_model
-from melano_tf.serving.opening import file_card
+from melano_tf.serving.model_finding import file_card
 from tests.papers.tiny import inside
 from tests.serving import small_models
 from tests.serving.pictures import FILES

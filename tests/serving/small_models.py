@@ -8,17 +8,17 @@ import keras
 import numpy as np
 
 from melano_tf.evaluation.calibration import Calibration
-from melano_tf.evaluation.intervals import Interval
+from melano_tf.evaluation.interval import Interval
 from melano_tf.evaluation.thresholds import Decision, Threshold
 from melano_tf.metadata_fields import AGE, SEX, SITE
 from melano_tf.models.bag_models import build_bag_model
 from melano_tf.models.bag_settings import BagKind, BagModelSettings
-from melano_tf.models.metadata import MetadataCode
-from melano_tf.models.mil import build_target
+from melano_tf.models.biopsy_classifier import build_target
+from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.models.seanet import build_source
-from melano_tf.models.zoome import build_zoome
-from melano_tf.pipelines.store_settings import StoreSettings
-from melano_tf.runs.plain import plain
+from melano_tf.models.zoome_network import build_zoome
+from melano_tf.pipelines.tile_store_settings import StoreSettings
+from melano_tf.runs.settings_digest import plain
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.tiling import TileGrid

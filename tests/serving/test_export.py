@@ -15,18 +15,18 @@ import pytest
 import tensorflow as tf
 
 from melano_tf.metadata_fields import SEX, SITE
-from melano_tf.models.grouped import GroupedConv2D
-from melano_tf.models.mil import split_target
-from melano_tf.pipelines.tiles import decode
+from melano_tf.models.biopsy_classifier import split_target
+from melano_tf.models.grouped_convolution import GroupedConv2D
+from melano_tf.pipelines.tile_batches import decode
 from melano_tf.runs.predictions import predictions, write_predictions
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.answering import Answer, Case
 from melano_tf.serving.export import load_network
-from melano_tf.serving.graph import Limits
-from melano_tf.serving.measured import measured_numbers, measured_words
-from melano_tf.serving.opening import open_model
-from melano_tf.serving.patient import Patient
-from melano_tf.serving.serving_files import read_card, read_labels
+from melano_tf.serving.image_graph import Limits
+from melano_tf.serving.measured_metrics import measured_numbers, measured_words
+from melano_tf.serving.model_finding import open_model
+from melano_tf.serving.model_interface import Answer, Case
+from melano_tf.serving.patient_metadata import Patient
+from melano_tf.serving.serving_files import read_card
 from melano_tf.serving.tile_graph import TileNetwork
 from melano_tf.serving.warmup import FILE
 from tests.papers.tiny import Finished
@@ -271,7 +271,7 @@ def test_saved_model_cli_shows_and_runs_it(models: Models, pictures: Path, tmp_p
 
 def test_the_files_beside_the_graph(models: Models) -> None:
     folder = models.exports["zoome"].folder
-    assert read_labels(folder) == ["benign", "melanoma"]
+    assert (folder / "assets.extra" / "labels.txt").read_text().splitlines() == ["benign", "melanoma"]
     card = read_card(folder)
     assert card["sidecar"]["run"] == {k: v for k, v in Sidecar.read(models.files["zoome"]).run.items() if k != "folder"}
     text = (folder / "assets.extra" / "model_card.md").read_text()

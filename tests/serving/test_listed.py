@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.commands.predict.inputs import read_list
+from melano_tf.commands.predict.asked_inputs import read_list
 from melano_tf.commands.predict.settings import PredictSettings
 from melano_tf.commands.predict.slides import predict_slides
 from melano_tf.errors import InputError

@@ -13,8 +13,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
-from melano_tf.slides import sampling
-from melano_tf.slides import slide as module
+from melano_tf.slides import pixel_resampling
+from melano_tf.slides.pyramid_levels import scale_of
 from melano_tf.slides.slide import Slide, SlideReadError
 
 TILE = 64
@@ -141,7 +141,7 @@ def test_facts(exact: Path) -> None:
 def test_true_downsample(
     full: tuple[int, int], level: tuple[int, int], reported: float, wanted: tuple[float, float]
 ) -> None:
-    assert module._scale(full, level, reported) == pytest.approx(wanted, rel=1e-12)
+    assert scale_of(full, level, reported) == pytest.approx(wanted, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_whole_factor_is_the_mean_of_the_pixels(exact: Path) -> None:
 @pytest.mark.parametrize(("start", "step", "count"), [(0.3, 2.004, 7), (1.75, 1.0, 9), (0.0, 5.5, 3), (2.2, 1.31, 8)])
 def test_area_weights_against_a_loop(start: float, step: float, count: int) -> None:
     fine = 1000
-    weights = sampling.Axis(start, step, count).weights(24).toarray()
+    weights = pixel_resampling.Axis(start, step, count).weights(24).toarray()
     wanted = np.zeros((count, 24))
     for k in range(count):
         for i in range(fine):
@@ -312,7 +312,7 @@ def test_area_weights_against_a_loop(start: float, step: float, count: int) -> N
 
 
 def test_finer_than_level_0_is_bilinear() -> None:
-    weights = sampling.Axis(1.0, 0.5, 4).weights(5).toarray()
+    weights = pixel_resampling.Axis(1.0, 0.5, 4).weights(5).toarray()
     # Centres at 1.25, 1.75, 2.25, 2.75; pixel i has its centre at i + 0.5.
     wanted = [[0.25, 0.75, 0, 0, 0], [0, 0.75, 0.25, 0, 0], [0, 0.25, 0.75, 0, 0], [0, 0, 0.75, 0.25, 0]]
     assert weights == pytest.approx(np.array(wanted))
@@ -322,7 +322,7 @@ def test_blocks_change_nothing(exact: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with Slide(exact) as slide:
         jobs = [(13.0, 7.0, (300, 200), 0.33), (0.0, 0.0, (100, 90), 0.75), (3.0, 1.0, (311, 207), 1.27)]
         whole = [slide.read(*job) for job in jobs]
-        monkeypatch.setattr(sampling, "BLOCK_PX", 100)
+        monkeypatch.setattr(pixel_resampling, "BLOCK_PX", 100)
         for job, wanted in zip(jobs, whole, strict=True):
             assert np.abs(slide.read(*job).astype(int) - wanted).max() <= 1
 
@@ -337,7 +337,7 @@ def test_no_read_is_much_larger_than_a_block(tmp_path: Path, monkeypatch: pytest
         return original(handle, location, level, size)
 
     monkeypatch.setattr(openslide.OpenSlide, "read_region", read_region)
-    monkeypatch.setattr(sampling, "BLOCK_PX", 200)
+    monkeypatch.setattr(pixel_resampling, "BLOCK_PX", 200)
     with Slide(path) as slide:
         thumbnail = slide.thumbnail(8.0)
     assert thumbnail.shape == (22, 47, 3)

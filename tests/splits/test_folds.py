@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from melano_tf.errors import InputError
 from melano_tf.splits.folds import grouped_folds, plain_folds
-from melano_tf.splits.groups import joined_groups, owner_groups, pair_places
 from melano_tf.splits.leaks import Leak, image_leaks, leak_lines
+from melano_tf.splits.undivided_groups import joined_groups, owner_groups, pair_places
 
 
 def drawn(seed: int, patients: int = 60, rare: float = 0.15) -> tuple[list[str], list[str]]:

@@ -8,7 +8,17 @@ import pytest
 import tensorflow as tf
 
 from melano_tf.errors import InputError
-from melano_tf.training.checkpoint import load_checkpoint, save_checkpoint, training_variables, weights_sha256
+from melano_tf.training.checkpoint import (
+    Snapshot,
+    load_checkpoint,
+    training_variables,
+    weights_sha256,
+    write_snapshot,
+)
+
+
+def save_checkpoint(path: Path, variables: list[Any], state: dict[str, Any]) -> None:
+    write_snapshot(path, Snapshot.of(variables, state))
 
 
 def _made(toy: ModuleType, seed: int) -> tuple[Any, Any, list[Any]]:

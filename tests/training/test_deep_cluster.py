@@ -18,7 +18,7 @@ from melano_tf.errors import InputError
 from melano_tf.training.clustering import ClusterSettings, nmi
 from melano_tf.training.deep_cluster import Assignments, FeatureWriter, metric_loss
 from melano_tf.training.loop import TrainingError
-from melano_tf.training.metric import METRIC_LOSSES
+from melano_tf.training.metric_losses import METRIC_LOSSES
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from melano_tf.runs.predictions import predictions
-from melano_tf.runs.run import Run
+from melano_tf.runs.run_folder import Run
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.seeding import seeded
-from melano_tf.splits.sides import Sides
+from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.fit import LoopContext, Network, Training, by_gradient, fit
 from melano_tf.training.loop import GradientStep, History, train
 from melano_tf.training.losses import binary_crossentropy
@@ -57,10 +57,10 @@ def build() -> Network:
     return Network(model, keras.optimizers.SGD(0.1), model, "from nothing", loss)
 
 
-def judge(model: keras.Model) -> tuple[dict[str, pd.DataFrame], Sidecar]:
+def judge(network: Network) -> tuple[dict[str, pd.DataFrame], Sidecar]:
     """One table, and a sidecar."""
     card = Sidecar("toy", ("no", "yes"), 3, {}, 0.5, "nowhere", run={"configuration": "own"})
-    said = keras.ops.convert_to_numpy(keras.ops.sigmoid(model(np.eye(3, dtype=np.float32))))[:, 0]
+    said = keras.ops.convert_to_numpy(keras.ops.sigmoid(network.answer(np.eye(3, dtype=np.float32))))[:, 0]
     rows = pd.DataFrame({"case": ["a", "b", "c"], "group": ["A", "B", "B"], "part": "test", "target": [0, 1, 1]})
     return {"toy.csv": predictions(rows, said)}, card
 

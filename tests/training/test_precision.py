@@ -17,26 +17,26 @@ from melano_tf.errors import RunError
 from melano_tf.models.attention_transfer import build_embedding
 from melano_tf.models.bag_models import build_bag_model
 from melano_tf.models.bag_settings import BagModelSettings
-from melano_tf.models.hierarchical import build_flat, build_hierarchical
+from melano_tf.models.biopsy_classifier import build_target, split_target
+from melano_tf.models.classifier_head import classify
+from melano_tf.models.hierarchical_classifier import build_flat, build_hierarchical
 from melano_tf.models.layers import Preprocess
-from melano_tf.models.logits import classify
-from melano_tf.models.mil import build_target, split_target
 from melano_tf.models.seanet import build_source
-from melano_tf.models.squares import answering
-from melano_tf.models.zoome import build_zoome
+from melano_tf.models.tta_and_prior_shift import answering
+from melano_tf.models.zoome_network import build_zoome
 from melano_tf.papers import PAPERS
 from melano_tf.papers.plan import Step
 from melano_tf.papers.shell import Work
-from melano_tf.papers.states import inputs_of
+from melano_tf.papers.step_states import inputs_of
 from melano_tf.papers.weighting.cohort import class_names, read_taxonomy
-from melano_tf.runs.run import Run
-from melano_tf.training import runtime
+from melano_tf.runs.run_folder import Run
+from melano_tf.training import tensorflow_runtime as runtime
 from melano_tf.training.exact_bags import BagStep, predict_bag
 from melano_tf.training.fit import fit
 from melano_tf.training.losses import binary_crossentropy, categorical_crossentropy
 from melano_tf.training.optimizers import make_optimizer
-from melano_tf.training.runtime import computing_in, kernels_named
 from melano_tf.training.steps import GradientStep, Progress, float32
+from melano_tf.training.tensorflow_runtime import computing_in, kernels_named
 from tests.training import test_fit
 
 NOW = Progress(*(tf.constant(number, tf.int64) for number in (3, 1, 10, 2)))

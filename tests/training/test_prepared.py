@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from melano_tf.runs.run import Run
+from melano_tf.runs.run_folder import Run
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.fit import Network, Training, by_gradient, fit, optimise, prepare
 from melano_tf.training.steps import Progress, Step, TrainingError
@@ -69,10 +69,35 @@ def test_a_start_takes_the_place_of_the_built_weights(run: Run, tmp_path: Path) 
     assert weights_sha256(shared.network.saved) == weights_sha256(alone.saved) != weights_sha256(warm.saved)
 
 
+def test_alike_trainings_start_where_each_would_have_been_built(run: Run, tmp_path: Path) -> None:
+    """Another seed gives other weights and another dropout, in the network that was traced for the first."""
+    alone = {seed: optimise(run, dropped(f"alone-{seed}", seed), tmp_path / f"alone-{seed}")[0] for seed in (3, 4)}
+    shared = prepare(run, dropped("first", 3))
+    for name, seed in (("first", 3), ("second", 4), ("third", 3)):
+        network, _ = optimise(run, dropped(name, seed), tmp_path / name, shared)
+        assert network is shared.network
+        assert weights_sha256(network.saved) == weights_sha256(alone[seed].saved)
+    assert weights_sha256(alone[3].saved) != weights_sha256(alone[4].saved)
+    assert shared.step._function.experimental_get_tracing_count() == 1
+
+
+def dropped(stem: str, seed: int) -> Training:
+    """A training whose network draws: its seed generator belongs to where it starts."""
+
+    def build() -> Network:
+        inputs = keras.Input((8, 8, 3))
+        hidden = keras.layers.Dense(7, activation="relu")(keras.layers.GlobalAveragePooling2D()(inputs))
+        dropped = keras.layers.Dropout(0.5, seed=seed)(hidden)
+        model = keras.Model(inputs, keras.layers.Dense(2)(dropped))
+        return Network(model, keras.optimizers.Adam(0.05), model)
+
+    return described(stem, seed=seed, build=build, alike=("toy", "dropped"))
+
+
 def test_what_is_saved_is_what_was_trained_last(run: Run, tmp_path: Path) -> None:
     shared = prepare(run, described("a"))
     files = [fit(run, described(name, epochs=epochs), tmp_path / name, shared) for name, epochs in (("a", 1), ("b", 2))]
     digests = [weights_sha256(keras.saving.load_model(saved[0])) for saved in files]
     assert digests[0] != digests[1] == weights_sha256(shared.network.saved)
     batch = ToyBatches().batch(0)["x"]
-    np.testing.assert_allclose(shared.answer(batch), keras.saving.load_model(files[1][0])(batch), atol=1e-6)
+    np.testing.assert_allclose(shared.network.answer(batch), keras.saving.load_model(files[1][0])(batch), atol=1e-6)

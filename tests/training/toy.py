@@ -8,6 +8,7 @@ Script: `toy.py MODE FOLDER` with MODE
 
 import contextlib
 import hashlib
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from melano_tf.splits.sides import Sides
+from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.checkpoint import training_variables
 from melano_tf.training.loop import GradientStep, History, LoopSettings, train
 from melano_tf.training.losses import categorical_crossentropy
-from melano_tf.training.optimizers import make_optimizer, step_schedule
+from melano_tf.training.optimizers import make_optimizer
 
 EPOCHS, STEPS = 4, 5
 
@@ -73,7 +74,9 @@ def toy_loss(batch: Any, outputs: Any) -> Any:
 
 
 def toy_optimizer() -> Any:
-    return make_optimizer("sgd", step_schedule(0.1, EPOCHS * STEPS), momentum=0.9, nesterov=True)
+    boundaries = [math.ceil(fraction * EPOCHS * STEPS) - 1 for fraction in (0.5, 0.75)]
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [0.1, 0.01, 0.001])
+    return make_optimizer("sgd", schedule, momentum=0.9, nesterov=True)
 
 
 def run_toy(folder: Path, seconds: float = 0.0, **hooks: Any) -> tuple[keras.Model, Any, History]:

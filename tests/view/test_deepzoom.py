@@ -1,6 +1,7 @@
 """Tiles lie where they should, at every zoom, and the cache keeps to its limit."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -55,6 +56,34 @@ def test_beyond_the_slide_a_tile_is_transparent(tmp_path: Path) -> None:
         assert cut(slide, 5, 31, 31) is None
 
 
+def test_a_tile_at_the_edge_is_read_as_far_as_the_slide_goes(tmp_path: Path, monkeypatch) -> None:
+    with Slide(write_slide_file(tmp_path / "s.tiff", 4)) as slide:
+        asked: list[tuple[int, int]] = []
+        read = slide.read
+        monkeypatch.setattr(slide, "read", lambda x, y, size, mpp: asked.append(size) or read(x, y, size, mpp))
+        cut(slide, 0, 0, 0)
+        cut(slide, 2, 3, 2)
+        assert asked == [(256, 192), (256, 256)]
+
+
+@pytest.mark.parametrize("size", [(100_000, 60_001), (1024, 768), (257, 4000)])
+def test_the_tiles_of_a_window_are_those_that_the_browser_asks_for(size: tuple[int, int]) -> None:
+    pyramid, rng = Pyramid(size), np.random.default_rng(0)
+    for _ in range(50):
+        width = float(size[0] * 2 ** rng.uniform(-8, 1))
+        left, top, tall, px = *(rng.uniform(-0.2, 0.9, 2) * size), width * 0.7, rng.uniform(300, 1900)
+        found = pyramid.shown(left, top, width, tall, px)
+        for zoom, column, row in found:
+            step = pyramid.step(zoom)
+            finest, coarsest = zoom == pyramid.levels + FINER, zoom == 0
+            # Bokeh's rule: the finest zoom whose pixels are not finer than the screen's.
+            assert (step >= width / px or coarsest) and (step / 2 < width / px or finest)
+            x, y = pyramid.place(zoom, column, row) or (-1.0, -1.0)
+            assert x < left + width and x + 256 * step > left and y < top + tall and y + 256 * step > top
+        seen = left < size[0] and left + width > 0 and top < size[1] and top + tall > 0
+        assert bool(found) == seen
+
+
 def test_the_cache_keeps_to_its_limit() -> None:
     cache = ByteCache(1000)
     for number in range(50):
@@ -99,6 +128,9 @@ def test_few_slides_stay_open(tmp_path: Path) -> None:
     for one in opened:
         one.read(0, 0, 16, 1.0)
     assert slides.get(paths[2], None) is opened[2]
+    with ThreadPoolExecutor(3) as pool:  # one for all threads, with one cache
+        assert {*pool.map(lambda _: slides.get(paths[2], None), range(6))} == {opened[2]}
+    opened[0].read(0, 0, 16, 1.0)  # forgotten, and read on by who has it
     assert slides.get(paths[0], None) is not opened[0]
     paths[2].unlink()
     with pytest.raises(Exception, match="no such file"):

@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -21,11 +23,14 @@ from tornado.websocket import websocket_connect
 from melano_tf import run
 from melano_tf.errors import InputError
 from melano_tf.runs.predictions import predictions, write_predictions
-from melano_tf.runs.run import plan_key
+from melano_tf.runs.run_folder import plan_key
+from melano_tf.view.case_selection import with_answers
+from melano_tf.view.pages.gallery import cells, span
 from melano_tf.view.server import address, is_this_machine, make_server, origins
 from melano_tf.view.settings import ViewSettings
 from tests.pipelines.small_slides import write_annotation, write_slide_file
 
+CHECKOUT = Path(__file__).parents[2]
 SETTINGS = {"slides": None, "store": {"mask_mpp": 4.0, "mask_headroom": 60.0}, "out": "run", "seed": 0}
 
 
@@ -211,6 +216,72 @@ def test_only_this_machine_unless_it_is_said(running: Running, folder: Path) -> 
     assert shown == f"http://127.0.0.1:{port}{running.site.prefix}/cases?run=0"
 
 
+def test_a_page_loads_the_scripts_that_it_needs_and_a_slide_its_first_tiles(running: Running) -> None:
+    prefix = running.site.prefix
+    pages = {
+        name: running.get(f"{prefix}/{name}")[1].decode()
+        for name in ("cases?run=0", "slide?run=0&case=1", "blind?run=0")
+    }
+    scripts = {name: set(re.findall(r"static/js/([a-z-]+)\.min\.js", page)) for name, page in pages.items()}
+    assert scripts["cases?run=0"] == {"bokeh", "bokeh-widgets", "bokeh-tables"}
+    assert scripts["slide?run=0&case=1"] == scripts["blind?run=0"] == {"bokeh", "bokeh-widgets"}
+    early = re.findall(r'rel="preload" as="image" crossorigin="anonymous" href="([^"]+)"', pages["slide?run=0&case=1"])
+    assert early == [f"{prefix}/tile/0/1/1/{place}.jpg" for place in ("0/0", "1/0", "0/1", "1/1")]
+    assert [running.get(address)[1][:2] for address in early] == [b"\xff\xd8"] * 2 + [b"\x89P"] * 2
+
+
+def test_what_only_some_pages_need_is_not_loaded_before() -> None:
+    heavy = ("tensorflow", "sklearn", "scipy.stats", "tifffile", "matplotlib.figure")
+    code = f"import sys, melano_tf.view.server; print([name for name in {heavy} if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_a_picture_waits_for_no_reading_of_a_run_that_goes_on(running: Running, folder: Path, monkeypatch) -> None:
+    shown = running.site.runs.get(0)
+    made = json.loads((folder / "made.json").read_text())
+    (folder / "made.json").write_text(json.dumps({**made, "tables/y.csv": {"plan": "p", "step": None, "sha256": "0"}}))
+    monkeypatch.setattr("melano_tf.view.run_cases.read_run", lambda *_: pytest.fail("read for a picture"))
+    assert running.get(f"{running.site.prefix}/tile/0/0/1/0/0.jpg")[0] == 200
+    assert running.site.runs.last(0) is shown
+
+
+def test_the_answers_on_one_case_are_a_row_of_all(running: Running) -> None:
+    seen = running.site.runs.get(0)
+    for model in (seen.models["target"], None):
+        whole = with_answers(seen, model)
+        for place in whole.index:
+            pd.testing.assert_series_equal(with_answers(seen, model, place).loc[place], whole.loc[place])
+
+
+def test_a_gallery_sends_what_differs_from_image_to_image() -> None:
+    rows = pd.DataFrame(
+        {
+            "label": ["nevus", "melanoma", "nevus"] * 3,
+            "called_name": ["nevus", "nevus", ""] * 3,
+            "p": [0.25, 0.4, np.nan] * 3,
+            "judged": [True, True, False] * 3,
+            "right": [True, False, False] * 3,
+        },
+        index=[7, 3, 25_330, 0, 1, 2, 4, 5, 6],
+    )
+    found = cells(rows)
+    assert [found[f"n{place}"].tolist() for place in (0, 2, 7)] == [[7, 6], [25_330, -1], [5, -1]]
+    assert [found[f"s{place}"].tolist() for place in (0, 1, 2)] == [[1, 0], [2, 0], [0, 0]]
+    assert [found[f"w{place}"][0] for place in range(3)] == [
+        "nevus · nevus 0.25",
+        "melanoma · nevus 0.40",
+        "nevus · not judged",
+    ]
+    assert all(len(values) == 0 for values in cells(rows.iloc[:0]).values())
+
+
+def test_two_shares_of_an_address_are_checked() -> None:
+    assert span("0.25,0.9") == (0.25, 0.9)
+    for words in ("", "0.9,0.2", "nan,1", "0.1", "0,2", "a,b", "0,0.5,1"):
+        assert span(words) == (0.0, 1.0), words
+
+
 def test_what_is_older_is_not_shown(running: Running) -> None:
     seen = running.site.runs.get(0)
     assert list(seen.models) == ["target"]
@@ -261,7 +332,7 @@ def test_without_bokeh_the_command_says_what_to_install(folder: Path, monkeypatc
 
 
 def test_a_run_half_finished_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
-    from melano_tf.view.runs import read_run
+    from melano_tf.view.run_cases import read_run
 
     (tmp_path / "run.json").write_text(json.dumps({"recipe": "zoome", "settings": {"table": [], "images": []}}))
     seen = read_run(tmp_path)

@@ -4,20 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from melano_tf.commands.predict.asked_inputs import TABLE, is_table
 from melano_tf.commands.predict.features import listed_files, predict_features
 from melano_tf.commands.predict.images import predict_images
-from melano_tf.commands.predict.inputs import TABLE, is_table
 from melano_tf.commands.predict.settings import PredictSettings
 from melano_tf.commands.predict.slides import predict_slide, predict_slides
 from melano_tf.errors import InputError
 from melano_tf.runs import journal
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.answering import Answering
 from melano_tf.serving.client import ClientSettings
-from melano_tf.serving.feature_bags import SUFFIXES
-from melano_tf.serving.kinds import ANSWERING
-from melano_tf.serving.opening import open_model
-from melano_tf.training import runtime
+from melano_tf.serving.feature_bag_models import SUFFIXES
+from melano_tf.serving.model_finding import open_model
+from melano_tf.serving.model_interface import Answering
+from melano_tf.serving.model_kinds import ANSWERING
+from melano_tf.training import tensorflow_runtime
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".svslide", ".dcm")
@@ -34,7 +34,7 @@ def predict(settings: PredictSettings, say: Callable[[str], None]) -> Path:
     read = {"--input": settings.input, "--metadata": settings.metadata}
     journal.refuse_mixing(settings.out, read | ({} if settings.server else {"--model": settings.model}))
     # Before a graph is loaded, which starts TensorFlow.
-    runtime.configure(settings.threads)
+    tensorflow_runtime.configure(settings.threads)
     asked = ClientSettings(settings.timeout, settings.retries, settings.chunk)
     model = open_model(settings.model, settings.server, asked)
     check_options(settings, model.card.sidecar)

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from melano_tf.commands.predict.settings import PredictSettings
-from melano_tf.commands.predict.words import threshold_words
+from melano_tf.commands.predict.threshold_words import threshold_words
 from melano_tf.errors import InputError
 from melano_tf.features.feature_file import open_features
-from melano_tf.reports.feature_maps import attention_map, read_slides, within_bag
+from melano_tf.reports.attention_maps import attention_map, read_slides, within_bag
 from melano_tf.reports.figures import save_figure
-from melano_tf.runs.files import atomic, write_json
-from melano_tf.serving.answering import Answer, Answering, Case
-from melano_tf.serving.feature_bags import SUFFIXES
-from melano_tf.serving.record import answer_record
+from melano_tf.runs.atomic_files import atomic, write_json
+from melano_tf.serving.answer_record import answer_record
+from melano_tf.serving.feature_bag_models import SUFFIXES
+from melano_tf.serving.model_interface import Answer, Answering, Case
 from melano_tf.slides.slide import SlideReadError
 
 

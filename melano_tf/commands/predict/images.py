@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melano_tf.commands.predict.challenge import check_stems, class_words, write_challenge
-from melano_tf.commands.predict.inputs import AskedImages, asked_images, is_table
+from melano_tf.commands.predict.asked_inputs import AskedImages, asked_images, is_table
+from melano_tf.commands.predict.challenge_table import check_stems, class_words, write_challenge
 from melano_tf.commands.predict.settings import PredictSettings
-from melano_tf.commands.predict.words import threshold_words
+from melano_tf.commands.predict.threshold_words import threshold_words
 from melano_tf.csv_rows import harmless
 from melano_tf.errors import InputError
-from melano_tf.runs.files import atomic, write_json
+from melano_tf.runs.atomic_files import atomic, write_json
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.answering import Answer, Answering, Card, Case, unheard
-from melano_tf.serving.favour import favour_factors, favoured
-from melano_tf.serving.images import CHUNK, cannot_be_judged
-from melano_tf.serving.kinds import ANSWERING
-from melano_tf.serving.record import answer_record
+from melano_tf.serving.answer_record import answer_record
+from melano_tf.serving.image_models import CHUNK, cannot_be_judged
+from melano_tf.serving.model_interface import Answer, Answering, Card, Case, unheard
+from melano_tf.serving.model_kinds import ANSWERING
+from melano_tf.serving.operating_points import favour_factors, favoured
 
 SHOWN = 20
 

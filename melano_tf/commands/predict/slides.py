@@ -6,17 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from melano_tf.commands.predict import biopsy, magnified
-from melano_tf.commands.predict.inputs import read_list, row_mpp
+from melano_tf.commands.predict import biopsy_output, magnified_output
+from melano_tf.commands.predict.asked_inputs import read_list, row_mpp
 from melano_tf.commands.predict.settings import PredictSettings
-from melano_tf.commands.predict.words import threshold_words
+from melano_tf.commands.predict.threshold_words import threshold_words
 from melano_tf.csv_rows import harmless
 from melano_tf.errors import InputError
-from melano_tf.runs.files import atomic, write_json
-from melano_tf.serving.answering import Answering, Case
-from melano_tf.serving.record import answer_record
+from melano_tf.runs.atomic_files import atomic, write_json
+from melano_tf.serving.answer_record import answer_record
+from melano_tf.serving.model_interface import Answering, Case
 
-FORMS = {"spitzoid-target": biopsy, "multimag": magnified}
+FORMS = {"spitzoid-target": biopsy_output, "multimag": magnified_output}
 
 
 def predict_slide(settings: PredictSettings, model: Answering, say: Callable[[str], None]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def predict_slides(
         settings: of all of them.
         judge: writes the answer for one slide; `predict_slide` with the model.
         say: shows a line.
-        rows: the slides, as `inputs.read_list` gives them; not given: those of the CSV.
+        rows: the slides, as `asked_inputs.read_list` gives them; not given: those of the CSV.
 
     Raises:
         InputError: the list cannot be used, or not one slide could be judged.

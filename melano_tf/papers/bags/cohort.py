@@ -8,18 +8,19 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from melano_tf.papers.audit_cases import CASES, write_cases
 from melano_tf.papers.bags.settings import BagsSettings
-from melano_tf.papers.cases import CASES, write_cases
 from melano_tf.papers.shell import Looked, Work
-from melano_tf.phantoms.features import TRUTH, draw_features
+from melano_tf.phantoms.feature_files import TRUTH, draw_features
 from melano_tf.pipelines.feature_cohort import FeatureCohort, FileBags, read_feature_cohort
-from melano_tf.reports.feature_maps import read_slides
-from melano_tf.runs.plain import digest, plain, seed_for
+from melano_tf.reports.attention_maps import read_slides
+from melano_tf.runs.input_checksums import file_checksums
+from melano_tf.runs.settings_digest import digest, plain, seed_for
+from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.splits.folds import grouped_folds, plain_folds
-from melano_tf.splits.groups import joined_groups
-from melano_tf.splits.holdout import HoldOut, inner_holdout
+from melano_tf.splits.inner_holdout import HoldOut, inner_holdout
 from melano_tf.splits.leaks import Leak, LeakError, image_leaks, leak_lines
-from melano_tf.splits.sides import Sides
+from melano_tf.splits.undivided_groups import joined_groups
 
 COPIES = "identical"
 
@@ -96,7 +97,7 @@ def read(work: Work) -> Looked:
     """The user's table and files, or phantoms drawn now; what was found is said and noted.
 
     Raises:
-        InputError: as `pipelines.feature_cohort.read_feature_cohort` and `slides.cohort.read_manifest`.
+        InputError: as `pipelines.feature_cohort.read_feature_cohort` and `slides.slide_manifest.read_manifest`.
     """
     settings, run = work.settings, work.run
     folder, table, truth = settings.features, settings.table, None
@@ -169,7 +170,7 @@ def _checksums(work: Work, cohort: FeatureCohort) -> list[str]:
     files = [file.path for file in cohort.files]
     total = sum(path.stat().st_size for path in files)
     with tqdm(total=total, desc="checksums", unit="B", unit_scale=True, leave=False) as bar:
-        sums = work.run.checksums(files, bar.update)
+        sums = file_checksums(work.run.folder, files, bar.update)
     return [sums[str(path)] for path in files]
 
 

@@ -5,21 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from melano_tf.errors import InputError
 from melano_tf.evaluation.calibration import Reliability, reliability, top_label
-from melano_tf.evaluation.curves import average_precision_interval, pr_band, precision_recall, roc, roc_band
-from melano_tf.evaluation.intervals import binary_intervals
-from melano_tf.evaluation.metrics import confusion, metrics_of_counts
 from melano_tf.papers.bags.models import raw_probabilities
 from melano_tf.papers.bags.settings import BASELINE
 from melano_tf.papers.bags.tables import folds_of, pooled
+from melano_tf.papers.settings_values import resampled
+from melano_tf.papers.shared_figures import curves_figure, pooled_title, saved
 from melano_tf.papers.shell import Work
-from melano_tf.reports.curves import Drawn, pr_figure, reliability_figure, roc_figure
-from melano_tf.reports.feature_maps import attention_map, within_bag
+from melano_tf.reports.attention_maps import attention_map, within_bag
+from melano_tf.reports.curve_figures import Drawn, binary_curve, reliability_figure
 from melano_tf.reports.figures import save_figure
-from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import probabilities
 from melano_tf.slides.slide import SlideReadError
 
@@ -28,15 +25,13 @@ def draw_curves(work: Work, name: str) -> list[Path]:
     """ROC or precision-recall curves ("roc", "pr") of all models: a panel a class, of two classes the second one."""
     classes = work.value("folds").classes
     shown = [1] if len(classes) == 2 else list(range(len(classes)))
-    curve = {"roc": _roc, "pr": _pr}[name]
     panels = {
         f"{classes[place]} against the rest" if len(classes) > 2 else classes[place]: {
-            kind: curve(work, pooled(folds_of(work, kind)), place) for kind in work.settings.chosen_models()
+            kind: _curve(name, work, pooled(folds_of(work, kind)), place) for kind in work.settings.chosen_models()
         }
         for place in shown
     }
-    title = _title("ROC" if name == "roc" else "Precision and recall", work)
-    return _saved(work, name, (roc_figure if name == "roc" else pr_figure)(panels, title))
+    return saved(work, name, curves_figure(name, panels, _data(work)))
 
 
 def draw_calibration(work: Work) -> list[Path]:
@@ -46,7 +41,7 @@ def draw_calibration(work: Work) -> list[Path]:
         rows = pooled(folds_of(work, kind))
         stages = {"before": raw_probabilities(rows, work.value("folds").classes), "calibrated": probabilities(rows)}
         panels[kind] = {stage: _bins(work, rows, p) for stage, p in stages.items()}
-    return _saved(work, "reliability", reliability_figure(panels, _title("Calibration", work)))
+    return saved(work, "reliability", reliability_figure(panels, pooled_title("Calibration", _data(work))))
 
 
 def _bins(work: Work, rows: pd.DataFrame, p: np.ndarray) -> Reliability:
@@ -55,37 +50,15 @@ def _bins(work: Work, rows: pd.DataFrame, p: np.ndarray) -> Reliability:
     return reliability(y, score, rows["group"].tolist(), bins=kept.bins, by="mass", level=kept.level)
 
 
-def _title(what: str, work: Work) -> str:
-    features = "PHANTOM features, " if work.settings.features is None else ""
-    return f"{what} ({features}all folds pooled; the tables give means over folds)"
+def _data(work: Work) -> str:
+    return "PHANTOM features, " if work.settings.features is None else ""
 
 
-def _saved(work: Work, name: str, figure: Figure) -> list[Path]:
-    return [save_figure(work.run.folder / "figures" / f"{name}.png", figure)]
-
-
-def _against(work: Work, rows: pd.DataFrame, place: int) -> tuple[np.ndarray, np.ndarray, list[str], dict, int]:
-    """Truth and probability of one class against the rest, groups, and how bands are drawn."""
-    kept = {"repeats": work.settings.evaluation.repeats, "level": work.settings.evaluation.level}
-    y, p = (rows["target"] == place).to_numpy(), probabilities(rows)[:, place]
-    return y, p, rows["group"].tolist(), kept, seed_for(work.settings.seed, "bands")
-
-
-def _roc(work: Work, rows: pd.DataFrame, place: int) -> Drawn:
-    y, p, groups, kept, seed = _against(work, rows, place)
-    area = binary_intervals(y, p, groups, ("AUC",), seed=seed, **kept)["AUC"]
-    found = metrics_of_counts(confusion(y, (rows["called"] == place).to_numpy(float)))
-    band = roc_band(y, p, groups, seed=seed, **kept)
-    return Drawn(roc(y, p), band, area, (1 - float(found["SPC"]), float(found["SN"])))
-
-
-def _pr(work: Work, rows: pd.DataFrame, place: int) -> Drawn:
-    y, p, groups, kept, seed = _against(work, rows, place)
-    area = average_precision_interval(y, p, groups, seed=seed, **kept)
-    found = metrics_of_counts(confusion(y, (rows["called"] == place).to_numpy(float)))
-    operating = (float(found["SN"]), float(found["PPV"]))
-    usable = None if np.isnan(operating).any() else operating
-    return Drawn(precision_recall(y, p), pr_band(y, p, groups, seed=seed, **kept), area, usable)
+def _curve(name: str, work: Work, rows: pd.DataFrame, place: int) -> Drawn:
+    """One class against the rest."""
+    y, called = ((rows[column] == place).to_numpy(float) for column in ("target", "called"))
+    p, bands = probabilities(rows)[:, place], resampled(work.settings, "bands")
+    return binary_curve(name, y, p, called, rows["group"].tolist(), **bands)
 
 
 def mapped_model(work: Work) -> str | None:

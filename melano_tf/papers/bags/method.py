@@ -12,8 +12,8 @@ from melano_tf.papers.bags.tables import (
     models_table,
 )
 from melano_tf.papers.plan import Plan
+from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
-from melano_tf.papers.tables import first_numbers
 
 MAKERS = {
     "models": models_table,

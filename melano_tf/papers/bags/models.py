@@ -14,19 +14,20 @@ from melano_tf.evaluation.thresholds import fit_decision
 from melano_tf.papers.bags.cohort import BagCohort
 from melano_tf.papers.bags.settings import BASELINE, BagsSettings
 from melano_tf.papers.shell import Work
+from melano_tf.papers.trainings import train
 from melano_tf.pipelines.bag_baseline import fit_baseline
 from melano_tf.pipelines.bag_training import OPEN_AXES, bag_batches, bag_network
 from melano_tf.pipelines.feature_bags import BagAnswers, answers, forward_of
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.judgements import JudgedModel
-from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import VALIDATION, predictions, probabilities, read_predictions
+from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.training.early import EarlyStopping
-from melano_tf.training.fed import FED, Fed, record_choice
-from melano_tf.training.fit import Network, Training, by_gradient, fit, write_judgement
+from melano_tf.training.early_stopping import EarlyStopping
+from melano_tf.training.fed_cases import FED, Fed, record_choice
+from melano_tf.training.fit import Network, Training, by_gradient, write_judgement
 from melano_tf.training.losses import prior_loss
-from melano_tf.training.runtime import policy
+from melano_tf.training.tensorflow_runtime import policy
 
 KIND = "bags"
 NO_IMAGE = 0  # a sidecar has the side of an input image; a bag model takes none
@@ -149,8 +150,9 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
         prior=prior_loss(np.bincount(bags.labels[places], minlength=classes)) if counted else None,
         ending=ending(settings, cohort, held, chosen.features_dtype),
         spread=False,
+        alike=("network", kind),
     )
-    return fit(work.run, training, work.scratch)
+    return train(work, training)
 
 
 def ending(settings: BagsSettings, cohort: BagCohort, held: np.ndarray, dtype: str) -> Callable[[Network, Fed], Any]:

@@ -12,11 +12,11 @@ from typing import Literal, get_args
 from melano_tf.errors import InputError
 from melano_tf.evaluation.thresholds import DecisionSettings
 from melano_tf.models.bag_settings import BagKind, BagModelSettings, BagNetworkSettings
-from melano_tf.papers.bags.words import WORDS
-from melano_tf.papers.choices import names
+from melano_tf.papers.bags.report_words import WORDS
 from melano_tf.papers.plan import Recipe
-from melano_tf.papers.running import Running
-from melano_tf.phantoms.features import FeaturePhantomSettings
+from melano_tf.papers.run_settings import Running
+from melano_tf.papers.settings_values import names
+from melano_tf.phantoms.feature_files import FeaturePhantomSettings
 from melano_tf.pipelines.bag_fitting import BagFitSettings, BagTrainingSettings
 
 STEPS = ("features", "train", "model", "tables", "figures")
@@ -155,6 +155,7 @@ def preset(name: str) -> BagsSettings:
     return dataclasses.replace(
         default,
         preset="demo",
+        threads=1,
         models="mean,bgmp,bgap,bgas,gated,clam,transformer",
         folds=dataclasses.replace(default.folds, count=3, hold_out=0.25),
         network=BagNetworkSettings(hidden=(32,), attention_units=16, landmarks=8, heads=4, blocks=1),

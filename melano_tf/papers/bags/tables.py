@@ -2,24 +2,26 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from melano_tf.evaluation.binary_intervals import Judged, cohort_intervals
+from melano_tf.evaluation.binary_metrics import binary_metrics, roc_auc
+from melano_tf.evaluation.bootstrap import group_draws, mean_interval
 from melano_tf.evaluation.calibration import expected_calibration_error
-from melano_tf.evaluation.intervals import Interval, Judged, cohort_intervals, group_draws, mean_interval
-from melano_tf.evaluation.metrics import binary_metrics, roc_auc
-from melano_tf.evaluation.paired import Answer, paired_intervals
-from melano_tf.evaluation.split_intervals import OVERALL, JudgedSplit, split_intervals, split_metrics
+from melano_tf.evaluation.interval import Interval
+from melano_tf.evaluation.paired_differences import Answer, paired_intervals
+from melano_tf.evaluation.repeated_split_intervals import OVERALL, JudgedSplit, split_intervals, split_metrics
 from melano_tf.papers.bags.models import FoldTraining, trained
 from melano_tf.papers.bags.settings import BASELINE, RECIPE, BagsSettings
+from melano_tf.papers.settings_values import resampled
+from melano_tf.papers.shared_tables import differing, show, whose
 from melano_tf.papers.shell import Work
-from melano_tf.papers.tables import differing, show, whose
-from melano_tf.reports.published import COLUMNS
+from melano_tf.reports.published_numbers import COLUMNS
 from melano_tf.reports.tables import Headline, Table, count_table, interval_table, metric_table
-from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import probabilities, scores
+from melano_tf.runs.settings_digest import seed_for
 
 BINARY = ("AUC", "BACC", "SN", "SPC", "ACC")
 ERRORS = ("ECE", "ECE calibrated")
@@ -88,12 +90,11 @@ def judged_split(one: FoldTraining) -> JudgedSplit:
 
 def intervals_of(folds: Sequence[FoldTraining], settings: BagsSettings) -> dict[str, Interval]:
     """Intervals of the means over folds."""
-    kept: dict[str, Any] = {"repeats": settings.evaluation.repeats, "level": settings.evaluation.level}
-    seed, classes = seed_for(settings.seed, "intervals"), folds[0].card.classes
+    classes = folds[0].card.classes
     if len(classes) > 2:
-        return split_intervals([judged_split(one) for one in folds], classes, seed=seed, **kept)
+        return split_intervals([judged_split(one) for one in folds], classes, **resampled(settings))
     judged = [Judged(one.truth, one.calibrated[:, 1], one.predictions["group"].tolist(), one.card.cut) for one in folds]
-    return cohort_intervals(judged, BINARY, seed=seed, **kept)
+    return cohort_intervals(judged, BINARY, **resampled(settings))
 
 
 def differences_table(work: Work) -> list[Path]:
@@ -106,9 +107,7 @@ def differences_table(work: Work) -> list[Path]:
         rows[first]["target"].to_numpy(np.int64),
         [answer_of(own, binary) for own in rows.values()],
         rows[first]["group"].tolist(),
-        repeats=settings.evaluation.repeats,
-        level=settings.evaluation.level,
-        seed=seed_for(settings.seed, "differences"),
+        **resampled(settings, "differences"),
     )
     gaps = {
         kind: {f"{name} less {first}'s": gap for name, gap in (one.differences or {}).items()}

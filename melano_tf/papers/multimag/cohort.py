@@ -12,14 +12,14 @@ from melano_tf.papers.multimag.tasks import missing_classes, tasks_of, wanted_ma
 from melano_tf.papers.plan import chosen_groups
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.slide_steps import Cutting, cut_identity, cut_tiles
-from melano_tf.pipelines.tiles import TileImages
-from melano_tf.pipelines.wanted import OUTLINED, WHOLE, Wanted
-from melano_tf.runs.plain import plain, seed_for
-from melano_tf.slides.cohort import same_file_groups
+from melano_tf.pipelines.tile_batches import TileImages
+from melano_tf.pipelines.wanted_tiles import OUTLINED, WHOLE, Wanted
+from melano_tf.runs.settings_digest import plain, seed_for
+from melano_tf.slides.slide_manifest import same_file_groups
 from melano_tf.specs import load_spec
 from melano_tf.splits.leaks import assert_no_leaks
-from melano_tf.splits.parts import PARTS, split_parts
-from melano_tf.splits.patients import Split
+from melano_tf.splits.training_validation_test import PARTS, split_parts
+from melano_tf.splits.validation_cohorts import Split
 
 
 @dataclass(frozen=True)

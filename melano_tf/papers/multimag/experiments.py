@@ -18,8 +18,9 @@ from melano_tf.papers.multimag.settings import MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, missing_classes, planned_tasks, task_tiles, tasks_of
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import LeftOut, Looked, Work
-from melano_tf.runs.plain import digest
 from melano_tf.runs.predictions import read_predictions
+from melano_tf.runs.restated_models import restate
+from melano_tf.runs.settings_digest import digest
 from melano_tf.runs.sidecar import Sidecar
 
 
@@ -114,7 +115,7 @@ def take_up(work: Work, task_name: str, backbone: str) -> Looked:
         made = {**card.preprocessing, "top": settings.evaluation.top}
         return replace(card, **decision(settings, task), preprocessing=made, companions=companions)
 
-    work.run.restate(f"train/{stem}", path, settled)
+    restate(work.run, f"train/{stem}", path, settled)
     predictions = read_predictions(work.path("predictions", f"{stem}.parquet"))
     return Looked(TaskTraining(task, backbone, path, predictions), work.identity(f"train/{stem}"))
 

@@ -12,13 +12,13 @@ from melano_tf.papers.multimag.cohort import MultimagSlides
 from melano_tf.papers.multimag.experiments import trained_of
 from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.tables import network
+from melano_tf.papers.shared_figures import saved
 from melano_tf.papers.shell import Work
-from melano_tf.pipelines.tiles import predict_batches
+from melano_tf.pipelines.tile_batches import predict_batches
 from melano_tf.reports.explanation_figures import ExplainedTile, explained_sheet, sample_sheet, thumbnail_box
-from melano_tf.reports.figures import save_figure
 from melano_tf.runs import journal
-from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import decided, probability_columns
+from melano_tf.runs.settings_digest import seed_for
 from melano_tf.slides.slide import Slide
 from melano_tf.specs import load_spec
 
@@ -43,7 +43,7 @@ def draw_samples(work: Work) -> list[Path]:
             samples[label][name] = list(tile_images(picked, cohort)) if len(picked) else []
     note = "Drawn by the seed, one a slide where there are enough; of a slide one of its tiles with most of the outline"
     sheet = sample_sheet(samples, "Figure 1: sample tiles at four magnifications", spec["names"], note)
-    return [save_figure(work.run.folder / "figures" / "figure1.png", sheet)]
+    return saved(work, "figure1", sheet)
 
 
 def sampled(rows: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def draw_explained(work: Work) -> list[Path]:
                 f"Test part; of each class the surest {'right' if right else 'wrong'} ones, at most one a slide. "
                 "Maps are of the class that was called",
             )
-            written.append(save_figure(work.run.folder / "figures" / f"{name}.png", sheet))
+            written += saved(work, name, sheet)
     return written
 
 

@@ -1,18 +1,18 @@
 """The multimag paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
 
-from melano_tf.papers.checks import check_manifest
+from melano_tf.papers.checks_beforehand import check_manifest
 from melano_tf.papers.costs import slides_extent
 from melano_tf.papers.multimag.cohort import check_tables, divide_slides, gather_tiles, said_slides
 from melano_tf.papers.multimag.experiments import add_experiment, add_training
 from melano_tf.papers.multimag.figures import draw_explained, draw_samples
-from melano_tf.papers.multimag.maps import measure_maps
+from melano_tf.papers.multimag.map_faithfulness import measure_maps
 from melano_tf.papers.multimag.models import judged_models
 from melano_tf.papers.multimag.settings import STEPS, MultimagSettings
 from melano_tf.papers.multimag.tables import write_aggregation, write_fusion, write_paper_tables
 from melano_tf.papers.plan import Extent, Plan
+from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import Cutting, add_slide_steps
-from melano_tf.papers.tables import first_numbers
 from melano_tf.phantoms.slides.diagnoses import draw_diagnoses
 
 

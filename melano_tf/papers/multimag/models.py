@@ -7,28 +7,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
-from melano_tf.models.logits import logits_of
+from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.papers.multimag.settings import ModelSettings, MultimagSettings
 from melano_tf.papers.multimag.tasks import Task, judged_tiles, planned_tasks, task_tiles
 from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
-from melano_tf.pipelines.tiles import TileBatches, predict_batches
+from melano_tf.papers.trainings import train
+from melano_tf.pipelines.tile_batches import TileBatches, predict_batches
 from melano_tf.runs.judgements import JudgedModel
-from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import predictions
+from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.splits.parts import PARTS
-from melano_tf.splits.sides import Sides
-from melano_tf.training.early import EarlyStopping
-from melano_tf.training.fed import Fed
-from melano_tf.training.fit import Frames, Network, Training, by_gradient, fit
+from melano_tf.splits.disjoint_sides import Sides
+from melano_tf.splits.training_validation_test import PARTS
+from melano_tf.training.early_stopping import EarlyStopping
+from melano_tf.training.fed_cases import Fed
+from melano_tf.training.fit import Frames, Network, Training, by_gradient
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import categorical_crossentropy, prior_loss
 from melano_tf.training.optimizers import make_optimizer
@@ -120,14 +120,14 @@ def train_model(work: Work, task_step: str, backbone: str) -> list[Path]:
         def validate() -> float:
             batches = predict_batches(validation, cohort.folder, used.input_px, used.batch, cohort.images)
             shown = fed.chose(batches)
-            return STOPPING[used.stopping_loss](validation["target"].to_numpy(), predict(network.trained, shown))
+            return STOPPING[used.stopping_loss](validation["target"].to_numpy(), predict(network.forward, shown))
 
         return EarlyStopping(network.saved, validate, epochs, used.patience * stretch)
 
-    def judge(model: keras.Model) -> tuple[Frames, Sidecar]:
+    def judge(network: Network) -> tuple[Frames, Sidecar]:
         judged = judged_tiles(task, cohort.whole, tiles)
         # From the store, not from memory: a slide of 40x has many thousands of tiles.
-        probability = predict(model, predict_batches(judged, cohort.folder, used.input_px, used.batch))
+        probability = predict(network.answer, predict_batches(judged, cohort.folder, used.input_px, used.batch))
         tile = judged["slide_id"] + "/" + judged["magnification"] + "/" + judged["tile"].astype(str)
         rows = judged[KEYS].assign(case=tile, group=judged["patient_id"])
         table = predictions(rows, probability, task.class_names, threshold=settings.evaluation.threshold)
@@ -144,8 +144,9 @@ def train_model(work: Work, task_step: str, backbone: str) -> list[Path]:
         judge=judge,
         prior=prior_loss(shown),
         ending=ending,
+        alike=(backbone, len(task.classes)),
     )
-    return fit(work.run, described, work.scratch)
+    return train(work, described)
 
 
 def training_load(settings: MultimagSettings, task: Task, backbone: str) -> Load:

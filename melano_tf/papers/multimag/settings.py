@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import listed, numbers
-from melano_tf.papers.multimag.words import WORDS
+from melano_tf.papers.multimag.report_words import WORDS
 from melano_tf.papers.plan import Recipe, chosen_groups
-from melano_tf.papers.running import Running
+from melano_tf.papers.run_settings import Running
+from melano_tf.papers.settings_values import listed, numbers
 from melano_tf.phantoms.slides.diagnoses import DiagnosisPhantomSettings
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.store_settings import StoreSettings
+from melano_tf.pipelines.tile_store_settings import StoreSettings
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.magnifications import TileGrids
 
@@ -223,6 +223,7 @@ def preset(name: str) -> MultimagSettings:
     return dataclasses.replace(
         paper,
         preset="demo",
+        threads=1,
         tables=(1, 2),
         store=dataclasses.replace(paper.store, stored_px=96),
         caps=CapSettings(

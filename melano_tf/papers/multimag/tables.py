@@ -3,22 +3,22 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.aggregation import AGGREGATIONS, FUSIONS, How, fuse, slide_scores
-from melano_tf.evaluation.intervals import Interval, binary_intervals
-from melano_tf.evaluation.multiclass import decide
+from melano_tf.evaluation.binary_intervals import binary_intervals
+from melano_tf.evaluation.interval import Interval
+from melano_tf.evaluation.multiclass_metrics import decide
+from melano_tf.evaluation.slide_scores import AGGREGATIONS, FUSIONS, How, fuse, slide_scores
 from melano_tf.papers.multimag.experiments import left_out, trained_of
 from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.settings import RECIPE, EvaluationSettings, MultimagSettings
+from melano_tf.papers.settings_values import resampled
+from melano_tf.papers.shared_tables import differing, in_place_of, show, whose
 from melano_tf.papers.shell import Work
-from melano_tf.papers.tables import differing, in_place_of, show, whose
-from melano_tf.reports.published import load_published
+from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.tables import Headline, Table, interval_table
-from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import probability_columns
 
 METRICS = ("F1S", "SN", "SPC", "AUC", "PPV")
@@ -194,13 +194,7 @@ def _frame(rows: pd.DataFrame, truth: pd.Series, score: np.ndarray, called: np.n
 
 def intervals(frame: pd.DataFrame, settings: MultimagSettings) -> Intervals:
     """Metrics with intervals by patient: the decisions as they were made, the AUC by the scores."""
-    evaluation: EvaluationSettings = settings.evaluation
-    common: dict[str, Any] = {
-        "repeats": evaluation.repeats,
-        "level": evaluation.level,
-        "seed": seed_for(settings.seed, "intervals"),
-    }
-    patients = frame["patient_id"].tolist()
+    patients, common = frame["patient_id"].tolist(), resampled(settings)
     decided = [name for name in METRICS if name != "AUC"]
     found = binary_intervals(frame["truth"], frame["called"], patients, decided, threshold=0.5, **common)
     return found | binary_intervals(frame["truth"], frame["score"], patients, ["AUC"], **common)

@@ -8,8 +8,8 @@ import pandas as pd
 
 from melano_tf.papers.multimag.settings import STEPS, MultimagSettings
 from melano_tf.papers.plan import chosen_groups
-from melano_tf.runs.plain import seed_for
-from melano_tf.splits.parts import PARTS
+from melano_tf.runs.settings_digest import seed_for
+from melano_tf.splits.training_validation_test import PARTS
 
 NEVI = ("IN", "CN", "JN")
 MELANOMA = "MM"

@@ -12,23 +12,24 @@ import pandas as pd
 
 from melano_tf.errors import InputError
 from melano_tf.models.attention_transfer import build_embedding, pooled
-from melano_tf.models.backbones import BackboneReport
+from melano_tf.models.backbone_graphs import BackboneReport
 from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.similarity.cohort import SimilarityImages
 from melano_tf.papers.similarity.settings import SimilaritySettings
+from melano_tf.papers.trainings import train
 from melano_tf.pipelines.cluster_batches import ClusterImageBatches
 from melano_tf.pipelines.image_batches import predict_image_batches
-from melano_tf.pipelines.images import ImageCache
-from melano_tf.runs.files import atomic
-from melano_tf.runs.plain import plain, seed_for
+from melano_tf.pipelines.image_cache import ImageCache
+from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.splits.sides import Sides
+from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.clustering import ClusterSettings, PKSampler, PKSettings, kmeans
 from melano_tf.training.deep_cluster import Assignments, FeatureWriter, deep_cluster, metric_loss
-from melano_tf.training.fed import record_choice
-from melano_tf.training.fit import LoopContext, Network, Training, fit, write_frame
+from melano_tf.training.fed_cases import record_choice
+from melano_tf.training.fit import LoopContext, Network, Training, write_frame
 from melano_tf.training.inference import predict
 from melano_tf.training.loop import History
 from melano_tf.training.optimizers import make_optimizer
@@ -148,9 +149,9 @@ def cluster_images(
         batches=batches,
         sides=Sides(image_groups(work), image_ids, judged=unseen, divided=divided),
         loop=loop,
-        judge=lambda model: ({}, teacher_sidecar(settings, cohort, len(image_ids))),
+        judge=lambda _: ({}, teacher_sidecar(settings, cohort, len(image_ids))),
     )
-    files = fit(work.run, training, work.scratch)
+    files = train(work, training)
     return [*files, write_frame(work.path("history", f"{name}-rounds.csv"), pd.DataFrame(assignments.records()))]
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from melano_tf.dermoscopy.isic_images import ImageHeader
+from melano_tf.dermoscopy.image_files import ImageHeader
 from melano_tf.errors import InputError
 from melano_tf.papers.image_steps import ImageRecords, copies_of, usable_images
 from melano_tf.papers.shell import Looked, Work
-from melano_tf.pipelines.images import ImageCache
+from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.pipelines.replaced_images import even, stored
-from melano_tf.runs.plain import plain
+from melano_tf.runs.settings_digest import plain
 from melano_tf.specs import load_spec
-from melano_tf.splits.groups import joined_groups, owner_groups, pair_places
+from melano_tf.splits.undivided_groups import joined_groups, owner_groups, pair_places
 
 DATASET = "isic2019"
 

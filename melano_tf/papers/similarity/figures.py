@@ -10,20 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from melano_tf.dermoscopy.isic_images import read_image
+from melano_tf.dermoscopy.image_files import read_image
 from melano_tf.evaluation.curves import precision_recall
+from melano_tf.papers.shared_figures import saved
 from melano_tf.papers.shell import Work
-from melano_tf.papers.similarity import counts
+from melano_tf.papers.similarity import data_set_counts
+from melano_tf.papers.similarity.black_edges import BOX, edges_of
 from melano_tf.papers.similarity.clusters import clusters_of
-from melano_tf.papers.similarity.edges import BOX, edges_of
 from melano_tf.papers.similarity.partition import WORDS, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, SimilaritySettings
 from melano_tf.papers.similarity.students import results_of
-from melano_tf.reports.curves import COLOURS
-from melano_tf.reports.figures import blank_figure, save_figure
-from melano_tf.reports.sheets import contact_sheet
-from melano_tf.runs.plain import seed_for
+from melano_tf.reports.contact_sheet import contact_sheet
+from melano_tf.reports.curve_figures import COLOURS
+from melano_tf.reports.figures import blank_figure
 from melano_tf.runs.predictions import probabilities
+from melano_tf.runs.settings_digest import seed_for
 
 CURVES = {"BCC": "#d62728", "SCC": "#2ca02c", "MEL": "#1f77b4", "NV": "#000000"}  # Figures 6 and 7: the paper's colours
 TESTS = {6: "HAM test", 7: "BCN test"}
@@ -36,15 +37,10 @@ def title(what: str, settings: SimilaritySettings) -> str:
     return what if settings.table else f"{what} (PHANTOM images)"
 
 
-def saved(work: Work, name: str, figure: Figure) -> list[Path]:
-    """Write a figure; returns its file."""
-    return [save_figure(work.run.folder / "figures" / f"{name}.png", figure)]
-
-
 def draw_distribution(work: Work) -> list[Path]:
     """Figure 3: classes, sites and sources."""
     cohort, heading = work.value("cohort"), title("Figure 3: what the data set holds", work.settings)
-    return saved(work, "figure3", counts.distribution_figure(cohort.everything, cohort.classes, heading))
+    return saved(work, "figure3", data_set_counts.distribution_figure(cohort.everything, cohort.classes, heading))
 
 
 def draw_resize(work: Work) -> list[Path]:

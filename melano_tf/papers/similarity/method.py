@@ -4,8 +4,10 @@ from typing import Any
 
 from melano_tf.papers.image_steps import add_image_steps
 from melano_tf.papers.plan import Plan, chosen_groups
+from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity import figures, tables
+from melano_tf.papers.similarity.black_edges import EDGES, remove_edges
 from melano_tf.papers.similarity.clusters import (
     GROUPS,
     TEACHER,
@@ -17,15 +19,13 @@ from melano_tf.papers.similarity.clusters import (
     train_teacher,
 )
 from melano_tf.papers.similarity.cohort import gather, of_one_colour, said_images
-from melano_tf.papers.similarity.edges import EDGES, remove_edges
-from melano_tf.papers.similarity.partition import BEHIND, PARTITION, divide
+from melano_tf.papers.similarity.partition import PARTITION, divide
 from melano_tf.papers.similarity.settings import BASELINE, JUDGED, STEPS, SimilaritySettings
 from melano_tf.papers.similarity.students import (
     Student,
     check_pair,
     is_distilled,
     judged_models,
-    results_of,
     student_depends_on,
     student_load,
     teacher_name,
@@ -33,7 +33,7 @@ from melano_tf.papers.similarity.students import (
     train_student,
     wanted_students,
 )
-from melano_tf.runs.plain import plain
+from melano_tf.runs.settings_digest import plain
 
 
 def method(s: SimilaritySettings) -> Plan:
@@ -144,11 +144,5 @@ def models(work: Work) -> str:
 
 
 def found(work: Work) -> list[str]:
-    """Accuracy of the networks on each part outside the training, a line a partition and part."""
-    results, lines = results_of(work), []
-    for split in dict.fromkeys(which.split for which in results):
-        own = {which.name: judged for which, judged in results.items() if which.split == split}
-        for part in dict.fromkeys(own[BASELINE].predictions["part"]):
-            numbers = ", ".join(f"{name} {tables.accuracy(judged.of(part)):.3f}" for name, judged in own.items())
-            lines.append(f"accuracy  {part}{BEHIND[split]}: {numbers}")
-    return lines
+    """Accuracy on each part outside the training, of the chosen combination and the baseline, a line each."""
+    return first_numbers(work, *(f"table{numbers[0]}" for numbers in JUDGED.values()), of="networks")

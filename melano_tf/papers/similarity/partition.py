@@ -11,8 +11,8 @@ from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity.clusters import clusters_of
 from melano_tf.papers.similarity.cohort import SimilarityImages
 from melano_tf.papers.similarity.settings import SPLITS, SimilaritySettings
-from melano_tf.runs.files import read_json, write_json
-from melano_tf.runs.plain import seed_for
+from melano_tf.runs.atomic_files import read_json, write_json
+from melano_tf.runs.settings_digest import seed_for
 from melano_tf.splits.clusters import (
     PAPER_TEST_SHARES,
     Partition,

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import listed, names, numbers
 from melano_tf.papers.plan import Recipe
-from melano_tf.papers.running import Running
-from melano_tf.papers.similarity.words import WORDS
+from melano_tf.papers.run_settings import Running
+from melano_tf.papers.settings_values import listed, names, numbers
+from melano_tf.papers.similarity.report_words import WORDS
 from melano_tf.phantoms.skin.patients import SOURCE_SHARES, PhantomDermoscopySettings
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 
@@ -246,6 +246,7 @@ def preset(name: str) -> SimilaritySettings:
     return dataclasses.replace(
         paper,
         preset="demo",
+        threads=1,
         store=dataclasses.replace(paper.store, stored_px=72),
         network=dataclasses.replace(paper.network, teacher="standin_residual", student="standin_residual", input_px=64),
         cluster=dataclasses.replace(

@@ -17,10 +17,11 @@ from melano_tf.models.attention_transfer import (
     distillation,
     transfer,
 )
-from melano_tf.models.logits import logits_of
+from melano_tf.models.classifier_head import logits_of
 from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
+from melano_tf.papers.similarity.black_edges import edges_of
 from melano_tf.papers.similarity.clusters import (
     ALL_IMAGES,
     CLUSTERS,
@@ -31,16 +32,16 @@ from melano_tf.papers.similarity.clusters import (
     preprocessing,
 )
 from melano_tf.papers.similarity.cohort import class_names
-from melano_tf.papers.similarity.edges import edges_of
 from melano_tf.papers.similarity.partition import WORDS, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, JUDGED, SimilaritySettings
+from melano_tf.papers.trainings import train
 from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.runs.judgements import JudgedModel
-from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions
+from melano_tf.runs.settings_digest import seed_for
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.splits.sides import Sides
-from melano_tf.training.fit import Network, Training, by_gradient, fit
+from melano_tf.splits.disjoint_sides import Sides
+from melano_tf.training.fit import Network, Training, by_gradient
 from melano_tf.training.inference import predict
 from melano_tf.training.losses import prior_loss
 from melano_tf.training.optimizers import make_optimizer
@@ -183,11 +184,11 @@ def train_student(work: Work, which: Student) -> list[Path]:
         batches=batches,
         sides=sides_of(work, which),
         step=by_gradient(),
-        judge=lambda model: ({f"{which.stem}.parquet": judge(work, which.split, model)}, sidecar(settings, which)),
+        judge=lambda network: ({f"{which.stem}.parquet": judge(work, which.split, network)}, sidecar(settings, which)),
         # A student's loss is more than its cross-entropy, so that the prior's says nothing of it.
         prior=None if which.layers else prior_loss(np.bincount(targets)),
     )
-    return fit(work.run, training, work.scratch)
+    return train(work, training)
 
 
 def sides_of(work: Work, which: Student) -> Sides:
@@ -265,14 +266,14 @@ def also_distilled(loss_fn: LossFn, baseline: keras.Model, weight: float, temper
     return both
 
 
-def judge(work: Work, split: str, model: keras.Model) -> pd.DataFrame:
+def judge(work: Work, split: str, network: Network) -> pd.DataFrame:
     """Probabilities of every image outside the training part; see `Judged`."""
     parts = parts_of(work)
     part = parts.part(split)
     rows = np.flatnonzero((part != "training").to_numpy())
     records = parts.records.iloc[rows]
     shown = inference(work.settings, edges_of(work).cache, records["image_id"].tolist())
-    found = predict(model, shown()).astype(np.float64)
+    found = predict(network.answer, shown()).astype(np.float64)
     table = records[["image_id", "source", "group", "target"]].reset_index(drop=True)
     table = table.assign(case=table["image_id"], part=part.iloc[rows].to_numpy())
     return predictions(table, found, class_names())

@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.intervals import Interval
-from melano_tf.evaluation.multiclass import MulticlassIntervals, multiclass_intervals
+from melano_tf.evaluation.interval import Interval
+from melano_tf.evaluation.multiclass_metrics import MulticlassIntervals, multiclass_intervals
 from melano_tf.evaluation.retrieval import retrieval_intervals
+from melano_tf.papers.settings_values import resampled
+from melano_tf.papers.shared_tables import differing, show, whose
 from melano_tf.papers.shell import Work
-from melano_tf.papers.similarity import counts
+from melano_tf.papers.similarity import data_set_counts
 from melano_tf.papers.similarity.clusters import clusters_of
 from melano_tf.papers.similarity.cohort import SimilarityImages
 from melano_tf.papers.similarity.partition import BEHIND, WORDS, Parts, count_kinds, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, JUDGED, RECIPE, SimilaritySettings
 from melano_tf.papers.similarity.students import Judged, Student, results_of
-from melano_tf.papers.tables import differing, show, whose
-from melano_tf.reports.published import load_published
+from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.tables import Headline, Table, interval_table
-from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import probabilities
 
 Results = Mapping[Student, Judged]
@@ -44,24 +44,24 @@ def counted_table(work: Work, number: int) -> list[Path]:
     """Table 1, 2 or 3, from the tables (and the files' headers) alone."""
     cohort = work.value("cohort")
     if number == 3:
-        frame = counts.resolution_table(cohort.everything, cohort.headers)
+        frame = data_set_counts.resolution_table(cohort.everything, cohort.headers)
         of = f"Of the {len(cohort.headers):,} files that are there; the paper's table is lost in our text."
     else:
-        make = {1: counts.source_table, 2: counts.site_table}[number]
+        make = {1: data_set_counts.source_table, 2: data_set_counts.site_table}[number]
         frame = make(cohort.everything, cohort.classes)
         of = f"All {len(cohort.everything):,} labelled rows of the table, with or without an image file."
     notes = (whose(RECIPE, work.settings), of)
-    return show(work, f"table{number}", Table(counts.TITLES[number], frame, notes, COUNTED, unit="lesions"))
+    return show(work, f"table{number}", Table(data_set_counts.TITLES[number], frame, notes, COUNTED, unit="lesions"))
 
 
 def partition_table(work: Work) -> list[Path]:
     """Table 5: both partitions, and what leaks."""
     settings, parts = work.settings, parts_of(work)
     sides = {BEHIND[split]: parts.part(split) for split in settings.chosen_splits()}
-    frame = counts.part_table(sides, parts.records["label"], work.value("cohort").classes)
+    frame = data_set_counts.part_table(sides, parts.records["label"], work.value("cohort").classes)
     notes = [whose(RECIPE, settings), *leak_notes(settings, parts)]
     notes += [f"{WORDS[split].capitalize()}: {line}" for split, lines in parts.notes.items() for line in lines]
-    return show(work, "table5", Table(counts.TITLES[5], frame, tuple(notes), "Who is where.", unit="lesions"))
+    return show(work, "table5", Table(data_set_counts.TITLES[5], frame, tuple(notes), "Who is where.", unit="lesions"))
 
 
 def leak_notes(settings: SimilaritySettings, parts: Parts) -> list[str]:
@@ -104,10 +104,11 @@ def result_tables(work: Work, part: str, numbers: Sequence[int]) -> list[Path]:
 def headlines(settings: SimilaritySettings, part: str) -> tuple[Headline, ...]:
     """The accuracies of the paper's abstract, highest and baseline; of the tests also without its leaks, by lesion."""
     splits = settings.chosen_splits()
+    shown = {HIGHEST: "accuracy of the combination chosen on validation", BASELINE: "the baseline's accuracy"}
     return tuple(
         Headline("Acc", name + BEHIND[split], f"{part}, divided {WORDS[split]}: {words}")
         for split in (splits[:1] if part == "validation" else splits)
-        for name, words in ((HIGHEST, "accuracy of the combination chosen on validation"), (BASELINE, "the baseline's"))
+        for name, words in shown.items()
     )
 
 
@@ -143,9 +144,7 @@ def judged_part(
             probabilities(rows),
             rows["group"].tolist(),
             cohort.classes,
-            repeats=settings.evaluation.repeats,
-            level=settings.evaluation.level,
-            seed=seed_for(settings.seed, "intervals"),
+            **resampled(settings),
         )
     for split, name in best.items():
         if name is not None and name + BEHIND[split] in found:
@@ -227,9 +226,7 @@ def retrieval_table(work: Work) -> list[Path]:
             records["target"].to_numpy()[own],
             records["group"].to_numpy()[own],
             exclude_groups=True,
-            repeats=settings.evaluation.repeats,
-            level=settings.evaluation.level,
-            seed=seed_for(settings.seed, "retrieval"),
+            **resampled(settings, "retrieval"),
         )
     if not models:
         return []

@@ -10,12 +10,12 @@ from melano_tf.errors import InputError
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.slide_steps import cut_tiles
 from melano_tf.papers.spitzoid.settings import SpitzoidSettings
-from melano_tf.pipelines.tiles import TileImages
-from melano_tf.runs.plain import plain, seed_for
-from melano_tf.slides.cohort import label_index, same_file_groups
+from melano_tf.pipelines.tile_batches import TileImages
+from melano_tf.runs.settings_digest import plain, seed_for
+from melano_tf.slides.slide_manifest import label_index, same_file_groups
 from melano_tf.specs import load_spec
 from melano_tf.splits.leaks import assert_no_leaks
-from melano_tf.splits.patients import Split, split_patients
+from melano_tf.splits.validation_cohorts import Split, split_patients
 
 NO_ANNOTATION = (
     "no slide has an annotation, and the source model learns from them; name a polygon file in the manifest's column "

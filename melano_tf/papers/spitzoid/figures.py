@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.explain.cam import class_activation_map
+from melano_tf.papers.shared_figures import saved
 from melano_tf.papers.shell import Work
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
 from melano_tf.papers.spitzoid.settings import SpitzoidSettings
-from melano_tf.papers.spitzoid.source import SourceModel, chosen, judged, source_of, table_2
-from melano_tf.papers.spitzoid.target import attention_of, target_of
-from melano_tf.pipelines.tiles import predict_batches
-from melano_tf.reports.figures import CamRow, cam_sheet, save_figure
-from melano_tf.reports.slide_maps import write_slide_maps
+from melano_tf.papers.spitzoid.source_model import SourceModel, chosen, judged, source_of, table_2
+from melano_tf.papers.spitzoid.target_model import attention_of, target_of
+from melano_tf.pipelines.tile_batches import predict_batches
+from melano_tf.reports.figures import CamRow, cam_sheet
+from melano_tf.reports.slide_maps import tumour_maps, write_slide_maps
 from melano_tf.slides.annotations import slide_outlines
 from melano_tf.slides.slide import Slide
 from melano_tf.slides.tissue import tissue_mask
@@ -48,7 +49,9 @@ def draw_maps(work: Work, figures: tuple[int, ...]) -> list[Path]:
             these = tiles[tiles["slide_id"] == row["slide_id"]]
             folder = work.run.folder / "maps"
             tissue = tissue_mask(slide, settings.store.mask_mpp, settings.store.mask_headroom)
-            written += write_slide_maps(folder, slide, these, outline, settings.maps.thumbnail_mpp, title, tissue)
+            written += write_slide_maps(
+                folder, slide, tumour_maps(these, title), outline, settings.maps.thumbnail_mpp, tissue
+            )
     return written
 
 
@@ -80,7 +83,7 @@ def draw_cams(work: Work, number: int) -> list[Path]:
     )
     shown = cam_rows(models, rows, cohort, settings.source.input_px)
     sheet = cam_sheet(shown, f"Figure {number}: tiles {what}", note)
-    return [save_figure(work.run.folder / "figures" / f"figure{number}.png", sheet)]
+    return saved(work, f"figure{number}", sheet)
 
 
 def chosen_tiles(plain: pd.DataFrame, refined: pd.DataFrame, threshold: float, count: int, wrong: bool) -> pd.DataFrame:

@@ -1,14 +1,15 @@
 """The spitzoid paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
 
-from melano_tf.papers.checks import check_manifest
+from melano_tf.papers.checks_beforehand import check_manifest
 from melano_tf.papers.costs import slides_extent
 from melano_tf.papers.plan import Extent, Plan, chosen_groups
+from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import Cutting, add_slide_steps
 from melano_tf.papers.spitzoid.cohort import check_annotated, divide, said_slides
 from melano_tf.papers.spitzoid.figures import CAM_COHORT, cam_pair, draw_cams, draw_maps
 from melano_tf.papers.spitzoid.settings import AGGREGATIONS, STEPS, Aggregation, SpitzoidSettings
-from melano_tf.papers.spitzoid.source import (
+from melano_tf.papers.spitzoid.source_model import (
     REGIONS,
     SourceModel,
     chosen,
@@ -22,7 +23,7 @@ from melano_tf.papers.spitzoid.source import (
     train_source,
 )
 from melano_tf.papers.spitzoid.tables import table as write_table
-from melano_tf.papers.spitzoid.target import (
+from melano_tf.papers.spitzoid.target_model import (
     DIAGNOSES,
     restate_target,
     target_depends,
@@ -30,8 +31,7 @@ from melano_tf.papers.spitzoid.target import (
     target_name,
     train_target,
 )
-from melano_tf.papers.tables import first_numbers
-from melano_tf.phantoms.slides.drawing import draw_cohort
+from melano_tf.phantoms.slides.slide_drawing import draw_cohort
 from melano_tf.runs.judgements import JudgedModel
 
 JUDGED = (

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import listed, numbers
 from melano_tf.papers.plan import Recipe
-from melano_tf.papers.running import Running
-from melano_tf.papers.spitzoid.words import WORDS
-from melano_tf.phantoms.slides.drawing import PhantomSettings
+from melano_tf.papers.run_settings import Running
+from melano_tf.papers.settings_values import listed, numbers
+from melano_tf.papers.spitzoid.report_words import WORDS
+from melano_tf.phantoms.slides.slide_drawing import PhantomSettings
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.store_settings import StoreSettings
+from melano_tf.pipelines.tile_store_settings import StoreSettings
 from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.tiling import TileGrid
 
@@ -216,6 +216,7 @@ def preset(name: str) -> SpitzoidSettings:
     return dataclasses.replace(
         paper,
         preset="demo",
+        threads=1,
         tables=(1, 4, 5),
         figures=(8, 9),
         grid=dataclasses.replace(paper.grid, tile_px=256),

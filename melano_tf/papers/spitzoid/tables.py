@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from melano_tf.evaluation.intervals import binary_intervals
-from melano_tf.evaluation.metrics import binary_metrics
+from melano_tf.evaluation.binary_intervals import binary_intervals
+from melano_tf.evaluation.binary_metrics import binary_metrics
+from melano_tf.papers.settings_values import resampled
+from melano_tf.papers.shared_tables import differing, in_place_of, show, whose
 from melano_tf.papers.shell import Work
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
 from melano_tf.papers.spitzoid.settings import AGGREGATIONS, RECIPE, SpitzoidSettings
-from melano_tf.papers.spitzoid.source import SourceModel, chosen, judged, table_2, table_3
-from melano_tf.papers.spitzoid.target import target_of
-from melano_tf.papers.tables import differing, in_place_of, show, whose
-from melano_tf.reports.published import load_published
+from melano_tf.papers.spitzoid.source_model import SourceModel, chosen, judged, table_2, table_3
+from melano_tf.papers.spitzoid.target_model import target_of
+from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.tables import (
     AUC_IS_BALANCED_ACCURACY,
     Headline,
@@ -23,7 +24,6 @@ from melano_tf.reports.tables import (
     metric_table,
     split_note,
 )
-from melano_tf.runs.plain import seed_for
 
 TITLES = {  # and what each shows, for a reader who was not there
     1: ("Table 1: the database", "Who was studied."),
@@ -155,8 +155,6 @@ def table5(work: Work) -> pd.DataFrame:
             rows["probability"],
             rows["patient_id"].tolist(),
             threshold=thresholds[name],
-            repeats=settings.evaluation.repeats,
-            level=settings.evaluation.level,
-            seed=seed_for(settings.seed, "intervals"),
+            **resampled(settings),
         )
     return interval_table(models, load_published("spitzoid"), 5, published_as=AUC_IS_BALANCED_ACCURACY)

@@ -10,21 +10,21 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from melano_tf.dermoscopy.colour import ColourConstancy
+from melano_tf.dermoscopy.colour_constancy import ColourConstancy
 from melano_tf.errors import InputError
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.image_steps import ImageRecords, copies_of, usable_images
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.weighting.image_settings import ImageStoreSettings
 from melano_tf.papers.weighting.settings import WeightingSettings
+from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.pipelines.image_settings import ImageCacheSettings
-from melano_tf.pipelines.images import ImageCache
-from melano_tf.runs.plain import digest, plain, seed_for
+from melano_tf.runs.settings_digest import digest, plain, seed_for
 from melano_tf.specs import load_spec
 from melano_tf.splits.folds import grouped_folds
-from melano_tf.splits.groups import joined_groups, owner_groups, pair_places
-from melano_tf.splits.holdout import inner_holdout
+from melano_tf.splits.inner_holdout import inner_holdout
 from melano_tf.splits.leaks import LeakError, image_leaks, leak_lines
+from melano_tf.splits.undivided_groups import joined_groups, owner_groups, pair_places
 
 DATASET = "isic2018"
 

@@ -14,12 +14,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from melano_tf.evaluation.intervals import Interval
-from melano_tf.evaluation.multiclass import decide
-from melano_tf.models.hierarchical import attention_model
+from melano_tf.evaluation.interval import Interval
+from melano_tf.evaluation.multiclass_metrics import decide
+from melano_tf.models.hierarchical_classifier import attention_model
+from melano_tf.papers.shared_figures import saved
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.cohort import WeightingImages, split_name, splits_of
-from melano_tf.papers.weighting.grid import TABLES, first_optimizer, shown_cells, weight_log
 from melano_tf.papers.weighting.models import GridTraining, step_name, trained
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.tables import (
@@ -29,10 +29,11 @@ from melano_tf.papers.weighting.tables import (
     metrics_of,
     rows_of,
 )
+from melano_tf.papers.weighting.training_grid import TABLES, first_optimizer, shown_cells, weight_log
 from melano_tf.pipelines.image_batches import predict_image_batches
 from melano_tf.reports.attention_figures import Attended, AttendedImage, attended_sheet
-from melano_tf.reports.figures import blank_figure, save_figure
-from melano_tf.runs.plain import seed_for
+from melano_tf.reports.figures import blank_figure
+from melano_tf.runs.settings_digest import seed_for
 from melano_tf.training.sample_weights import pace, taking_part
 
 # Colours that the colour-blind tell apart (Wong, 2011), one a weighting; FL has the same, hatched.
@@ -78,11 +79,6 @@ def draw_pace(work: Work, name: str) -> list[Path]:
 
 
 DRAWN = {"1": draw_recalls, "2": draw_recalls, "3": draw_attention, "4": draw_attention, "pace": draw_pace}
-
-
-def saved(work: Work, name: str, figure: Figure) -> list[Path]:
-    """Write a figure; returns its file."""
-    return [save_figure(work.run.folder / "figures" / f"{name}.png", figure)]
 
 
 def whose(settings: WeightingSettings) -> str:

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.metrics import format_value
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.image_steps import add_image_steps
 from melano_tf.papers.plan import Plan
+from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
-from melano_tf.papers.tables import first_numbers
-from melano_tf.papers.weighting.best import best_depends_on, best_name, best_stem, train_best
-from melano_tf.papers.weighting.best_tables import write_best, write_differences
+from melano_tf.papers.weighting.best_cell import best_depends_on, best_name, best_stem, train_best
+from melano_tf.papers.weighting.best_cell_tables import write_best, write_differences
 from melano_tf.papers.weighting.cohort import (
     cache_settings,
     class_names,
@@ -22,7 +21,6 @@ from melano_tf.papers.weighting.cohort import (
     split_name,
 )
 from melano_tf.papers.weighting.figures import DRAWN
-from melano_tf.papers.weighting.grid import TABLES, Cell, cells_of, shown_cells
 from melano_tf.papers.weighting.models import (
     cell_load,
     choose_gamma,
@@ -36,8 +34,9 @@ from melano_tf.papers.weighting.models import (
     warm_up,
 )
 from melano_tf.papers.weighting.settings import STEPS, TRANSFER_STEPS, WeightingSettings
-from melano_tf.papers.weighting.tables import OPTIMIZERS, best_row, count_images, write_results
-from melano_tf.papers.weighting.transfer import (
+from melano_tf.papers.weighting.tables import count_images, write_results
+from melano_tf.papers.weighting.training_grid import TABLES, Cell, cells_of, shown_cells
+from melano_tf.papers.weighting.trunk_transfer import (
     FEATURES,
     check_cuts,
     features_depend_on,
@@ -45,7 +44,7 @@ from melano_tf.papers.weighting.transfer import (
     strategy_depends_on,
     train_strategy,
 )
-from melano_tf.papers.weighting.transfer_settings import TransferSettings
+from melano_tf.papers.weighting.trunk_transfer_settings import TransferSettings
 from melano_tf.runs.judgements import JudgedModel
 
 
@@ -186,19 +185,8 @@ def models(work: Work) -> str:
 
 
 def found(work: Work) -> list[str]:
-    """The row with the highest balanced accuracy, with its interval; with --preset ham10000 the best cell's too."""
-    best, lines = best_row(work), first_numbers(work, "best", of="folds")
-    if best is None:
-        return lines
-    number, row, around = best
-    network, optimizer = TABLES[number]
-    rows = len({(cell.network, cell.optimizer, cell.row) for cell in trained_cells(work)})
-    return [
-        f"best      {network}, {OPTIMIZERS[optimizer]}, {row} (Table {number}): BAcc {format_value(around.value)}, "
-        f"{around.level:.0%} interval {around.ends()}, {around.groups} lesions; the highest of {rows} cells, so too "
-        "good for a new set",
-        *lines,
-    ]
+    """Of each table plain cross-entropy and the row of highest balanced accuracy; and the best cell's numbers."""
+    return first_numbers(work, *(f"table{number}" for number in TABLES), "best", of="splits")
 
 
 def trained_cells(work: Work) -> list[Cell]:

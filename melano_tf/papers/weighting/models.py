@@ -6,33 +6,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.multiclass import multiclass_metrics
-from melano_tf.models.hierarchical import build_flat, build_hierarchical
-from melano_tf.models.logits import logits_of
+from melano_tf.evaluation.multiclass_metrics import multiclass_metrics
+from melano_tf.models.classifier_head import logits_of
+from melano_tf.models.hierarchical_classifier import build_flat, build_hierarchical
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
-from melano_tf.papers.weighting.answers import judge, sidecar_of
+from melano_tf.papers.weighting.cell_answers import judge, sidecar_of
 from melano_tf.papers.weighting.cohort import WeightingImages, split_name
-from melano_tf.papers.weighting.grid import Cell, weight_log
 from melano_tf.papers.weighting.settings import GAMMAS, WeightingSettings
+from melano_tf.papers.weighting.training_grid import Cell, weight_log
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.pipelines.image_crops import CroppedBatches
-from melano_tf.runs.files import atomic, read_json, write_json
-from melano_tf.runs.plain import plain, seed_for
+from melano_tf.runs.atomic_files import atomic, read_json, write_json
 from melano_tf.runs.predictions import probabilities, read_predictions
+from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.splits.holdout import HoldOut, inner_holdout
-from melano_tf.splits.sides import Sides
-from melano_tf.training.fed import record_choice, record_path
+from melano_tf.splits.disjoint_sides import Sides
+from melano_tf.splits.inner_holdout import HoldOut, inner_holdout
+from melano_tf.training.fed_cases import record_choice, record_path
 from melano_tf.training.fit import Network, Prepared, Training, by_gradient, fit, optimise, prepare
-from melano_tf.training.hierarchy import path_focal_loss
+from melano_tf.training.hierarchy_loss import path_focal_loss
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.sample_weights import (
     Strategy,
@@ -42,7 +41,7 @@ from melano_tf.training.sample_weights import (
     focal_loss,
     strategy_prior,
 )
-from melano_tf.training.scheduled import ScheduledStep
+from melano_tf.training.scheduled_learning_rate import ScheduledStep
 from melano_tf.training.steps import LossFn, Step
 
 
@@ -157,7 +156,7 @@ def train_cell(work: Work, cell: Cell) -> list[Path]:
     training = training_of(work, cell, strategy, sides, start_of(work, cell, False))
     shared = shared_network(work, cell, training)
     return fit_cell(
-        work, cell, training, shared, lambda: judge(settings, work.value("cohort"), shared.answer, split.judge)
+        work, cell, training, shared, lambda: judge(settings, work.value("cohort"), shared.network.answer, split.judge)
     )
 
 
@@ -180,7 +179,7 @@ def fit_cell(
             WeightLog(scheduled, work.scratch / "weights", settings.log_weights) if settings.log_weights else scheduled
         )
 
-    def judged(model: keras.Model) -> tuple[dict[str, pd.DataFrame], Sidecar]:
+    def judged(_: Network) -> tuple[dict[str, pd.DataFrame], Sidecar]:
         return {f"{cell.name}.parquet": ask()}, sidecar_of(work, cell, strategy)
 
     files = fit(work.run, replace(training, around=logged, judge=judged), work.scratch, shared)
@@ -233,7 +232,7 @@ def choose_gamma(work: Work, cell: Cell) -> list[Path]:
         training = replace(training, stem=f"{gamma_stem(cell)}-{gamma:g}")
         shared = shared_network(work, cell, training)
         optimise(work.run, training, work.scratch / f"{gamma:g}", shared)
-        found = judge(settings, work.value("cohort"), shared.answer, held)
+        found = judge(settings, work.value("cohort"), shared.network.answer, held)
         records.append(record_path(work.run, training.stem))
         scores[f"{gamma:g}"] = multiclass_metrics(found["target"].to_numpy(), probabilities(found))["BAcc"]
     best = max(GAMMAS, key=lambda gamma: (scores[f"{gamma:g}"], -gamma))

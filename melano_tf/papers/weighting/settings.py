@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
-from melano_tf.papers.choices import listed, names, numbers
 from melano_tf.papers.plan import Recipe
-from melano_tf.papers.running import Running
+from melano_tf.papers.run_settings import Running
+from melano_tf.papers.settings_values import listed, names, numbers
 from melano_tf.papers.weighting.image_settings import CropSettings, ImageStoreSettings, SplitSettings
-from melano_tf.papers.weighting.transfer_settings import TransferSettings
-from melano_tf.papers.weighting.words import WORDS
+from melano_tf.papers.weighting.report_words import WORDS
+from melano_tf.papers.weighting.trunk_transfer_settings import TransferSettings
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 
 STEPS = ("images", "train", "tables", "figures")
@@ -302,6 +302,7 @@ def _demo() -> WeightingSettings:
     return dataclasses.replace(
         paper,
         preset="demo",
+        threads=1,
         tables=(1, 2, 3),
         store=dataclasses.replace(paper.store, stored_px=80),
         splits=dataclasses.replace(paper.splits, count=1),

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.intervals import Interval
-from melano_tf.evaluation.split_intervals import OVERALL, JudgedSplit, split_intervals, split_metrics
+from melano_tf.evaluation.interval import Interval
+from melano_tf.evaluation.repeated_split_intervals import OVERALL, JudgedSplit, split_intervals, split_metrics
 from melano_tf.models.taxonomy import Taxonomy
+from melano_tf.papers.settings_values import resampled
+from melano_tf.papers.shared_tables import differing, in_place_of, show, whose
 from melano_tf.papers.shell import Work
-from melano_tf.papers.tables import differing, in_place_of, show, whose
 from melano_tf.papers.weighting.cohort import WeightingImages, split_name, splits_of
-from melano_tf.papers.weighting.grid import TABLES, Cell, cells_of
 from melano_tf.papers.weighting.models import GridTraining, epochs_of, step_name, trained
 from melano_tf.papers.weighting.settings import RECIPE, WeightingSettings
-from melano_tf.reports.published import load_published
+from melano_tf.papers.weighting.training_grid import TABLES, Cell, cells_of
+from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.tables import Headline, Table, count_table, metric_table
-from melano_tf.runs.plain import seed_for
 
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 COUNTED = "# Training Samples"
@@ -155,9 +155,7 @@ def intervals_of(
     return split_intervals(
         [judged(one, greedy) for one in trained],
         cohort.classes,
-        repeats=settings.evaluation.repeats,
-        level=settings.evaluation.level,
-        seed=seed_for(settings.seed, "intervals"),
+        **resampled(settings),
     )
 
 
@@ -237,20 +235,3 @@ def weights_note(work: Work, number: int) -> str:
         f"Mean sample weight over the training, the same with FL: {', '.join(shown)}. "
         f"{SCALES[settings.rules.scale]} (--rules.scale)."
     )
-
-
-def best_row(work: Work) -> tuple[int, str, Interval] | None:
-    """Table and row of the highest mean balanced accuracy, with its interval; None where nothing was trained."""
-    cohort = work.value("cohort")
-    found = [
-        (float(np.mean([metrics_of(one, cohort)["BAcc"] for one in trained])), number, row, trained)
-        for number in work.settings.chosen_tables()
-        if number in TABLES
-        for row, trained in rows_of(work, number).items()
-        if trained
-    ]
-    defined = [one for one in found if not np.isnan(one[0])]
-    if not defined:
-        return None
-    _, number, row, best = max(defined, key=lambda one: one[0])
-    return number, row, intervals_of(best, cohort, work.settings)["BAcc"]

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.metadata_fields import NumberField
-from melano_tf.models.metadata import MetadataCode
+from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.papers.image_steps import ImageRecords, copies_of, usable_images
 from melano_tf.papers.shell import Looked, Work
-from melano_tf.pipelines.images import ImageCache
-from melano_tf.runs.plain import digest, seed_for
+from melano_tf.pipelines.image_cache import ImageCache
+from melano_tf.runs.settings_digest import digest, seed_for
 from melano_tf.specs import load_spec
 from melano_tf.splits.folds import grouped_folds, plain_folds
-from melano_tf.splits.groups import joined_groups, owner_groups, pair_places
 from melano_tf.splits.leaks import Leak, LeakError, image_leaks, leak_lines
+from melano_tf.splits.undivided_groups import joined_groups, owner_groups, pair_places
 
 CODE = MetadataCode()
 

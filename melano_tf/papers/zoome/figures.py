@@ -8,39 +8,28 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from melano_tf.evaluation.calibration import reliability
-from melano_tf.evaluation.curves import (
-    average_precision_interval,
-    pr_band,
-    precision_recall,
-    roc,
-    roc_band,
-)
-from melano_tf.evaluation.intervals import binary_intervals
-from melano_tf.evaluation.metrics import confusion, metrics_of_counts
 from melano_tf.metadata_fields import BY_NAME, NumberField
+from melano_tf.papers.settings_values import resampled
+from melano_tf.papers.shared_figures import curves_figure, pooled_title, saved
 from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.models import FoldTraining, proposed
 from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.papers.zoome.tables import NETWORKS, folds_of, pooled, value_table
-from melano_tf.reports.curves import Drawn, pr_figure, reliability_figure, roc_figure
-from melano_tf.reports.figures import blank_figure, save_figure
-from melano_tf.runs.plain import seed_for
+from melano_tf.reports.curve_figures import Drawn, binary_curve, reliability_figure
+from melano_tf.reports.figures import blank_figure
 
 
 def draw_curves(work: Work, name: str, tables: Sequence[int]) -> list[Path]:
     """ROC or precision-recall curves ("roc", "pr") of the networks of these tables, a panel each."""
     settings = work.settings
-    kept = {"repeats": settings.evaluation.repeats, "level": settings.evaluation.level}
-    seed, curve = seed_for(settings.seed, "bands"), {"roc": _roc, "pr": _pr}[name]
     panels = {
         f"Table {'I' * number}": {
-            row: curve(pooled(folds_of(work, which)), kept, seed) for row, which in NETWORKS[number](settings).items()
+            row: _curve(name, pooled(folds_of(work, which)), settings)
+            for row, which in NETWORKS[number](settings).items()
         }
         for number in tables
     }
-    if name == "roc":
-        return saved(work, name, roc_figure(panels, _title("ROC", settings)))
-    return saved(work, name, pr_figure(panels, _title("Precision and recall", settings)))
+    return saved(work, name, curves_figure(name, panels, _data(settings)))
 
 
 def draw_calibration(work: Work) -> list[Path]:
@@ -51,36 +40,19 @@ def draw_calibration(work: Work) -> list[Path]:
 def draw_values(work: Work) -> list[Path]:
     """What each value of the metadata does."""
     values = value_table(folds_of(work, proposed(work.settings)))
-    return saved(work, "metadata", values_figure(values, _title("What a patient's metadata add", work.settings)))
-
-
-def saved(work: Work, name: str, figure: Figure) -> list[Path]:
-    """Write a figure; returns its file."""
-    return [save_figure(work.run.folder / "figures" / f"{name}.png", figure)]
-
-
-def _title(what: str, settings: ZoomeSettings) -> str:
-    images = "PHANTOM images, " if not settings.table else ""
-    return f"{what} ({images}all folds pooled; the tables give means over folds)"
-
-
-def _roc(rows: pd.DataFrame, kept: dict, seed: int) -> Drawn:
-    """All folds' calibrated probabilities in one curve; the band and the area's interval by patient."""
-    y, p, groups = rows["target"].to_numpy(), rows["calibrated"].to_numpy(), rows["group"].tolist()
-    area = binary_intervals(y, p, groups, ("AUC",), seed=seed, **kept)["AUC"]
-    found = metrics_of_counts(confusion(y, rows["called"].to_numpy(float)))
-    return Drawn(
-        roc(y, p), roc_band(y, p, groups, seed=seed, **kept), area, (1 - float(found["SPC"]), float(found["SN"]))
+    return saved(
+        work, "metadata", values_figure(values, pooled_title("What a patient's metadata add", _data(work.settings)))
     )
 
 
-def _pr(rows: pd.DataFrame, kept: dict, seed: int) -> Drawn:
-    y, p, groups = rows["target"].to_numpy(), rows["calibrated"].to_numpy(), rows["group"].tolist()
-    area = average_precision_interval(y, p, groups, seed=seed, **kept)
-    found = metrics_of_counts(confusion(y, rows["called"].to_numpy(float)))
-    operating = (float(found["SN"]), float(found["PPV"]))
-    usable = None if np.isnan(operating).any() else operating
-    return Drawn(precision_recall(y, p), pr_band(y, p, groups, seed=seed, **kept), area, usable)
+def _data(settings: ZoomeSettings) -> str:
+    return "PHANTOM images, " if not settings.table else ""
+
+
+def _curve(name: str, rows: pd.DataFrame, settings: ZoomeSettings) -> Drawn:
+    """All folds' calibrated probabilities in one curve; the band and the area's interval by patient."""
+    y, p, called = (rows[column].to_numpy(float) for column in ("target", "calibrated", "called"))
+    return binary_curve(name, y, p, called, rows["group"].tolist(), **resampled(settings, "bands"))
 
 
 def calibration_figure(folds: Sequence[FoldTraining], settings: ZoomeSettings) -> Figure:
@@ -100,7 +72,7 @@ def calibration_figure(folds: Sequence[FoldTraining], settings: ZoomeSettings) -
         )
         for stage, column in stages.items()
     }
-    return reliability_figure({"ZooME": bins}, _title("Calibration", settings))
+    return reliability_figure({"ZooME": bins}, pooled_title("Calibration", _data(settings)))
 
 
 def values_figure(values: pd.DataFrame, title: str) -> Figure:

@@ -1,10 +1,10 @@
 """The ZooME paper's experiments, in the paper's order. Nothing is done here: this is the plan."""
 
-from melano_tf.models.zoome import check_network
+from melano_tf.models.zoome_network import check_network
 from melano_tf.papers.image_steps import add_image_steps
 from melano_tf.papers.plan import Plan
+from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
-from melano_tf.papers.tables import first_numbers
 from melano_tf.papers.zoome.cohort import divide, said_images
 from melano_tf.papers.zoome.figures import draw_calibration, draw_curves, draw_values
 from melano_tf.papers.zoome.models import (

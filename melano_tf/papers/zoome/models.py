@@ -11,24 +11,25 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.evaluation.thresholds import Decision, fit_decision
-from melano_tf.models.logits import logits_of
-from melano_tf.models.zoome import build_zoome
+from melano_tf.models.classifier_head import logits_of
+from melano_tf.models.zoome_network import build_zoome
 from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
+from melano_tf.papers.trainings import train
 from melano_tf.papers.zoome.cohort import CODE, ZoomeImages
-from melano_tf.papers.zoome.metadata import GIVEN, Answers, answers, study
+from melano_tf.papers.zoome.metadata_study import GIVEN, Answers, Asked, study
 from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.runs.judgements import JudgedModel
-from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions
+from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.splits.holdout import HoldOut, inner_holdout
-from melano_tf.splits.sides import Sides
-from melano_tf.training.fed import record_choice
+from melano_tf.splits.disjoint_sides import Sides
+from melano_tf.splits.inner_holdout import HoldOut, inner_holdout
+from melano_tf.training.fed_cases import record_choice
 from melano_tf.training.fit import Network as Built
-from melano_tf.training.fit import Training, by_gradient, fit, write_judgement
+from melano_tf.training.fit import Training, by_gradient, write_judgement
 from melano_tf.training.losses import binary_focal, prior_loss
 from melano_tf.training.optimizers import make_optimizer
 
@@ -199,8 +200,9 @@ def train_network(work: Work, which: Network, fold: int | None) -> list[Path]:
         sides=sides(work, rows[~held], rows[held], cohort.places("judge", fold)),
         step=by_gradient(focal_loss(settings.training.alpha, settings.training.gamma)),
         prior=focal_prior(settings, cohort.records["target"].to_numpy()[rows[~held]]),
+        alike=("network", which),
     )
-    return fit(work.run, training, work.scratch)
+    return train(work, training)
 
 
 def judge_network(work: Work, which: Network, fold: int | None) -> list[Path]:
@@ -212,10 +214,11 @@ def judge_network(work: Work, which: Network, fold: int | None) -> list[Path]:
     rows, held, hold_out = divided(work, which, fold)
     model = keras.saving.load_model(work.path("models", f"{stem}.keras"))
     choosing, places = rows[held], cohort.places("judge", fold)
-    decision = decide(settings, cohort, model, which, choosing, hold_out)
+    asked = Asked(model, settings.network.input_px, settings.training.batch)
+    decision = decide(settings, cohort, asked, which, choosing, hold_out)
     parts = sides(work, rows[:0], choosing, places, after={stem: ""})
     record = record_choice(work.run, f"{stem}-decision", parts, parts.held_out)
-    found = judge(settings, cohort, model, which, places, decision, seed_for(settings.seed, "permute"))
+    found = judge(settings, cohort, asked, which, places, decision, seed_for(settings.seed, "permute"))
     frames = dict(zip((f"{stem}.parquet", f"{stem}-values.csv"), found, strict=True))
     card = network_sidecar(settings, cohort, which, fold, decision)
     return [*write_judgement(work.run, stem, model, frames, card), record]
@@ -312,7 +315,7 @@ def focal_loss(alpha: float, gamma: float) -> Callable[[Mapping[str, Any], Any],
 def decide(
     settings: ZoomeSettings,
     cohort: ZoomeImages,
-    model: keras.Model,
+    asked: Asked,
     which: Network,
     rows: np.ndarray,
     hold_out: HoldOut,
@@ -320,29 +323,23 @@ def decide(
     """Calibration and threshold from the inner hold-out."""
     records = cohort.records.iloc[rows]
     metadata = {GIVEN: cohort.metadata[rows]} if which.metadata else {}
-    found = ask(settings, cohort, model, rows, metadata)[GIVEN]
+    found = ask(cohort, asked, rows, metadata)[GIVEN]
     words = hold_out.words(f"{cohort.unit}s")
     return fit_decision(
         records["target"].to_numpy(), found, records["group"].tolist(), settings.decision, hold_out=words
     )
 
 
-def ask(
-    settings: ZoomeSettings,
-    cohort: ZoomeImages,
-    model: keras.Model,
-    rows: np.ndarray,
-    metadata: Mapping[str, np.ndarray],
-) -> Answers:
+def ask(cohort: ZoomeImages, asked: Asked, rows: np.ndarray, metadata: Mapping[str, np.ndarray]) -> Answers:
     """The network's probabilities of images of the cohort, with each of several metadata."""
     names = cohort.records["image_id"].to_numpy()[rows].tolist()
-    return answers(model, cohort.cache, names, settings.network.input_px, settings.training.batch, metadata)
+    return asked(cohort.cache, names, metadata)
 
 
 def judge(
     settings: ZoomeSettings,
     cohort: ZoomeImages,
-    model: keras.Model,
+    asked: Asked,
     which: Network,
     rows: np.ndarray,
     decision: Decision,
@@ -352,7 +349,7 @@ def judge(
     records = cohort.records.iloc[rows]
     metadata, values = study(records, settings.evaluation.permutations, seed) if which.metadata else ({}, [])
     grid = {value.key: value.metadata for value in values}
-    found = ask(settings, cohort, model, rows, {**metadata, **grid})
+    found = ask(cohort, asked, rows, {**metadata, **grid})
     judged = records[["image_id", "group", "fold", "target"]].reset_index(drop=True)
     judged = judged.assign(case=judged["image_id"], part=VALIDATION)
     judged = judged.assign(**{name: found[name] for name in metadata if name != GIVEN})

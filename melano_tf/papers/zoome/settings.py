@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from melano_tf.errors import InputError
 from melano_tf.evaluation.thresholds import DecisionSettings
-from melano_tf.papers.choices import listed, names, numbers
 from melano_tf.papers.plan import Recipe
-from melano_tf.papers.running import Running
-from melano_tf.papers.zoome.words import WORDS
+from melano_tf.papers.run_settings import Running
+from melano_tf.papers.settings_values import listed, names, numbers
+from melano_tf.papers.zoome.report_words import WORDS
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 
@@ -177,6 +177,7 @@ def preset(name: str) -> ZoomeSettings:
     return dataclasses.replace(
         paper,
         preset="demo",
+        threads=1,
         tables=(1,),
         comparators=False,
         store=dataclasses.replace(paper.store, stored_px=80),

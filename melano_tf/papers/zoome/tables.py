@@ -6,18 +6,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from melano_tf.evaluation.binary_intervals import Judged, cohort_intervals
+from melano_tf.evaluation.binary_metrics import binary_metrics, roc_auc
 from melano_tf.evaluation.calibration import Calibration, expected_calibration_error
-from melano_tf.evaluation.intervals import Interval, Judged, cohort_intervals
-from melano_tf.evaluation.metrics import binary_metrics, roc_auc
+from melano_tf.evaluation.interval import Interval
+from melano_tf.papers.settings_values import resampled
+from melano_tf.papers.shared_tables import differing, in_place_of, show, whose
 from melano_tf.papers.shell import Work
-from melano_tf.papers.tables import differing, in_place_of, show, whose
 from melano_tf.papers.zoome.cohort import ZoomeImages
-from melano_tf.papers.zoome.metadata import BLANKED, PERMUTED
+from melano_tf.papers.zoome.metadata_study import BLANKED, PERMUTED
 from melano_tf.papers.zoome.models import FoldTraining, Network, proposed, table_1, table_2, trained
 from melano_tf.papers.zoome.settings import RECIPE, ZoomeSettings
-from melano_tf.reports.published import load_published
+from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.tables import Headline, Table, metric_table
-from melano_tf.runs.plain import seed_for
 from melano_tf.training.fit import write_frame
 
 PUBLISHED_AS: Mapping[str, str | None] = {
@@ -117,9 +118,7 @@ def intervals_of(cohorts: Sequence[Judged], settings: ZoomeSettings) -> dict[str
     return cohort_intervals(
         cohorts,
         METRICS,
-        repeats=settings.evaluation.repeats,
-        level=settings.evaluation.level,
-        seed=seed_for(settings.seed, "intervals"),
+        **resampled(settings),
     )
 
 

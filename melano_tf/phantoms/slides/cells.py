@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from melano_tf.phantoms.slides.look import BODY_SHARE
+from melano_tf.phantoms.slides.slide_appearance import BODY_SHARE
 from melano_tf.phantoms.slides.textures import KERATIN, PAPILLARY, RETICULAR, fibre_texture, grain_texture, smooth_noise
 
 MPP = 0.25

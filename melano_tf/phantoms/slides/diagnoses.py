@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from melano_tf.errors import InputError
-from melano_tf.phantoms.slides.drawing import PhantomSettings, Plan, Progress, draw_planned
 from melano_tf.phantoms.slides.melanocytes import BENIGN, MALIGNANT, Lesion
+from melano_tf.phantoms.slides.slide_drawing import PhantomSettings, Plan, Progress, draw_planned
 
 NEVUS = dataclasses.replace(BENIGN, mitoses=(0, 1))
 DIAGNOSES: dict[str, Lesion] = {

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from melano_tf.phantoms.slides.ground import GRID_UM, Field, Skin, signed_distance
-from melano_tf.phantoms.slides.look import BODY_SHARE, Look
+from melano_tf.phantoms.slides.slide_appearance import BODY_SHARE, Look
 from melano_tf.phantoms.slides.textures import smooth_noise
+from melano_tf.phantoms.slides.tissue_ground import GRID_UM, Field, Skin, signed_distance
 
 KINDS = ("nest", "sheet", "single", "pagetoid", "mitosis")
 """What a cell of a lesion is: in a nest, in a ragged cluster or sheet, alone, in the upper epidermis, dividing."""

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from melano_tf.phantoms.slides.cells import MPP, NUCLEUS_UM, Library, Sprite, stamp
-from melano_tf.phantoms.slides.ground import GRID_UM, Skin, lay_skin, paint_ground, signed_distance
-from melano_tf.phantoms.slides.look import Look
 from melano_tf.phantoms.slides.melanocytes import KINDS, Growth, Lesion, grow, scatter
+from melano_tf.phantoms.slides.slide_appearance import Look
 from melano_tf.phantoms.slides.textures import GRAIN_PX, smooth_noise
+from melano_tf.phantoms.slides.tissue_ground import GRID_UM, Skin, lay_skin, paint_ground, signed_distance
 from melano_tf.phantoms.slides.truth import Truth
 
 BLOCK_PX = 16

@@ -11,7 +11,7 @@ import shapely
 from numpy.typing import ArrayLike, NDArray
 
 from melano_tf.errors import InputError, line_of
-from melano_tf.runs.files import atomic
+from melano_tf.runs.atomic_files import atomic
 
 
 def outline(mask: NDArray[np.bool_], mask_mpp: float, mpp: float, rng: np.random.Generator) -> shapely.MultiPolygon:

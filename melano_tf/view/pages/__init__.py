@@ -1,30 +1,30 @@
 """The pages, a module each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 
-from melano_tf.view.pages.blind import blind
-from melano_tf.view.pages.curves import curves
-from melano_tf.view.pages.embedding_map import embedding_map
-from melano_tf.view.pages.gallery import gallery
-from melano_tf.view.pages.image import image
-from melano_tf.view.pages.index import index
-from melano_tf.view.pages.slide import slide
-from melano_tf.view.pages.slides import slides
 from melano_tf.view.site import Page
 
-
-def cases(page: Page) -> None:
-    """The cases of a run: a list of slides, or a gallery of images."""
-    (slides if page.run().judges == "slides" else gallery)(page)
-
-
-PAGES: Mapping[str, Callable[[Page], None]] = {
-    "/": index,
-    "/cases": cases,
-    "/slide": slide,
-    "/image": image,
-    "/curves": curves,
-    "/map": embedding_map,
-    "/blind": blind,
+PAGES: Mapping[str, str] = {
+    "/": "index",
+    "/cases": "cases",
+    "/slide": "slide",
+    "/image": "image",
+    "/curves": "curves",
+    "/map": "embedding_map",
+    "/blind": "blind",
 }
-"""Every page by its address."""
+"""Every page by its address: a module here, and a function in it of the same name."""
+
+
+def build(name: str, page: Page) -> None:
+    """Build a page.
+
+    Its module is imported when it is first opened: what draws curves is no part of the memory that slides take.
+
+    Raises:
+        InputError: the page cannot be shown.
+    """
+    if name == "cases":
+        name = "slides" if page.run().judges == "slides" else "gallery"
+    getattr(import_module(f"{__name__}.{name}"), name)(page)

@@ -7,15 +7,15 @@ from bokeh.layouts import column, row
 from bokeh.models import Button, Div, NumericInput, TextAreaInput
 
 from melano_tf.errors import InputError
-from melano_tf.runs.notes import BLIND, Note, append, checked_reader, now, read_notes
-from melano_tf.runs.plain import seed_for
-from melano_tf.view.handlers import slide_of
-from melano_tf.view.look import text
-from melano_tf.view.notes import reader_input
-from melano_tf.view.picking import first_model
-from melano_tf.view.runs import Seen
+from melano_tf.runs.reader_notes import BLIND, Note, append, checked_reader, now, read_notes
+from melano_tf.runs.settings_digest import seed_for
+from melano_tf.view.case_selection import first_model
+from melano_tf.view.note_form import reader_input
+from melano_tf.view.page_style import text
+from melano_tf.view.picture_handlers import slide_of
+from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page
-from melano_tf.view.stage import Pane, Window
+from melano_tf.view.slide_canvas import Pane, Window
 
 UNSURE = "unsure"
 SIDE = 300

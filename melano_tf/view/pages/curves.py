@@ -1,6 +1,7 @@
 """A model's errors: confusion matrix and curves as doors to their cases."""
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,14 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from melano_tf.errors import InputError
+from melano_tf.evaluation.binary_intervals import binary_intervals
+from melano_tf.evaluation.binary_metrics import format_value
 from melano_tf.evaluation.curves import counts_by_threshold, precision_recall, roc
-from melano_tf.evaluation.intervals import binary_intervals, ends_text
-from melano_tf.evaluation.metrics import format_value
-from melano_tf.view.judged import Judged
-from melano_tf.view.look import PALETTES, text
-from melano_tf.view.picking import EVERYTHING, first_model, values_of, with_answers
-from melano_tf.view.runs import Seen
+from melano_tf.evaluation.interval import Interval, ends_text
+from melano_tf.view.case_selection import EVERYTHING, first_model, values_of, with_answers
+from melano_tf.view.model_predictions import Judged
+from melano_tf.view.page_style import PALETTES, text
+from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 
 SIDE = 380
@@ -60,6 +62,9 @@ class CurvesPage:
         self.words, self.listed = Div(sizing_mode="stretch_width"), Div(sizing_mode="stretch_width")
         self.at = ColumnDataSource({"fpr": [], "tpr": [], "recall": [], "precision": []})
         self.place = row(sizing_mode="stretch_width")
+        page.remember(model=self.model, part=self.part, against=self.against, threshold=self.threshold)
+        self.sent = page.word("part"), page.word("against"), page.number("threshold")
+        self.drawn = 0
         self._choose_model()
         on_change(self.model, "value", self._choose_model)
         on_change(self.part, "value", self._draw)
@@ -76,14 +81,18 @@ class CurvesPage:
         self.whole = with_answers(self.run, judged)
         self.whole = self.whole[self.whole["judged"]]
         parts = values_of(self.whole, "part")
-        wanted = self.page.word("part")
+        (part, against, at), self.sent = self.sent, ("", "", None)
+        own = judged.threshold if judged.threshold is not None else 0.5
+        self.filling = True  # so that the page is drawn once
         self.part.options = parts
         tested = next((part for part in parts if part == "test"), EVERYTHING)
-        self.part.value = wanted if wanted in parts else tested
+        self.part.value = part if part in parts else tested
         self.against.options = list(judged.classes)
-        self.against.value = judged.classes[1] if len(judged.classes) == 2 else judged.classes[0]
+        first = judged.classes[1] if len(judged.classes) == 2 else judged.classes[0]
+        self.against.value = against if against in judged.classes else first
         self.against.visible = len(judged.classes) > 2
-        self.threshold.value = judged.threshold if judged.threshold is not None else 0.5
+        self.threshold.value = own if at is None else min(1.0, max(0.0, at))
+        self.filling = False
         self._draw()
 
     def _rows(self) -> pd.DataFrame:
@@ -98,6 +107,8 @@ class CurvesPage:
         return (frame["target"] == index).to_numpy(int), frame[f"p{index}"].to_numpy(float)
 
     def _draw(self) -> None:
+        if self.filling:
+            return
         rows = self._rows()
         if not len(rows) or self.against.value not in self.judged.classes:
             self.place.children = [Div(text="<p>No case of this part.</p>")]
@@ -109,20 +120,31 @@ class CurvesPage:
         self._at()
 
     def _say(self, rows: pd.DataFrame, y: np.ndarray, p: np.ndarray) -> None:
+        """How many are wrong, and the area under the curve; its interval takes time, and comes when it is there."""
         wrong = int((~rows["right"]).sum())
-        parts = [f"{len(rows):,} {self.run.judges}, {wrong:,} of them wrong"]
-        if 0 < y.sum() < len(y):
-            found = binary_intervals(y, p, rows["group"].tolist(), ["AUC"], repeats=500)["AUC"]
-            groups = rows["group"].nunique()
-            parts.append(
-                f"ROC AUC of {text(self.against.value)} {format_value(found.value)} "
-                f"({found.level:.0%} interval {ends_text(found.low, found.high)}, {groups:,} patients or lesions)"
-            )
+        first = f"{len(rows):,} {self.run.judges}, {wrong:,} of them wrong"
         rule = ""
         if len(rows) and "threshold" in rows and rows["threshold"].min() < rows["threshold"].max():
             rule = "The matrix calls each case by its fold's own threshold, the curves all by one. "
         doors = rule + "A click on a cell opens its cases; one on a curve moves the threshold."
-        self.words.text = f'<p role="status">{"; ".join(parts)}. {doors}</p>'
+        self.words.text = f'<p role="status">{first}. {doors}</p>'
+        self.drawn += 1
+        drawn, name, groups = self.drawn, text(self.against.value), rows["group"].tolist()
+
+        def done(found: Interval) -> None:
+            area = (
+                f"ROC AUC of {name} {format_value(found.value)} ({found.level:.0%} interval "
+                f"{ends_text(found.low, found.high)}, {len(set(groups)):,} patients or lesions)"
+            )
+            if drawn == self.drawn:  # else another part or model was chosen meanwhile
+                self.words.text = f'<p role="status">{first}; {area}. {doors}</p>'
+
+        if 0 < y.sum() < len(y):
+            work = partial(binary_intervals, y, p, groups, ["AUC"], repeats=500)
+            self.page.later(lambda: work()["AUC"], done, self._failed)
+
+    def _failed(self, words: str) -> None:
+        self.words.text += f'<p class="wrong" role="alert">{text(words)}</p>'
 
     def _matrix(self, rows: pd.DataFrame) -> Any:
         names = list(self.judged.classes)
@@ -245,7 +267,7 @@ class CurvesPage:
 
     def _at(self) -> None:
         """The point of the threshold, and which cases it gets wrong."""
-        if not hasattr(self, "p"):
+        if self.filling or not hasattr(self, "p"):
             return
         y, called = self.y == 1, self.p >= self.threshold.value
         tp, fp, fn, tn = ((called & y).sum(), (called & ~y).sum(), (~called & y).sum(), (~called & ~y).sum())

@@ -1,19 +1,39 @@
 """The images of a run: filtered, sorted by how wrong the model was, drawn as far as they are in sight."""
 
-import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from bokeh.models import ColumnDataSource, DataTable, Div, HTMLTemplateFormatter, Row, Select, TableColumn, TextInput
+from bokeh.models import (
+    ColumnDataSource,
+    CustomJS,
+    DataTable,
+    Div,
+    HTMLTemplateFormatter,
+    RangeSlider,
+    Row,
+    Select,
+    TableColumn,
+    TextInput,
+)
 
-from melano_tf.view import picking
-from melano_tf.view.look import TABLES, WIDGETS, asset, text
+from melano_tf.view import case_selection
+from melano_tf.view.case_selection import (
+    EVERYTHING,
+    ORDERS,
+    chosen_rows,
+    confidence,
+    first_model,
+    ordered,
+    values_of,
+    with_answers,
+)
+from melano_tf.view.page_style import TABLES, WIDGETS, asset, text
 from melano_tf.view.pages.slides import errors, threshold
-from melano_tf.view.picking import EVERYTHING, ORDERS, chosen_rows, first_model, ordered, values_of, with_answers
-from melano_tf.view.runs import Seen
+from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 
-KINDS = (EVERYTHING, picking.WRONG, picking.SURE, picking.RIGHT, picking.UNSURE)
+KINDS = (EVERYTHING, case_selection.WRONG, case_selection.SURE, case_selection.RIGHT, case_selection.UNSURE)
 FILTERS = {
     "truth_name": "true class",
     "called_name": "called",
@@ -24,6 +44,7 @@ FILTERS = {
     "site": "site",
     "age_band": "age",
 }
+WHOLE = (0.0, 1.0)
 ACROSS = 8
 ROW_PX = 152
 CELL = asset("cell.html")
@@ -61,12 +82,18 @@ class Grid:
         self.kind = Select(title="answers", value=page.word("kind", EVERYTHING), options=list(KINDS), width=130)
         self.order = Select(title="order", value=page.word("order", ORDERS[0]), options=list(ORDERS), width=165)
         self.words = TextInput(title="image or patient", value=page.word("words"), width=130)
+        self.sure = RangeSlider(title="confidence", start=0, end=1, step=0.01, value=span(page.word("sure")), width=150)
         self.count = Div(sizing_mode="stretch_width")
         self.source = ColumnDataSource()
         self.table = picture_table(self.source, tall, f"images of {run.name}")
         on_change(self.model, "value", self._another_model)
         for widget in (self.kind, self.order, self.words, *self.filters.values()):
             on_change(widget, "value", self.fill)
+        on_change(self.sure, "value_throttled", self.fill)
+        self.source.js_on_change("data", CustomJS(args={"run": run.number, "across": ACROSS}, code=LISTED))
+        page.remember(
+            model=self.model, kind=self.kind, order=self.order, words=self.words, sure=self.sure, **self.filters
+        )
         self.fill()
 
     def _answers(self) -> pd.DataFrame:
@@ -91,6 +118,7 @@ class Grid:
             self.model,
             self.kind,
             *self.filters.values(),
+            self.sure,
             self.order,
             self.words,
             sizing_mode="stretch_width",
@@ -104,30 +132,42 @@ class Grid:
         binary = judged is None or len(judged.classes) == 2
         equal = {column: widget.value for column, widget in self.filters.items()}
         rows = chosen_rows(self.frame, equal, self.kind.value, self.words.value, binary)
+        if tuple(self.sure.value) != WHOLE:
+            rows = rows[confidence(rows, binary).between(*self.sure.value)]
         if self.only is not None:
             rows = rows[rows["case"].isin(self.only)]
         rows = ordered(rows, self.order.value, binary)
-        self.source.data = cells(self.page, self.run, rows, self.model.value)
+        for place, column in enumerate(self.table.columns):
+            column.formatter.template = template(self.page, self.run, self.model.value, place)
+        self.source.data = cells(rows)
         self.count.text = f'<p role="status">{len(rows):,} of {len(self.frame):,} images{errors(rows)}</p>' + threshold(
             self.run, self.model.value
         ).replace("whole slides", "images")
 
 
+def span(words: str) -> tuple[float, float]:
+    """Two shares of an address, "0.5,0.9", else from 0 to 1."""
+    try:
+        low, high = map(float, words.split(","))
+    except ValueError:
+        return WHOLE
+    return (low, high) if 0 <= low <= high <= 1 else WHOLE
+
+
 WRAP = {"flex-wrap": "wrap"}
+LISTED = """
+const all = [], d = cb_obj.data;
+for (let i = 0; i < d.n0.length; i++) for (let k = 0; k < across; k++) if (d['n' + k][i] >= 0) all.push(d['n' + k][i]);
+atlas.listed(run, all);
+"""
 
 
 def picture_table(source: ColumnDataSource, tall: int, name: str) -> DataTable:
     """A table whose cells are pictures; only the rows in sight are in the page."""
-    columns = []
-    for place in range(ACROSS):
-        template = CELL
-        for field in ("link", "shade", "picture", "words"):
-            template = template.replace("{" + field + "}", f"{field}{place}")
-        columns.append(
-            TableColumn(
-                field=f"case{place}", title="", formatter=HTMLTemplateFormatter(template=template), sortable=False
-            )
-        )
+    columns = [
+        TableColumn(field=f"n{place}", title="", formatter=HTMLTemplateFormatter(), sortable=False)
+        for place in range(ACROSS)
+    ]
     return DataTable(
         source=source,
         columns=columns,
@@ -139,29 +179,29 @@ def picture_table(source: ColumnDataSource, tall: int, name: str) -> DataTable:
         header_row=False,
         stylesheets=[WIDGETS, TABLES, ".slick-header{display:none}"],
         selectable=False,
-        html_attributes={"aria-label": name},
+        html_attributes={"aria-label": name, "role": "region"},
     )
 
 
-def cells(page: Page, run: Seen, rows: pd.DataFrame, model: str) -> dict[str, list[str]]:
-    """The columns behind `picture_table`, `ACROSS` images a row."""
-    site = page.site
-    height = math.ceil(len(rows) / ACROSS)
-    pad = height * ACROSS - len(rows)
-    columns = {
-        "case": rows["case"].tolist(),
-        "link": [site.href("image", run=run.number, case=place, model=model or None) for place in rows.index],
-        "picture": [f"{site.prefix}/picture/{run.number}/thumb/{place}.jpg" for place in rows.index],
-        "shade": [
-            "transparent" if not judged else "var(--right)" if right else "var(--wrong)"
-            for judged, right in zip(rows["judged"], rows["right"], strict=True)
-        ],
-        "words": [
-            f"{label} · {called or 'not judged'}{f' {p:.2f}' if judged else ''}"
-            for label, called, p, judged in zip(
-                rows["label"], rows["called_name"], rows["p"], rows["judged"], strict=True
-            )
-        ],
-    }
-    padded = {name: [*values, *[""] * pad] for name, values in columns.items()}
-    return {f"{name}{place}": values[place::ACROSS] for name, values in padded.items() for place in range(ACROSS)}
+def template(page: Page, run: Seen, model: str, place: int) -> str:
+    """The HTML of a column's cells, but for what differs from cell to cell: the image's number, shade and words."""
+    link = page.site.href("image", run=run.number, model=model or None) + "&case="
+    parts = {"link": text(link), "picture": f"{page.site.prefix}/picture/{run.number}/thumb/"}
+    cell = CELL
+    for name, words in {**parts, "shade": f"s{place}", "words": f"w{place}"}.items():
+        cell = cell.replace("{" + name + "}", words)
+    return cell
+
+
+def cells(rows: pd.DataFrame) -> dict[str, Any]:
+    """The columns behind `picture_table`, `ACROSS` images a row: n, the number of the case (-1: none), s, its shade
+    (not judged, right, wrong), w, its words."""
+    empty = -len(rows) % ACROSS
+    answers = zip(rows["label"], rows["called_name"], rows["p"], rows["judged"], strict=True)
+    words = [
+        f"{label} · {called} {p:.2f}" if judged else f"{label} · not judged" for label, called, p, judged in answers
+    ]
+    shades = np.where(rows["judged"], np.where(rows["right"], 1, 2), 0)
+    numbers = np.r_[rows.index.to_numpy(np.int32), np.full(empty, -1, np.int32)]
+    whole = {"n": numbers, "s": np.r_[shades, np.zeros(empty)].astype(np.int8), "w": [*words, *[""] * empty]}
+    return {f"{name}{place}": values[place::ACROSS] for name, values in whole.items() for place in range(ACROSS)}

@@ -10,15 +10,15 @@ from bokeh.layouts import column, row
 from bokeh.models import Button, ColumnDataSource, Div, ImageURL, LinearColorMapper, Select, Slider
 from bokeh.plotting import figure
 
-from melano_tf.dermoscopy.isic_images import UnreadableImageError, read_header
+from melano_tf.dermoscopy.image_files import UnreadableImageError, read_header
 from melano_tf.errors import InputError
-from melano_tf.view.asked import Map, ask, image_maps
+from melano_tf.view.asked_models import Map, ask, image_maps
+from melano_tf.view.case_selection import first_model, with_answers
 from melano_tf.view.embedding import Embedding
-from melano_tf.view.judged import Judged
-from melano_tf.view.look import PALETTES, keys_shown, text
-from melano_tf.view.notes import note_form
-from melano_tf.view.picking import first_model, with_answers
-from melano_tf.view.runs import Seen
+from melano_tf.view.model_predictions import Judged
+from melano_tf.view.note_form import note_form
+from melano_tf.view.page_style import PALETTES, keys_shown, text
+from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 
 HEIGHT = 520
@@ -58,6 +58,7 @@ class ImagePage:
         self.page, self.run, self.place = page, run, place
         self.case = str(run.cases["case"][place])
         self.path = run.cases["path"][place]
+        self._answers: dict[str, Any] = {}
         self.judging = {name: one for name, one in run.models.items() if (one.frame["case"] == self.case).any()}
         name = first_model(run, page.word("model"))
         self.model = Select(
@@ -66,13 +67,16 @@ class ImagePage:
             options=list(self.judging) or [""],
             sizing_mode="stretch_width",
         )
+        page.remember(model=self.model)
         self.told = Div(sizing_mode="stretch_width")
         self._picture()
         self._looking()
 
     def answer(self, name: str) -> Any:
-        """What a model said of this image: a row of `picking.with_answers`."""
-        return with_answers(self.run, self.run.models[name]).loc[self.place]
+        """What a model said of this image: a row of `case_selection.with_answers`."""
+        if name not in self._answers:
+            self._answers[name] = with_answers(self.run, self.run.models[name], self.place).loc[self.place]
+        return self._answers[name]
 
     def say(self, words: str) -> None:
         """Say what went wrong, or nothing."""
@@ -320,7 +324,7 @@ class WhatIf:
 
     def _fit(self) -> None:
         """Offer it where the model takes metadata."""
-        from melano_tf.view.judged import sidecar_of
+        from melano_tf.view.model_predictions import sidecar_of
 
         stem = self.image._stem()
         card = sidecar_of(self.image.run.standing, stem) if stem else {}

@@ -2,9 +2,9 @@
 
 from bokeh.models import Div
 
-from melano_tf.reports.contents import is_phantom, read_tables
-from melano_tf.view.look import text
-from melano_tf.view.runs import Seen
+from melano_tf.reports.run_contents import is_phantom, read_tables
+from melano_tf.view.page_style import text
+from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, pages_of
 
 MOST = 8

@@ -3,22 +3,24 @@
 from functools import partial
 from typing import Any
 
+from bokeh.events import DocumentReady
 from bokeh.layouts import column, row
 from bokeh.models import CheckboxGroup, CustomJS, Div, Select, Slider
 from bokeh.models.ui import UIElement
 
 from melano_tf.errors import InputError
 from melano_tf.slides.slide import SlideReadError
-from melano_tf.view import look
-from melano_tf.view.handlers import slide_of
-from melano_tf.view.look import keys_shown, text
-from melano_tf.view.notes import note_form
-from melano_tf.view.overlays import overlays_of
+from melano_tf.view import page_style
+from melano_tf.view.case_selection import first_model, with_answers
+from melano_tf.view.furniture import overview_figure
+from melano_tf.view.note_form import note_form
+from melano_tf.view.overlays import Overlay, overlays_of
+from melano_tf.view.page_style import keys_shown, text
 from melano_tf.view.pages.tile import TilePanel
-from melano_tf.view.picking import first_model, with_answers
-from melano_tf.view.runs import Seen
+from melano_tf.view.picture_handlers import slide_of
+from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
-from melano_tf.view.stage import LAYERS, Pane, Window, overview_figure
+from melano_tf.view.slide_canvas import LAYERS, Pane, Window
 
 SIDE = 330
 NONE = "no map"
@@ -37,16 +39,10 @@ KEYS = {
     "u": "unsure",
 }
 DECIDING = 10
-ADDRESS = """
-const u = new URL(location.href), r = main.x_range, q = main.y_range;
-const w = r.end - r.start;
-if (Number.isFinite(w)) { u.searchParams.set('x', ((r.start + r.end) / 2).toFixed(1));
-  u.searchParams.set('y', (-(q.start + q.end) / 2).toFixed(1)); u.searchParams.set('w', w.toFixed(1)); }
-u.searchParams.set('map', overlay.value); u.searchParams.set('fade', fade.value.toFixed(2));
-u.searchParams.set('layers', layers.active.join('')); u.searchParams.set('colours', colours.value);
-if (beside.value) u.searchParams.set('beside', beside.value); else u.searchParams.delete('beside');
-clearTimeout(window.atlasAddress);
-window.atlasAddress = setTimeout(() => history.replaceState(null, '', u), 250);
+PLACE = """
+const r = main.x_range, q = main.y_range, w = r.end - r.start;
+if (Number.isFinite(w)) atlas.remember({x: ((r.start + r.end) / 2).toFixed(1), y: (-(q.start + q.end) / 2).toFixed(1),
+  w: w.toFixed(1)});
 """
 
 
@@ -79,6 +75,8 @@ class SlidePage:
         self.pane = Pane(page, run, place, opened, Window.of(page, opened.size))
         self._widgets()
         self.beside_pane: Pane | None = None
+        self.drawn: Overlay | None = None
+        self.begun, self.sent = False, page.number("threshold")
 
     def _widgets(self) -> None:
         page, options = self.page, [NONE, *self.overlays]
@@ -95,8 +93,10 @@ class SlidePage:
         )
         self.colours = Select(
             title="colours",
-            value=page.word("colours") if page.word("colours") in look.PALETTES else next(iter(look.PALETTES)),
-            options=list(look.PALETTES),
+            value=page.word("colours")
+            if page.word("colours") in page_style.PALETTES
+            else next(iter(page_style.PALETTES)),
+            options=list(page_style.PALETTES),
             sizing_mode="stretch_width",
         )
         active = [int(digit) for digit in page.word("layers", "0") if digit.isdigit() and int(digit) < len(LAYERS)]
@@ -129,7 +129,12 @@ class SlidePage:
         """Put the page together."""
         page, run = self.page, self.run
         self._answers()
-        small = overview_figure(page, run, self.place, self.pane)
+        address, main = page.site.overview(run.number, self.place), self.pane.figure
+        small, self.fetch_small = overview_figure(address, self.pane.size, main.x_range, main.y_range)
+        tiles = page.site.tiles(run.number, self.place)
+        page.early = [
+            tiles.format(Z=zoom, X=column, Y=row) for zoom, column, row in self.pane.window.tiles(self.pane.size)
+        ]
         side = column(
             *(
                 self.answer,
@@ -149,7 +154,7 @@ class SlidePage:
         self.stage = row(*stage, sizing_mode="stretch_width")
         left = column(self.stage, self.deciding, sizing_mode="stretch_width")
         self._wire()
-        self._draw()
+        page.doc.on_event(DocumentReady, self._begin)  # what lies over the slide waits for its picture
         count = len(run.cases)
         keys = {
             "n": page.site.href("slide", run=run.number, case=(self.place + 1) % count, model=self.model or None),
@@ -159,8 +164,6 @@ class SlidePage:
         help_words = keys_shown(KEYS)
         body = row(left, side, sizing_mode="stretch_width")
         page.show(self.case, body, help_words, run=run, here="cases", **keys)
-        if self.beside.value:
-            self._put_beside()
 
     def _answers(self) -> None:
         """What the models said of the whole slide."""
@@ -168,7 +171,7 @@ class SlidePage:
         row_ = self.run.cases.loc[self.place]
         lines = []
         for name, judged in self.run.models.items():
-            found = with_answers(self.run, judged).loc[self.place]
+            found = with_answers(self.run, judged, self.place).loc[self.place]
             if not found["judged"]:
                 continue
             kind = "right" if found["right"] else "wrong"
@@ -190,7 +193,9 @@ class SlidePage:
     def _shown_answer(self) -> tuple[str, str]:
         if self.model not in self.run.models:
             return "", ""
-        return self.model, str(with_answers(self.run, self.run.models[self.model]).loc[self.place, "called_name"])
+        return self.model, str(
+            with_answers(self.run, self.run.models[self.model], self.place).loc[self.place, "called_name"]
+        )
 
     def _wire(self) -> None:
         page = self.page
@@ -202,25 +207,11 @@ class SlidePage:
         on_change(self.beside, "value", self._put_beside)
         self.pane.fade_with(self.fade)
         self.pane.on_tile(self.tile.open)
-        arguments = {
-            "main": self.pane.figure,
-            "overlay": self.overlay,
-            "fade": self.fade,
-            "layers": self.layers,
-            "colours": self.colours,
-            "beside": self.beside,
-        }
-        address = CustomJS(args=arguments, code=ADDRESS)
-        for model, change in (
-            (self.pane.figure.x_range, "end"),
-            (self.pane.figure.y_range, "end"),
-            (self.overlay, "value"),
-            (self.fade, "value"),
-            (self.layers, "active"),
-            (self.colours, "value"),
-            (self.beside, "value"),
-        ):
-            model.js_on_change(change, address)
+        place = CustomJS(args={"main": self.pane.figure}, code=PLACE)
+        for axis in (self.pane.figure.x_range, self.pane.figure.y_range):
+            axis.js_on_change("end", place)
+        page.remember(map=self.overlay, fade=self.fade, layers=self.layers, colours=self.colours, beside=self.beside)
+        page.remember(threshold=self.threshold)
         page.key("o", self._next_overlay)
         page.key("f", self._fade)
         for key, place in (("b", 0), ("t", 1), ("g", 2)):
@@ -252,26 +243,40 @@ class SlidePage:
         """Say what went wrong, or nothing."""
         self.told.text = f'<p class="wrong" role="alert">{text(words)}</p>' if words else ""
 
+    def _begin(self, event: DocumentReady) -> None:
+        if self.begun:
+            return
+        self.begun = True
+        self.fetch_small()
+        self._draw()
+        if self.beside.value:
+            self._put_beside()
+
     def _draw(self) -> None:
         overlay = self.overlays.get(self.overlay.value)
         self.threshold.visible = overlay is not None and overlay.threshold is not None
         if overlay is not None and overlay.threshold is not None:
-            self.threshold.value = overlay.threshold
-        self.pane.draw(overlay, look.PALETTES[self.colours.value], self.say)
+            self.threshold.value = overlay.threshold if self.sent is None else min(1.0, max(0.0, self.sent))
+            self.sent = None
+        self.drawn, self.deciding.text = None, ""
+        self.pane.draw(overlay, partial(self._drawn, overlay), self.say)
         self._colour()
-        self._count()
         self._layers()
+
+    def _drawn(self, overlay: Overlay | None) -> None:
+        self.drawn = overlay
+        self._count()
         self._deciding()
 
     def _colour(self) -> None:
         at = self.threshold.value if self.threshold.visible else None
-        self.pane.colour(look.PALETTES[self.colours.value], at)
+        self.pane.colour(page_style.PALETTES[self.colours.value], at)
         if self.beside_pane is not None:
-            self.beside_pane.colour(look.PALETTES[self.colours.value], None)
+            self.beside_pane.colour(page_style.PALETTES[self.colours.value], None)
         self._count()
 
     def _count(self) -> None:
-        overlay = self.overlays.get(self.overlay.value)
+        overlay = self.drawn
         if overlay is None or not self.threshold.visible:
             self.counted.text = ""
             return
@@ -287,9 +292,8 @@ class SlidePage:
 
     def _deciding(self) -> None:
         """The ten tiles with the highest and lowest values, as buttons that fly there."""
-        overlay = self.overlays.get(self.overlay.value)
+        overlay = self.drawn
         if overlay is None:
-            self.deciding.text = ""
             return
         ranked = overlay.tiles.sort_values("raw", ascending=False, kind="stable")
         parts = [("highest", ranked.head(DECIDING))]
@@ -336,7 +340,8 @@ class SlidePage:
         pane = Pane(self.page, other, place, opened, self.pane.window, follow=self.pane)
         pane.fade_with(self.fade)
         overlay = overlays_of(other, self.case).get(name)
-        pane.draw(overlay, look.PALETTES[self.colours.value], self.say)
+        pane.draw(overlay, lambda: None, self.say)
         pane.layers(self.layers.active, self.say)
         self.beside_pane = pane
+        self._colour()
         self.stage.children = [self.pane.figure, pane.figure]

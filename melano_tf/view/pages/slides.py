@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from bokeh.models import (
     ColumnDataSource,
@@ -17,14 +18,21 @@ from bokeh.models import (
     TextInput,
 )
 
-from melano_tf.view import picking
-from melano_tf.view.look import text
-from melano_tf.view.notes import last_words
-from melano_tf.view.picking import EVERYTHING, chosen_rows, first_model, values_of, with_answers
-from melano_tf.view.runs import Seen
+from melano_tf.view import case_selection
+from melano_tf.view.case_selection import EVERYTHING, chosen_rows, first_model, values_of, with_answers
+from melano_tf.view.note_form import last_words
+from melano_tf.view.page_style import text
+from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 
-KINDS = (EVERYTHING, picking.WRONG, picking.SURE, picking.RIGHT, picking.UNSURE, picking.NO_TUMOUR)
+KINDS = (
+    EVERYTHING,
+    case_selection.WRONG,
+    case_selection.SURE,
+    case_selection.RIGHT,
+    case_selection.UNSURE,
+    case_selection.NO_TUMOUR,
+)
 LINK = '<a href="<%- link %>"><%- value %></a>'
 VERDICT = '<span style="color:<%- shade %>;font-weight:600"><%- value %></span>'
 
@@ -58,6 +66,8 @@ def slides(page: Page) -> None:
 
     for widget in (model, *filters.values()):
         on_change(widget, "value", fill)
+    source.js_on_change("data", CustomJS(args={"run": run.number}, code="atlas.listed(run, [...cb_obj.data.number])"))
+    page.remember(model=model, **filters)
     fill()
     table = slide_table(run, source)
     source.selected.js_on_change(
@@ -93,6 +103,7 @@ def table_columns(page: Page, run: Seen, rows: pd.DataFrame, model: str) -> dict
     ]
     return {
         "case": rows["case"].tolist(),
+        "number": rows.index.to_numpy(np.int32),
         "link": links,
         "patient": rows["patient"].tolist(),
         "label": rows["label"].tolist(),
@@ -130,7 +141,7 @@ def slide_table(run: Seen, source: ColumnDataSource) -> DataTable:
         index_position=None,
         reorderable=False,
         row_height=28,
-        html_attributes={"aria-label": f"slides of {run.name}"},
+        html_attributes={"aria-label": f"slides of {run.name}", "role": "region"},
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 from bokeh.models import Button, Column, Div, Select
 
-from melano_tf.view.asked import Map, tile_maps
-from melano_tf.view.look import text
+from melano_tf.view.asked_models import Map, tile_maps
+from melano_tf.view.page_style import text
 
 
 class SlideView(Protocol):

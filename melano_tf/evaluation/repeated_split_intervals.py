@@ -1,0 +1,170 @@
+"""Intervals of multi-class metrics' means over random splits whose judged parts overlap.
+
+Where each split is drawn anew, a lesion may be judged in several of them. Its images are then no independent evidence:
+lesions are drawn once for all splits together, each with all of its images in every split that judges it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from melano_tf.evaluation.bootstrap import group_draws, percentile_interval, resampled_auc
+from melano_tf.evaluation.interval import WILSON, Interval, closed_interval, wider_interval
+from melano_tf.evaluation.multiclass_metrics import (
+    CLOSED,
+    check_classes,
+    class_estimates,
+    confusion_matrix,
+    counts_by_group,
+    metrics_of_matrix,
+    multiclass_metrics,
+)
+
+OVERALL = ("Acc", "BAcc", "mPR", "mF1")
+MEAN_AUC = "mAUC"
+BY_CLASS = ("RE", "PR", "F1")
+
+
+@dataclass(frozen=True)
+class JudgedSplit:
+    """What one split's model says of the images that it judges.
+
+    Attributes:
+        y: class indices, (n,).
+        scores: probabilities, (n, C).
+        groups: the lesion of each image, (n,).
+    """
+
+    y: ArrayLike
+    scores: ArrayLike
+    groups: Sequence[str]
+
+
+def split_metrics(split: JudgedSplit, names: Sequence[str]) -> dict[str, float]:
+    """Acc, BAcc, mPR, mF1 of one split, and "RE <class>", "PR <class>", "F1 <class>"; NaN where undefined."""
+    found = metrics_of_matrix(confusion_matrix(split.y, split.scores))
+    result = {metric: float(found[metric]) for metric in OVERALL}
+    return result | {f"{m} {name}": float(found[m][k]) for m in BY_CLASS for k, name in enumerate(names)}
+
+
+def split_intervals(
+    splits: Sequence[JudgedSplit],
+    names: Sequence[str],
+    *,
+    repeats: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Intervals of the metrics' means over splits, by the names of `split_metrics`.
+
+    Acc, RE and PR in closed form; the others also by percentile bootstrap, the wider at each end. A resample in which a
+    split lacks a class that it judges leaves that split's means undefined, and is left out of them and counted. The
+    interval says what other lesions would change, not what another training would.
+
+    Args:
+        splits: at least one, all with the same classes.
+        names: of the classes, (C,).
+        repeats: number of resamples.
+        level: coverage.
+        seed: of the draw.
+
+    Raises:
+        ValueError: no splits, or as `confusion_matrix`.
+    """
+    if not splits:
+        raise ValueError("no splits")
+    groups = [name for split in splits for name in split.groups]
+    index, draws = group_draws(groups, repeats, seed)
+    places = np.split(index, np.cumsum([len(split.groups) for split in splits])[:-1])
+    values = [split_metrics(split, names) for split in splits]
+    count = draws.shape[1]
+    counts = [
+        counts_by_group(*check_classes(split.y, split.scores), at, count)
+        for split, at in zip(splits, places, strict=True)
+    ]
+    samples = [_resampled(split, names, by_group, draws) for split, by_group in zip(splits, counts, strict=True)]
+    held = np.isin(np.arange(len(names)), np.concatenate([np.asarray(split.y) for split in splits]))
+    closed = class_estimates(np.stack(counts), held, level)
+    closed |= {f"{metric} {name}": closed[f"{metric} {k}"] for k, name in enumerate(names) for metric in BY_CLASS}
+    result = {}
+    for metric in values[0]:
+        value = float(np.mean([one[metric] for one in values]))
+        if metric.split(" ")[0] in CLOSED and not np.isnan(value):
+            result[metric] = closed_interval(closed[metric], level, count, WILSON)
+        else:
+            sample = np.mean([one[metric] for one in samples], axis=0)
+            result[metric] = wider_interval(closed[metric], percentile_interval(value, sample, level, count))
+    return result
+
+
+def split_mean_auc(
+    splits: Sequence[JudgedSplit], *, repeats: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The macro ROC AUC's mean over splits, with its interval: percentile bootstrap over lesions.
+
+    Args:
+        splits, repeats, level, seed: as `split_intervals`. A resample that lacks a class leaves it undefined.
+    """
+    index, draws = group_draws([name for split in splits for name in split.groups], repeats, seed)
+    places = np.split(index, np.cumsum([len(split.groups) for split in splits])[:-1])
+    samples = []
+    for split, at in zip(splits, places, strict=True):
+        y, scores = check_classes(split.y, split.scores)
+        by_class = [resampled_auc(y == k, scores[:, k], at, draws) for k in np.unique(y)]
+        samples.append(np.mean(by_class, axis=0))
+    value = float(np.mean([multiclass_metrics(split.y, split.scores)[MEAN_AUC] for split in splits]))
+    return percentile_interval(value, np.mean(samples, axis=0), level, draws.shape[1])
+
+
+def paired_differences(
+    first: Sequence[JudgedSplit],
+    other: Sequence[JudgedSplit],
+    names: Sequence[str],
+    *,
+    repeats: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """The other one's metrics minus the first one's, means over splits, on the same images: by metric of `OVERALL`.
+
+    Percentile bootstrap; both are judged on the same draws of lesions. The interval says what other lesions would
+    change, not what another training would.
+
+    Args:
+        first, other: split by split of the same images in the same order.
+        names, repeats, level, seed: as `split_intervals`.
+
+    Raises:
+        ValueError: other images.
+    """
+    for one, two in zip(first, other, strict=True):
+        if list(one.groups) != list(two.groups) or not np.array_equal(one.y, two.y):
+            raise ValueError("paired differences need the same images in the same order")
+    index, draws = group_draws([name for split in first for name in split.groups], repeats, seed)
+    places = np.split(index, np.cumsum([len(split.groups) for split in first])[:-1])
+    values, samples = [], []
+    for one, two, at in zip(first, other, places, strict=True):
+        before, after = (split_metrics(split, names) for split in (one, two))
+        values.append([after[metric] - before[metric] for metric in OVERALL])
+        drawn = [
+            _resampled(split, names, counts_by_group(*check_classes(split.y, split.scores), at, draws.shape[1]), draws)
+            for split in (one, two)
+        ]
+        samples.append([drawn[1][metric] - drawn[0][metric] for metric in OVERALL])
+    value, sample = np.mean(values, axis=0), np.mean(samples, axis=0)
+    return {
+        metric: percentile_interval(float(value[k]), sample[k], level, draws.shape[1])
+        for k, metric in enumerate(OVERALL)
+    }
+
+
+def _resampled(
+    split: JudgedSplit, names: Sequence[str], by_group: NDArray[np.float64], draws: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Each metric of one split in each resample, (repeats,); by_group (groups, K, K + 1)."""
+    matrices = (draws @ by_group.reshape(draws.shape[1], -1)).reshape(len(draws), *by_group.shape[1:])
+    found = metrics_of_matrix(matrices, np.isin(np.arange(by_group.shape[1]), np.asarray(split.y)))
+    result = {metric: found[metric] for metric in OVERALL}
+    return result | {f"{m} {name}": found[m][:, k] for m in BY_CLASS for k, name in enumerate(names)}

@@ -1,0 +1,81 @@
+"""What a step's result is known by, and whether it stands finished."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from melano_tf.papers.plan import Backbone, Step
+from melano_tf.runs.file_integrity import mapping
+from melano_tf.runs.run_folder import AS_BEFORE, Run
+from melano_tf.runs.settings_digest import flat, plain
+
+TO_DO = "to do"  # how the state of a step begins that is not finished
+Finished = Callable[[Run, str, str], bool]
+
+
+class Known(Protocol):
+    """What is known of a run's steps: `shell.Work`."""
+
+    run: Run
+    weights: Mapping[Backbone, str | None]
+
+    def has(self, step: str) -> bool:
+        """Whether a step stands finished."""
+        ...
+
+    def identity(self, step: str) -> str:
+        """What a finished step's result is known by."""
+        ...
+
+    def finish(self, step: str, identity: str) -> None:
+        """Remember a finished step."""
+        ...
+
+
+def inputs_of(work: Known, step: Step) -> dict[str, Any]:
+    """All that a step's result depends on, as its key is made of it."""
+    inputs: dict[str, Any] = plain(step.depends)
+    if step.needs:
+        inputs["needs"] = {name: work.identity(name) for name in step.needs}
+    if step.weights:
+        inputs["weights"] = [work.weights.get(network) for network in step.weights]
+    if step.computes:
+        used = {name: work.run.settings.get(name, before) for name, before in AS_BEFORE.items()}
+        inputs |= {name: how for name, how in used.items() if how != AS_BEFORE[name]}
+    return inputs
+
+
+def recorded_key(run: Run, name: str) -> str | None:
+    """The key under which a step was finished last; None: it was not."""
+    known = run.folder / "steps" / f"{name}.json"
+    return mapping(known).get("key") if known.is_file() else None
+
+
+def state_of(work: Known, step: Step, recorded: Mapping[str, str], finished: Finished) -> str:
+    """ "finished", or "to do" and why; what is finished is remembered, for those that stand on it.
+
+    Args:
+        work, step: which.
+        recorded: what was found by the steps that are looked at anew.
+        finished: (run, name of a step, key) -> whether it stands finished under it.
+    """
+    if step.always:
+        if step.name in recorded and all(map(work.has, step.needs)):
+            work.finish(step.name, recorded[step.name])
+        return "looked at anew each time"
+    if lacking := [name for name in step.needs if not work.has(name)]:
+        return f"{TO_DO}, after {lacking[0]}"
+    known, inputs = work.run.folder / "steps" / f"{step.name}.json", inputs_of(work, step)
+    key = work.run.key(step.name, inputs)
+    if finished(work.run, step.name, key):
+        work.finish(step.name, key)
+        return "finished"
+    if step.taken:
+        return "left alone (not asked for)"
+    if not known.is_file():
+        return TO_DO
+    state = mapping(known)
+    if state.get("key") == key:
+        return f"{TO_DO}: a file of its result is missing"
+    before, now = flat(state.get("inputs", {})), flat(inputs)
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return f"{TO_DO}: {', '.join(changed[:3]) or 'the version'} changed" + (", …" if len(changed) > 3 else "")

@@ -1,0 +1,245 @@
+"""The best cell on real images: most of a pretrained network trained by cross-entropy, and the imbalance taken out of
+its decision (--preset ham10000)."""
+
+import functools
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from melano_tf.evaluation.multiclass_metrics import multiclass_metrics
+from melano_tf.models.classifier_head import logits_of
+from melano_tf.models.tta_and_prior_shift import answering, prior_factors, shifted
+from melano_tf.papers.shell import Work
+from melano_tf.papers.weighting.cell_answers import answers_frame, image_sidecar
+from melano_tf.papers.weighting.cohort import split_name
+from melano_tf.papers.weighting.models import sides_of
+from melano_tf.papers.weighting.settings import WeightingSettings
+from melano_tf.papers.weighting.trunk_transfer import build_halves, transfer_of
+from melano_tf.pipelines.augment import AugmentSettings
+from melano_tf.pipelines.image_batches import ColouredBatches, ImageBatches, predict_image_batches
+from melano_tf.pipelines.trunk_features import FLIPS, dihedral
+from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.settings_digest import seed_for
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.splits.inner_holdout import inner_holdout
+from melano_tf.training.fed_cases import record_choice, record_path
+from melano_tf.training.fit import Network, Training, by_gradient, optimise, write_frame, write_judgement
+from melano_tf.training.inference import predict
+from melano_tf.training.optimizers import cosine_schedule, make_optimizer
+from melano_tf.training.sample_weights import Strategy, StrategyBatches, focal_loss, strategy_prior
+
+FINAL = "ham10000"  # stem of the model for use
+POWERS = tuple(round(0.1 * step, 1) for step in range(11))
+# What a decision may be in favour of, and the figures of merit whose sum it then makes largest.
+FAVOURS = {"both": ("Acc", "BAcc"), "accuracy": ("Acc",), "balanced": ("BAcc",)}
+UPRIGHT, MIRRORED = "upright", "mirrored"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Who trains the best cell, and who judges it.
+
+    Attributes:
+        training, held, judged: places of the images that train it, that choose its decision, and that judge it.
+        held_words: the lesions held out, in words.
+        trained_on: the same of those that train it.
+    """
+
+    training: np.ndarray
+    held: np.ndarray
+    judged: np.ndarray
+    held_words: str
+    trained_on: str
+
+
+@dataclass(frozen=True)
+class BestTraining:
+    """A finished best cell of one fold.
+
+    Attributes:
+        fold: from 1.
+        factors: by which each class's probability is multiplied, by what the decision is in favour of, (C,) each.
+        power: of the class shares, of the decision that the model has.
+        upright, mirrored: what it says of the fold's images before any shift, of one view and as the mean over mirror
+            images; columns as `GridTraining.predictions`.
+    """
+
+    fold: int
+    factors: Mapping[str, np.ndarray]
+    power: float
+    upright: pd.DataFrame
+    mirrored: pd.DataFrame
+
+
+def best_name(fold: int | None) -> str:
+    """Name of the step that trains the best cell; None: on all images, for use."""
+    return "model/final" if fold is None else f"train/best-fold-{fold}"
+
+
+def best_stem(fold: int | None) -> str:
+    """As its files are called."""
+    return FINAL if fold is None else f"best-fold-{fold}"
+
+
+def best_depends_on(settings: WeightingSettings) -> dict[str, Any]:
+    """All that the best cell depends on, beside images, fold, and the content of the initial weights."""
+    transfer, training, chosen = transfer_of(settings), settings.training, settings.network
+    return {
+        "network": [chosen.backbone, chosen.input_px, chosen.dropout, transfer.best_cut],
+        "stored_px": settings.store.stored_px,
+        "optimizer": ["adam", transfer.best_rate, training.adam_epsilon],
+        "epochs": transfer.best_epochs,
+        "batch": training.batch,
+        "augment": [transfer.augment, transfer.brightness, transfer.hue],
+        "hold_out": settings.splits.hold_out,
+        "powers": POWERS,
+        "seed": settings.seed,
+    }
+
+
+def part_of(work: Work, fold: int | None) -> Part:
+    """A fold's training part without the lesions held out; None: all images, nobody held out or judged."""
+    settings, cohort = work.settings, work.value("cohort")
+    if fold is None:
+        none = np.zeros(0, np.int64)
+        words = "the lesions held out for the folds' models"
+        return Part(np.arange(len(cohort.records)), none, none, words, "all images")
+    split = work.value(split_name(fold))
+    rows = cohort.records.iloc[split.train]
+    groups, seed = rows["group"].tolist(), seed_for(settings.seed, "hold-out", best_stem(fold))
+    hold_out = inner_holdout(groups, rows["label"].tolist(), settings.splits.hold_out, seed)
+    held, words = hold_out.mask(groups), hold_out.words("lesions")
+    trained_on = f"all folds but {fold}, without {words}"
+    return Part(split.train[~held], split.train[held], split.judge, words, trained_on)
+
+
+def train_best(work: Work, fold: int | None) -> list[Path]:
+    """Train the best cell on a fold's training part, choose its decision on the lesions held out, and judge the fold.
+
+    Args:
+        fold: from 1; None: on all images, with the median of the powers that the folds' models chose.
+    """
+    stem, part, cohort = best_stem(fold), part_of(work, fold), work.value("cohort")
+    network, history = optimise(work.run, training_of_best(work, fold, part), work.scratch)
+    counts, px = cohort.counts(part.training), work.settings.store.stored_px
+    files, frames = [history.write(work.path("history", f"{stem}.csv")), record_path(work.run, stem)], {}
+    work.run.keep_logs(work.scratch, stem)
+    if fold is None:
+        powers = median_powers(work)
+    else:
+        asked = answers(work, network, part.judged)
+        held = answers(work, network, part.held)[MIRRORED]
+        powers = best_powers(cohort.targets(part.held), held, counts)
+        files += [write_unshifted(work, stem, kind, part.judged, found) for kind, found in asked.items()]
+        files.append(write_unshifted(work, stem, "held-out", part.held, held))
+        chose = sides_of(work, part.training[:0], part.held, part.judged, {stem: ""})
+        files.append(record_choice(work.run, f"{stem}-decision", chose, chose.held_out))
+        said = shifted(asked[MIRRORED], prior_factors(counts, powers["both"]))  # as the saved model answers
+        frames = {f"{stem}.parquet": answers_frame(cohort, part.judged, said)}
+    factors = {name: prior_factors(counts, power) for name, power in powers.items()}
+    model = answering(network.saved, px, len(FLIPS), factors["both"].tolist())
+    path = work.path("models", f"{stem}.keras")
+    with atomic(path) as temporary:
+        model.save(temporary)
+    facts: dict[str, Any] = {"configuration": stem, "trained_on": part.trained_on, "views": len(FLIPS)}
+    facts |= {"power": powers["both"], "power_from": part.held_words, "factors": factors["both"].tolist()}
+    points = {name: {"power": powers[name], "factors": factors[name].tolist()} for name in FAVOURS}
+    facts["operating_points"] = points
+    return [path, *files, *write_judgement(work.run, stem, model, frames, image_sidecar(work, facts))]
+
+
+def write_unshifted(work: Work, stem: str, kind: str, places: np.ndarray, found: np.ndarray) -> Path:
+    """Write what the network says before its classes are shifted: of upright images, of mirrored ones, held out."""
+    return write_frame(unshifted(work, stem, kind), answers_frame(work.value("cohort"), places, found))
+
+
+def unshifted(work: Work, stem: str, kind: str) -> Path:
+    """The file of `write_unshifted`."""
+    return work.path("unshifted", f"{stem}-{kind}.parquet")
+
+
+def training_of_best(work: Work, fold: int | None, part: Part) -> Training:
+    """The best cell's training: plain cross-entropy, newly augmented images in every epoch, half a cosine."""
+    settings, cohort = work.settings, work.value("cohort")
+    transfer, seed = transfer_of(settings), seed_for(settings.seed, best_stem(fold))
+    names, targets = cohort.names(part.training), cohort.targets(part.training)
+    px, batch, counts = settings.network.input_px, settings.training.batch, cohort.counts(part.training)
+    pictures = ImageBatches(cohort.cache, names, targets, px, batch, seed, augment=transfer.augment)
+    coloured = ColouredBatches(pictures, AugmentSettings(brightness=transfer.brightness, hue=transfer.hue))
+    batches = StrategyBatches(coloured, Strategy(), counts, cohort.classes)
+    steps = transfer.best_epochs * batches.steps_per_epoch
+    return Training(
+        stem=best_stem(fold),
+        seed=seed,
+        epochs=transfer.best_epochs,
+        build=functools.partial(build_best, settings, seed, steps, len(cohort.classes)),
+        batches=batches,
+        sides=sides_of(work, part.training, part.held, part.judged),
+        step=by_gradient(focal_loss),
+        prior=strategy_prior(Strategy(), counts),
+    )
+
+
+def build_best(settings: WeightingSettings, seed: int, steps: int, classes: int) -> Network:
+    """The network, all of it behind the cut trained, and its optimiser."""
+    transfer = transfer_of(settings)
+    halves, report = build_halves(settings, transfer.best_cut, seed, classes)
+    rate = cosine_schedule(transfer.best_rate, steps)
+    optimizer = make_optimizer("adam", rate, epsilon=settings.training.adam_epsilon)
+    said = f"{report.tensors_loaded} tensors from {report.weights}" if report.tensors_loaded else ""
+    return Network(logits_of(halves.whole), optimizer, halves.whole, said)
+
+
+def answers(work: Work, network: Network, places: np.ndarray) -> dict[str, np.ndarray]:
+    """Probabilities (n, C) of upright images, and their mean over the images' mirror images."""
+    settings, cohort = work.settings, work.value("cohort")
+    px, batch = settings.network.input_px, settings.training.batch
+    shown = list(predict_image_batches(cohort.cache, cohort.names(places), px, batch))
+    views = [
+        predict(network.answer, ({"x": {"image": dihedral(one["x"], view)}} for one in shown)).astype(np.float64)
+        for view in FLIPS
+    ]
+    return {UPRIGHT: views[0], MIRRORED: np.mean(views, axis=0)}
+
+
+def best_powers(targets: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> dict[str, float]:
+    """For each of `FAVOURS` the power of the class shares with which its figures of merit add up to most; ties: the
+    smallest.
+
+    Args:
+        targets: class indices of the images held out, (n,).
+        probabilities: what is said of them, (n, C).
+        counts: training images of each class, (C,).
+    """
+    found = [multiclass_metrics(targets, shifted(probabilities, prior_factors(counts, power))) for power in POWERS]
+    sums = {name: [round(sum(one[merit] for merit in merits), 6) for one in found] for name, merits in FAVOURS.items()}
+    return {name: POWERS[int(np.argmax(values))] for name, values in sums.items()}
+
+
+def median_powers(work: Work) -> dict[str, float]:
+    """The lower median over folds of the power of each operating point."""
+    found = [_points(work, fold) for fold in transfer_of(work.settings).best_folds]
+    return {name: statistics.median_low([float(one[name]["power"]) for one in found]) for name in FAVOURS}
+
+
+def _points(work: Work, fold: int) -> Mapping[str, Any]:
+    card = Sidecar.read(work.path("models", f"{best_stem(fold)}.keras"))
+    points: Mapping[str, Any] = card.run["operating_points"]
+    return points
+
+
+def trained_best(work: Work, fold: int) -> BestTraining:
+    """A finished best cell of a fold and its predictions, from its files."""
+
+    def read() -> BestTraining:
+        points, stem = _points(work, fold), best_stem(fold)
+        tables = [pd.read_parquet(unshifted(work, stem, kind)) for kind in (UPRIGHT, MIRRORED)]
+        factors = {name: np.array(point["factors"]) for name, point in points.items()}
+        return BestTraining(fold, factors, float(points["both"]["power"]), *tables)
+
+    return work.once(best_name(fold), read)

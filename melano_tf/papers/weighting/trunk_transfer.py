@@ -1,0 +1,178 @@
+"""The strategies on real images: one frozen trunk, whose features are kept on disk, and the same rest trained with
+each (--preset ham10000)."""
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from melano_tf.models.backbone_graphs import BackboneReport, build_backbone
+from melano_tf.models.backbone_registry import check_backbone
+from melano_tf.models.classifier_head import classify, logits_of
+from melano_tf.models.frozen_trunk import Halves, split_at
+from melano_tf.models.tta_and_prior_shift import answering
+from melano_tf.papers.shell import Work
+from melano_tf.papers.weighting.cell_answers import answers_frame
+from melano_tf.papers.weighting.cohort import split_name
+from melano_tf.papers.weighting.models import (
+    decayed,
+    fit_cell,
+    gamma_of,
+    rate_of,
+    shared_network,
+    sides_of,
+)
+from melano_tf.papers.weighting.settings import WeightingSettings
+from melano_tf.papers.weighting.training_grid import Cell
+from melano_tf.papers.weighting.trunk_transfer_settings import TransferSettings
+from melano_tf.pipelines.trunk_features import FLIPS, FeatureBatches, FeatureCache, cache_features, predict_features
+from melano_tf.runs.atomic_files import write_json
+from melano_tf.runs.settings_digest import seed_for
+from melano_tf.seeding import seeded
+from melano_tf.training.checkpoint import weights_sha256
+from melano_tf.training.fit import Network, Training, by_gradient
+from melano_tf.training.inference import predict
+from melano_tf.training.optimizers import make_optimizer
+from melano_tf.training.sample_weights import StrategyBatches, curriculum, focal_loss, strategy_prior
+from melano_tf.training.tensorflow_runtime import computing_in
+
+FEATURES = "features"  # name of the step
+
+
+def transfer_of(settings: WeightingSettings) -> TransferSettings:
+    """The settings of the preset, which its plan is made with."""
+    assert settings.transfer is not None
+    return settings.transfer
+
+
+def build_halves(settings: WeightingSettings, cut: str, seed: int, classes: int) -> tuple[Halves, BackboneReport]:
+    """The backbone with a dense softmax on the mean of its last map, frozen up to a layer.
+
+    Args:
+        cut: the last frozen layer.
+        seed: of the initial weights.
+        classes: of the softmax.
+
+    Raises:
+        InputError: weights that do not fit, or no such layer.
+    """
+    chosen = settings.network
+    picture, features, report = build_backbone(
+        chosen.backbone, chosen.input_px, weights=chosen.weights, seed=seed, input_name="image"
+    )
+    x = keras.layers.GlobalAveragePooling2D(name="mean")(features)
+    x = keras.layers.Dropout(chosen.dropout, name="dropout")(x)
+    x = classify(x, classes, "softmax", "classes")
+    return split_at(keras.Model({"image": picture}, x, name=chosen.backbone), cut), report
+
+
+def check_cuts(settings: WeightingSettings) -> None:
+    """The network can be cut where the settings say.
+
+    Raises:
+        InputError: there is no such network or layer, or another path leads around it.
+    """
+    check_backbone(settings.network.backbone, settings.network.weights, settings.network.input_px)
+    without = dataclasses.replace(settings, network=dataclasses.replace(settings.network, weights="none"))
+    for cut in (transfer_of(settings).cut, transfer_of(settings).best_cut):
+        build_halves(without, cut, 0, 2)
+
+
+def network_seed(settings: WeightingSettings) -> int:
+    """Seed of the network's initial weights, the same for features and strategies."""
+    return seed_for(settings.seed, "network", "flat")
+
+
+def features_depend_on(settings: WeightingSettings) -> dict[str, Any]:
+    """All that the kept features depend on, beside images and the content of the initial weights."""
+    chosen, cut = settings.network, transfer_of(settings).cut
+    return {"network": [chosen.backbone, chosen.input_px], "cut": cut, "views": FLIPS, "seed": settings.seed}
+
+
+def strategy_depends_on(settings: WeightingSettings, cell: Cell) -> dict[str, Any]:
+    """All that a strategy's training depends on, beside the features and its gamma."""
+    training = settings.training
+    return {
+        "network": [settings.network.backbone, transfer_of(settings).cut, settings.network.dropout],
+        "optimizer": ["adam", rate_of(settings, cell), training.adam_epsilon],
+        "schedule": [training.flat_epochs, list(training.decay_at), training.decay],
+        "strategy": cell.strategy(settings, settings.chosen_gamma() or 1.0),
+        "batch": training.batch,
+        "seed": settings.seed,
+    }
+
+
+def keep_features(work: Work) -> list[Path]:
+    """Run the trunk over every image; what an earlier trunk left in the run's folder is removed."""
+    kept, folder = features_of(work), work.run.folder / FEATURES
+    table = work.path("features.json")
+    write_json(table, {"shape": kept.shape, "views": kept.views, "shards": [path.name for path in kept.paths]})
+    for path in set(folder.glob("*.npy")) - set(kept.paths):
+        path.unlink()
+    return [table]
+
+
+def features_of(work: Work) -> FeatureCache:
+    """The trunk's features of every image; what is not there yet, or no more, is made."""
+    return work.alone("features", work.identity("cohort"), lambda: _features_of(work))
+
+
+def _features_of(work: Work) -> FeatureCache:
+    settings, cohort = work.settings, work.value("cohort")
+    names = cohort.names(np.arange(len(cohort.records)))
+    with seeded(network_seed(settings)), computing_in(settings.precision):
+        halves, report = build_halves(settings, transfer_of(settings).cut, network_seed(settings), len(cohort.classes))
+    if report.tensors_loaded:
+        work.say(f"features: {report.tensors_loaded} tensors from {report.weights}")
+    began, folder = time.monotonic(), (work.settings.cache or work.run.folder) / FEATURES
+    digest = weights_sha256(halves.trunk)
+    with tqdm(total=len(names), desc="features", unit="image", leave=False) as bar:
+        found = cache_features(halves.trunk, digest, cohort.cache, names, folder, FLIPS, bar.update)
+    work.say(
+        f"features  {found.shape} of {len(names):,} images in {len(FLIPS)} views, {time.monotonic() - began:.0f} s"
+    )
+    return found
+
+
+def train_strategy(work: Work, cell: Cell) -> list[Path]:
+    """Train the rest with one strategy, and judge its fold: upright images alone."""
+    settings, cohort, split = work.settings, work.value("cohort"), work.value(split_name(cell.split))
+    kept, batch = features_of(work), settings.training.batch
+    strategy, counts = cell.strategy(settings, gamma_of(work, cell)), cohort.counts(split.train)
+    seed = seed_for(settings.seed, "batches", str(cell.split))  # the same for all strategies
+    batches = FeatureBatches(kept, cohort.names(split.train), cohort.targets(split.train), batch, seed)
+    sides = sides_of(work, split.train, judged=split.judge)
+    training = Training(
+        stem=cell.name,
+        seed=network_seed(settings),
+        epochs=settings.training.flat_epochs,
+        build=functools.partial(build_strategy, settings, len(cohort.classes)),
+        batches=StrategyBatches(batches, strategy, counts, cohort.classes),
+        sides=sides,
+        step=by_gradient(focal_loss, weights_fn=curriculum),
+        prior=strategy_prior(strategy, counts),
+        around=functools.partial(decayed, settings, cell),
+    )
+    shared = shared_network(work, cell, training)
+
+    def ask() -> pd.DataFrame:
+        shown = predict_features(kept, cohort.names(split.judge), 4 * batch)
+        logits = predict(shared.network.forward, shown).astype(np.float64)
+        found = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return answers_frame(cohort, split.judge, found / found.sum(axis=1, keepdims=True))
+
+    return fit_cell(work, cell, training, shared, ask)
+
+
+def build_strategy(settings: WeightingSettings, classes: int) -> Network:
+    """The rest as it is trained on features, and the whole network as it is saved: for squares of any size."""
+    training = settings.training
+    halves, _ = build_halves(settings, transfer_of(settings).cut, network_seed(settings), classes)
+    optimizer = make_optimizer("adam", training.adam_rate, epsilon=training.adam_epsilon)
+    return Network(logits_of(halves.rest), optimizer, answering(halves.whole, settings.store.stored_px, views=1))

@@ -1,0 +1,67 @@
+"""Turns, crops and flips of images as projective transforms, so that an image is resampled once for all of them.
+
+A transform (8 numbers a0 a1 a2 b0 b1 b2 c0 c1, as TensorFlow's and Keras's image operations take them) leads from an
+output pixel to the input pixel: x' = a0 x + a1 y + a2 and y' = b0 x + b1 y + b2, both over c0 x + c1 y + 1; x is the
+column, y the row, and (0, 0) the centre of the first pixel.
+"""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+
+Fill = Literal["constant", "nearest", "reflect", "wrap"]
+
+
+def views(degrees: Any, zoom: Any, mirrored: Any, aspect: Any, source: tuple[int, int], output: tuple[int, int]) -> Any:
+    """Crop from the centre, turn and flip of pictures that were squeezed to one size, as one transform each.
+
+    The picture is cropped, turned (anticlockwise) and mirrored in its own proportions, and only then brought to the
+    output's: without `aspect` a turn of a squeezed picture would shear what it shows.
+
+    Args:
+        degrees: angles, (n,).
+        zoom: share of the picture's height and width that is seen, (n,); 1: all of it.
+        mirrored: bool (n,): left for right.
+        aspect: width / height of each picture before it was squeezed, (n,).
+        source: height and width of the stored pictures, px.
+        output: height and width of the result, px.
+
+    Returns:
+        float32 (n, 8).
+    """
+    angle = tf.cast(degrees, tf.float64) * (math.pi / 180)
+    zoom, aspect = tf.cast(zoom, tf.float64), tf.cast(aspect, tf.float64)
+    sign = 1 - 2 * tf.cast(mirrored, tf.float64)
+    cos, sin = zoom * tf.cos(angle), zoom * tf.sin(angle)
+    # In units of half a side, from the centre: u' = (cos a s u - sin v) / a, v' = sin a s u + cos v (s: mirrored).
+    matrix = ((cos * sign, -sin / aspect), (sin * aspect * sign, cos))
+    (height, width), (rows, columns) = source, output
+    halves = (width / 2, height / 2)
+    numbers = []
+    for axis, (by_x, by_y) in enumerate(matrix):
+        # Edges of pictures lie half a pixel outside of their first and last pixels' centres.
+        x = by_x * (halves[axis] * 2 / columns)
+        y = by_y * (halves[axis] * 2 / rows)
+        offset = halves[axis] * (1 - by_x - by_y) - 0.5 + (x + y) / 2
+        numbers += [x, y, offset]
+    zero = tf.zeros_like(angle)
+    return tf.cast(tf.stack([*numbers, zero, zero], axis=1), tf.float32)
+
+
+def transformed(images: Any, transforms: Any, output: tuple[int, int], fill: Fill = "constant") -> Any:
+    """Images float32 (n, h, w, C) seen through transforms (n, 8), bilinearly, float32 (n, *output, C).
+
+    Args:
+        fill: what stands outside of the image: black ("constant"), its edge ("nearest"), its mirror image ("reflect"),
+            or its other side ("wrap").
+    """
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=transforms,
+        output_shape=np.asarray(output, np.int32),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode=fill.upper(),
+    )

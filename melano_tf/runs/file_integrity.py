@@ -1,0 +1,93 @@
+"""Whether a run's files are as they were written: records that can be read, results of the recorded checksum."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from melano_tf.errors import InputError
+from melano_tf.runs.atomic_files import file_sha256, read_json
+
+
+def faults(folder: Path, progress: Callable[[int], object] = lambda done: None) -> list[tuple[str, str]]:
+    """(file, what is wrong with it) of every file that a run's steps recorded, by checksum, and of the records.
+
+    Args:
+        folder: the run's folder.
+        progress: called with the number of bytes of each file when it is read.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder}: no run is recorded there (run.json is missing); name the folder given by --out")
+    found = [(name, "is no JSON mapping") for name in ("run.json", "made.json") if not _whole(folder / name)]
+    for path in sorted((folder / "steps").rglob("*.json")):
+        step = str(path.relative_to(folder))
+        outputs = mapping(path).get("outputs")
+        if not isinstance(outputs, dict):
+            found.append((step, "is damaged; the step will be done again"))
+            continue
+        for name, facts in outputs.items():
+            why = fault(folder / name, facts)
+            found += [(name, f"{why} (of {step})")] if why else []
+            progress(int(facts.get("bytes", 0)) if isinstance(facts, dict) else 0)
+    return found
+
+
+SHAPES = {  # what the fields of run.json hold where they are there
+    **dict.fromkeys(("recipe",), str),
+    **dict.fromkeys(("settings", "plan", "looked_at", "chosen", "failed", "left_out", "durations", "parts"), dict),
+    **dict.fromkeys(("split", "splits", "folds", "leaks", "copies", "undecodable", "partition"), dict),
+    **dict.fromkeys(("sessions", "differs", "judged", "headlines"), list),
+}
+
+
+def check_record(record: Any) -> dict[str, Any]:
+    """The content of run.json, its fields of the kinds that their readers take them for.
+
+    Raises:
+        ValueError: they are not; the message names one.
+    """
+    if not isinstance(record, dict):
+        raise ValueError("it is no JSON mapping")
+    for name, kind in SHAPES.items():
+        if not isinstance(record.get(name, kind()), kind) and record[name] is not None:
+            raise ValueError(f"{name!r} is no {kind.__name__}")
+    for session in record.get("sessions") or []:
+        kinds = {"command": list, "environment": dict, "started": str}
+        if not isinstance(session, dict) or any(not isinstance(session.get(n, k()), k) for n, k in kinds.items()):
+            raise ValueError("'sessions' holds something else than sessions")
+        if not isinstance(session.get("environment", {}).get("packages", {}), dict):
+            raise ValueError("a session's packages are no mapping")
+    if any(not isinstance(one, list) or len(one) != 3 for one in record.get("differs") or []):
+        raise ValueError("'differs' holds something else than (setting, here, paper)")
+    if any(not isinstance(one, dict) for one in record.get("judged") or []):
+        raise ValueError("'judged' holds something else than models")
+    return record
+
+
+def mapping(path: Path) -> dict[str, Any]:
+    """The content of a JSON file of ours; {} where it is missing or damaged, so that it is made anew."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and all(isinstance(key, str) for key in content) else {}
+
+
+def _whole(path: Path) -> bool:
+    return bool(mapping(path)) or not path.exists()
+
+
+def fault(file: Path, facts: Any) -> str:
+    """What is wrong with a step's file; "" where nothing is."""
+    if not isinstance(facts, dict) or not {"bytes", "sha256"} <= set(facts):
+        return "has no recorded checksum"
+    if not file.is_file():
+        return "is missing"
+    try:
+        if file.stat().st_size != facts["bytes"]:
+            return f"has {file.stat().st_size:,} bytes, and {facts['bytes']:,} were written"
+        return "" if file_sha256(file) == facts["sha256"] else "is not as it was written: its checksum differs"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"

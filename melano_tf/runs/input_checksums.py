@@ -1,0 +1,40 @@
+"""Checksums of what a run reads, remembered in its inputs.json."""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from melano_tf.runs.atomic_files import file_sha256, write_json
+from melano_tf.runs.file_integrity import mapping
+
+
+def file_checksums(
+    folder: Path, files: Iterable[Path], progress: Callable[[int], object] = lambda done: None
+) -> dict[str, str]:
+    """SHA-256 of each input file, by path; remembered in inputs.json while a file's size and time stay the same.
+
+    Args:
+        folder: the run's.
+        files: the input files.
+        progress: called with the number of bytes of each file when it is done.
+    """
+    path = folder / "inputs.json"
+    files = list(files)
+    known = mapping(path)
+    written, unsaved = time.monotonic(), False
+    try:
+        for file in files:
+            facts = Path(file).stat()
+            state = {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
+            if {name: known.get(str(file), {}).get(name) for name in state} != state:
+                known[str(file)] = {**state, "sha256": file_sha256(file)}
+                unsaved = True
+            # Not at each file: there may be tens of thousands.
+            if unsaved and time.monotonic() - written > 5:
+                write_json(path, known)
+                written, unsaved = time.monotonic(), False
+            progress(facts.st_size)
+    finally:
+        if unsaved:
+            write_json(path, known)
+    return {str(file): known[str(file)]["sha256"] for file in files}

@@ -1,0 +1,398 @@
+"""A run's folder: settings, environment, finished steps.
+
+A run's folder is its own record. `run.json` says what was asked, by which command, with which versions, on what;
+`steps/<name>.json` says that a step is finished, with the key of everything that it depends on and the files that it
+wrote. The same command again therefore goes on where it stopped, and a changed setting re-runs what depends on it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from melano_tf import __version__
+from melano_tf.environment import environment
+from melano_tf.errors import InputError
+from melano_tf.runs import journal
+from melano_tf.runs.atomic_files import atomic, file_sha256, read_json, write_json
+from melano_tf.runs.file_integrity import check_record, fault, mapping
+from melano_tf.runs.settings_digest import digest, flat, plain
+
+ASIDE = (
+    "out",
+    "preset",
+    "workers",
+    "threads",
+    "cache",
+    "cache_mib",
+    "log_weights",
+    "tables",
+    "figures",
+    "steps",
+    "cells",
+    "plan",
+    "jobs",
+    "gpus",
+    "scheduler",
+    "deterministic",
+    "yes",
+)
+# Settings that came later, and at what they change nothing: earlier runs stand.
+AS_BEFORE = {"precision": "float32", "micro_batch": 0}
+
+
+CHECKED_BYTES = 512 * 2**20  # files up to this size are read whole to see whether a step still stands
+
+
+def plan_key(plan: Mapping[str, Any]) -> str:
+    """The key of a run's plan, which stands with every file that was made under it.
+
+    Args:
+        plan: as run.json holds it: `settings`, a key of all that changes a result (not where files lie, how many
+            processes there are, or which part is asked for), and `data`, that of the images or slides, of who is
+            trained on and judged, and of the initial weights; None while these are not known.
+    """
+    return digest([plan.get("settings"), plan.get("data")])
+
+
+class Run:
+    """One run's folder, locked for this process while it is open (use it as a context manager).
+
+    Args:
+        folder: the run's folder; made if missing.
+        recipe: name of the recipe; a folder of another recipe is refused.
+        settings: the settings dataclass of the recipe.
+        threads: threads that the run may use, for the record.
+        say: shows a line to the person at the terminal.
+
+    Raises:
+        InputError: the folder cannot be written, holds files and no run, belongs to another recipe, or is in use by
+            another run.
+    """
+
+    def __init__(self, folder: Path, recipe: str, settings: Any, threads: int, say: Callable[[str], None]) -> None:
+        self.folder = Path(folder)
+        self.recipe = recipe
+        self.settings = plain(settings)
+        self.threads = threads
+        self.say = say
+        # Shows a training's progress, as `training.progress.bar_over_epochs`; None: by that.
+        self.bars: Callable[[str, int, int], contextlib.AbstractContextManager[Any]] | None = None
+        self.repeated: list[str] = []
+        self.kept: list[str] = []
+        self._lock: IO[str] | None = None
+        self._made: dict[str, dict[str, Any]] = {}
+        self._sums: dict[tuple[Any, ...], str] = {}
+
+    def __enter__(self) -> "Run":
+        try:
+            self._take_folder()
+            self._lock = (self.folder / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"{self.folder}: cannot be written ({os.strerror(error.errno or errno.EIO)}); choose another --out"
+            ) from None
+        self._take_lock(self._lock)
+        try:
+            self._open_record()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _take_folder(self) -> None:
+        """Make the folder, or make sure that it is a run's; nothing is written into any other."""
+        if self.folder.is_dir() and not journal.is_ours(self.folder) and any(self.folder.iterdir()):
+            try:
+                record = self.record()
+            except InputError:
+                record = {}
+            if not isinstance(record.get("settings"), dict) or "recipe" not in record:
+                raise InputError(f"{self.folder}: is not empty and holds no run; choose another --out")
+            self._check_recipe(record)
+            journal.begin(self.folder, self._made_before(), (p for p in self.folder.rglob("*") if p.is_file()))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        journal.begin(self.folder)
+
+    def _made_before(self) -> list[Path]:
+        """What a run of a version without journal recorded as its own."""
+        steps = sorted((self.folder / "steps").rglob("*.json"))
+        outputs: list[Path] = []
+        for step in steps:
+            with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
+                outputs += [self.folder / file for file in read_json(step)["outputs"]]
+        return [path for path in (*steps, *outputs) if path.is_file()]
+
+    def _check_recipe(self, record: Mapping[str, Any]) -> None:
+        if record and record.get("recipe") != self.recipe:
+            raise InputError(
+                f"{self.folder}: holds a run of {record.get('recipe')!r}, not of {self.recipe!r}; choose another --out"
+            )
+
+    def _take_lock(self, lock: IO[str]) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise InputError(
+                f"{self.folder}: another run (process {holder}) is at work in this folder; "
+                "wait for it, or choose another --out"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+
+    def _open_record(self) -> None:
+        record = self.record()
+        self._check_recipe(record)
+        session = {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "command": sys.argv,
+            "environment": environment(self.threads),
+        }
+        sessions = [*record.get("sessions", []), session]
+        asked = self.settings_key()
+        if record.get("plan", {}).get("settings") != asked:
+            # What was noted of another plan (its split, what it left out) says nothing of this one.
+            record = {"plan": {"settings": asked, "data": None}}
+        head = {"recipe": self.recipe, "settings": self.settings, "sessions": sessions}
+        write_json(self.folder / "run.json", plain({**record, **head}))
+        journal.tidy(self.folder)  # only we hold the lock
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                self._write_made()
+            self._lock.close()
+            self._lock = None
+
+    def record(self) -> dict[str, Any]:
+        """The content of run.json, or an empty dict before the first session.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = self.folder / "run.json"
+        try:
+            return check_record(read_json(path)) if path.exists() else {}
+        except (ValueError, TypeError):
+            raise InputError(f"{path}: is damaged, or no run's record; choose another --out") from None
+
+    def note(self, **content: Any) -> None:
+        """Add facts to run.json, for example input checksums and what was found."""
+        self._write_record(**content)
+
+    def _write_record(self, **content: Any) -> None:
+        write_json(self.folder / "run.json", {**self.record(), **plain(content)})
+
+    def settings_key(self) -> str:
+        """The key of all settings that change a result; see `plan_key`."""
+        used = {name: value for name, value in flat(self.settings).items() if name.partition(".")[0] not in ASIDE}
+        used = {name: value for name, value in used.items() if name not in AS_BEFORE or value != AS_BEFORE[name]}
+        return digest([self.recipe, __version__, used])
+
+    def stands_on(self, *keys: str) -> None:
+        """Note what the session's results stand on besides its settings: keys of the data, their split, the weights."""
+        plan = {**self.record()["plan"], "data": digest(keys)}
+        if plan != self.record()["plan"]:
+            self._write_record(plan=plan)
+        self._write_made()
+
+    def made(self, files: Iterable[Path], step: str, key: str) -> None:
+        """Write down that a step of the session's plan wrote these files, in made.json: what the report may show.
+
+        Args:
+            files: inside the run's folder.
+            step, key: of the step.
+        """
+        self._made |= {str(Path(file).relative_to(self.folder)): {"step": step, "key": key} for file in files}
+        self._write_made()
+
+    def made_output(self, files: Iterable[Path], output: str, stands_on: Mapping[str, str | None]) -> None:
+        """The same of an output (a table, a figure); it is forgotten once one of its steps is done, or done anew.
+
+        Args:
+            files: inside the run's folder.
+            output: its name.
+            stands_on: what the steps that it is made of are known by, by name; None of those that are missing in it.
+        """
+        facts = {"step": None, "output": output, "key": digest([output, stands_on]), "of": list(stands_on)}
+        for file in map(Path, files):
+            self._made[str(file.relative_to(self.folder))] = {**facts, "sha256": file_sha256(file)}
+        self._write_made()
+
+    def _write_made(self) -> None:
+        """The session's files under its plan; those of other plans as they stand there."""
+        if not self._made:
+            return
+        path, plan = self.folder / "made.json", plan_key(self.record()["plan"])
+        known = mapping(path)
+        now = known | {file: {"plan": plan, **facts} for file, facts in self._made.items()}
+        if now != known:
+            write_json(path, now)
+
+    def _unmake(self, step: str) -> None:
+        """Forget the files of a step that is done anew, and the tables and figures that were made of it."""
+
+        def others(made: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+            return {file: one for file, one in made.items() if one["step"] != step and step not in one.get("of", ())}
+
+        path = self.folder / "made.json"
+        self._made = others(self._made)
+        known = mapping(path)
+        if len(left := others(known)) < len(known):
+            write_json(path, left)
+
+    def path(self, *parts: str) -> Path:
+        """A path inside the run's folder, its parent made."""
+        path = self.folder.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def scratch(self, name: str, key: str) -> Path:
+        """A folder for the unfinished work of one step under one key; what it left under other keys is removed."""
+        return self.only_folder(f"work/{name}", key)
+
+    def only_folder(self, parent: str, key: str) -> Path:
+        """The folder `parent`/`key`, made if missing; what the run made in `parent` under other keys is removed."""
+        folder = self.folder / parent / key
+        for other in sorted(folder.parent.glob("*")):
+            if other.is_dir() and other != folder:
+                journal.clear(other)
+        if not folder.exists():
+            journal.claim(folder)
+            folder.mkdir(parents=True)
+        return folder
+
+    def keep_logs(self, scratch: Path, name: str) -> None:
+        """Copy a finished training's TensorBoard logs from its scratch folder to logs/<name>."""
+        self.keep(scratch / "logs", self.folder / "logs" / name)
+
+    def keep(self, made: Path, target: Path) -> None:
+        """Copy the files that a step made in a scratch folder to `target`, in the place of those of an earlier time."""
+        journal.clear(target)
+        for path in journal.recorded(made):
+            if path.is_file():
+                with atomic(target / path.relative_to(made.resolve())) as temporary:
+                    temporary.write_bytes(path.read_bytes())
+
+    def step(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], Iterable[Path]]) -> str:
+        """Do a step unless it is finished under the same key; returns the key.
+
+        Args:
+            name: the step's name; may hold slashes ("source/vgg16-gap/cohort-1").
+            inputs: all that the result depends on: settings, and the keys of earlier steps.
+            work: gets a scratch folder that survives a kill, does the work and returns the files that it wrote.
+
+        Returns:
+            The step's key, to be put into the inputs of what depends on it.
+        """
+        key = self.key(name, inputs)
+        if not self.stands(name, key):
+            self.begin(name)
+            self.perform(name, key, inputs, work)
+            self.end(name, key)
+        return key
+
+    def stands(self, name: str, key: str) -> bool:
+        """Whether a step is finished under this key; if so, it counts as kept."""
+        if not self.finished(name, key):
+            return False
+        self.kept.append(name)
+        self._made |= {file: {"step": name, "key": key} for file in self._outputs(name)}
+        return True
+
+    def _outputs(self, name: str) -> list[str]:
+        """The files of a finished step, as its record names them."""
+        return list(read_json(self.folder / "steps" / f"{name}.json")["outputs"])
+
+    def begin(self, name: str) -> None:
+        """A step is done anew: what stood under its name is no longer its result."""
+        self._discard_damaged(self.path("steps", f"{name}.json"))
+        journal.remove(self.path("steps", f"{name}.json"))
+        self._unmake(name)
+
+    def perform(self, name: str, key: str, inputs: Mapping[str, Any], work: Callable[[Path], Iterable[Path]]) -> None:
+        """Do a step and record that it is finished; between `begin` and `end`, which another process may call."""
+        started = time.monotonic()
+        outputs = [Path(path) for path in work(self.scratch(name, key))]
+        state = {
+            "key": key,
+            "inputs": plain(inputs),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "seconds": round(time.monotonic() - started, 2),
+            "outputs": {
+                str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+                for path in outputs
+            },
+        }
+        write_json(self.path("steps", f"{name}.json"), state)
+
+    def end(self, name: str, key: str) -> None:
+        """A step was done: its files are the run's, and its unfinished work goes."""
+        self.made((self.folder / file for file in self._outputs(name)), name, key)
+        self._clear(self.folder / "work" / name)
+        self.repeated.append(name)
+
+    @staticmethod
+    def key(name: str, inputs: Mapping[str, Any]) -> str:
+        """The key under which `step` finishes a step with these inputs."""
+        return digest({"step": name, "melano_tf": __version__, "inputs": plain(inputs)})
+
+    def _clear(self, folder: Path) -> None:
+        """Remove what a finished step made in its scratch folders, and the folders that this leaves empty."""
+        journal.clear(folder)
+        for parent in folder.parents:
+            if parent == self.folder or not parent.exists() or any(parent.iterdir()):
+                break
+            parent.rmdir()
+
+    def finished(self, name: str, key: str) -> bool:
+        """Whether a step stands finished under this key, with all its files there and as they were written.
+
+        Of files up to `CHECKED_BYTES` the checksum is compared, once a session; of larger ones (tiles, decoded images),
+        whose readers check what they read, the size. `doctor --run` compares all.
+        """
+        path = self.folder / "steps" / f"{name}.json"
+        try:
+            state = read_json(path)
+            return state["key"] == key and all(
+                self._stands(self.folder / file, facts) for file, facts in state["outputs"].items()
+            )
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return False  # not there, or no step's state
+
+    def _discard_damaged(self, state_path: Path) -> None:
+        """Remove those of a step's files that are not as they were written, so that nothing takes them for whole."""
+        outputs = mapping(state_path).get("outputs")
+        for name, facts in outputs.items() if isinstance(outputs, dict) else ():
+            if (self.folder / name).is_file() and fault(self.folder / name, facts):
+                journal.remove(self.folder / name)
+
+    def _stands(self, file: Path, facts: Mapping[str, Any]) -> bool:
+        """Whether a step's file is as it was written."""
+        if not file.is_file() or (found := file.stat()).st_size != facts["bytes"]:
+            return False
+        if found.st_size > CHECKED_BYTES:
+            return True
+        state = (str(file), found.st_size, found.st_mtime_ns, found.st_ino)
+        if state not in self._sums:
+            self._sums[state] = file_sha256(file)
+        return self._sums[state] == facts["sha256"]
+
+    def durations(self) -> dict[str, float]:
+        """Seconds that each finished step took, by name, from the step files."""
+        folder = self.folder / "steps"
+        found = {
+            str(path.relative_to(folder).with_suffix("")): mapping(path) for path in sorted(folder.rglob("*.json"))
+        }
+        return {
+            name: state["seconds"] for name, state in found.items() if isinstance(state.get("seconds"), int | float)
+        }

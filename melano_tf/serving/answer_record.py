@@ -1,0 +1,81 @@
+"""The schema that every model kind's predictions follow (JSON)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from melano_tf.evaluation.calibration import Calibration
+from melano_tf.evaluation.multiclass_metrics import UNDECIDED, decide
+from melano_tf.evaluation.thresholds import Decision
+from melano_tf.models.taxonomy import Taxonomy
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.serving.model_interface import Answer, Card
+from melano_tf.serving.model_kinds import ANSWERING
+
+SCHEMA = "melano_tf prediction 1"
+
+
+def answer_record(answer: Answer, card: Card) -> dict[str, Any]:
+    """What a model said of a case: probabilities and decision are None where it cannot be judged."""
+    sidecar, kind = card.sidecar, ANSWERING[card.sidecar.kind]
+    by_threshold = kind.called_by == "threshold" and (len(sidecar.classes) == 2 or kind.judges != "features")
+    evidence = dict(answer.evidence)
+    record = {**_blank_record(answer.case.path, card), "evidence": evidence}
+    # Only a threshold has a sensitivity and a specificity.
+    measured = {"measured": card.measured} if by_threshold else {}
+    if not by_threshold:
+        record |= {"threshold": None, "threshold_from": "the most probable class is called"}
+    if answer.probabilities is None:
+        return {**record, "unreadable": answer.reason, **measured}
+    record |= {"remark": answer.remark, "probabilities": _named(answer.probabilities, sidecar)}
+    if not by_threshold:
+        if sidecar.calibration is not None:
+            fitted = Calibration.from_json(sidecar.calibration)
+            record["calibrated_probabilities"] = _named(fitted.apply(answer.probabilities), sidecar)
+        called = int(decide(answer.probabilities[None])[0])
+        record["decision"] = "undecided" if called == UNDECIDED else sidecar.classes[called]
+    elif len(sidecar.classes) == 2:
+        decision = Decision.from_sidecar(sidecar.cut, sidecar.threshold_from, sidecar.calibration)
+        p = float(answer.probabilities[1])
+        if decision.calibration is not None:
+            calibrated = float(decision.probability(p))
+            record["calibrated_probabilities"] = _named(np.array([1.0 - calibrated, calibrated]), sidecar)
+        record["decision"] = sidecar.classes[int(bool(decision.apply(p)))]
+        if answer.untold is not None:
+            evidence["probability_without_metadata"] = float(decision.probability(float(answer.untold[1])))
+    else:
+        record["decision"] = sidecar.classes[int(np.argmax(answer.probabilities))]
+    if sidecar.taxonomy is not None:
+        path = Taxonomy.from_mapping(sidecar.taxonomy, sidecar.classes).greedy_of(answer.probabilities[None])
+        evidence["by_greedy_path"] = sidecar.classes[int(path[0])]
+    return {**record, **measured}
+
+
+def _named(probabilities: np.ndarray, sidecar: Sidecar) -> dict[str, float]:
+    return dict(zip(sidecar.classes, map(float, probabilities), strict=True))
+
+
+def _blank_record(source: Path, card: Card) -> dict[str, Any]:
+    """What stands in every answer, with nothing answered yet."""
+    sidecar = card.sidecar
+    return {
+        "schema": SCHEMA,
+        "input": str(source),
+        "model": {"file": str(card.model), "kind": sidecar.kind, **sidecar.run},
+        "probabilities": None,
+        "calibrated_probabilities": None,
+        "threshold": sidecar.threshold,
+        "threshold_from": sidecar.threshold_from,
+        "decision": None,
+        "remark": "",
+        "evidence": {},
+        "caveat": caveat(sidecar),
+    }
+
+
+def caveat(sidecar: Sidecar) -> str:
+    """What an answer must not be taken for."""
+    own = sidecar.run.get("slides") or sidecar.run.get("table")
+    trained_on = "one cohort" if own else "phantoms drawn by a program: it knows nothing of real skin"
+    return f"Research only; not a medical device. Trained on {trained_on}."

@@ -1,0 +1,39 @@
+"""What every model of slides does first: the slide cut as the training's slides were, in a folder that goes again."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from melano_tf.pipelines.slide_cutting import write_slide
+from melano_tf.pipelines.slide_outcome import SlideOutcome
+from melano_tf.pipelines.tfrecords import slide_files
+from melano_tf.pipelines.tile_store_settings import Grid, StoreSettings
+from melano_tf.serving.model_interface import Answer, Case
+
+CHUNK = 64  # tiles in memory at once; it changes memory and speed, not the answer
+
+
+def answer_slides(
+    cases: Sequence[Case], scratch: Path, progress: Callable[[int], object], judge: Callable[[Case, Path], Answer]
+) -> list[Answer]:
+    """One answer a slide by `judge`, which gets a folder for the slide's tiles."""
+    answers = []
+    for case in cases:
+        with tempfile.TemporaryDirectory(prefix=".tiles-", dir=scratch) as folder:
+            answers.append(judge(case, Path(folder)))
+        progress(1)
+    return answers
+
+
+def cut_slide(case: Case, grid: Grid, store: StoreSettings, folder: Path) -> tuple[SlideOutcome, pd.DataFrame] | Answer:
+    """What became of the slide and its stored tiles, one row each; or the answer where there are none."""
+    name = case.path.stem
+    row = {"slide_id": name, "path": str(case.path), "patient_id": "unknown", "label": "unknown", "mpp": case.mpp}
+    outcome = write_slide(row, grid, store, folder)
+    if outcome.status != "done":
+        # Slide errors name the slide themselves.
+        reason = outcome.reason if name in outcome.reason else f"{case.path}: {outcome.reason}"
+        return Answer(case, None, reason)
+    return outcome, pd.read_parquet(slide_files(folder, name)[1])

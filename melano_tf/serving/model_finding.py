@@ -1,0 +1,102 @@
+"""Find a model, wherever it is: a file of a run, an exported folder, or a name on a server."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from melano_tf.errors import InputError, line_of
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.serving.biopsy_models import BiopsyModel, LocalBiopsy
+from melano_tf.serving.client import Client, ClientSettings, FolderTransport, find_transport
+from melano_tf.serving.exported_models import ExportedBiopsy, ExportedImages, ExportedTiles
+from melano_tf.serving.feature_bag_models import ExportedFeatures, FeatureModel, LocalFeatures
+from melano_tf.serving.image_models import ImageModel, LocalImages
+from melano_tf.serving.magnified_models import LocalTiles, MagnifiedModel
+from melano_tf.serving.measured_metrics import measured_numbers
+from melano_tf.serving.model_interface import Answering, Card
+from melano_tf.serving.model_kinds import checked_kind, read_companion
+from melano_tf.serving.serving_files import read_card
+
+IMAGES = (ImageModel, LocalImages, ExportedImages)
+# By the kinds that `model_kinds` knows: who answers, with which networks in this process, and with which exported ones.
+MODELS: Mapping[str, tuple[Callable[..., Answering], Callable[[Card], Any], Callable[[Card, Client], Any]]] = {
+    "spitzoid-target": (BiopsyModel, LocalBiopsy, ExportedBiopsy),
+    "multimag": (MagnifiedModel, LocalTiles, ExportedTiles),
+    **dict.fromkeys(("zoome", "weighting", "similarity"), IMAGES),
+    "bags": (FeatureModel, LocalFeatures, ExportedFeatures),
+}
+
+
+def open_model(model: Path, server: str | None = None, asked: ClientSettings | None = None) -> Answering:
+    """A model that answers.
+
+    Args:
+        model: a `.keras` file, an exported version's folder, or with a server the model's name there.
+        server: address of a TensorFlow Serving.
+        asked: how an exported model is asked.
+
+    Raises:
+        InputError: there is no such model, or no such server; or the model is of a kind that answers nothing.
+    """
+    if server is None and not model.is_dir():
+        card = file_card(model)
+        answering, here, _ = MODELS[card.sidecar.kind]
+        return answering(card, here(card))
+    if server is not None:
+        if model.suffix == ".keras":
+            raise InputError(
+                f"--model {model}: with --server this is the model's name on the server, such as "
+                f"{model.stem} (docker's models.config names it)"
+            )
+        client = Client(find_transport(server, str(model)), asked)
+        card = exported_card(client.card(), model)
+    else:
+        if not (model / "saved_model.pb").is_file():
+            raise InputError(f"{model}: a folder, but no exported model; name a .keras file, or an exported version")
+        client = Client(FolderTransport(model), asked)
+        # A folder's card is a file; its graph is loaded when it is needed.
+        card = exported_card(read_card(model), model)
+    answering, _, there = MODELS[card.sidecar.kind]
+    return answering(card, there(card, client))
+
+
+def file_card(model: Path) -> Card:
+    """What a `.keras` file says of itself.
+
+    Raises:
+        InputError: it, its sidecar or a model that it needs is missing or damaged, or of a kind that answers nothing.
+    """
+    sidecar = Sidecar.read(model)
+    checked_kind(sidecar, model)
+    companions = {role: read_companion(model, sidecar, role)[1] for role in sidecar.companions}
+    return Card(model, model.name, sidecar, companions, measured_numbers(model, sidecar))
+
+
+def exported_card(content: Mapping[str, Any], model: Path) -> Card:
+    """What an exported model says of itself.
+
+    Args:
+        content: see `export.card_content`.
+        model: as it was asked for.
+
+    Raises:
+        InputError: the card is of another program or version, or of a model that answers nothing.
+    """
+    where = "the model's card"
+    sidecar = _sidecar(content.get("sidecar"), where)
+    checked_kind(sidecar, where)
+    companions, measured, file = (content.get(name) for name in ("companions", "measured", "file"))
+    for name, value in (("companions", companions), ("measured", measured)):
+        if not isinstance(value or {}, Mapping):
+            raise InputError(f"{where} cannot be read ({name}); export the model again")
+    if not isinstance(file, str):
+        raise InputError(f"{where} cannot be read (file); export the model again")
+    others = {role: _sidecar(card, f"the {role} model's card") for role, card in (companions or {}).items()}
+    return Card(model, file, sidecar, others, measured)
+
+
+def _sidecar(content: Any, where: str) -> Sidecar:
+    try:
+        return Sidecar(**{**content, "classes": tuple(content["classes"])})
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{where} cannot be read ({line_of(error)}); export the model again") from None

@@ -1,0 +1,63 @@
+"""Load a trained network from a run's model file."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from melano_tf.errors import InputError
+from melano_tf.models.metadata_layer import MetadataCode
+from melano_tf.runs.sidecar import Sidecar
+
+
+def load_network(path: Path, sidecar: Sidecar | None = None, **options: Any) -> keras.Model:
+    """`keras.saving.load_model`, with a damaged file, or one that is not what its sidecar says, told in one line.
+
+    Args:
+        path: a `.keras` file whose sidecar was read, so that it is there.
+        sidecar: where given, the network must have its input and its classes.
+        options: of `keras.saving.load_model`.
+
+    Raises:
+        InputError: not a Keras file, one that was cut short, or the network of another sidecar.
+    """
+    try:
+        network = keras.saving.load_model(path, **options)
+    except MemoryError:
+        raise
+    except Exception as error:  # what a reader of archives, JSON and HDF5 raises of damaged bytes is of any kind
+        # Keras says "File not found" of a file that is no zip archive, and puts advice of many lines after the reason.
+        line = (str(error) or type(error).__name__).split("\n")[0].split(". ")[0]
+        raise InputError(
+            f"{path}: cannot be loaded as a Keras model; it is damaged, or copied in part, or of a "
+            f"version before 0.2: take the run's file again, or train again (Keras: {line[:300]})"
+        ) from None
+    if sidecar is not None:
+        _check_fit(network, sidecar, path)
+    return network
+
+
+def _check_fit(network: keras.Model, sidecar: Sidecar, path: Path) -> None:
+    """The image's side, the numbers of a patient and, but for embeddings, the number of classes."""
+    sides = {side for one in network.inputs if len(one.shape) == 4 for side in one.shape[1:3]} - {None}
+    if not sides <= {sidecar.input_px}:
+        raise InputError(
+            f"{path}: takes images of {sorted(sides)[0]} px, and its sidecar says {sidecar.input_px}; "
+            "they are of two models"
+        )
+    if written := sidecar.preprocessing.get("metadata"):
+        width = MetadataCode.from_json(written).width
+        for one in network.inputs:
+            if one.name == "metadata" and one.shape[-1] != width:
+                raise InputError(
+                    f"{path}: takes {one.shape[-1]} numbers of a patient, and its sidecar names {width}; "
+                    "they are of two models"
+                )
+    if sidecar.kind.endswith("-embedding"):
+        return
+    classes = len(sidecar.classes)
+    widths = {int(one.shape[-1]) for one in network.outputs if one.shape[-1] is not None}
+    if widths and not widths & ({1, 2} if classes == 2 else {classes}):
+        raise InputError(
+            f"{path}: has {sorted(widths)[0]} outputs, its sidecar {classes} classes; they are of two models"
+        )

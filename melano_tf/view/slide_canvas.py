@@ -1,0 +1,349 @@
+"""The picture of a slide in a page: deep-zoom tiles, a map, outlines, mask and grid over them, all in level-0 pixels.
+
+Plot coordinates are level-0 pixels with y downwards negative, so that what is drawn in them lies where it should at
+every zoom.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from bokeh.events import DocumentReady
+from bokeh.models import (
+    ColorBar,
+    ColumnDataSource,
+    CustomJS,
+    Div,
+    HoverTool,
+    LinearColorMapper,
+    PanTool,
+    Range1d,
+    ResetTool,
+    Slider,
+    TapTool,
+    WheelZoomTool,
+    ZoomInTool,
+    ZoomOutTool,
+)
+from bokeh.plotting import figure
+
+from melano_tf.slides.slide import Slide
+from melano_tf.view import page_style
+from melano_tf.view.deepzoom import Pyramid
+from melano_tf.view.furniture import scale_bar, tile_source
+from melano_tf.view.overlays import Outlines, Overlay, mask_map, outlines_of, overlay_map, slide_tiles, tiles_in
+from melano_tf.view.picture_handlers import slide_of
+from melano_tf.view.run_cases import Seen
+from melano_tf.view.site import Page, on_change
+
+LAYERS = ("outlines (b)", "tissue mask (t)", "tile grid (g)")
+HEIGHT = 660
+LIKELY = 900  # px of the frame's width, on a screen of 1280
+MOST_TILES = 3000  # rectangles drawn at once; of more, those in the window
+# Both axes at one scale: the window is kept by its centre and width; y follows the frame's shape.
+FIT = """
+const f = main, w = f.inner_width, h = f.inner_height;
+if (!(w > 0 && h > 0)) return;
+const x = f.x_range, y = f.y_range, span = x.end - x.start, mid = (y.start + y.end) / 2, tall = span * h / w;
+if (Math.abs((y.end - y.start) - tall) > 1e-6 * tall) y.setv({start: mid - tall / 2, end: mid + tall / 2});
+"""
+START = """
+const f = main, w = f.inner_width, h = f.inner_height;
+const place = () => {
+  const w = f.inner_width, h = f.inner_height;
+  if (!(w > 0 && h > 0)) { setTimeout(place, 30); return; }
+  const span = Math.max(wanted[2], wanted[3] * w / h), tall = span * h / w;
+  f.x_range.setv({start: wanted[0] - span / 2, end: wanted[0] + span / 2});
+  f.y_range.setv({start: -wanted[1] - tall / 2, end: -wanted[1] + tall / 2});
+};
+place();
+"""
+READOUT = """
+const w = main.inner_width, span = main.x_range.end - main.x_range.start;
+if (!(w > 0 && span > 0)) return;
+const mpp = span / w * own;
+out.text = '<p class="soft">' + mpp.toPrecision(3) + ' µm/px · about ' + (10 / mpp).toPrecision(2) + 'x'
+  + (power ? ' · scanned at ' + power + 'x' : '') + ' · level 0: ' + own.toPrecision(4) + ' µm/px</p>';
+"""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What of the slide is shown: centre, width and least height in level-0 px (height 0: whatever the frame gives)."""
+
+    x: float
+    y: float
+    width: float
+    height: float = 0.0
+
+    @classmethod
+    def of(cls, page: Page, size: tuple[int, int]) -> "Window":
+        """The window of the address, else the whole slide."""
+        x, y, width = (page.number(name) for name in ("x", "y", "w"))
+        if x is None or y is None or width is None or not width > 0:
+            return cls(size[0] / 2, size[1] / 2, size[0] * 1.04, size[1] * 1.04)
+        return cls(x, y, width)
+
+    def tiles(self, size: tuple[int, int]) -> list[tuple[int, int, int]]:
+        """The tiles that show it, most likely: how wide the frame will be only the browser knows."""
+        width = max(self.width, self.height * LIKELY / HEIGHT)
+        tall = width * HEIGHT / LIKELY
+        return Pyramid(size).shown(self.x - width / 2, self.y - tall / 2, width, tall, LIKELY)
+
+
+class Pane:
+    """One picture of a slide with what lies over it.
+
+    Args:
+        page: the page it stands in.
+        run, place: the slide.
+        opened: it, open.
+        window: what is shown at first.
+        follow: another pane whose window this one shares.
+        bare: nothing but the picture, without the slide's name, for a blind reading.
+    """
+
+    def __init__(
+        self,
+        page: Page,
+        run: Seen,
+        place: int,
+        opened: Slide,
+        window: Window,
+        follow: "Pane | None" = None,
+        bare: bool = False,
+    ) -> None:
+        self.page, self.run, self.place, self.window = page, run, place, window
+        self.size, self.mpp, self.origin = opened.size, opened.mpp, opened.origin
+        self.power = opened.objective_power
+        self.bare = bare
+        self.shown = pd.DataFrame(columns=["tile", "magnification", "x", "y", "w0", "h0", "tissue"])
+        self.figure: Any = self._make_figure(follow)
+        self._asked, self._active = 0, set[int]()
+        if not bare:
+            self._make_layers()
+
+    def _make_figure(self, follow: "Pane | None") -> Any:
+        half = self.window.width / 2
+        tall = self.window.height / 2 or half
+        x_range = follow.figure.x_range if follow else Range1d(self.window.x - half, self.window.x + half)
+        y_range = follow.figure.y_range if follow else Range1d(-self.window.y - tall, -self.window.y + tall)
+        case = "to be read" if self.bare else str(self.run.cases["case"][self.place])
+        fig = figure(
+            x_range=x_range,
+            y_range=y_range,
+            tools="",
+            height=HEIGHT,
+            sizing_mode="stretch_width",
+            title=f"{self.run.name}: {case}" if follow else None,
+            name="beside" if follow else "stage",
+            html_attributes={"aria-label": f"slide {case}", "role": "img"},
+        )
+        fig.axis.visible = False
+        fig.grid.visible = False
+        fig.toolbar.logo = None
+        wheel = WheelZoomTool(zoom_on_axis=False, speed=1 / 500)
+        fig.add_tools(PanTool(), wheel, ZoomInTool(factor=0.5), ZoomOutTool(factor=1.0), ResetTool())
+        fig.toolbar.active_scroll = wheel
+        fig.add_tile(tile_source(self.page.site.tiles(self.run.number, self.place), self.size), smoothing=True)
+        fig.add_layout(scale_bar(fig.x_range, self.mpp[0]))
+        self.readout = Div(text="", sizing_mode="stretch_width")
+        read = CustomJS(
+            args={"main": fig, "out": self.readout, "own": self.mpp[0], "power": self.power or 0}, code=READOUT
+        )
+        fit = CustomJS(args={"main": fig}, code=FIT)
+        for change in ("inner_width", "inner_height"):
+            fig.js_on_change(change, fit)
+            fig.js_on_change(change, read)
+        fig.x_range.js_on_change("end", read)
+        if follow is None:
+            window = self.window
+            wanted = [window.x, window.y, window.width, window.height]
+            self.page.doc.js_on_event(DocumentReady, CustomJS(args={"main": fig, "wanted": wanted}, code=START))
+        return fig
+
+    def _make_layers(self) -> None:
+        fig, (width, height) = self.figure, self.size
+        clear, colours = (0, 0, 0, 0), list(page_style.PALETTES["viridis"])
+        self.mapper = LinearColorMapper(palette=colours, low=1, high=255, low_color=clear)
+        self.legend_mapper = LinearColorMapper(palette=colours, low=0, high=1)
+        empty = np.zeros((1, 1), np.uint8)
+        extent = {"x": [0.0], "y": [-float(height)], "dw": [float(width)], "dh": [float(height)]}
+        self.map_source = ColumnDataSource({"image": [empty], **extent})
+        self.map = fig.image("image", "x", "y", "dw", "dh", source=self.map_source, color_mapper=self.mapper, alpha=0.5)
+        self.map.name = "map"
+        self.bar = ColorBar(color_mapper=self.legend_mapper, title="", height=8, title_standoff=4, visible=False)
+        fig.add_layout(self.bar, "below")
+        self.mask_source = ColumnDataSource({"image": [empty], **extent})
+        tissue = LinearColorMapper(palette=["#e69f00"], low=1, high=2, low_color=clear)
+        self.mask = fig.image(
+            "image", "x", "y", "dw", "dh", source=self.mask_source, color_mapper=tissue, alpha=0.35, visible=False
+        )
+        self.tile_source = ColumnDataSource(
+            {name: [] for name in ("left", "right", "top", "bottom", "tile", "value", "at")}
+        )
+        self.grid = fig.quad(
+            *("left", "right", "top", "bottom"),
+            source=self.tile_source,
+            fill_alpha=0.0,
+            line_color="#202020",
+            line_alpha=0.0,
+            line_width=1,
+            selection_line_color="#d55e00",
+            selection_line_alpha=1.0,
+            selection_line_width=3,
+            nonselection_fill_alpha=0.0,
+            nonselection_line_alpha=0.0,
+            hover_line_color="#d55e00",
+            hover_line_alpha=1.0,
+            name="grid",
+        )
+        self.hover = HoverTool(
+            renderers=[self.grid], tooltips=[("tile", "@tile"), ("value", "@value{0.0000}"), ("", "@at")]
+        )
+        self.tap = TapTool(renderers=[self.grid])
+        fig.add_tools(self.hover, self.tap)
+        self.marked = ColumnDataSource({name: [] for name in ("left", "right", "top", "bottom")})
+        fig.quad(
+            *("left", "right", "top", "bottom"), source=self.marked, fill_alpha=0, line_color="#d55e00", line_width=3
+        )
+        self.cam_source = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
+        self.cam = fig.image(
+            *("image", "x", "y", "dw", "dh"),
+            source=self.cam_source,
+            color_mapper=LinearColorMapper(palette=list(page_style.PALETTES["inferno"]), low=0, high=1),
+            alpha=0.55,
+        )
+        self.outlines: list[Any] | None = None
+        on_change(fig.x_range, "end", self._moved)
+
+    def _draw_outlines(self, found: Outlines) -> None:
+        self.outlines = []
+        for colour, (name, polygons) in zip(page_style.COLOURS * 9, found.rings.items(), strict=False):
+            xs = [[[ring[:, 0].tolist() for ring in parts]] for parts in polygons]
+            ys = [[[(-ring[:, 1]).tolist() for ring in parts]] for parts in polygons]
+            drawn = self.figure.multi_polygons(
+                xs, ys, fill_alpha=0.0, line_color=colour, line_width=2, legend_label=name, name=f"outline {name}"
+            )
+            drawn.visible = 0 in self._active
+            self.outlines.append(drawn)
+        if self.outlines:
+            self.figure.legend.location = "top_left"
+            self.figure.legend.background_fill_alpha = 0.8
+
+    def fade_with(self, slider: Slider) -> None:
+        """Let a slider set how opaque the map is."""
+        self.map.glyph.global_alpha = slider.value
+        slider.js_link("value", self.map.glyph, "global_alpha")
+
+    def draw(self, overlay: Overlay | None, drawn: Callable[[], None], failed: Callable[[str], None]) -> None:
+        """Read and draw a map aside, and then call `drawn`; None: none, and the tiles are all that there are."""
+        self._asked += 1
+        asked, site, run, place = self._asked, self.page.site, self.run, self.place
+        case, size, mpp = str(run.cases["case"][place]), self.size, self.mpp
+        if overlay is None:
+            self.map.visible = self.bar.visible = False
+
+        def work() -> tuple[pd.DataFrame, np.ndarray | None]:
+            if overlay is None:
+                return slide_tiles(run, case), None
+            return overlay.tiles, overlay_map(overlay, size, mpp, site.masks.get(run, slide_of(site, run, place)))
+
+        def done(found: tuple[pd.DataFrame, np.ndarray | None]) -> None:
+            if asked != self._asked:
+                return  # another one was asked for meanwhile
+            self.shown, values = found
+            self._moved()
+            if overlay is not None and values is not None:
+                self.bar.title = overlay.words
+                self.map_source.data = {**self.map_source.data, "image": [np.flipud(values)]}
+                self.map.visible = self.bar.visible = True
+            drawn()
+
+        self.page.later(work, done, lambda words: failed(f"the map cannot be drawn: {words}"))
+
+    def colour(self, palette: Sequence[str], threshold: float | None) -> None:
+        """The colours of the map; below a threshold they are pale."""
+        count = len(palette)
+        low = 0 if threshold is None else min(count, math.ceil(threshold * count))
+        colours = [shade + "38" if place < low else shade for place, shade in enumerate(palette)]
+        self.mapper.palette = self.legend_mapper.palette = colours
+
+    def layers(self, active: Sequence[int], failed: Callable[[str], None]) -> None:
+        """Show outlines, tissue mask and grid, or not; what was not yet drawn is read aside."""
+        self._active = set(active)
+        if 0 in active and self.outlines is None:
+            self.outlines = []
+            path, origin = self.run.cases["annotation"][self.place], self.origin
+
+            def read(found: Outlines) -> None:
+                self._draw_outlines(found)
+                if found.fault:
+                    failed(found.fault)
+
+            self.page.later(lambda: outlines_of(path, origin), read, failed)
+        for drawn in self.outlines or ():
+            drawn.visible = 0 in active
+        if 1 in active and self.mask_source.data["image"][0].size == 1:
+            site, run, place, size, mpp = self.page.site, self.run, self.place, self.size, self.mpp
+
+            def done(found: np.ndarray) -> None:
+                self.mask_source.data = {**self.mask_source.data, "image": [np.flipud(found)]}
+
+            self.page.later(
+                lambda: mask_map(site.masks.get(run, slide_of(site, run, place)), size, mpp),
+                done,
+                lambda words: failed(f"the tissue mask cannot be drawn: {words}"),
+            )
+        self.mask.visible = 1 in active
+        alpha = 0.55 if 2 in active else 0.0
+        self.grid.glyph.line_alpha = alpha
+        self.grid.nonselection_glyph.line_alpha = alpha
+
+    def _moved(self) -> None:
+        """The tiles of the window, where there are too many for all."""
+        rows = self.shown
+        if len(rows) > MOST_TILES:
+            x, y = self.figure.x_range, self.figure.y_range
+            rows = tiles_in(rows, x.start, -y.end, x.end, -y.start)
+            if len(rows) > MOST_TILES:
+                rows = rows.iloc[:0]
+        tiles = rows["tile"].tolist()
+        if tiles == list(self.tile_source.data["tile"]) and "value" not in rows:
+            return
+        values = rows["raw"].to_numpy(float) if "raw" in rows else np.full(len(rows), np.nan)
+        self.tile_source.data = {
+            "left": rows["x"].to_numpy(float),
+            "right": (rows["x"] + rows["w0"]).to_numpy(float),
+            "top": -rows["y"].to_numpy(float),
+            "bottom": -(rows["y"] + rows["h0"]).to_numpy(float),
+            "tile": tiles,
+            "value": values,
+            "at": rows["magnification"].tolist(),
+        }
+
+    def fly(self, x: float, y: float, width: float) -> None:
+        """Show a place: centre and width in level-0 px."""
+        shape = (self.figure.inner_height or HEIGHT) / (self.figure.inner_width or HEIGHT)
+        self.figure.x_range.update(start=x - width / 2, end=x + width / 2)
+        self.figure.y_range.update(start=-y - width * shape / 2, end=-y + width * shape / 2)
+
+    def mark(self, x: float, y: float, w: float, h: float) -> None:
+        """Draw a frame around a tile."""
+        self.marked.data = {"left": [x], "right": [x + w], "top": [-y], "bottom": [-(y + h)]}
+
+    def on_tile(self, then: Callable[[int], None]) -> None:
+        """Do something with a clicked tile: its place in `shown`."""
+
+        def clicked(name: str, old: list[int], new: list[int]) -> None:
+            if new:
+                number = self.tile_source.data["tile"][new[0]]
+                at = self.tile_source.data["at"][new[0]]
+                rows = self.shown
+                found = np.flatnonzero((rows["tile"] == number) & (rows["magnification"] == at))
+                then(int(found[0]))
+
+        self.tile_source.selected.on_change("indices", clicked)

@@ -1,0 +1,98 @@
+import math
+
+import numpy as np
+import pytest
+
+from melano_tf.evaluation.binary_metrics import roc_auc
+from melano_tf.evaluation.repeated_split_intervals import (
+    JudgedSplit,
+    paired_differences,
+    split_intervals,
+    split_mean_auc,
+    split_metrics,
+)
+
+NAMES = ("a", "b", "c")
+
+
+def drawn(seed: int, count: int, lesions: list[str]) -> JudgedSplit:
+    draw = np.random.default_rng(seed)
+    y = np.r_[0, 1, 2, draw.integers(0, 3, count - 3)]
+    scores = draw.dirichlet(np.ones(3), count)
+    scores[np.arange(count), y] += draw.uniform(0, 0.6, count)
+    return JudgedSplit(y, scores, [lesions[n] for n in draw.integers(0, len(lesions), count)])
+
+
+def test_metrics_by_hand() -> None:
+    """Truth a a b b c; called a b b b a: recalls 1/2, 1, 0, precisions 1/2, 2/3 and none."""
+    scores = np.eye(3)[[0, 1, 1, 1, 0]]
+    found = split_metrics(JudgedSplit([0, 0, 1, 1, 2], scores, list("vwxyz")), NAMES)
+    assert found["Acc"] == pytest.approx(3 / 5) and found["BAcc"] == pytest.approx(0.5)
+    assert found["mPR"] == pytest.approx((1 / 2 + 2 / 3 + 0) / 3)
+    assert found["mF1"] == pytest.approx((1 / 2 + 4 / 5 + 0) / 3)
+    assert (found["RE a"], found["RE b"], found["RE c"]) == (0.5, 1.0, 0.0)
+    assert math.isnan(found["PR c"]) and found["F1 c"] == 0
+
+
+def test_lesions_are_drawn_once_for_all_splits() -> None:
+    """Against a naive loop: the same lesions, repeated as often, in every split that judges them."""
+    lesions = [f"L{n}" for n in range(9)]
+    splits = [drawn(1, 40, lesions[:6]), drawn(2, 30, lesions[3:])]
+    found = split_intervals(splits, NAMES, repeats=60, seed=5)
+    held = sorted({name for split in splits for name in split.groups})
+    times = np.random.default_rng(5).multinomial(len(held), np.full(len(held), 1 / len(held)), size=60)
+    samples = []
+    for drawn_times in times:
+        values = []
+        for split in splits:
+            rows = [i for i, name in enumerate(split.groups) for _ in range(drawn_times[held.index(name)])]
+            part = JudgedSplit(np.asarray(split.y)[rows], np.asarray(split.scores)[rows], ["x"] * len(rows))
+            whole = set(np.unique(split.y)) == set(np.unique(part.y))
+            values.append(split_metrics(part, NAMES)["BAcc"] if whole else math.nan)
+        samples.append(np.mean(values))
+    defined = np.array(samples)[~np.isnan(samples)]
+    low, high = np.quantile(defined, [0.025, 0.975])
+    assert low - 0.15 < found["BAcc"].low <= low + 1e-12 and high - 1e-12 <= found["BAcc"].high < high + 0.15
+    assert found["BAcc"].undefined == 60 - len(defined) and found["BAcc"].groups == len(held)
+    assert found["BAcc"].value == pytest.approx(np.mean([split_metrics(split, NAMES)["BAcc"] for split in splits]))
+
+
+def test_judging_the_same_lesions_twice_is_no_more_evidence() -> None:
+    split = drawn(3, 60, [f"L{n}" for n in range(20)])
+    once = split_intervals([split], NAMES, repeats=400, seed=1)["Acc"]
+    twice = split_intervals([split, split], NAMES, repeats=400, seed=1)["Acc"]
+    assert (once.low, once.high) == (twice.low, twice.high)
+    other = JudgedSplit(split.y, split.scores, [f"{name}'" for name in split.groups])
+    more = split_intervals([split, other], NAMES, repeats=400, seed=1)["Acc"]
+    assert more.high - more.low < 0.85 * (once.high - once.low), "other lesions are"
+
+
+def test_no_splits_are_refused() -> None:
+    with pytest.raises(ValueError, match="no splits"):
+        split_intervals([], NAMES)
+
+
+def test_differences_are_paired() -> None:
+    """By hand: two lesions of each class; the other one is right where the first is, and once more."""
+    sure, groups = np.eye(2), list("abcd")
+    first = JudgedSplit([0, 0, 1, 1], sure[[0, 0, 1, 0]], groups)
+    other = JudgedSplit([0, 0, 1, 1], sure[[0, 0, 1, 1]], groups)
+    found = paired_differences([first], [other], ("a", "b"), repeats=400)
+    assert found["Acc"].value == 0.25 and found["BAcc"].value == 0.25
+    assert found["Acc"].low == 0.0 and 0.25 < found["Acc"].high <= 1.0  # never worse, whichever lesions are drawn
+    swapped = paired_differences([other], [first], ("a", "b"), repeats=400)
+    assert (swapped["Acc"].value, swapped["Acc"].high) == (-0.25, 0.0)
+    two = paired_differences([first, other], [other, other], ("a", "b"), repeats=400)
+    assert two["Acc"].value == pytest.approx(0.125) and two["Acc"].high < found["Acc"].high
+    with pytest.raises(ValueError, match="same images"):
+        paired_differences([first], [JudgedSplit([0, 1, 0, 1], other.scores, groups)], ("a", "b"))
+
+
+def test_the_mean_auc_of_splits() -> None:
+    lesions = [f"l{n}" for n in range(40)]
+    splits = [drawn(1, 60, lesions), drawn(2, 90, lesions)]
+    found = split_mean_auc(splits, repeats=300)
+    by_hand = [np.mean([roc_auc(np.asarray(s.y) == k, np.asarray(s.scores)[:, k]) for k in range(3)]) for s in splits]
+    assert found.value == pytest.approx(np.mean(by_hand))
+    assert found.low < found.value < found.high
+    assert found.groups == len({*splits[0].groups, *splits[1].groups})

@@ -1,0 +1,47 @@
+"""From tiles to slides, and from magnifications to one answer, by hand-computed values."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from melano_tf.evaluation.slide_scores import fuse, slide_score, slide_scores
+
+P = [0.9, 0.5, 0.1, 0.4]
+
+
+def test_three_ways_to_a_slides_score() -> None:
+    assert slide_score(P, "mean") == pytest.approx(0.475)
+    assert slide_score(P, "majority") == 0.5  # 0.5 itself counts
+    assert slide_score(P, "majority", threshold=0.45) == 0.5
+    assert slide_score(P, "top", top=2) == pytest.approx(0.7)
+    assert slide_score(P, "top", top=99) == pytest.approx(0.475)
+    for wrong in (([], "mean"), ([[0.1]], "mean"), (P, "median")):
+        with pytest.raises(ValueError):
+            slide_score(*wrong)
+
+
+def test_slides_keep_their_order_and_facts() -> None:
+    tiles = pd.DataFrame({"slide_id": list("bbaab"), "patient_id": list("qqppq"), "p1": [0.0, 1.0, 0.2, 0.4, 0.5]})
+    found = slide_scores(tiles, ["p1"], "mean")
+    assert found["slide_id"].tolist() == ["b", "a"]
+    assert found["patient_id"].tolist() == ["q", "p"]
+    assert found["p1"].tolist() == pytest.approx([0.5, 0.3])
+    assert found["tiles"].tolist() == [3, 2]
+
+
+def test_a_majority_of_several_classes_is_a_vote() -> None:
+    tiles = pd.DataFrame({"slide_id": ["a"] * 3, "p0": [0.5, 0.4, 0.2], "p1": [0.3, 0.4, 0.7], "p2": [0.2, 0.2, 0.1]})
+    found = slide_scores(tiles, ["p0", "p1", "p2"], "majority").iloc[0]
+    assert [found[name] for name in ("p0", "p1", "p2")] == pytest.approx([0.5, 0.5, 0.0])  # a tie is shared
+
+
+def test_late_fusion_leaves_out_what_a_slide_has_not() -> None:
+    scores = [[0.2, 0.8, np.nan], [0.5, 0.5, 0.5]]
+    assert fuse(scores, "mean") == pytest.approx([0.5, 0.5])
+    assert fuse(scores, "log-odds") == pytest.approx([0.5, 0.5])
+    sure = fuse([[0.999, 0.4, 0.4]], "log-odds")[0]
+    assert sure == pytest.approx(1 / (1 + np.exp(-(np.log(999) + 2 * np.log(2 / 3)) / 3)))
+    assert sure > fuse([[0.999, 0.4, 0.4]], "mean")[0]  # the sure magnification counts for more
+    assert np.isfinite(fuse([[0.0, 1.0]], "log-odds")).all()
+    with pytest.raises(ValueError):
+        fuse(scores, "vote")

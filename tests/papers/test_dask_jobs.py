@@ -1,0 +1,119 @@
+"""Steps handed to other processes: the same files as from one, whatever breaks there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.papers import dask_jobs
+from melano_tf.papers.plan import Step
+from melano_tf.papers.run_settings import Running
+from melano_tf.papers.shell import Looked, Work
+from melano_tf.runs.settings_digest import digest
+from melano_tf.training.progress import bar_over_epochs
+from tests.papers.test_plan import toy as toy
+
+
+def files(run: Path) -> dict[str, str]:
+    """What the steps wrote, and under which keys."""
+    found = {path.name: path.read_text() for path in [*run.glob("counts/*"), *run.glob("tables/*.txt")]}
+    return found | {path.stem: json.loads(path.read_text())["key"] for path in run.glob("steps/count/*.json")}
+
+
+def test_two_processes_write_what_one_writes_and_the_run_goes_on_from_it(toy, tmp_path):
+    assert toy().code == 0
+    alone = files(tmp_path / "run")
+    assert {"a.txt", "b.txt", "table1.txt", "a", "b"} == set(alone)
+    far = toy("--out", str(tmp_path / "far"), "--jobs", "2")
+    assert far.code == 0, far.errors
+    assert files(tmp_path / "far") == alone
+    assert "trainings side by side: 2 processes on this machine" in far.shown and "did 2 steps" in far.shown
+    assert "  no z in the text" in far.shown.splitlines()  # left out there, said here
+    assert (tmp_path / "far" / "made.json").read_text().count('"step": "count/a"') == 1
+    left = [{path.name for path in (tmp_path / run / "work").rglob("*")} for run in ("run", "far")]
+    assert left[0] == left[1] and not {"a", "b"} & left[1]  # what is finished leaves nothing unfinished
+    assert "did 0 steps, kept 2" in toy("--out", str(tmp_path / "far")).shown
+
+
+def test_a_process_that_dies_costs_its_step_and_a_failure_is_the_steps_alone(toy, tmp_path):
+    dies = toy("--jobs", "2", "--fails", "dies")
+    assert dies.code == 0, dies.errors
+    assert set(files(tmp_path / "run")) == {"a.txt", "b.txt", "table1.txt", "a", "b"}
+    broken = toy("--out", str(tmp_path / "other"), "--jobs", "2", "--fails", "a")
+    assert broken.code == 1 and "1 of 3 trainings failed (a)" in broken.errors
+    assert (tmp_path / "other" / "tables" / "table1.txt").read_text() == "{'b': '6'}"
+    failed = (tmp_path / "other" / "failed" / "a.txt").read_text()
+    assert "it broke" in failed and "in count" in failed  # the traceback of the process in which it broke
+
+
+@pytest.mark.parametrize(
+    "arguments, line",
+    [
+        (("--jobs", "-1"), "--jobs -1: give how many"),
+        (("--jobs", "2", "--gpus", "0", "1"), "--jobs and --gpus: give one of them"),
+        (("--jobs", "2", "--mirror"), "--jobs is for trainings side by side"),
+        (("--gpus", "1", "1"), "--gpus 1 1: give each GPU's number once"),
+        (("--gpus", "7"), "--gpus 7: there is no such GPU here"),
+        (("--scheduler", "tcp://127.0.0.1:9"), "--scheduler tcp://127.0.0.1:9: no Dask scheduler answers there"),
+    ],
+)
+def test_what_cannot_be_is_one_line(toy, tmp_path, monkeypatch, arguments, line):
+    monkeypatch.setattr(dask_jobs, "WAIT_S", 1.0)
+    told = toy(*arguments)
+    assert told.code == 2 and line in told.errors and "Traceback" not in told.errors
+    assert not (tmp_path / "run" / "counts").exists()
+
+
+def test_a_worker_of_another_version_is_refused():
+    class Client:
+        def wait_for_workers(self, count, timeout):
+            pass
+
+        def run(self, function):
+            return {"tcp://10.0.0.7:1": "0.1.9"}
+
+    with pytest.raises(InputError, match=r"10\.0\.0\.7:1: has melano_tf 0\.1\.9"):
+        dask_jobs._check_workers(Client(), "tcp://10.0.0.1:1")
+
+
+def test_data_that_changed_under_the_run_are_refused(tmp_path):
+    work = Work(dask_jobs.HelpingRun(tmp_path, "toy", Running(), 1, print), Running(), {})
+    step, hands = (
+        Step("text", "data", lambda work: Looked("abba", "abba"), always=True),
+        dask_jobs.Hands(None, Running(), 1),
+    )
+    with pytest.raises(InputError, match="text is not what it was when the run began"):
+        hands._look(step, work, digest("baab"))
+    hands._look(step, work, digest("abba"))
+    assert work.value("text") == "abba" and work.identity("text") == digest("abba")
+
+
+def test_a_training_elsewhere_says_how_far_it_is(tmp_path):
+    """What the loop calls, with the same arguments as the bar of one process."""
+    said: list[str] = []
+    run = dask_jobs.HelpingRun(tmp_path, "toy", Running(), 1, said.append)
+    for bars in (run.bars, bar_over_epochs):
+        with bars("toy", 3, 4) as show:
+            show(5, 0.25, 0.5)
+    assert said == ["epoch 2/3 loss 0.250 waiting 50%"]
+
+
+def test_threads_are_shared_out_among_processes(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    assert [Running(jobs=number).threads_each() for number in (1, 2, 0, 5, 40)] == [0, 6, 1, 2, 1]
+    assert Running(jobs=3, threads=7).threads_each() == 7 and Running(gpus=(0, 2)).threads_each() == 6
+    assert Running(jobs=0).processes() == 12 and Running(gpus=(0, 2)).processes() == 2
+
+
+def test_a_demo_takes_a_core_for_each_training_where_it_can(monkeypatch):
+    said: list[str] = []
+    for cores, most in ((3, 3), (12, 4)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert Running().as_demo(said.append).jobs == most
+    for asked in (Running(jobs=1), Running(gpus=(1,)), Running(scheduler="tcp://a:1"), Running(mirror=True)):
+        assert asked.as_demo(said.append) == asked
+    assert not Running().spread_out and Running().processes() == 1 and said == []
+    monkeypatch.setattr("melano_tf.papers.running.find_spec", lambda name: None)
+    assert Running().as_demo(said.append) == Running()
+    assert len(said) == 1 and '".[cluster]"' in said[0]

@@ -1,0 +1,86 @@
+"""Turns, crops and flips: against numpy's own, against a loop, and in the picture's own proportions."""
+
+import numpy as np
+import pytest
+
+from melano_tf.pipelines.image_transforms import transformed, views
+
+RNG = np.random.default_rng(5)
+
+
+def seen(images, output, degrees=0.0, zoom=1.0, mirrored=False, aspect=1.0, fill="constant"):
+    count = len(images)
+    transforms = views(
+        np.full(count, degrees),
+        np.full(count, zoom),
+        np.full(count, mirrored),
+        np.full(count, aspect),
+        images.shape[1:3],
+        output,
+    )
+    return np.asarray(transformed(images.astype(np.float32), transforms, output, fill))
+
+
+def test_a_quarter_turn_is_numpys() -> None:
+    images = RNG.uniform(0, 255, (2, 9, 9, 3)).astype(np.float32)
+    np.testing.assert_allclose(seen(images, (9, 9), degrees=-90)[1], np.rot90(images[1], -1), atol=1e-2)
+    np.testing.assert_allclose(seen(images, (9, 9), degrees=90)[0], np.rot90(images[0]), atol=1e-2)
+
+
+def test_the_whole_picture_upright_is_itself_and_mirrored_its_mirror_image() -> None:
+    images = RNG.uniform(0, 255, (2, 8, 8, 3))
+    np.testing.assert_allclose(seen(images, (8, 8)), images, atol=1e-3)
+    np.testing.assert_allclose(seen(images, (8, 8), mirrored=True), images[:, :, ::-1], atol=1e-3)
+
+
+def test_a_crop_from_the_centre_keeps_its_share() -> None:
+    images = RNG.uniform(0, 255, (1, 20, 20, 3))
+    # 0.8 of 20 pixels are 16, and 16 are wanted: the crop itself, without resampling.
+    np.testing.assert_allclose(seen(images, (16, 16), zoom=0.8), images[:, 2:18, 2:18], atol=1e-3)
+
+
+def test_turning_comes_before_mirroring() -> None:
+    images = RNG.uniform(0, 255, (1, 9, 9, 3))
+    np.testing.assert_allclose(
+        seen(images, (9, 9), degrees=90, mirrored=True)[0], np.rot90(images[0])[:, ::-1], atol=0.1
+    )
+
+
+def test_bilinear_values_are_those_of_a_loop() -> None:
+    image = RNG.uniform(0, 255, (7, 7, 1))
+    found = seen(image[None], (5, 5), degrees=20, zoom=0.9)[0, ..., 0]
+    angle = np.radians(20)
+    for row in range(5):
+        for column in range(5):
+            u, v = 2 * (column + 0.5) / 5 - 1, 2 * (row + 0.5) / 5 - 1
+            x = 0.9 * (np.cos(angle) * u - np.sin(angle) * v)
+            y = 0.9 * (np.sin(angle) * u + np.cos(angle) * v)
+            px, py = (x + 1) * 3.5 - 0.5, (y + 1) * 3.5 - 0.5
+            left, top = int(np.floor(px)), int(np.floor(py))
+            total = 0.0
+            for dy in (0, 1):
+                for dx in (0, 1):
+                    if 0 <= top + dy < 7 and 0 <= left + dx < 7:
+                        weight = (1 - abs(px - left - dx)) * (1 - abs(py - top - dy))
+                        total += weight * image[top + dy, left + dx, 0]
+            assert found[row, column] == pytest.approx(total, abs=0.05), (row, column)
+
+
+def test_a_squeezed_picture_turns_in_its_own_proportions() -> None:
+    """An upright bar of a 2:1 picture, squeezed to a square and turned by 90 degrees, lies down at its own length."""
+    wide = np.zeros((64, 128))
+    wide[12:52, 60:68] = 255.0  # 40 px long, 8 px wide
+    squeezed = wide.reshape(64, 64, 2).mean(axis=2)[None, ..., None]
+    turned = seen(squeezed, (64, 64), degrees=90, aspect=2.0)[0, ..., 0]
+    rows, columns = turned.max(axis=1) > 127, turned.max(axis=0) > 127
+    assert rows.sum() == pytest.approx(8, abs=1)
+    assert columns.sum() == pytest.approx(20, abs=1)  # 40 px of a picture that is squeezed by two
+    sheared = seen(squeezed, (64, 64), degrees=90, aspect=1.0)[0, ..., 0]
+    assert (sheared.max(axis=0) > 127).sum() == pytest.approx(40, abs=1)
+
+
+@pytest.mark.parametrize("fill, value", [("constant", 0.0), ("nearest", 200.0), ("reflect", 200.0)])
+def test_what_is_outside_is_filled(fill: str, value: float) -> None:
+    found = seen(np.full((1, 16, 16, 1), 200.0), (16, 16), degrees=45, fill=fill)
+    assert found[0, 0, 0, 0] == pytest.approx(value, abs=0.5)
+    assert found[0, 8, 8, 0] == pytest.approx(200.0, abs=0.5)

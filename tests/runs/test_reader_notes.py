@@ -1,0 +1,108 @@
+"""Readers' notes: nothing confirmed is lost, by many writers at once, by a kill, by odd words."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.runs.reader_notes import (
+    BLIND,
+    OPEN,
+    Note,
+    append,
+    checked_reader,
+    last_notes,
+    notes_file,
+    now,
+    read_notes,
+)
+
+CHECKOUT = Path(__file__).parents[2]
+WRITER = """
+import sys
+from pathlib import Path
+from melano_tf.runs.reader_notes import Note, append, now
+for number in range(int(sys.argv[3])):
+    append(Path(sys.argv[1]), Note(now(), "ada", "open", f"{sys.argv[2]}-{number}", "agree", "x" * 300))
+    print(number, flush=True)
+"""
+
+
+def writer(folder: Path, name: str, count: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", WRITER, str(folder), name, str(count)]
+    return subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
+
+
+def note(**changes: str) -> Note:
+    return Note(**{"time": now(), "reader": "ada", "mode": OPEN, "case": "P01-1", "verdict": "agree", **changes})
+
+
+def test_two_processes_at_once_lose_none(tmp_path: Path) -> None:
+    writers = [writer(tmp_path, name, 150) for name in ("a", "b")]
+    for one in writers:
+        assert one.wait() == 0
+    found = read_notes(tmp_path)["case"].tolist()
+    assert sorted(found) == sorted(f"{name}-{number}" for name in "ab" for number in range(150))
+    for name in "ab":  # each writer's own in its order
+        assert [case for case in found if case[0] == name] == [f"{name}-{number}" for number in range(150)]
+    text = notes_file(tmp_path, "ada").read_text()
+    assert text.count("time,reader") == 1
+
+
+def test_what_was_confirmed_survives_a_kill(tmp_path: Path) -> None:
+    one = writer(tmp_path, "k", 100_000)
+    assert one.stdout is not None
+    confirmed = sum(bool(one.stdout.readline()) for _ in range(25))
+    one.send_signal(signal.SIGKILL)
+    confirmed += len(one.stdout.read().splitlines())
+    assert confirmed >= 25
+    assert len(read_notes(tmp_path)) >= confirmed
+
+
+def test_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
+    path = append(tmp_path, note(case="first"))
+    with path.open("a") as file:
+        file.write('2026-01-01,ada,open,"half')
+    append(tmp_path, note(case="second"))
+    assert read_notes(tmp_path)["case"].tolist()[0] == "first"
+    assert path.read_text().splitlines()[-1].split(",")[3] == "second"
+
+
+def test_odd_words_come_back_as_they_were(tmp_path: Path) -> None:
+    words = 'nests, "large"\r\n=2+2\tä µ 猫'
+    append(tmp_path, note(text=words))
+    assert read_notes(tmp_path)["text"].tolist() == [words]
+
+
+def test_the_last_note_counts_and_modes_are_apart(tmp_path: Path) -> None:
+    for verdict, mode in (("agree", OPEN), ("malignant", BLIND), ("disagree", OPEN)):
+        append(tmp_path, note(verdict=verdict, mode=mode))
+    append(tmp_path, note(reader="Bo 2", verdict="unsure"))
+    last = last_notes(read_notes(tmp_path))
+    assert {(row.reader, row.mode): row.verdict for row in last.itertuples()} == {
+        ("ada", OPEN): "disagree",
+        ("ada", BLIND): "malignant",
+        ("Bo 2", OPEN): "unsure",
+    }
+
+
+@pytest.mark.parametrize("name", ["", "../ada", "a/b", ".hidden", "a" * 41, "a\nb/c", "con:", "x."])
+def test_a_name_that_is_no_file_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="name"):
+        append(tmp_path, note(reader=name))
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_names_are_tidied() -> None:
+    assert checked_reader("  Ada   L. B ") == "Ada L. B"
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="not kept"):
+        append(tmp_path, note())

@@ -1,0 +1,160 @@
+"""The exported graph against the training's own reader: the same pixels, whatever the file; bad files cost nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from melano_tf.dermoscopy.colour_constancy import ColourConstancy
+from melano_tf.dermoscopy.image_files import UnreadableImageError, read_image
+from melano_tf.metadata_fields import AGE, SEX, SITE
+from melano_tf.models.metadata_layer import MetadataCode
+from melano_tf.pipelines.image_cache import decode_image
+from melano_tf.pipelines.image_settings import ImageCacheSettings
+from melano_tf.pipelines.tile_batches import decode
+from melano_tf.pipelines.tumour_tile_selection import select_tumour_tiles
+from melano_tf.runs.settings_digest import plain
+from melano_tf.serving.image_graph import Limits, checked_metadata, colour_layer, decode_images, encode_metadata
+from melano_tf.serving.tile_graph import select_tiles
+from tests.serving.pictures import FILES, bad_files, encoded, picture
+
+LIMITS = Limits(max_pixels=400_000)
+
+
+@pytest.mark.parametrize(
+    ("size", "settings"), [(40, {}), (97, {"crop": "centre"}), (64, {"colour": ColourConstancy(mask_saturated=True)})]
+)
+def test_mixed_files_give_the_pixels_of_training(pictures: Path, settings: dict, size: int) -> None:
+    store = ImageCacheSettings(stored_px=size, **settings)
+    files = sorted(pictures.iterdir())
+    contents = tf.constant([file.read_bytes() for file in files])
+    pixels, aspects = tf.function(lambda x: decode_images(x, size, LIMITS, crop=store.crop))(contents)
+    layer = colour_layer(plain(store))
+    pixels = pixels if layer is None else layer(pixels)
+    for place, file in enumerate(files):
+        expected = decode_image(file, store)
+        np.testing.assert_array_equal(pixels[place], expected.pixels, err_msg=file.name)
+        assert aspects[place] == np.float32(expected.aspect)
+
+
+def test_real_photographs_give_the_pixels_of_training(real_data: Path) -> None:
+    folders = [real_data / "isic2018" / "train_200x150", real_data / "isic2020" / "images_256"]
+    files = [file for folder in folders for file in sorted(folder.glob("*.jpg"))[:20]]
+    files += sorted((real_data / "isic2018" / "masks_200x150").glob("*.png"))[:10]
+    contents = tf.constant([file.read_bytes() for file in files])
+    pixels, _ = decode_images(contents, 112, Limits())
+    for place, file in enumerate(files):
+        np.testing.assert_array_equal(pixels[place], decode_image(file, ImageCacheSettings(112)).pixels, file.name)
+
+
+def test_tiles_give_the_pixels_of_training() -> None:
+    for px in (20, 56, 64):
+        jpegs = tf.constant([encoded(picture(56, 56, seed), "JPEG") for seed in range(3)])
+        np.testing.assert_array_equal(decode_images(jpegs, px, LIMITS, shrink=False)[0], decode(jpegs, tf.constant(px)))
+
+
+@pytest.fixture(scope="module")
+def reader() -> tf.types.experimental.GenericFunction:
+    """One traced reader for all bad files."""
+    return tf.function(
+        lambda contents: decode_images(contents, 16, LIMITS)[0], input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+
+
+@pytest.mark.parametrize("name", list(bad_files()))
+def test_a_bad_file_is_refused_by_its_index(name: str, reader: tf.types.experimental.GenericFunction) -> None:
+    content, reason = bad_files()[name]
+    good = FILES["photo.jpg"]()
+    with pytest.raises(tf.errors.InvalidArgumentError) as refused:
+        reader(tf.constant([good, content, good]))
+    assert "image 1 " in refused.value.message and reason in refused.value.message
+    assert "image 0" not in refused.value.message and "image 2" not in refused.value.message
+
+
+@pytest.mark.parametrize("name", list(bad_files()))
+def test_the_training_reader_refuses_what_the_graph_refuses(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(bad_files()[name][0])
+    if name in ("long", "comments.jpg"):
+        pytest.skip("limits of bytes and of segments are the server's alone")
+    with pytest.raises(UnreadableImageError):
+        decode_image(path, ImageCacheSettings(16, max_pixels=400_000))
+    with pytest.raises(UnreadableImageError):
+        read_image(path, 400_000)
+
+
+def test_all_bad_files_of_a_request_are_named(reader: tf.types.experimental.GenericFunction) -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"image 0 is empty; image 2 is neither"):
+        reader(tf.constant([b"", FILES["rgb.png"](), b"text"]))
+
+
+def test_damaged_pixels_are_refused(reader: tf.types.experimental.GenericFunction) -> None:
+    content = bytearray(FILES["rgb.png"]())
+    content[60:200] = bytes(140)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        reader(tf.constant([bytes(content)]))
+
+
+def test_too_many_images_and_none() -> None:
+    few = Limits(max_images=2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="3 images in one request; at most 2"):
+        decode_images(tf.constant([FILES["tiny.jpg"]()] * 3), 16, few)
+    assert decode_images(tf.zeros([0], tf.string), 16, few)[0].shape == (0, 16, 16, 3)
+
+
+CODE = MetadataCode((AGE, SEX, replace(SITE, words=("head/neck", "torso", "unknown"))))
+
+
+def told_of(age: Any, sex: Any, site: Any) -> dict[str, Any]:
+    return {"age": age, "sex": sex, "site": site}
+
+
+def test_metadata_are_coded_as_in_training() -> None:
+    ages, sexes, sites = (
+        [55.0, np.nan, 0.0, 120.0],
+        ["female", "", "MALE ", "unknown"],
+        ["torso", "unknown", "", "head/neck"],
+    )
+    told = told_of(tf.constant(ages, tf.float32), tf.constant(sexes), tf.constant(sites))
+    words = ["female", "unknown", "male", "unknown"], ["torso", "unknown", "unknown", "head/neck"]
+    np.testing.assert_array_equal(
+        encode_metadata(checked_metadata(told, CODE), CODE), CODE.encode(told_of(ages, *words))
+    )
+    minus = {**told, "age": tf.constant([-1.0] * 4)}
+    expected = CODE.encode(told_of([np.nan] * 4, *words))
+    np.testing.assert_array_equal(encode_metadata(checked_metadata(minus, CODE), CODE), expected)
+
+
+@pytest.mark.parametrize(
+    ("age", "sex", "site", "reason"),
+    [
+        (-2.0, "", "", "metadata 1: age -2 lies outside of 0 to 120"),
+        (121.0, "", "", "metadata 1: age 121 lies"),
+        (np.inf, "", "", "metadata 1: age inf lies"),
+        (50.0, "woman", "", "metadata 1: sex 'woman'; expected female, male, unknown"),
+        (50.0, "", "elbow", "metadata 1: site 'elbow'; expected head/neck, torso, unknown"),
+    ],
+)
+def test_metadata_out_of_range_are_refused(age: float, sex: str, site: str, reason: str) -> None:
+    told = told_of(tf.constant([40.0, age]), tf.constant(["male", sex]), tf.constant(["torso", site]))
+    with pytest.raises(tf.errors.InvalidArgumentError) as refused:
+        checked_metadata(told, CODE)
+    assert reason in refused.value.message and "metadata 0" not in refused.value.message
+
+
+def test_tiles_are_selected_as_in_predict() -> None:
+    import pandas as pd
+
+    generator = np.random.default_rng(0)
+    for threshold in (0.3, 0.8, 0.99):
+        p = generator.choice([0.1, 0.2, 0.5, 0.9], 12).astype(np.float32)
+        table = pd.DataFrame({"slide_id": "a", "tile": np.arange(12), "probability": p})
+        expected = np.isin(np.arange(12), select_tumour_tiles(table, threshold, 3)["tile"])
+        # Two tiles of padding, which no rule may take.
+        padded = tf.constant(np.r_[p, 0, 0][None])
+        there = tf.constant((np.arange(14) < 12)[None])
+        np.testing.assert_array_equal(select_tiles(padded, there, threshold, 3)[0, :12], expected)
+        assert not select_tiles(padded, there, threshold, 20)[0, 12:].numpy().any()

@@ -1,0 +1,75 @@
+"""Who has which part in a training: nobody two, by patient, lesion and copy."""
+
+import pandas as pd
+import pytest
+
+from melano_tf.splits.disjoint_sides import Sides, shared_by, words
+from melano_tf.splits.leaks import LeakError
+from melano_tf.splits.undivided_groups import alike, alike_lines, case_groups
+
+GROUPS = {"a": "P1", "b": "P1", "c": "P2", "d": "P3", "e": "P4"}
+
+
+@pytest.mark.parametrize(
+    "sides, said",
+    [
+        ({"trains": ["a"], "judged": ["b", "c"]}, "trained on and judged: 1 (P1)"),
+        ({"trains": ["c", "d"], "held_out": ["c"], "judged": ["e"]}, "trained on and held out: 1 (P2)"),
+        ({"trains": ["c"], "held_out": ["a", "e"], "judged": ["b", "d"]}, "held out and judged: 1 (P1)"),
+        (
+            {"trains": ["c", "d"], "judged": ["c", "d", "a"], "divided": "as the paper"},
+            "trained on and judged: 2 (c, d)",
+        ),
+        ({"trains": ["c", "x"]}, "1 (x): whose they are is not known"),
+    ],
+)
+def test_an_overlap_is_refused(sides, said) -> None:
+    with pytest.raises(LeakError, match=r"nothing is trained|is not known") as refused:
+        Sides(GROUPS, **sides)
+    assert said in str(refused.value)
+
+
+def test_three_sides_apart_and_a_division_that_is_declared_are_taken() -> None:
+    Sides(GROUPS, ["a", "b"], ["c"], ["d", "e"])
+    declared = Sides(GROUPS, ["a"], judged=["b"], divided="the paper divides by cluster")
+    assert declared.case("a") == "a" and declared.case("a/17") == "a" and declared.case("b/c") == "b"
+
+
+def test_who_is_judged_or_chooses_was_not_seen_before() -> None:
+    sides = Sides(GROUPS, ["c"], ["d"], ["a"], after={"teacher": "", "clusters": "of all images"})
+    sides.check_after("teacher", ["c", "e"])
+    sides.check_after("clusters", ["a", "b", "d"])
+    for seen, whom in (("b", "P1"), ("d", "P3")):
+        with pytest.raises(LeakError, match=f"teacher.*has seen.*{whom}"):
+            sides.check_after("teacher", ["c", seen])
+
+
+def test_cases_belong_together_by_patient_lesion_content_and_pair() -> None:
+    rows = [("1", "P1", None, "x"), ("2", "P1", "L9", "y"), ("3", None, "L9", "z"), ("4", "P2", None, "z")]
+    rows += [("5", None, None, "u"), ("6", "P3", None, "v"), ("7", None, None, "w"), ("8", "P1 ", None, "t")]
+    groups = case_groups(
+        pd.DataFrame(rows, columns=["case", "patient", "lesion", "content"]), [("5", "6"), ("7", "gone")]
+    )
+    assert len({groups[name] for name in "1234"}) == 1 and groups["1"] == "P1"
+    assert groups["5"] == groups["6"] == "P3" and groups["7"] == "7" and groups["8"] == "P1 "
+    assert len(set(groups.values())) == 4
+
+
+def test_two_groups_that_would_be_called_the_same_are_told_apart() -> None:
+    rows = [("1", None, "L1", "x"), ("2", "L1", None, "y"), ("3", "L1", None, "z")]
+    groups = case_groups(pd.DataFrame(rows, columns=["case", "patient", "lesion", "content"]))
+    assert groups["2"] == groups["3"] != groups["1"]
+
+
+def test_names_that_differ_in_capitals_or_spaces_alone_are_reported() -> None:
+    names = ["P 01", "p01", "P02", None, "P02", "P0 2 ", "Ｐ03", "P03", "P04"]
+    assert alike(names) == [["P 01", "p01"], ["P0 2 ", "P02"], ["P03", "Ｐ03"]]
+    [line] = alike_lines({"patient": names, "lesion": ["a", "b"]}, shown=1)
+    assert line.startswith("3 patients may be two names of one") and "'P 01' = 'p01'; …" in line
+
+
+def test_what_is_shared_is_told_by_group_or_by_case() -> None:
+    assert shared_by(GROUPS, ["a", "c"], ["b", "e"]) == ("P1",)
+    assert shared_by(GROUPS, ["a", "c"], ["b", "e"], whole=False) == ()
+    assert shared_by({}, ["a"], ["a"]) == ("a",)
+    assert words([f"n{i}" for i in range(7)]) == "7 (n0, n1, n2, n3, n4, …)"

@@ -1,0 +1,126 @@
+"""Splits by patient: properties that hold for any cohort, and the leak check."""
+
+import itertools
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedKFold
+
+from melano_tf.errors import InputError
+from melano_tf.splits.leaks import LeakError, assert_no_leaks
+from melano_tf.splits.validation_cohorts import Split, split_patients
+
+
+@st.composite
+def cohorts(draw: st.DrawFn) -> tuple[list[str], list[str], int]:
+    """Patients with one to three slides; positive-only, negative-only (two labels) and mixed ones; just enough."""
+    folds = draw(st.integers(2, 5))
+    mixed = draw(st.integers(0, 8))
+    positives = draw(st.integers(max(0, folds + 1 - mixed), 20))
+    negatives = draw(st.integers(max(0, folds + 1 - mixed), 20))
+    kinds = (
+        [["mm"]] * positives
+        + [["mm", draw(st.sampled_from(["nevus", "blue"]))] for _ in range(mixed)]
+        + [draw(st.sampled_from([["nevus"], ["blue"], ["blue", "nevus"], ["nevus"] * 3])) for _ in range(negatives)]
+    )
+    rows = [(f"p{i:03}", label) for i, labels in enumerate(kinds) for label in labels]
+    rows = draw(st.permutations(rows))
+    return [patient for patient, _ in rows], [label for _, label in rows], folds
+
+
+def classes_of(members: tuple[str, ...], patients: list[str], labels: list[str]) -> set[bool]:
+    return {label == "mm" for patient, label in zip(patients, labels, strict=True) if patient in members}
+
+
+@settings(max_examples=150, deadline=None)
+@given(cohorts(), st.integers(0, 2**32 - 1), st.floats(0.05, 0.9))
+def test_properties_of_any_split(cohort: tuple[list[str], list[str], int], seed: int, share: float) -> None:
+    patients, labels, folds = cohort
+    split = split_patients(patients, labels, positive="mm", test_share=share, folds=folds, seed=seed)
+    sides = [split.test, *split.folds]
+    assert len(split.folds) == folds
+    for one, other in itertools.combinations(sides, 2):
+        assert not set(one) & set(other)
+    # every training patient is validated exactly once; nobody is lost
+    assert sorted(p for side in sides for p in side) == sorted(set(patients))
+    assert sorted(p for fold in split.folds for p in fold) == list(split.development)
+    for side in sides:
+        assert classes_of(side, patients, labels) == {True, False}
+    for fold in range(folds):
+        assert classes_of(split.training(fold), patients, labels) == {True, False}
+        assert set(split.training(fold)) == set(split.development) - set(split.folds[fold])
+    # deterministic, whatever the order of the rows
+    back = split_patients(patients[::-1], labels[::-1], positive="mm", test_share=share, folds=folds, seed=seed)
+    assert back == split
+
+
+def test_the_papers_cohort() -> None:
+    patients = [f"p{i}" for i in range(51)]
+    labels = ["malignant"] * 21 + ["benign"] * 30
+    split = split_patients(patients, labels, positive="malignant", seed=3)
+    assert len(split.test) == 15
+    assert sum(int(p[1:]) < 21 for p in split.test) == 6
+    assert sorted(len(fold) for fold in split.folds) == [9, 9, 9, 9]
+    assert sorted(sum(int(p[1:]) < 21 for p in fold) for fold in split.folds) == [3, 4, 4, 4]
+    assert split != split_patients(patients, labels, positive="malignant", seed=4)
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(21, 30), (17, 5), (40, 41)])
+def test_folds_are_as_even_as_scikit_learns(positives: int, negatives: int) -> None:
+    labels = ["mm"] * positives + ["n"] * negatives
+    split = split_patients([str(i) for i in range(len(labels))], labels, positive="mm", test_share=0.2)
+    development = [int(p) for p in split.development]
+    y = [labels[i] for i in sorted(development)]
+    reference = sorted(tuple(sorted(y[i] for i in validation)) for _, validation in StratifiedKFold(4).split(y, y))
+    assert sorted(tuple(sorted(labels[int(p)] for p in fold)) for fold in split.folds) == reference
+
+
+def test_mixed_patients_alone_are_enough() -> None:
+    patients = [f"p{i}" for i in range(5) for _ in range(2)]
+    split = split_patients(patients, ["mm", "n"] * 5, positive="mm", folds=4)
+    assert [len(split.test), *map(len, split.folds)] == [1] * 5
+
+
+def test_every_patient_tests_under_some_seed() -> None:
+    patients = [f"p{i}" for i in range(12)]
+    labels = ["mm", "n"] * 6
+    tested = {p for seed in range(60) for p in split_patients(patients, labels, positive="mm", seed=seed).test}
+    assert tested == set(patients)
+
+
+def test_too_few_patients_says_how_many_are_needed() -> None:
+    patients = [f"p{i}" for i in range(10)] + ["p0"]
+    labels = ["mm"] * 4 + ["n"] * 6 + ["mm"]
+    with pytest.raises(InputError, match=r"4 patients with a 'mm' slide; 5 are needed") as caught:
+        split_patients(patients, labels, positive="mm")
+    assert "another label" not in str(caught.value)
+    with pytest.raises(InputError, match="0 patients with a slide of another label"):
+        split_patients(patients, ["mm"] * 11, positive="mm")
+
+
+MANIFEST = pd.DataFrame({"slide_id": ["a", "b", "c", "d"], "patient_id": ["1", "2", "3", "1"]})
+
+
+def test_no_leak_passes() -> None:
+    assert_no_leaks(Split(("1",), (("2",), ("3",))), MANIFEST, [["a", "d"]])
+
+
+@pytest.mark.parametrize(
+    ("split", "groups", "words"),
+    [
+        (Split(("1",), (("2", "1"), ("3",))), [], "patient '1' is in test and in cohort 1"),
+        (Split(("1",), (("2",), ("3", "2"))), [], "patient '2' is in cohort 1 and in cohort 2"),
+        (Split(("1",), (("2",),)), [], "patient '3' of the manifest is on no side"),
+        (Split(("1",), (("2",), ("3", "9"))), [], "patient '9' of the split is not in the manifest"),
+        (
+            Split(("1",), (("2",), ("3",))),
+            [["a", "b"]],
+            r"slides 'a' \(patient '1'\), 'b' \(patient '2'\) are one file",
+        ),
+    ],
+)
+def test_leaks_are_named(split: Split, groups: list[list[str]], words: str) -> None:
+    with pytest.raises(LeakError, match=words):
+        assert_no_leaks(split, MANIFEST, groups)
