@@ -24,7 +24,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers.initial_weights import weights_of
 from melano_tf.papers.plan import Plan, Recipe, Step
 from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, act, do, planned
-from melano_tf.papers.states import inputs_of
+from melano_tf.papers.step_states import inputs_of
 from melano_tf.runs.run_folder import Run
 from melano_tf.runs.settings_digest import digest
 from melano_tf.training.loop import ProgressBar

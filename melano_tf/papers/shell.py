@@ -14,7 +14,7 @@ from melano_tf.papers.checks_beforehand import check_folders
 from melano_tf.papers.costs import Bill, bill, check_affordable
 from melano_tf.papers.initial_weights import given_weights, local_weights, weights_of
 from melano_tf.papers.plan import Backbone, Output, Plan, Recipe, Step, chosen_groups
-from melano_tf.papers.states import TO_DO, Finished, inputs_of, recorded_key, state_of
+from melano_tf.papers.step_states import TO_DO, Finished, inputs_of, recorded_key, state_of
 from melano_tf.reports.report_html import write_report
 from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic

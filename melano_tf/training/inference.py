@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from melano_tf.training.steps import traced
 
@@ -22,5 +21,5 @@ def predict(model: keras.Model | Callable[[Any], Any], batches: Iterable[dict[st
         batches: its inputs.
     """
     forward = traced(functools.partial(model, training=False)) if isinstance(model, keras.Model) else model
-    parts = [tf.cast(forward(batch["x"]), tf.float32).numpy() for batch in batches]
+    parts = [np.asarray(forward(batch["x"]), np.float32) for batch in batches]  # whatever the model computes in
     return np.concatenate(parts) if parts else np.zeros((0,), np.float32)

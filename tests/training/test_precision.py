@@ -27,10 +27,10 @@ from melano_tf.models.zoome_network import build_zoome
 from melano_tf.papers import PAPERS
 from melano_tf.papers.plan import Step
 from melano_tf.papers.shell import Work
-from melano_tf.papers.states import inputs_of
+from melano_tf.papers.step_states import inputs_of
 from melano_tf.papers.weighting.cohort import class_names, read_taxonomy
 from melano_tf.runs.run_folder import Run
-from melano_tf.training import tensorflow_runtime
+from melano_tf.training import tensorflow_runtime as runtime
 from melano_tf.training.exact_bags import BagStep, predict_bag
 from melano_tf.training.fit import fit
 from melano_tf.training.losses import binary_crossentropy, categorical_crossentropy
@@ -301,7 +301,7 @@ def test_a_gpu_gives_memory_as_it_is_needed_and_leaves_the_cpus_threads_alone(mo
         monkeypatch.setattr(place, name, lambda *values, name=name: called.append((name, *values)))
     for gpus, deterministic in ((["gpu0"], False), ([], True)):
         monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind, gpus=gpus: gpus)
-        assert tensorflow_runtime.configure(3, deterministic=deterministic) == 3
+        assert runtime.configure(3, deterministic=deterministic) == 3
     assert called == [
         ("set_memory_growth", "gpu0", True),
         ("set_intra_op_parallelism_threads", 3),
