@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from melano_tf.dermoscopy.isic_tables import SUFFIXES
-from melano_tf.dermoscopy.truncated_jpeg import SOF, check_whole, read_scans
-from melano_tf.dermoscopy.truncated_jpeg import UnreadableImageError as UnreadableImageError  # files are read from here
+from melano_tf.dermoscopy.jpeg_scans import SOF, check_whole, read_scans
+from melano_tf.dermoscopy.jpeg_scans import UnreadableImageError as UnreadableImageError  # files are read from here
 from melano_tf.errors import InputError
 
 if TYPE_CHECKING:

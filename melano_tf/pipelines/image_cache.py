@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from melano_tf.dermoscopy.colour_constancy import normalise
 from melano_tf.dermoscopy.image_files import UnreadableImageError, read_header, read_image
-from melano_tf.dermoscopy.truncated_jpeg import check_whole, read_scans
+from melano_tf.dermoscopy.jpeg_scans import check_whole, read_scans
 from melano_tf.errors import InputError, line_of
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.runs import journal

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from melano_tf.dermoscopy.truncated_jpeg import ENDS_EARLY, MAX_SCANS
+from melano_tf.dermoscopy.jpeg_scans import ENDS_EARLY, MAX_SCANS
 from melano_tf.metadata_fields import NOT_SENT, UNKNOWN, MetadataField, NumberField
 from melano_tf.serving.jpeg_graph import ENDLESS, SEGMENTS, TOO_MANY, at, walk_scans
 
@@ -42,7 +42,7 @@ class Judged(NamedTuple):
         height, width: in px.
         kind: 1 for a JPEG, 2 for a PNG, 3 for a PNG of 16-bit greys.
         end: place of a JPEG's end marker.
-        doubtful: see `dermoscopy.truncated_jpeg.Scans`.
+        doubtful: see `dermoscopy.jpeg_scans.Scans`.
     """
 
     code: Any

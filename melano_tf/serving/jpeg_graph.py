@@ -1,11 +1,11 @@
-"""`dermoscopy.truncated_jpeg` inside the graph: the scans of a JPEG counted and read before it is decoded, and its
+"""`dermoscopy.jpeg_scans` inside the graph: the scans of a JPEG counted and read before it is decoded, and its
 end looked at afterwards."""
 
 from typing import Any
 
 import tensorflow as tf
 
-from melano_tf.dermoscopy.truncated_jpeg import FILLER, GREY, MAX_SCANS, NEAR_GREY, PROGRESSIVE
+from melano_tf.dermoscopy.jpeg_scans import FILLER, GREY, MAX_SCANS, NEAR_GREY, PROGRESSIVE
 
 SEGMENTS = 2_000  # of a JPEG before its frame header, and as many behind it; photographs have some ten
 GOING, ENDED, TOO_MANY, ENDLESS = range(4)
@@ -18,7 +18,7 @@ def at(data: Any, place: Any) -> Any:
 
 
 def walk_scans(data: Any, frame: Any) -> tuple[Any, Any, Any, Any]:
-    """`dermoscopy.truncated_jpeg.read_scans` from the frame header on.
+    """`dermoscopy.jpeg_scans.read_scans` from the frame header on.
 
     Args:
         data: uint8 (n,), the file.
