@@ -67,6 +67,7 @@ setup(
     extras_require={
         "serving": SERVING,
         "view": VIEW,
+        "umap": ["umap-learn>=0.5.12,<0.6"],  # a further plane for the atlas' map of images
         "test": TEST,
         # Many trainings side by side (--jobs, --gpus, --scheduler); Bokeh draws Dask's dashboard.
         "cluster": CLUSTER,
