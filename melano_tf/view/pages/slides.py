@@ -62,7 +62,9 @@ def slides(page: Page) -> None:
     source.js_on_change("data", CustomJS(args={"run": run.number}, code="atlas.listed(run, [...cb_obj.data.number])"))
     page.remember(model=model, **filters)
     fill()
-    table = slide_table(run, source, any("fallback" in one.frame for one in run.models.values()))
+    table = slide_table(
+        run, source, any("fallback" in one.frame and one.frame["fallback"].any() for one in run.models.values())
+    )
     source.selected.js_on_change(
         "indices",
         CustomJS(
