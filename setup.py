@@ -69,6 +69,7 @@ setup(
         # CUDA's libraries as wheels; the driver is the machine's.
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "view": VIEW,
+        "umap": ["umap-learn>=0.5.12,<0.6"],  # a further plane for the atlas' map of images
         "test": TEST,
         # Many trainings side by side (--jobs, --gpus, --scheduler); Bokeh draws Dask's dashboard.
         "cluster": CLUSTER,

@@ -230,7 +230,8 @@ def find_images(folders: Sequence[Path | str]) -> dict[str, Path]:
         if not folder.is_dir():
             faults.append(f"{folder}: no such folder")
             continue
-        files = sorted(path for path in folder.iterdir() if _is_image_name(path) and path.is_file())
+        paths = (path for path in folder.iterdir() if _is_image_name(path) and path.is_file())
+        files = sorted(paths, key=lambda path: path.name)  # in one folder that is their order, and found at once
         if not files:
             faults.append(f"{folder}: no .jpg, .jpeg or .png file in it{_where_images_are(folder)}")
         for path in files:

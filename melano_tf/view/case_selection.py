@@ -101,8 +101,8 @@ def ordered(frame: pd.DataFrame, order: str, binary: bool) -> pd.DataFrame:
 
 def values_of(frame: pd.DataFrame, column: str) -> list[str]:
     """What a filter offers: everything, and each value that occurs."""
-    values = frame[column].astype(str)
-    return [EVERYTHING, *sorted(set(values) - {"", "nan"})]
+    values = frame[column].unique()
+    return [EVERYTHING, *sorted({str(value) for value in values} - {"", "nan"})]
 
 
 def first_model(run: Seen, wanted: str = "") -> str:

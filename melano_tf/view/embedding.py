@@ -70,7 +70,7 @@ def principal_plane(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64],
 
 
 def umap_plane(vectors: NDArray[np.floating], seed: int = 0) -> NDArray[np.float64]:
-    """Points by UMAP, where it is installed (`pip install umap-learn`).
+    """Points by UMAP, where it is installed (`pip install melano_tf[umap]`).
 
     Raises:
         ImportError: it is not.

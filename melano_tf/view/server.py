@@ -1,7 +1,6 @@
 """The server: bound to this machine, a token in the address, no other site can talk to it."""
 
 import ctypes
-import importlib
 import ipaddress
 import logging
 import secrets
@@ -12,6 +11,7 @@ from functools import partial
 
 from bokeh.application import Application
 from bokeh.application.handlers import FunctionHandler
+from bokeh.document import Document
 from bokeh.server.server import Server
 
 from melano_tf.errors import InputError
@@ -99,10 +99,12 @@ def give_back_freed_memory() -> None:
         library.mallopt(M_ARENA_MAX, 2)
 
 
-def warm(site: Site, number: int) -> None:
-    """Read a run, and import what reads its slides, so that the first page need not wait."""
-    if site.runs.get(number).judges == "slides":
-        importlib.import_module("tifffile")
+def warm(site: Site) -> None:
+    """Read the runs, and build two pages for nobody: what is then imported and opened, no reader waits for."""
+    for number in range(len(site.runs)):
+        site.runs.get(number)
+    for name in ("cases", "slide" if site.runs.last(0).judges == "slides" else "image"):
+        app(site, partial(build, name))(Document())
 
 
 def view(settings: ViewSettings, say: Callable[[str], None]) -> None:
@@ -122,8 +124,7 @@ def view(settings: ViewSettings, say: Callable[[str], None]) -> None:
         )
     say(f"view      {', '.join(site.runs.names())}: {where}")
     say("          notes are written to notes/<reader>.csv of each run, nothing else is changed; Ctrl-C ends it")
-    for number in range(len(site.runs)):
-        site.aside.submit(warm, site, number)
+    site.aside.submit(warm, site)
     server.start()
     if settings.browser:
         server.io_loop.add_callback(webbrowser.open, where)

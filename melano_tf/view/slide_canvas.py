@@ -43,15 +43,15 @@ LAYERS = ("outlines (b)", "tissue mask (t)", "tile grid (g)")
 HEIGHT = 660
 LIKELY = 900  # px of the frame's width, on a screen of 1280
 MOST_TILES = 3000  # rectangles drawn at once; of more, those in the window
-# Both axes at one scale: the window is kept by its centre and width; y follows the frame's shape.
+# Both axes at one scale: y follows x and the frame's shape.
 FIT = """
-const f = main, w = f.inner_width, h = f.inner_height;
+const f = main, x = f.x_range, y = f.y_range, w = f.inner_width, h = f.inner_height;
 if (!(w > 0 && h > 0)) return;
-const x = f.x_range, y = f.y_range, span = x.end - x.start, mid = (y.start + y.end) / 2, tall = span * h / w;
+const mid = (y.start + y.end) / 2, tall = (x.end - x.start) * h / w;
 if (Math.abs((y.end - y.start) - tall) > 1e-6 * tall) y.setv({start: mid - tall / 2, end: mid + tall / 2});
 """
 START = """
-const f = main, w = f.inner_width, h = f.inner_height;
+const f = main;
 const place = () => {
   const w = f.inner_width, h = f.inner_height;
   if (!(w > 0 && h > 0)) { setTimeout(place, 30); return; }

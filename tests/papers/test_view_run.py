@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,8 +192,13 @@ def test_spitzoid_two_runs_stand_beside_each_other_and_are_panned_together(tiny_
         options = browser.run("return titled('beside it').options.map((one) => one[0])")
         theirs = next(one for one in options if one.startswith("1:tumour"))
         browser.choose("colours", "cividis (for colour-blind eyes)")
+        where = "const r = model('stage').x_range; return [r.start, r.end]"
+        whole = browser.run(where)
         browser.choose("beside it", theirs)
-        browser.until(lambda: browser.run("return !!(model('beside') && view(model('beside')))"))
+        browser.until(lambda: browser.run("const m = model('beside'); return !!(m && view(m) && m.inner_width)"))
+        time.sleep(1)  # in which the frames are laid out and painted anew
+        assert browser.run(where) == whole
+        browser.press("f")
         browser.run("model('stage').x_range.setv({start: 400, end: 800})")
         span = "const r = model('beside').x_range; return [r.start, r.end]"
         assert browser.until(lambda: browser.run(span)) == [400, 800]

@@ -53,7 +53,7 @@ class CurvesPage:
     """
 
     def __init__(self, page: Page, run: Seen) -> None:
-        self.page, self.run = page, run
+        self.page, self.run, self.line = page, run, "#56b4e9" if page.dark else "#0072b2"
         name = first_model(run, page.word("model"))
         self.model = Select(title="model", value=name, options=list(run.models), width=280)
         self.part = Select(title="part", width=180)
@@ -213,7 +213,7 @@ class CurvesPage:
     def _clickable(self, plot: Any, source: ColumnDataSource, x: str, y: str) -> Any:
         """The plot with points that can be clicked, and the point of the threshold."""
         unseen = {"alpha": 0.0, "nonselection_alpha": 0.0, "selection_alpha": 0.0}
-        dots = plot.scatter(x, y, source=source, size=9, color="#0072b2", hover_alpha=0.8, **unseen)
+        dots = plot.scatter(x, y, source=source, size=9, color=self.line, hover_alpha=0.8, **unseen)
         plot.scatter(x, y, source=self.at, size=11, color="#d55e00", marker="diamond")
         hover = HoverTool(renderers=[dots], tooltips=[("threshold", "@threshold{0.000}")])
         plot.add_tools(hover, TapTool(renderers=[dots]))
@@ -247,14 +247,14 @@ class CurvesPage:
         keep = thinned(len(curve.fpr))
         points = {"fpr": curve.fpr[keep], "tpr": curve.tpr[keep], "threshold": threshold[keep]}
         plot.line([0, 1], [0, 1], color="#999999", line_dash="dashed")
-        plot.line(curve.fpr, curve.tpr, line_width=2, color="#0072b2")
+        plot.line(curve.fpr, curve.tpr, line_width=2, color=self.line)
         return self._clickable(plot, ColumnDataSource(points), "fpr", "tpr")
 
     def _pr(self, y: np.ndarray, p: np.ndarray) -> Any:
         if not 0 < y.sum() < len(y):
             return Div(text="", width=SIDE)
         plot, curve = self._plot("precision and recall", "recall", "precision"), precision_recall(y, p)
-        plot.line(*curve.line(), line_width=2, color="#0072b2")
+        plot.line(*curve.line(), line_width=2, color=self.line)
         counts = counts_by_threshold(y, p)
         tp, fp, threshold = counts.tp[1:], counts.fp[1:], counts.threshold[1:]
         keep = thinned(len(tp))

@@ -17,7 +17,7 @@ from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 
 COLOURED = {"class": "label", "cluster": "cluster", "source": "source", "right or wrong": "verdict"}
-MORE = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777")
+MORE = ("#44aa99", "#999933", "#cc6677", "#88ccee", "#aa4499", "#b08c3a", "#777777")  # seen on dark and on light
 TALL = 520
 TOLD = "<p>Draw a line around points: their images stand below.</p>"
 
@@ -83,7 +83,8 @@ class EmbeddingMap:
         lasso = LassoSelectTool(continuous=False)
         plot.add_tools(lasso, HoverTool(renderers=[dots], tooltips=[("image", "@case"), ("", "@words")]))
         plot.toolbar.active_drag = lasso
-        plot.legend.location, plot.legend.label_text_font_size = "top_right", "11px"
+        plot.legend.label_text_font_size = "11px"
+        plot.add_layout(plot.legend[0], "right")  # not over the points
         return plot
 
     def show(self) -> None:

@@ -100,7 +100,8 @@ class Grid:
         frame = with_answers(self.run, self.run.models.get(self.model.value))
         if "age" in frame:
             decade = (pd.to_numeric(frame["age"], errors="coerce") // 10 * 10).astype("Int64")
-            frame["age_band"] = [f"{value} to {value + 9}" if pd.notna(value) else "unknown" for value in decade]
+            bands = {value: f"{value} to {value + 9}" for value in decade.dropna().unique()}
+            frame["age_band"] = decade.map(bands).fillna("unknown")
         return frame
 
     def _another_model(self) -> None:

@@ -21,7 +21,7 @@ from melano_tf.view.page_style import PALETTES, keys_shown, text
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 
-HEIGHT = 520
+HEIGHT = 640  # px, at most
 LIKE_IT = 12
 UNKNOWN = "unknown"
 KEYS = {
@@ -96,9 +96,11 @@ class ImagePage:
             y_range=(0, height),
             tools="pan,wheel_zoom,reset",
             active_scroll="wheel_zoom",
-            width=min(900, round(HEIGHT * width / height)),
-            height=HEIGHT,
-            toolbar_location="right",
+            sizing_mode="scale_width",
+            aspect_ratio=width / height,
+            max_width=round(HEIGHT * width / height),
+            min_border=0,
+            toolbar_inner=True,  # so that the frame has the image's shape
             html_attributes={"aria-label": f"image {self.case}", "role": "img"},
         )
         self.figure.axis.visible = self.figure.grid.visible = False
@@ -189,7 +191,7 @@ class ImagePage:
             if name in known
         ]
         lines = "".join(
-            f"<tr><td class='soft'>{name}</td><td>{text(value)}</td></tr>"
+            f"<tr><td class='soft'>{name}</td><td>{text(f'{value:g}' if isinstance(value, float) else value)}</td></tr>"
             for name, value in facts
             if str(value) not in ("", "nan", "None")
         )
@@ -262,7 +264,8 @@ def answers_table(page: ImagePage) -> str:
     classes = list(dict.fromkeys(name for one in page.judging.values() for name in one.classes))
     head = "".join(f'<th class="n">{text(name)}</th>' for name in classes)
     lines = [line(page, name, one, classes) for name, one in page.judging.items()]
-    return f"<table><tr><th>model</th><th>part</th>{head}<th>called</th></tr>{''.join(lines)}</table>"
+    table = f"<table><tr><th>model</th><th>part</th>{head}<th>called</th></tr>{''.join(lines)}</table>"
+    return f'<div style="overflow-x:auto;white-space:nowrap">{table}</div>'
 
 
 def line(page: ImagePage, name: str, one: Judged, classes: list[str]) -> str:

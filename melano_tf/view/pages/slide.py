@@ -39,6 +39,23 @@ KEYS = {
     "u": "unsure",
 }
 DECIDING = 10
+# Where a second picture comes or goes, Bokeh's tiles keep the scale, a while later and each on its own, and a narrower
+# frame shows less. The window is kept instead, until the page has settled or somebody moves it.
+KEEP = """
+const x = main.x_range, y = main.y_range, start = x.start, end = x.end, middle = (y.start + y.end) / 2;
+const until = performance.now() + 10000; let free = false;
+const acted = () => { free = true; };
+for (const act of ['pointerdown', 'wheel', 'keydown']) addEventListener(act, acted, {once: true, capture: true});
+const keep = () => {
+  if (free || performance.now() > until) return;
+  if (x.start !== start || x.end !== end) {
+    const tall = (end - start) * main.inner_height / main.inner_width;
+    x.setv({start, end}); y.setv({start: middle - tall / 2, end: middle + tall / 2});
+  }
+  setTimeout(keep, 60);
+};
+keep();
+"""
 PLACE = """
 const r = main.x_range, q = main.y_range, w = r.end - r.start;
 if (Number.isFinite(w)) atlas.remember({x: ((r.start + r.end) / 2).toFixed(1), y: (-(q.start + q.end) / 2).toFixed(1),
@@ -212,6 +229,9 @@ class SlidePage:
             axis.js_on_change("end", place)
         page.remember(map=self.overlay, fade=self.fade, layers=self.layers, colours=self.colours, beside=self.beside)
         page.remember(threshold=self.threshold)
+        both = {"main": self.pane.figure, "beside": self.beside}
+        self.beside.js_on_change("value", CustomJS(args=both, code=KEEP))
+        page.doc.js_on_event(DocumentReady, CustomJS(args=both, code="if (!beside.value) return;" + KEEP))
         page.key("o", self._next_overlay)
         page.key("f", self._fade)
         for key, place in (("b", 0), ("t", 1), ("g", 2)):

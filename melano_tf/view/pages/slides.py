@@ -69,7 +69,9 @@ def slides(page: Page) -> None:
     source.js_on_change("data", CustomJS(args={"run": run.number}, code="atlas.listed(run, [...cb_obj.data.number])"))
     page.remember(model=model, **filters)
     fill()
-    table = slide_table(run, source)
+    table = slide_table(
+        run, source, any("fallback" in one.frame and one.frame["fallback"].any() for one in run.models.values())
+    )
     source.selected.js_on_change(
         "indices",
         CustomJS(
@@ -80,7 +82,7 @@ def slides(page: Page) -> None:
     page.show(
         "slides",
         *faults,
-        Row(model, *filters.values(), sizing_mode="stretch_width", css_classes=["wrap"]),
+        Row(model, *filters.values(), sizing_mode="stretch_width", styles={"flex-wrap": "wrap"}),
         count,
         table,
         run=run,
@@ -118,20 +120,26 @@ def table_columns(page: Page, run: Seen, rows: pd.DataFrame, model: str) -> dict
     }
 
 
-def slide_table(run: Seen, source: ColumnDataSource) -> DataTable:
-    """The table; every column can be sorted by a click on its head."""
+def slide_table(run: Seen, source: ColumnDataSource, odd: bool) -> DataTable:
+    """The table; every column can be sorted by a click on its head.
+
+    Args:
+        run: the run.
+        source: its rows.
+        odd: whether there is a column for slides in which no tumour tile was found.
+    """
     number = NumberFormatter(format="0.000", nan_format="–")
     columns = [
-        TableColumn(field="case", title="slide", formatter=HTMLTemplateFormatter(template=LINK), width=110),
-        TableColumn(field="patient", title="patient", width=90),
+        TableColumn(field="case", title="slide", formatter=HTMLTemplateFormatter(template=LINK), width=90),
+        TableColumn(field="patient", title="patient", width=70),
         TableColumn(field="label", title="diagnosis", width=90),
-        TableColumn(field="part", title="part", width=130),
-        TableColumn(field="p", title="probability", formatter=number, width=80),
+        TableColumn(field="part", title="part", width=135),
+        TableColumn(field="p", title="probability", formatter=number, width=95),
         TableColumn(field="called", title="called", width=90),
-        TableColumn(field="verdict", title="", formatter=HTMLTemplateFormatter(template=VERDICT), width=60),
-        TableColumn(field="tiles", title="tiles", formatter=NumberFormatter(format="0,0", nan_format="–"), width=60),
-        TableColumn(field="odd", title="", formatter=StringFormatter(), width=130),
-        TableColumn(field="notes", title="notes", width=170),
+        TableColumn(field="verdict", title="", formatter=HTMLTemplateFormatter(template=VERDICT), width=70),
+        TableColumn(field="tiles", title="tiles", formatter=NumberFormatter(format="0,0", nan_format="–"), width=50),
+        *([TableColumn(field="odd", title="", formatter=StringFormatter(), width=150)] if odd else []),
+        TableColumn(field="notes", title="notes", width=120),
     ]
     return DataTable(
         source=source,
