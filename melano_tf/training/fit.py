@@ -19,6 +19,7 @@ from melano_tf.runs.sidecar import Sidecar
 from melano_tf.seeding import seeded
 from melano_tf.splits.sides import Sides
 from melano_tf.training.checkpoint import training_variables, weights_sha256
+from melano_tf.training.describe import Shown, describe
 from melano_tf.training.fed import Fed, check_chain, record_path
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
 from melano_tf.training.progress import bar_over_epochs
@@ -94,6 +95,8 @@ class Training:
         start: weights of `trained` (as `get_weights` gives them) in the place of those that it was built with.
         loop: (network, context) -> the history, where a training is more than steps over batches (new pseudo-labels
             before each epoch); None: `training.loop.train` with `step`.
+        shown: its cases as the saved model sees them, of which it is then described what is familiar to it
+            (`training.describe`); None: it decides nothing, or another step describes it.
 
     Raises:
         ValueError: both `step` and `loop`, or neither.
@@ -113,6 +116,7 @@ class Training:
     around: Callable[[Step, Network], Step] | None = None
     start: Sequence[np.ndarray] | None = None
     loop: Loop | None = None
+    shown: Shown | None = None
 
     def __post_init__(self) -> None:
         if (self.step is None) == (self.loop is None):
@@ -162,7 +166,8 @@ def fit(run: Run, training: Training, scratch: Path, prepared: Prepared | None =
         prepared: a network that is there already, from `prepare` for a training of the same build, step and seed.
 
     Returns:
-        The files written: model, history and the record of who was fed, and where it is judged sidecar and predictions.
+        The files written: model, history, the record of who was fed and the description of them, and where it is judged
+        sidecar and predictions.
 
     Raises:
         LeakError: somebody who is judged or held out was fed, here or in what the training stands on.
@@ -175,6 +180,8 @@ def fit(run: Run, training: Training, scratch: Path, prepared: Prepared | None =
     judged = training.judge(model) if training.judge is not None else None
     with atomic(files[0]) as temporary:
         model.save(temporary)
+    if training.shown is not None:
+        files += describe(run, Fed(stem, training.sides, scratch), model, training.shown)
     return files if judged is None else [*files, *write_judgement(run, stem, model, *judged)]
 
 
