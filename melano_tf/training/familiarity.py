@@ -145,7 +145,7 @@ def fit_familiarity(
         return None
     whole = _describe(embeddings, looks)
     if held_out is not None and len(held_out[0]):
-        measured, words = _both(whole, *held_out), "cases that the training held out"
+        measured, words = _both(whole, *held_out), "examples that the training held out"
     else:
         folds = _folds(groups)
         if folds.max() == 0:
@@ -154,7 +154,7 @@ def fit_familiarity(
         for fold in range(folds.max() + 1):
             own = folds == fold
             measured[own] = _both(_describe(embeddings[~own], looks[~own]), embeddings[own], looks[own])
-        words = "training cases, each measured by the others: nobody was held out"
+        words = "training examples, each measured by the others (nobody was held out),"
     each = np.maximum(_quantile(measured), TINY)
     both = float(_quantile(np.mean(measured / each, axis=1)[:, None])[0])
     facts = {"described": len(embeddings), "measured": len(measured), "from": words}

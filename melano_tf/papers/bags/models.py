@@ -16,12 +16,13 @@ from melano_tf.papers.bags.settings import BASELINE, BagsSettings
 from melano_tf.papers.shell import Work
 from melano_tf.pipelines.bag_baseline import fit_baseline
 from melano_tf.pipelines.bag_training import OPEN_AXES, bag_batches, bag_network
-from melano_tf.pipelines.feature_bags import BagAnswers, answers, forward_of
+from melano_tf.pipelines.feature_bags import BagAnswers, answers, forward_of, shown_bags
 from melano_tf.runs.files import atomic
 from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import VALIDATION, predictions, probabilities, read_predictions
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.training.describe import describe
 from melano_tf.training.early import EarlyStopping
 from melano_tf.training.fed import FED, Fed, record_choice
 from melano_tf.training.fit import Network, Training, by_gradient, fit, write_judgement
@@ -125,6 +126,8 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
     places, held, _ = cohort.divided(settings, fold)
     sides = cohort.sides(settings, places, held, cohort.places("judge", fold))
     bags, classes = cohort.bags, len(cohort.classes)
+    dtype = "float32" if kind == BASELINE else settings.training.features_dtype
+    shown = shown_bags(bags, np.concatenate([places, held]), dtype)
     if kind == BASELINE:
         fed = Fed(stem, sides, None)
         fed.note(FED, cohort.names(places))
@@ -132,7 +135,7 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
         path = work.path("models", f"{stem}.keras")
         with atomic(path) as temporary:
             model.save(temporary)
-        return [path, fed.write(work.run)]
+        return [path, fed.write(work.run), *describe(work.run, fed, model, shown)]
     chosen, seed = settings.training_of(kind), seed_for(settings.seed, step_name(kind, fold))
     weights = class_weights(bags.labels[places], classes) if settings.training.balanced else None
     counted = kind not in CLUSTERED and weights is None
@@ -147,6 +150,7 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
         prior=prior_loss(np.bincount(bags.labels[places], minlength=classes)) if counted else None,
         ending=ending(settings, cohort, held, chosen.features_dtype),
         spread=False,
+        shown=shown,
     )
     return fit(work.run, training, work.scratch)
 

@@ -22,6 +22,7 @@ from melano_tf.papers.image_steps import image_groups
 from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity.clusters import (
     ALL_IMAGES,
+    BATCH,
     CLUSTERS,
     TEACHER,
     cluster_images,
@@ -33,7 +34,7 @@ from melano_tf.papers.similarity.cohort import class_names
 from melano_tf.papers.similarity.edges import edges_of
 from melano_tf.papers.similarity.partition import WORDS, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, JUDGED, SimilaritySettings
-from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.pipelines.image_batches import ImageBatches, shown_images
 from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions
@@ -185,6 +186,7 @@ def train_student(work: Work, which: Student) -> list[Path]:
         judge=lambda model: ({f"{which.stem}.parquet": judge(work, which.split, model)}, sidecar(settings, which)),
         # A student's loss is more than its cross-entropy, so that the prior's says nothing of it.
         prior=None if which.layers else prior_loss(np.bincount(targets)),
+        shown=shown_images(edges.cache, records["image_id"].tolist(), settings.network.input_px, BATCH),
     )
     return fit(work.run, training, work.scratch)
 

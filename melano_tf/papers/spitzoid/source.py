@@ -15,7 +15,7 @@ from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides, check_regions
 from melano_tf.papers.spitzoid.settings import Head, SourceSettings, SpitzoidSettings
-from melano_tf.pipelines.tiles import TileBatches, predict_batches
+from melano_tf.pipelines.tiles import TileBatches, predict_batches, shown_tiles
 from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import TEST, TRAINING, VALIDATION, predictions, read_predictions
 from melano_tf.runs.sidecar import Sidecar
@@ -133,6 +133,7 @@ def train_source(work: Work, which: SourceModel, fold: int | None) -> list[Path]
         step=by_gradient(region_loss),
         judge=judge,
         prior=prior_loss(np.bincount(shown, minlength=len(REGIONS))),
+        shown=shown_tiles(learned, cohort.folder, settings.source.input_px, settings.source.batch, cohort.images),
     )
     return fit(work.run, training, work.scratch)
 

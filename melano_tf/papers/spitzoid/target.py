@@ -24,6 +24,7 @@ from melano_tf.papers.spitzoid.source import (
 )
 from melano_tf.pipelines.selection import select_tumour_tiles
 from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks
+from melano_tf.pipelines.tiles import shown_tiles
 from melano_tf.runs.plain import seed_for
 from melano_tf.runs.predictions import predictions, read_predictions
 from melano_tf.runs.sidecar import Sidecar
@@ -94,6 +95,7 @@ def train_target(work: Work, aggregation: Aggregation, fold: int | None) -> list
         frames = {f"{stem}.csv": table, f"{stem}-attention.parquet": attention}
         return frames, target_sidecar(settings, aggregation, source, fold)
 
+    tiles = pd.concat([bag.tiles for bag in bags], ignore_index=True)
     groups, after = slide_groups(work), {source.model.stem: ""}  # from which it starts, and which selects the tiles
     training = Training(
         stem=stem,
@@ -108,6 +110,7 @@ def train_target(work: Work, aggregation: Aggregation, fold: int | None) -> list
         judge=judge,
         prior=prior_loss(np.bincount([bag.label for bag in bags], minlength=len(DIAGNOSES))),
         spread=False,
+        shown=shown_tiles(tiles, cohort.folder, settings.source.input_px, settings.source.batch, cohort.images),
     )
     return fit(work.run, training, work.scratch)
 

@@ -17,7 +17,7 @@ from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.cohort import CODE, ZoomeImages
 from melano_tf.papers.zoome.metadata import GIVEN, Answers, answers, study
 from melano_tf.papers.zoome.settings import ZoomeSettings
-from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.pipelines.image_batches import ImageBatches, shown_images
 from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.plain import plain, seed_for
 from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions
@@ -197,6 +197,12 @@ def train_network(work: Work, which: Network, fold: int | None) -> list[Path]:
         sides=sides(work, rows[~held], rows[held], cohort.places("judge", fold)),
         step=by_gradient(focal_loss(settings.training.alpha, settings.training.gamma)),
         prior=focal_prior(settings, cohort.records["target"].to_numpy()[rows[~held]]),
+        shown=shown_images(
+            cohort.cache,
+            cohort.records["image_id"].to_numpy()[rows].tolist(),
+            settings.network.input_px,
+            settings.training.batch,
+        ),
     )
     return fit(work.run, training, work.scratch)
 
