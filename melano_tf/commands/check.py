@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from melano_tf.csv_rows import harmless
 from melano_tf.dermoscopy.data_set_findings import Inspection, InspectSettings, inspect_records
 from melano_tf.dermoscopy.duplicates import DuplicateSettings
 from melano_tf.dermoscopy.image_files import MAX_PIXELS, ImageSettings
 from melano_tf.dermoscopy.isic_records import read_isic
 from melano_tf.errors import InputError
 from melano_tf.runs import journal
-from melano_tf.runs.atomic_files import atomic, write_json
+from melano_tf.runs.atomic_files import write_csv, write_json
 from melano_tf.specs import load_spec
 from melano_tf.splits.folds import grouped_folds
 from melano_tf.splits.leaks import image_leaks, leak_lines
@@ -137,8 +136,7 @@ def write_findings(folder: Path, records: pd.DataFrame, inspection: Inspection) 
     journal.open_folder(folder)
     paths = [folder / "records.csv", folder / "copies.csv", folder / "check.json"]
     for path, frame in zip(paths, (records, inspection.duplicates), strict=False):
-        with atomic(path) as temporary:
-            frame.map(harmless).to_csv(temporary, index=False)
+        write_csv(path, frame)
     findings = inspection.findings
     content = {
         "dataset": inspection.dataset,

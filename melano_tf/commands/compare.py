@@ -14,7 +14,7 @@ from melano_tf.evaluation.interval import DELONG, METHODS, WIDER, WILSON, ends_t
 from melano_tf.evaluation.paired_differences import Answer, Paired, paired_intervals
 from melano_tf.reports.table_layout import aligned
 from melano_tf.runs import journal
-from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.atomic_files import atomic, write_csv
 from melano_tf.runs.file_integrity import mapping
 from melano_tf.runs.judgements import Judgement, read_judgements, read_record
 from melano_tf.runs.settings_digest import flat
@@ -268,8 +268,7 @@ def write(folder: Path, frame: pd.DataFrame, text: str) -> list[Path]:
     """Write comparison.csv and comparison.md; returns their paths."""
     journal.open_folder(folder)
     paths = [folder / "comparison.csv", folder / "comparison.md"]
-    with atomic(paths[0]) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(paths[0], frame)
     with atomic(paths[1]) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return paths

@@ -52,7 +52,7 @@ def features(settings: FeaturesSettings, say: Callable[[str], None]) -> Path:
     from tqdm import tqdm
 
     from melano_tf.pipelines.slide_features import SlideFeatureSettings, load_encoder, write_features
-    from melano_tf.runs.atomic_files import atomic
+    from melano_tf.runs.atomic_files import write_csv
     from melano_tf.slides.slide_manifest import read_manifest
     from melano_tf.specs import load_spec
     from melano_tf.training.tensorflow_runtime import configure
@@ -77,8 +77,7 @@ def features(settings: FeaturesSettings, say: Callable[[str], None]) -> Path:
     journal.open_folder(settings.out)
     with tqdm(total=len(slides), desc="features", unit="slide", leave=False) as bar:
         outcomes = write_features(slides, chosen, settings.out, encoder, lambda done, total: bar.update(done - bar.n))
-    with atomic(settings.out / "features.csv") as temporary:
-        outcomes.to_csv(temporary, index=False)
+    write_csv(settings.out / "features.csv", outcomes)
     counts = outcomes["status"].value_counts()
     words = ", ".join(f"{count} {status}" for status, count in counts.items())
     say(f"slides    {len(outcomes)}: {words}; {int(outcomes['tiles'].sum()):,} tiles in all")

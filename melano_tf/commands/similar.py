@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from melano_tf.csv_rows import harmless
 from melano_tf.errors import InputError
 from melano_tf.runs import journal
-from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.atomic_files import write_csv
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.answer_record import caveat
 
@@ -92,9 +91,8 @@ def answer(settings: SimilarSettings, sidecar: Sidecar, found: list[Path], say: 
     ]
     journal.open_folder(settings.out)
     table = settings.out / "similar.csv"
-    with atomic(table) as temporary:
-        frame = pd.DataFrame(rows, columns=["rank", "image", "distance", "unreadable"]).astype({"rank": "Int64"})
-        frame.map(harmless).to_csv(temporary, index=False)
+    frame = pd.DataFrame(rows, columns=["rank", "image", "distance", "unreadable"]).astype({"rank": "Int64"})
+    write_csv(table, frame)
     shown = paths[: settings.count]
     sheet = contact_sheet(
         [read_image(path, shrink_to=256) for path in (settings.input, *shown)],

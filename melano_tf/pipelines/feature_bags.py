@@ -11,6 +11,7 @@ import tensorflow as tf
 from melano_tf.errors import InputError
 from melano_tf.pipelines.slide_bags import BAG_STREAM, bag_draw
 from melano_tf.pipelines.tile_batches import prepared, python_call
+from melano_tf.training.describe import Shown
 from melano_tf.training.steps import traced
 
 Noted = Callable[[Iterable[dict[str, Any]]], Iterable[dict[str, Any]]]
@@ -163,6 +164,11 @@ def whole_bags(bags: Bags, places: np.ndarray | None = None, dtype: str = "float
     for place in np.arange(len(bags.ids)) if places is None else places:
         features, mask = padded([bags.read(int(place))], tf.as_dtype(dtype))
         yield {"x": {"features": features, "mask": mask}, "id": np.array([bags.ids[int(place)]], dtype=object)}
+
+
+def shown_bags(bags: Bags, places: np.ndarray, dtype: str = "float32") -> Shown:
+    """Whole bags, for `training.describe`."""
+    return Shown([bags.ids[int(place)] for place in places], lambda rows: whole_bags(bags, places[rows], dtype))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from melano_tf.pipelines.image_settings import ImageAugmentSettings
 from melano_tf.pipelines.image_transforms import transformed, views
 from melano_tf.pipelines.sample_random_numbers import VIEWS, uniform
 from melano_tf.pipelines.tile_batches import decoders, epoch_order, prepared, python_call
+from melano_tf.training.describe import Shown
 
 DRAWS = 3
 Change = Callable[[Any, Any, Any], Any]
@@ -192,6 +193,18 @@ def predict_image_batches(
         return
     data = tf.data.Dataset.range(len(reader.places)).batch(batch).map(load, num_parallel_calls=decoders())
     yield from prepared(data).as_numpy_iterator()
+
+
+def shown_images(cache: ImageCache, image_ids: Sequence[str], input_px: int, batch: int) -> Shown:
+    """Images whole and upright, for `training.describe`."""
+    names = np.array(list(image_ids), dtype=object)
+
+    def batches(places: np.ndarray) -> Iterator[dict[str, Any]]:
+        own = names[places]
+        for part in predict_image_batches(cache, own.tolist(), input_px, batch):
+            yield {"x": {"image": part["x"]}, "id": own[part["row"]]}
+
+    return Shown(names.tolist(), batches)
 
 
 class _Reader:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
 from melano_tf.pipelines.tfrecords import read_jpegs
+from melano_tf.training.describe import Shown
 
 DROPOUT_STREAM, ORDER_STREAM = 1, 2  # so that the draws of one epoch do not depend on each other
 MOST_DECODERS = 16  # batches that are made at once at most: each takes memory
@@ -312,3 +313,17 @@ def predict_batches(
         rows = np.arange(start, start + len(x))
         yield {"x": x, "id": ids[rows], "row": rows}
         start += len(x)
+
+
+def shown_tiles(
+    tiles: pd.DataFrame, folder: Path, input_px: int, batch: int, images: TileImages | None = None
+) -> Shown:
+    """Tiles as they are, for `training.describe`; each under its slide's name."""
+    slides = tiles["slide_id"].to_numpy(dtype=object)
+
+    def batches(places: np.ndarray) -> Iterator[dict[str, Any]]:
+        own = tiles.iloc[places].reset_index(drop=True)
+        for part in predict_batches(own, folder, input_px, batch, images):
+            yield {"x": part["x"], "id": slides[places][part["row"]]}
+
+    return Shown(slides.tolist(), batches)

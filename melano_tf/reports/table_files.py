@@ -7,15 +7,14 @@ import pandas as pd
 from melano_tf.errors import InputError
 from melano_tf.reports.table_layout import markdown
 from melano_tf.reports.tables import Headline, Table, frame_of, records
-from melano_tf.runs.atomic_files import atomic, read_json, write_json
+from melano_tf.runs.atomic_files import atomic, read_json, write_csv, write_json
 from melano_tf.runs.settings_digest import plain
 
 
 def write_table(folder: Path, name: str, table: Table) -> list[Path]:
     """Write `<name>.csv` (one row a cell, NaN empty), `<name>.md` and `<name>.json`, each atomically; returns them."""
     csv, text, data = (Path(folder) / f"{name}.{kind}" for kind in ("csv", "md", "json"))
-    with atomic(csv) as temporary:
-        table.frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+    write_csv(csv, table.frame)
     with atomic(text) as temporary:
         temporary.write_text(markdown(table), encoding="utf-8")
     cells = [{key: value for key, value in cell.items() if not pd.isna(value)} for cell in records(table.frame)]

@@ -7,9 +7,13 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from melano_tf.csv_rows import harmless
 from melano_tf.runs import journal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextlib.contextmanager
@@ -54,6 +58,16 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, frame: "pd.DataFrame", index: bool = False) -> None:
+    """Write a table that people open in a spreadsheet, atomically: text that would be calculated there begins with ',
+    in cells, names of columns and the index; numbers are numbers. What a program reads back is not written so."""
+    shown = frame.reset_index() if index else frame
+    with atomic(path) as temporary:
+        shown.map(harmless).rename(columns=harmless).to_csv(
+            temporary, index=False, lineterminator="\n", encoding="utf-8"
+        )
 
 
 def read_json(path: Path) -> Any:

@@ -12,12 +12,45 @@ from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.model_interface import Answer, Card
 from melano_tf.serving.model_kinds import ANSWERING
+from melano_tf.training.familiarity import UNLIKE, UNTOLD, is_unlike
 
 SCHEMA = "melano_tf prediction 1"
 
 
-def answer_record(answer: Answer, card: Card) -> dict[str, Any]:
-    """What a model said of a case: probabilities and decision are None where it cannot be judged."""
+def answer_record(answer: Answer, card: Card, anyway: bool = False) -> dict[str, Any]:
+    """What a model said of a case: probabilities and decision are None where it cannot be judged.
+
+    The decision alone is None, and `withheld` says why, where the case is unlike all that the model was trained on.
+
+    Args:
+        answer, card: what was said, and by whom.
+        anyway: decide all the same.
+    """
+    record = _judged_record(answer, card)
+    if answer.probabilities is None or not is_unlike(answer.distance):
+        return record
+    return record | (
+        {"remark": _joined(record["remark"], UNLIKE)} if anyway else {"decision": None, "withheld": UNLIKE}
+    )
+
+
+def familiar_words(card: Card) -> str:
+    """What the distances are of, in one line; or that there are none."""
+    known = card.familiar
+    if known is None:
+        return UNTOLD
+    return (
+        f"distance: from {known['described']:,} training examples; 1 is what 99 % of {known['measured']:,} "
+        f"{known['from']} stay below"
+    )
+
+
+def _joined(first: str, second: str) -> str:
+    return f"{first}; {second}" if first else second
+
+
+def _judged_record(answer: Answer, card: Card) -> dict[str, Any]:
+    """What a model said, however far the case is from its training."""
     sidecar, kind = card.sidecar, ANSWERING[card.sidecar.kind]
     by_threshold = kind.called_by == "threshold" and (len(sidecar.classes) == 2 or kind.judges != "features")
     evidence = dict(answer.evidence)
@@ -28,7 +61,8 @@ def answer_record(answer: Answer, card: Card) -> dict[str, Any]:
         record |= {"threshold": None, "threshold_from": "the most probable class is called"}
     if answer.probabilities is None:
         return {**record, "unreadable": answer.reason, **measured}
-    record |= {"remark": answer.remark, "probabilities": _named(answer.probabilities, sidecar)}
+    record |= {"remark": answer.remark, "distance": answer.distance}
+    record["probabilities"] = _named(answer.probabilities, sidecar)
     if not by_threshold:
         if sidecar.calibration is not None:
             fitted = Calibration.from_json(sidecar.calibration)
@@ -68,6 +102,8 @@ def _blank_record(source: Path, card: Card) -> dict[str, Any]:
         "threshold": sidecar.threshold,
         "threshold_from": sidecar.threshold_from,
         "decision": None,
+        "distance": None,
+        "withheld": "",
         "remark": "",
         "evidence": {},
         "caveat": caveat(sidecar),

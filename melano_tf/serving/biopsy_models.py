@@ -1,6 +1,7 @@
 """A trained spitzoid model at work on one slide, without label or annotation."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -15,11 +16,27 @@ from melano_tf.pipelines.tile_batches import predict_batches
 from melano_tf.pipelines.tile_store_settings import StoreSettings
 from melano_tf.pipelines.tumour_tile_selection import select_tumour_tiles
 from melano_tf.serving.asked_slides import CHUNK, answer_slides, cut_slide
-from melano_tf.serving.model_interface import Answer, Card, Case, positive, unheard
-from melano_tf.serving.network_loading import load_network
+from melano_tf.serving.model_interface import Answer, Card, Case, median_distance, positive, unheard
+from melano_tf.serving.network_loading import load_network, telling_network
 from melano_tf.slides.tiling import TileGrid
+from melano_tf.training.embedding import DISTANCE
 from melano_tf.training.exact_bags import predict_bag
 from melano_tf.training.inference import predict
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedBiopsy:
+    """What a target model makes of a bag of tiles.
+
+    Attributes:
+        probability: of the positive class.
+        attention: of each tile, (n,).
+        distances: of each tile from the training, (n,); None where the model cannot tell.
+    """
+
+    probability: float
+    attention: np.ndarray
+    distances: np.ndarray | None
 
 
 class BiopsyJudge(Protocol):
@@ -29,8 +46,8 @@ class BiopsyJudge(Protocol):
         """Probability of tumour of each tile of a table, (n,), by the source model."""
         ...
 
-    def biopsy(self, selected: pd.DataFrame, scratch: Path) -> tuple[float, np.ndarray]:
-        """Probability of the positive class, and the attention of each selected tile, (n,), by the target model."""
+    def biopsy(self, selected: pd.DataFrame, scratch: Path) -> JudgedBiopsy:
+        """The target model's answer to the bag of the selected tiles."""
         ...
 
 
@@ -57,11 +74,16 @@ class LocalBiopsy:
         batches = predict_batches(tiles, scratch, self.source.input_px, CHUNK)
         return np.asarray(predict(self._source_network, batches)[:, 1])
 
-    def biopsy(self, selected: pd.DataFrame, scratch: Path) -> tuple[float, np.ndarray]:
+    def biopsy(self, selected: pd.DataFrame, scratch: Path) -> JudgedBiopsy:
         embedder, aggregator = split_target(self._target_network)
         bag = Bag(str(selected["slide_id"].iloc[0]), "unknown", 0, selected)
         answer = predict_bag(embedder, aggregator, bag_chunks(bag, scratch, self.card.sidecar.input_px, CHUNK))
-        return float(answer.probability), np.asarray(answer.attention)
+        distances = None
+        if self.card.familiar is not None:
+            telling = telling_network(embedder, self.card.model, self.card.sidecar)
+            far = keras.Model(telling.input, telling.output[DISTANCE])
+            distances = predict(far, predict_batches(selected, scratch, self.card.sidecar.input_px, CHUNK))
+        return JudgedBiopsy(float(answer.probability), np.asarray(answer.attention), distances)
 
 
 class BiopsyModel:
@@ -89,8 +111,8 @@ class BiopsyModel:
         tiles = tiles.assign(probability=self.judge.tumour(tiles, folder))
         threshold = self.card.companions["source"].cut
         selected = select_tumour_tiles(tiles, threshold, made["fallback_tiles"])
-        probability, weights = self.judge.biopsy(selected, folder)
-        attention = pd.Series(weights, index=selected["tile"].to_numpy())
+        found = self.judge.biopsy(selected, folder)
+        attention = pd.Series(found.attention, index=selected["tile"].to_numpy())
         columns = ["slide_id", "tile", "x", "y", "w0", "h0", "tissue", "probability"]
         tiles = tiles[columns].assign(
             selected=tiles["tile"].isin(selected["tile"]).to_numpy(), attention=tiles["tile"].map(attention).to_numpy()
@@ -103,4 +125,6 @@ class BiopsyModel:
             "judged_tiles": judged,
             "no_tile_called_tumour": fallback,
         }
-        return Answer(case, positive(probability), evidence=evidence, tiles=tiles, notes=outcome.notes)
+        far = median_distance(found.distances)
+        given = positive(found.probability)
+        return Answer(case, given, evidence=evidence, tiles=tiles, notes=outcome.notes, distance=far)

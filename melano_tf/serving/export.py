@@ -29,9 +29,11 @@ from melano_tf.serving.feature_graph import MOST_INSTANCES, FeatureNetwork
 from melano_tf.serving.image_graph import ImageNetwork, Limits
 from melano_tf.serving.magnified_models import judged_by, tile_signatures
 from melano_tf.serving.model_interface import Card
+from melano_tf.serving.network_loading import telling_network
 from melano_tf.serving.serving_files import server_files, write_model_files, write_server_files
 from melano_tf.serving.tile_graph import BagNetwork, MagnifiedNetwork
 from melano_tf.serving.warmup import write_warmup
+from melano_tf.training.familiarity import read_familiarity
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 SCHEMA = "melano_tf export 1"
@@ -150,9 +152,16 @@ def make_graph(card: Card, limits: Limits, portable: bool) -> tuple[Any, list[ke
         role: (load_network(folder / sidecar.companions[role], portable, other), other)
         for role, other in card.companions.items()
     }
+    if sidecar.kind == "spitzoid-target":  # it is cut in two before it can tell
+        known = read_familiarity(card.model, sidecar.run.get("weights_sha256"))
+        networks = [network, *(one for one, _ in others.values())]
+        return BagNetwork(*others["source"], network, sidecar, limits, known), networks
+    network = telling_network(network, card.model, sidecar)
+    others = {
+        role: (telling_network(one, folder / sidecar.companions[role], other), other)
+        for role, (one, other) in others.items()
+    }
     networks = [network, *(one for one, _ in others.values())]
-    if sidecar.kind == "spitzoid-target":
-        return BagNetwork(*others["source"], network, sidecar, limits), networks
     if sidecar.kind == "multimag":
         return MagnifiedNetwork(network, sidecar, others, limits), networks
     if sidecar.kind == "bags":
@@ -167,7 +176,7 @@ def load_network(path: Path, portable: bool, sidecar: Sidecar | None = None) -> 
         importlib.import_module(f"{models.__name__}.{module.name}")
     network = network_loading.load_network(path, sidecar, compile=False)
     if portable and any(isinstance(layer, GroupedConv2D) for layer in network._flatten_layers()):
-        return make_portable(network)
+        network = make_portable(network)
     return network
 
 
@@ -191,6 +200,7 @@ def card_content(card: Card, folder: Path, limits: Limits) -> dict[str, Any]:
         # Of a multimag model: the signature for the tiles of each magnification.
         "magnifications": tile_signatures(judged_by(card.sidecar, card.companions)) if magnified else None,
         "measured": card.measured,
+        "familiar": None if card.familiar is None else dict(card.familiar),
         "limits": plain(limits),
     }
 

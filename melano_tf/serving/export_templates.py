@@ -27,7 +27,7 @@ $preprocessing
 ## Limits
 
 - It knows what its training data show and nothing else: other cameras, other stains, other skin types, other diagnoses
-  were not measured unless the tables above say so. It answers for any picture, also for one that shows no lesion.
+  were not measured unless the tables above say so. $familiar
 - A request of more than $max_images images, an image of more than $max_pixels pixels or $max_bytes bytes, and what is
   no whole JPEG or PNG are refused (InvalidArgument, with the image's index); so are metadata out of range.
 - EXIF orientation is ignored, as in training.

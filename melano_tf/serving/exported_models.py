@@ -11,9 +11,10 @@ from melano_tf.errors import InputError
 from melano_tf.metadata_fields import NOT_SENT, MetadataField, NumberField
 from melano_tf.pipelines.tile_batches import TileImages
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.serving.biopsy_models import JudgedBiopsy
 from melano_tf.serving.client import Client, RefusedError, refusal_words
 from melano_tf.serving.image_models import JudgedImage
-from melano_tf.serving.magnified_models import OWN, judged_by, tile_signatures
+from melano_tf.serving.magnified_models import OWN, JudgedTiles, judged_by, tile_signatures
 from melano_tf.serving.model_interface import Card, Case, SeenTile, positive
 from melano_tf.serving.model_kinds import ANSWERING
 from melano_tf.serving.patient_metadata import Patient
@@ -45,7 +46,9 @@ class ExportedImages:
         if isinstance(row, str):
             return row
         alone = self._probabilities(untold) if isinstance(untold, dict) else None
-        return JudgedImage(self._probabilities(row), alone, str(row.get("remark", "")))
+        return JudgedImage(
+            self._probabilities(row), alone, str(row.get("remark", "")), told_distance(self.client, row, self.card)
+        )
 
     def _probabilities(self, row: Mapping[str, Any]) -> np.ndarray:
         found = _probabilities(self.client, row, self.card.sidecar)
@@ -85,13 +88,14 @@ class ExportedBiopsy:
     """
 
     def __init__(self, card: Card, client: Client) -> None:
-        self.client = client
+        self.client, self.card = client, card
         source = card.companions.get("source")
         if source is None or source.kind != "spitzoid-source":
             kind = None if source is None else source.kind
             raise InputError(f"{client.transport.where}: its source model is of kind {kind!r}")
         self.input_px = source.input_px
         self._embeddings: dict[int, np.ndarray] = {}
+        self._distances: dict[int, float | None] = {}
 
     def tumour(self, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
         """Probability of tumour of each tile, (n,); their embeddings are kept for `biopsy`."""
@@ -100,10 +104,12 @@ class ExportedBiopsy:
             int(tile): _numbers(self.client, row, "embeddings").astype(np.float32)
             for tile, row in zip(tiles["tile"], found, strict=True)
         }
+        own = [told_distance(self.client, row, self.card) for row in found]
+        self._distances = dict(zip(tiles["tile"].tolist(), own, strict=True))
         return np.array([_numbers(self.client, row, "tumour_probability", ()) for row in found], np.float32)
 
-    def biopsy(self, selected: pd.DataFrame, scratch: Path) -> tuple[float, np.ndarray]:
-        """Probability of the positive class, and attention (n,) of the selected tiles."""
+    def biopsy(self, selected: pd.DataFrame, scratch: Path) -> JudgedBiopsy:
+        """Probability of the positive class; attention and distances (n,) of the selected tiles."""
         embeddings = np.stack([self._embeddings[int(tile)] for tile in selected["tile"]])[None]
         try:
             answer = self.client.ask(
@@ -113,7 +119,9 @@ class ExportedBiopsy:
             raise InputError(f"{self.client.transport.where}: {refusal_words(str(error))}") from None
         probability = _numbers(self.client, answer, "probabilities", (1, 2))
         attention = _numbers(self.client, answer, "attention", (1, len(selected)))
-        return float(probability[0, 1]), attention[0].astype(np.float32)
+        own = np.array([self._distances[int(tile)] for tile in selected["tile"]], np.float64)
+        distances = None if self.card.familiar is None else own
+        return JudgedBiopsy(float(probability[0, 1]), attention[0].astype(np.float32), distances)
 
 
 class ExportedTiles:
@@ -128,7 +136,7 @@ class ExportedTiles:
     """
 
     def __init__(self, card: Card, client: Client) -> None:
-        self.client, self.sidecar = client, card.sidecar
+        self.client, self.card, self.sidecar = client, card, card.sidecar
         if missing := [role for role in self.sidecar.companions if role not in card.companions]:
             raise InputError(
                 f"{client.transport.where}: exported without the models {', '.join(missing)}, which judge the slide's "
@@ -139,15 +147,24 @@ class ExportedTiles:
         names = dict(self.sidecar.companions) | {OWN: card.file}
         self.files: Mapping[str, str] = {magnification: names[role] for magnification, role in roles.items()}
 
-    def probabilities(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
-        """Probability of each class, (n, classes)."""
+    def judge(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> JudgedTiles:
+        """Probability of each class, (n, classes), and each tile's distance."""
         images = TileImages(tiles, scratch, self.sidecar.input_px)
         found = _ask_tiles(self.client, self._signatures[magnification], "image_bytes", images)
-        return np.array([_probabilities(self.client, row, self.sidecar) for row in found], np.float32)
+        values = np.array([_probabilities(self.client, row, self.sidecar) for row in found], np.float32)
+        own = [told_distance(self.client, row, self.card) for row in found]
+        return JudgedTiles(values, None if None in own else np.array(own, np.float64))
 
     def seen(self, shown: pd.DataFrame, scratch: Path) -> tuple[SeenTile, ...]:
         """Nothing: what networks saw needs their gradients, which no exported model gives."""
         return ()
+
+
+def told_distance(client: Client, row: Mapping[str, Any], card: Card) -> float | None:
+    """How far a model says that its input is from its training; None of one that was exported without that."""
+    if card.familiar is None or "distance" not in row:
+        return None
+    return float(_numbers(client, row, "distance", ()))
 
 
 def _probabilities(client: Client, row: Mapping[str, Any], sidecar: Sidecar) -> np.ndarray:

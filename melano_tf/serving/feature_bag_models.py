@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,17 +17,28 @@ from melano_tf.models import bag_models
 from melano_tf.pipelines.feature_tile_positions import own_boxes
 from melano_tf.serving.client import Client, RefusedError, refusal_words
 from melano_tf.serving.model_interface import Answer, Card, Case, unheard
-from melano_tf.serving.network_loading import load_network
+from melano_tf.serving.network_loading import load_telling
+from melano_tf.training.embedding import heard
 
 # Their layers must be known before a model is loaded.
 __all__ = ["SUFFIXES", "ExportedFeatures", "FeatureModel", "LocalFeatures", "bag_models"]
 
 
+@dataclass(frozen=True, eq=False)
+class JudgedBag:
+    """Probabilities (K,), before calibration, attention (n,), and the bag's distance from the training; None where the
+    model cannot tell."""
+
+    probabilities: np.ndarray
+    attention: np.ndarray
+    distance: float | None = None
+
+
 class FeatureJudge(Protocol):
     """A bag model, wherever it runs."""
 
-    def judge(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of one bag (n, C): probabilities (K,), before calibration, and attention (n,)."""
+    def judge(self, features: np.ndarray) -> JudgedBag:
+        """What it makes of one bag (n, C)."""
         ...
 
 
@@ -55,12 +67,13 @@ class FeatureModel:
 
     def _answer(self, case: Case) -> Answer:
         file = self._opened(case.path)
-        probabilities, attention = self.judge.judge(file.features().astype(np.float32))
+        found = self.judge.judge(file.features().astype(np.float32))
         return Answer(
             case,
-            probabilities,
+            found.probabilities,
             evidence={"instances": file.instances, "encoder": file.encoder, "format": file.format},
-            tiles=attended(file, attention),
+            tiles=attended(file, found.attention),
+            distance=found.distance,
         )
 
     def _opened(self, path: Path) -> FeatureFile:
@@ -111,18 +124,19 @@ class LocalFeatures:
 
     @cached_property
     def _network(self) -> tuple[Any, Any]:
-        network = load_network(self.card.model, self.card.sidecar)
+        network = load_telling(self.card.model, self.card.sidecar)
         forward = tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
         return forward, network.input["features"].dtype
 
-    def judge(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (K,) and attention (n,)."""
+    def judge(self, features: np.ndarray) -> JudgedBag:
+        """What it makes of one bag."""
         forward, dtype = self._network
         mask = tf.ones([1, len(features)], tf.bool)
-        found = forward({"features": tf.cast(features[None], dtype), "mask": mask})
+        found, distances = heard(forward({"features": tf.cast(features[None], dtype), "mask": mask}))
         p = np.asarray(found["probability"][0], np.float64)
         probabilities = np.array([1 - p[0], p[0]]) if len(p) == 1 else p / p.sum()
-        return probabilities, np.asarray(found["attention"][0], np.float32)
+        distance = None if distances is None else float(distances[0])
+        return JudgedBag(probabilities, np.asarray(found["attention"][0], np.float32), distance)
 
 
 class ExportedFeatures:
@@ -136,12 +150,14 @@ class ExportedFeatures:
     def __init__(self, card: Card, client: Client) -> None:
         self.card, self.client = card, client
 
-    def judge(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (K,) and attention (n,)."""
+    def judge(self, features: np.ndarray) -> JudgedBag:
+        """What it makes of one bag."""
         mask = np.ones((1, len(features)), bool)
         try:
             found = self.client.ask("serving_default", {"features": features[None], "mask": mask})
         except RefusedError as error:
             raise FeatureFault(refusal_words(str(error))) from None
         p = np.asarray(found["probabilities"][0], np.float64)
-        return p / p.sum(), np.asarray(found["attention"][0], np.float32)
+        known = self.card.familiar is not None and "distance" in found
+        distance = float(found["distance"][0]) if known else None
+        return JudgedBag(p / p.sum(), np.asarray(found["attention"][0], np.float32), distance)

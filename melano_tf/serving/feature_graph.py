@@ -7,6 +7,7 @@ import tensorflow as tf
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.encoded_image_checks import refuse_count
 from melano_tf.serving.image_graph import Limits, answers, shared
+from melano_tf.training.embedding import heard
 
 MOST_INSTANCES = 100_000  # of a bag, unless something else is said
 
@@ -53,5 +54,5 @@ class FeatureNetwork:
         finite = tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(real)), ["features that are NaN or infinite"])
         with tf.control_dependencies([few, filled, finite]):
             real = tf.cast(real, self.dtype)
-        outputs = self.forward({"features": real, "mask": mask})
-        return answers(outputs["probability"], self.sidecar) | {"attention": outputs["attention"]}
+        outputs, distance = heard(self.forward({"features": real, "mask": mask}))
+        return answers(outputs["probability"], self.sidecar, distance) | {"attention": outputs["attention"]}

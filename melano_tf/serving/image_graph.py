@@ -33,6 +33,7 @@ from melano_tf.serving.encoded_image_checks import (
 )
 from melano_tf.serving.image_remarks import remarks_on
 from melano_tf.serving.jpeg_graph import corner_is_grey, with_filler
+from melano_tf.training.embedding import heard
 
 Told = Mapping[str, Any]  # what is told of patients: a tensor (B,) by the name of each field
 UNDECIDED = "undecided"  # where two classes are the most probable
@@ -246,8 +247,8 @@ class ImageNetwork:
         inputs = {"image": tf.ensure_shape(tf.cast(seen(pixels, aspects, px), tf.float32), [None, px, px, 3])}
         if told is not None and self.code is not None:
             inputs["metadata"] = encode_metadata(told, self.code)
-        outputs = self.forward(inputs)
-        return answers(outputs, self.sidecar) | {"remark": remarks}
+        outputs, distance = heard(self.forward(inputs))
+        return answers(outputs, self.sidecar, distance) | {"remark": remarks}
 
 
 def named(call: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
@@ -296,12 +297,21 @@ def encode_metadata(told: Told, code: MetadataCode) -> Any:
     return tf.ensure_shape(tf.stack(columns, axis=1), [None, code.width])
 
 
-def answers(outputs: Any, sidecar: Sidecar) -> dict[str, Any]:
+def answers(outputs: Any, sidecar: Sidecar, distance: Any = None) -> dict[str, Any]:
     """What a network's probabilities (B, 1) or (B, C) mean: the named outputs of a signature.
 
     Of two classes the second is called from the threshold on, of more the most probable one, after calibration; only
-    the former have a threshold.
+    the former have a threshold. Where the distance from the training (B,) is known, it is given, and `called`: the
+    decision, or "" past 1, where it is withheld.
     """
+    named = _decided(outputs, sidecar)
+    if distance is None:
+        return named
+    called = tf.where(distance <= 1.0, named["decision"], "")
+    return named | {"distance": tf.cast(distance, tf.float32), "called": called}
+
+
+def _decided(outputs: Any, sidecar: Sidecar) -> dict[str, Any]:
     count = tf.shape(outputs)[0]
     probabilities = tf.concat([1.0 - outputs, outputs], axis=1) if outputs.shape[-1] == 1 else outputs
     calibrated = calibrate(probabilities, sidecar.calibration)

@@ -17,7 +17,8 @@ from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.serving.image_remarks import remark_on
 from melano_tf.serving.model_interface import Answer, Card, Case, positive, unheard
 from melano_tf.serving.model_kinds import ANSWERING
-from melano_tf.serving.network_loading import load_network
+from melano_tf.serving.network_loading import load_telling
+from melano_tf.training.embedding import heard
 
 CHUNK = 32  # images in memory at once; it changes memory and speed, not the answer
 # Their layers must be known before a model is loaded.
@@ -39,6 +40,7 @@ class JudgedImage:
     probabilities: np.ndarray
     untold: np.ndarray | None
     remark: str
+    distance: float | None = None
 
 
 class ImageJudge(Protocol):
@@ -69,12 +71,16 @@ class ImageModel:
                 if isinstance(found, str):
                     answers.append(cannot_be_judged(case, self.card, found))
                 else:
-                    told = _evidence(case, self.card)
-                    answers.append(
-                        Answer(case, found.probabilities, "", found.untold, remark=found.remark, evidence=told)
-                    )
+                    answers.append(_answer(case, self.card, found))
             progress(len(part))
         return answers
+
+
+def _answer(case: Case, card: Card, found: JudgedImage) -> Answer:
+    told = _evidence(case, card)
+    return Answer(
+        case, found.probabilities, "", found.untold, remark=found.remark, evidence=told, distance=found.distance
+    )
 
 
 def cannot_be_judged(case: Case, card: Card, reason: str) -> Answer:
@@ -102,7 +108,7 @@ class LocalImages:
 
     @cached_property
     def _forward(self) -> Any:
-        network = load_network(self.card.model, self.card.sidecar)
+        network = load_telling(self.card.model, self.card.sidecar)
         return tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
 
     def judge(self, cases: Sequence[Case]) -> list[JudgedImage | str]:
@@ -119,19 +125,19 @@ class LocalImages:
         untold: Sequence[np.ndarray | None] = [None] * len(there)
         if self.code is not None:
             values = {one.name: [case.patient.value(one) for case, _ in there] for one in self.code.fields}
-            untold = self._probabilities(forward({**inputs, "metadata": self.code.blank(len(there))}))
+            untold, _ = self._heard(forward({**inputs, "metadata": self.code.blank(len(there))}))
             inputs["metadata"] = self.code.encode(values)
-        given = self._probabilities(forward(inputs))
-        found = iter(zip(given, untold, strict=True))
-        return [
-            JudgedImage(*next(found), remark_on(image.pixels)) if isinstance(image, StoredImage) else image
-            for image in stored
-        ]
+        given, distances = self._heard(forward(inputs))
+        remarks = [remark_on(image.pixels) for image in images]
+        found = iter(map(JudgedImage, given, untold, remarks, distances))
+        return [next(found) if isinstance(image, StoredImage) else image for image in stored]
 
-    def _probabilities(self, outputs: Any) -> list[np.ndarray]:
-        """(C,) for each row, float64, summing to one in double precision too."""
-        values = np.asarray(outputs, np.float64)
-        return [positive(float(row[-1])) if self.binary else row / row.sum() for row in values]
+    def _heard(self, outputs: Any) -> tuple[list[np.ndarray], list[float | None]]:
+        """Of each row (C,), float64, summing to one in double precision too, and its distance."""
+        answer, distances = heard(outputs)
+        values = np.asarray(answer, np.float64)
+        rows = [positive(float(row[-1])) if self.binary else row / row.sum() for row in values]
+        return rows, [None] * len(rows) if distances is None else np.asarray(distances, np.float64).tolist()
 
 
 def _decoded(path: Path, settings: ImageCacheSettings) -> StoredImage | str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +19,22 @@ from melano_tf.pipelines.tile_batches import predict_batches
 from melano_tf.pipelines.tile_store_settings import StoreSettings
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.asked_slides import CHUNK, answer_slides, cut_slide
-from melano_tf.serving.model_interface import Answer, Card, Case, SeenTile, unheard
-from melano_tf.serving.network_loading import load_network
+from melano_tf.serving.model_interface import Answer, Card, Case, SeenTile, median_distance, unheard
+from melano_tf.serving.network_loading import load_network, telling_network
 from melano_tf.slides.magnifications import TileGrids
+from melano_tf.training.embedding import heard
 from melano_tf.training.inference import predict
 
 OWN = ""  # the role of the model that was asked for, among its companions
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedTiles:
+    """What a model makes of tiles: the probability of each class, (n, C), and each tile's distance from its training,
+    (n,), None where it cannot tell."""
+
+    probabilities: np.ndarray
+    distances: np.ndarray | None
 
 
 class TilesJudge(Protocol):
@@ -36,8 +46,8 @@ class TilesJudge(Protocol):
 
     files: Mapping[str, str]
 
-    def probabilities(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
-        """Probability of each class, (n, classes), of a table of tiles of one magnification."""
+    def judge(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> JudgedTiles:
+        """What its model makes of a table of tiles of one magnification."""
         ...
 
     def seen(self, shown: pd.DataFrame, scratch: Path) -> tuple[SeenTile, ...]:
@@ -65,6 +75,8 @@ class LocalTiles:
         names = dict(card.sidecar.companions) | {OWN: card.model.name}
         roles = judged_by(card.sidecar, card.companions)
         self.files: Mapping[str, str] = {magnification: names[role] for magnification, role in roles.items()}
+        others = {card.sidecar.companions[role]: one for role, one in card.companions.items()}
+        self.sidecars: Mapping[str, Sidecar] = {**others, card.model.name: card.sidecar}
         self._folder = card.model.parent
         self._networks: dict[str, keras.Model] = {}
 
@@ -77,9 +89,12 @@ class LocalTiles:
             self._networks[file] = load_network(self._folder / file, self.sidecar, custom_objects=layers)
         return self._networks[file]
 
-    def probabilities(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
+    def judge(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> JudgedTiles:
         batches = predict_batches(tiles, scratch, self.sidecar.input_px, CHUNK)
-        return np.asarray(predict(self.network(magnification), batches))
+        path = self._folder / self.files[magnification]
+        card = self.sidecars[self.files[magnification]]
+        found, distances = heard(predict(telling_network(self.network(magnification), path, card), batches))
+        return JudgedTiles(found, distances)
 
     def seen(self, shown: pd.DataFrame, scratch: Path) -> tuple[SeenTile, ...]:
         """The tiles as their networks saw them, and what those saw in them."""
@@ -160,16 +175,20 @@ class MagnifiedModel:
             words = f"{case.path}: no tile at {', '.join(files)}, which these models judge: {outcome.notes}"
             return Answer(case, None, words)
         columns = probability_columns(len(sidecar.classes))
-        tiles[columns] = 0.0
+        tiles[columns], distances = 0.0, []
         for name in dict.fromkeys(tiles["magnification"]):
             places = np.flatnonzero(tiles["magnification"] == name)
-            rows = tiles.iloc[places].reset_index(drop=True)
-            tiles.loc[places, columns] = self.judge.probabilities(name, rows, folder)
+            found = self.judge.judge(name, tiles.iloc[places].reset_index(drop=True), folder)
+            tiles.loc[places, columns] = found.probabilities
+            distances.append(found.distances)
+        # One magnification that cannot tell leaves the slide untold.
+        told = [one for one in distances if one is not None]
+        far = median_distance(np.concatenate(told)) if len(told) == len(distances) else None
         tiles = tiles[["slide_id", "magnification", "tile", "x", "y", "w0", "h0", "tissue", *columns]]
         fused, evidence = _fused(tiles, sidecar.classes, files)
         evidence = {"grid_positions": outcome.grid_positions, **evidence, "left_out": outcome.notes}
         evidence["combined_by"] = "mean of the magnifications' probabilities, each the mean over its tiles"
-        answer = Answer(case, fused, evidence=evidence, tiles=tiles, notes=outcome.notes)
+        answer = Answer(case, fused, evidence=evidence, tiles=tiles, notes=outcome.notes, distance=far)
         return replace(answer, seen=self.judge.seen(shown_tiles(tiles, sidecar), folder))
 
 

@@ -16,6 +16,7 @@ from melano_tf.serving.measured_metrics import measured_numbers
 from melano_tf.serving.model_interface import Answering, Card
 from melano_tf.serving.model_kinds import checked_kind, read_companion
 from melano_tf.serving.serving_files import read_card
+from melano_tf.training.familiarity import read_familiarity
 
 IMAGES = (ImageModel, LocalImages, ExportedImages)
 # By the kinds that `model_kinds` knows: who answers, with which networks in this process, and with which exported ones.
@@ -69,7 +70,9 @@ def file_card(model: Path) -> Card:
     sidecar = Sidecar.read(model)
     checked_kind(sidecar, model)
     companions = {role: read_companion(model, sidecar, role)[1] for role in sidecar.companions}
-    return Card(model, model.name, sidecar, companions, measured_numbers(model, sidecar))
+    known = read_familiarity(model, sidecar.run.get("weights_sha256"))
+    facts = None if known is None else known.facts
+    return Card(model, model.name, sidecar, companions, measured_numbers(model, sidecar), facts)
 
 
 def exported_card(content: Mapping[str, Any], model: Path) -> Card:
@@ -86,13 +89,14 @@ def exported_card(content: Mapping[str, Any], model: Path) -> Card:
     sidecar = _sidecar(content.get("sidecar"), where)
     checked_kind(sidecar, where)
     companions, measured, file = (content.get(name) for name in ("companions", "measured", "file"))
-    for name, value in (("companions", companions), ("measured", measured)):
+    familiar = content.get("familiar")  # not in cards of versions that described no training
+    for name, value in (("companions", companions), ("measured", measured), ("familiar", familiar)):
         if not isinstance(value or {}, Mapping):
             raise InputError(f"{where} cannot be read ({name}); export the model again")
     if not isinstance(file, str):
         raise InputError(f"{where} cannot be read (file); export the model again")
     others = {role: _sidecar(card, f"the {role} model's card") for role, card in (companions or {}).items()}
-    return Card(model, file, sidecar, others, measured)
+    return Card(model, file, sidecar, others, measured, familiar)
 
 
 def _sidecar(content: Any, where: str) -> Sidecar:

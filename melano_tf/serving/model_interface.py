@@ -26,6 +26,8 @@ class Card:
         sidecar: of that file.
         companions: sidecars of the models that it needs, by their role.
         measured: see `serving.measured_metrics.measured_numbers`.
+        familiar: what the distance from its training is of (`Familiarity.facts`); None of a model without a
+            description of its training, which cannot tell.
     """
 
     model: Path
@@ -33,6 +35,7 @@ class Card:
     sidecar: Sidecar
     companions: Mapping[str, Sidecar]
     measured: Mapping[str, Any] | None
+    familiar: Mapping[str, Any] | None = None
 
     @property
     def metadata(self) -> MetadataCode | None:
@@ -89,6 +92,8 @@ class Answer:
             probability (of tumour), selected, attention; of several magnifications, magnification, p0, p1, ….
         notes: what a person should know of a slide, for example a doubtful mpp; "" where nothing.
         seen: tiles that speak for the answer, where the networks themselves are at hand.
+        distance: from what the model was trained on; past 1 the case is unlike all of it. Of a slide the median of its
+            tiles' distances. None where the model cannot tell.
     """
 
     case: Case
@@ -100,6 +105,7 @@ class Answer:
     tiles: pd.DataFrame | None = None
     notes: str = ""
     seen: tuple[SeenTile, ...] = ()
+    distance: float | None = None
 
 
 def unheard(done: int) -> None:
@@ -129,6 +135,11 @@ class Answering(Protocol):
                 case stands in its answer.
         """
         ...
+
+
+def median_distance(distances: np.ndarray | None) -> float | None:
+    """A slide's distance from those of its tiles (n,): past 1 where most of them are; None where none are told."""
+    return None if distances is None or not len(distances) else float(np.median(distances))
 
 
 def positive(p: float) -> np.ndarray:

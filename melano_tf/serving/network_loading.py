@@ -5,9 +5,11 @@ from typing import Any
 
 import keras
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.training.embedding import telling
+from melano_tf.training.familiarity import familiar_path, read_familiarity
 
 
 def load_network(path: Path, sidecar: Sidecar | None = None, **options: Any) -> keras.Model:
@@ -35,6 +37,28 @@ def load_network(path: Path, sidecar: Sidecar | None = None, **options: Any) -> 
     if sidecar is not None:
         _check_fit(network, sidecar, path)
     return network
+
+
+def load_telling(path: Path, sidecar: Sidecar, **options: Any) -> keras.Model:
+    """`load_network`, of which it is also asked how far its input is from its training (`training.embedding.telling`).
+
+    Raises:
+        InputError: as `load_network`; or the description of its training is damaged, or of another network.
+    """
+    return telling_network(load_network(path, sidecar, **options), path, sidecar)
+
+
+def telling_network(network: keras.Model, path: Path, sidecar: Sidecar) -> keras.Model:
+    """A loaded network that also gives its input's distance, where a description of its training lies beside it.
+
+    Raises:
+        InputError: the description is damaged, or of another network.
+    """
+    known = read_familiarity(path, sidecar.run.get("weights_sha256"))
+    try:
+        return telling(network, known)
+    except ValueError as error:
+        raise InputError(f"{familiar_path(path)}: {line_of(error)}; copy both files from one run") from None
 
 
 def _check_fit(network: keras.Model, sidecar: Sidecar, path: Path) -> None:

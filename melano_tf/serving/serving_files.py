@@ -95,8 +95,19 @@ def model_card(card: dict[str, Any], folder: Path) -> str:
         threshold=_threshold(sidecar),
         measured=measured[0].upper() + measured[1:],
         calibration=fitted,
+        familiar=_familiar(card.get("familiar")),
         tables=tables,
         preprocessing=_preprocessing(sidecar),
+    )
+
+
+def _familiar(facts: dict[str, Any] | None) -> str:
+    if facts is None:
+        return "It answers for any picture, also for one that shows no lesion."
+    return (
+        f"The output `distance` says how far an input is from {facts['described']:,} examples of its training; 1 is "
+        f"what 99 % of {facts['measured']:,} {facts['from']} stay below. Past it `called` is empty, and `decision`, "
+        "which is given all the same, stands on nothing that it knows."
     )
 
 

@@ -17,6 +17,8 @@ from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.encoded_image_checks import refuse_count
 from melano_tf.serving.image_graph import Limits, answers, decode_images, resized, shared
 from melano_tf.serving.magnified_models import OWN, judged_by, tile_signatures
+from melano_tf.training.embedding import heard, telling
+from melano_tf.training.familiarity import Familiarity
 
 
 class TileNetwork:
@@ -41,7 +43,8 @@ class TileNetwork:
         return self._answers(checked_tiles(images, self.sidecar.input_px, self.limits))
 
     def _answers(self, tiles: Any) -> dict[str, Any]:
-        return answers(self.forward(floats(tiles, self.sidecar)), self.sidecar)
+        outputs, distance = heard(self.forward(floats(tiles, self.sidecar)))
+        return answers(outputs, self.sidecar, distance)
 
 
 class MagnifiedNetwork(TileNetwork):
@@ -94,12 +97,21 @@ class BagNetwork:
         target: from `models.biopsy_classifier.build_target`.
         sidecar: the target's; its `fallback_tiles` are taken where none is called.
         limits: of requests.
+        known: what the target was trained on; None: no distance is given.
     """
 
-    def __init__(self, source: Any, source_sidecar: Sidecar, target: Any, sidecar: Sidecar, limits: Limits) -> None:
+    def __init__(
+        self,
+        source: Any,
+        source_sidecar: Sidecar,
+        target: Any,
+        sidecar: Sidecar,
+        limits: Limits,
+        known: Familiarity | None = None,
+    ) -> None:
         embedder, self.aggregator = split_target(target)
         self.channels = int(embedder.outputs[0].shape[-1])
-        self.source, self.embedder = shared(source), shared(embedder)
+        self.source, self.embedder = shared(source), shared(telling(embedder, known))
         self.source_sidecar, self.sidecar, self.limits = source_sidecar, sidecar, limits
 
     def endpoints(self) -> dict[str, Any]:
@@ -130,19 +142,18 @@ class BagNetwork:
 
     def _embed(self, for_source: Any, for_target: Any) -> dict[str, Any]:
         tumour = self.source(floats(for_source, self.source_sidecar))[:, 1]
-        return {
-            "embeddings": tf.cast(self.embedder(floats(for_target, self.sidecar)), tf.float32),
-            "tumour_probability": tumour,
-        }
+        embeddings, distance = heard(self.embedder(floats(for_target, self.sidecar)))
+        found = {"embeddings": embeddings, "tumour_probability": tumour}
+        return found if distance is None else found | {"distance": tf.cast(distance, tf.float32)}
 
-    def _aggregate(self, embeddings: Any, mask: Any) -> dict[str, Any]:
+    def _aggregate(self, embeddings: Any, mask: Any, distance: Any = None) -> dict[str, Any]:
         filled = tf.debugging.Assert(
             tf.reduce_all(tf.reduce_any(mask, axis=1)), ["a biopsy without a tile: its mask is false everywhere"]
         )
         with tf.control_dependencies([filled]):
             embeddings = tf.identity(embeddings)
         found = self.aggregator(embeddings, mask=mask, training=False)
-        return answers(found["probability"], self.sidecar) | {"attention": found["attention"]}
+        return answers(found["probability"], self.sidecar, distance) | {"attention": found["attention"]}
 
     def _bag(self, contents: Any) -> dict[str, Any]:
         """Bags of biopsies, string (B, N); "" where one has fewer tiles than the others."""
@@ -153,13 +164,24 @@ class BagNetwork:
         embeddings = tf.ensure_shape(tf.scatter_nd(places, embedded["embeddings"], count), [None, None, self.channels])
         tumour = tf.scatter_nd(places, embedded["tumour_probability"], shape)
         chosen = select_tiles(tumour, there, self.source_sidecar.cut, self.fallback)
+        distance = embedded.get("distance")
+        if distance is not None:
+            distance = masked_median(tf.scatter_nd(places, distance, shape), chosen)
         # Padding and tiles that were not chosen have no probability and no attention of their own.
-        return self._aggregate(embeddings, chosen) | {"tumour_probability": tumour, "selected": chosen}
+        return self._aggregate(embeddings, chosen, distance) | {"tumour_probability": tumour, "selected": chosen}
 
     @property
     def fallback(self) -> int:
         """Tiles taken where none is called tumour."""
         return int(self.sidecar.preprocessing["fallback_tiles"])
+
+
+def masked_median(values: Any, there: Any) -> Any:
+    """Of float32 (B, N) the median of those that are there, at least one a row, (B,)."""
+    ordered = tf.sort(tf.where(there, values, float("inf")), axis=1)
+    count = tf.reduce_sum(tf.cast(there, tf.int32), axis=1)
+    middle = tf.stack([(count - 1) // 2, count // 2], axis=1)
+    return tf.reduce_mean(tf.gather(ordered, middle, batch_dims=1), axis=1)
 
 
 def select_tiles(tumour: Any, there: Any, threshold: float, fallback: int) -> Any:

@@ -48,19 +48,24 @@ class Sides:
         """The case that an id in a batch belongs to: itself, or the slide of "slide/tile"."""
         return name if name in self.groups else name.rpartition("/")[0]
 
-    def check_after(self, training: str, saw: Iterable[str]) -> None:
-        """Nobody who is judged, or chooses, was seen by a training that this one stands on.
+    def check_after(self, training: str, fed: Iterable[str], chose: Iterable[str] = ()) -> None:
+        """Nobody who is judged was seen by a training that this one stands on, and nobody who chooses was fed to it.
+
+        Who chose there may choose here too: the epoch, then a threshold.
 
         Args:
             training: one of `after`.
-            saw: cases that it was fed, or that chose for it.
+            fed: cases that it was fed.
+            chose: cases that chose for it.
 
         Raises:
             LeakError: somebody was.
         """
         if self.after[training]:
             return
-        if shared := shared_by(self.groups, list(saw), [*self.judged, *self.held_out], whole=not self.divided):
+        fed, whole = list(fed), not self.divided
+        seen = shared_by(self.groups, [*fed, *chose], list(self.judged), whole=whole)
+        if shared := {*seen, *shared_by(self.groups, fed, list(self.held_out), whole=whole)}:
             raise LeakError(
                 f"nothing is trained, for {training}, which this stands on, has seen who judges or chooses here: "
                 f"{words(shared)}"

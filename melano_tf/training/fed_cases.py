@@ -185,7 +185,8 @@ def record_path(run: Run, stem: str) -> Path:
 
 
 def check_chain(run: Run, stem: str, sides: Sides) -> None:
-    """Who judges or chooses here was seen by none of the trainings that this one stands on, nor by those behind them.
+    """Who judges here was seen by none of the trainings that this one stands on, nor by those behind them, and who
+    chooses here was fed to none of them.
 
     Raises:
         LeakError: somebody was, or there is no record of one of them.
@@ -200,7 +201,8 @@ def check_chain(run: Run, stem: str, sides: Sides) -> None:
         if not path.is_file():
             raise LeakError(f"{stem}: stands on {name}, of which there is no record of what it was fed ({path})")
         record = pd.read_parquet(path)
-        sides.check_after(first, set(record["case"][record["role"].isin([FED, CHOSE])]))
+        fed, chose = (set(record["case"][record["role"] == role]) for role in (FED, CHOSE))
+        sides.check_after(first, fed, chose)
         behind = record[record["role"] == AFTER]
         left += [(first, up) for up, why in zip(behind["id"], behind["why"], strict=True) if not why]
 

@@ -19,6 +19,7 @@ from melano_tf.runs.sidecar import Sidecar
 from melano_tf.seeding import seeded
 from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.checkpoint import training_variables, weights_sha256
+from melano_tf.training.describe import Shown, describe
 from melano_tf.training.fed_cases import Fed, check_chain, record_path
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
 from melano_tf.training.progress import bar_over_epochs
@@ -109,6 +110,8 @@ class Training:
         alike: (of what kind, which) network, optimiser and step are, whatever their initial weights: of trainings that
             are equal, the next takes the traced network of the last, with the variables that it would have built; of
             each kind one stands in memory. None: it has a network of its own.
+        shown: its cases as the saved model sees them, of which it is then described what is familiar to it
+            (`training.describe`); None: it decides nothing, or another step describes it.
 
     Raises:
         ValueError: both `step` and `loop`, or neither.
@@ -129,6 +132,7 @@ class Training:
     start: Sequence[np.ndarray] | None = None
     loop: Loop | None = None
     alike: tuple[str, Any] | None = None
+    shown: Shown | None = None
 
     def __post_init__(self) -> None:
         if (self.step is None) == (self.loop is None):
@@ -186,7 +190,8 @@ def fit(run: Run, training: Training, scratch: Path, prepared: Prepared | None =
             same seed, unless the training says what it is `alike`.
 
     Returns:
-        The files written: model, history and the record of who was fed, and where it is judged sidecar and predictions.
+        The files written: model, history, the record of who was fed and the description of them, and where it is judged
+        sidecar and predictions.
 
     Raises:
         LeakError: somebody who is judged or held out was fed, here or in what the training stands on.
@@ -199,6 +204,8 @@ def fit(run: Run, training: Training, scratch: Path, prepared: Prepared | None =
     judged = training.judge(network) if training.judge is not None else None
     with atomic(files[0]) as temporary:
         model.save(temporary)
+    if training.shown is not None:
+        files += describe(run, Fed(stem, training.sides, scratch), model, training.shown)
     return files if judged is None else [*files, *write_judgement(run, stem, model, *judged)]
 
 

@@ -16,10 +16,25 @@ from numpy.typing import NDArray
 from melano_tf.errors import InputError
 from melano_tf.pipelines.tfrecords import read_jpegs, slide_files
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.training.familiarity import UNTOLD, distance_words, read_familiarity
 from melano_tf.view.run_cases import Seen
 
 KEPT = 3  # loaded networks
 TILE_LAYER, IMAGE_LAYER = "refined", "features"
+NOTHING = "nothing speaks for the class"
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a model says of one image.
+
+    Attributes:
+        probabilities: (K,), calibrated where a calibration was fitted.
+        distance: from the model's training; past 1 the image is unlike all of it; None where it cannot tell.
+    """
+
+    probabilities: NDArray[np.float64]
+    distance: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +114,34 @@ def tile_maps(
         raise InputError(f"tile {tile} of {slide_id} is not stored")
     jpegs = read_jpegs(folder, slide_id, row["offset"].tolist()[:1], row["length"].tolist()[:1])
     picture = np.asarray(decode(tf.constant(jpegs), tf.constant(sidecar.input_px)), np.float32)
+    far = far_words(how_far(run, stem, network, sidecar, picture))
     found = []
     if has_cam(network):
         cam = class_activation_map(network, picture, called)
-        found.append(Map("CAM", cam.maps[0], "nothing speaks for the class" if cam.empty[0] else ""))
+        found.append(Map("CAM", cam.maps[0], f"{NOTHING}; {far}" if cam.empty[0] else far))
     grad = gradient_map(network, picture, called, TILE_LAYER)
-    return [*found, Map("Grad-CAM", grad.maps[0], "nothing speaks for the class" if grad.empty[0] else "")]
+    return [*found, Map("Grad-CAM", grad.maps[0], f"{NOTHING}; {far}" if grad.empty[0] else far)]
+
+
+def how_far(run: Seen, stem: str, network: Any, sidecar: Sidecar, pictures: NDArray[np.float32]) -> float | None:
+    """The distance of one picture (1, px, px, 3) from a model's training; None where the model cannot tell.
+
+    Raises:
+        InputError: the description of its training is damaged, or of another model.
+    """
+    from melano_tf.training.embedding import embedder
+
+    known = read_familiarity(run.folder / "models" / f"{stem}.keras", sidecar.run.get("weights_sha256"))
+    made = None if known is None else embedder(network)
+    if known is None or made is None:
+        return None
+    found = made(np.asarray(pictures, np.float32), training=False)
+    return float(known.distance(np.asarray(found["embedding"]), np.asarray(found["look"]))[0])
+
+
+def far_words(distance: float | None) -> str:
+    """A distance from a training in a line; also where it cannot be told."""
+    return distance_words(distance) or UNTOLD
 
 
 def _inputs(network: Any, sidecar: Sidecar, path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,8 +168,8 @@ def _inputs(network: Any, sidecar: Sidecar, path: Path, facts: Mapping[str, Any]
     return inputs
 
 
-def ask(models: Models, run: Seen, stem: str, path: Path, facts: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Probabilities of one image (K,), calibrated where a calibration was fitted, told these facts.
+def ask(models: Models, run: Seen, stem: str, path: Path, facts: Mapping[str, Any]) -> Asked:
+    """What a model says of one image, told these facts.
 
     Args:
         models: the networks that are loaded.
@@ -147,12 +184,14 @@ def ask(models: Models, run: Seen, stem: str, path: Path, facts: Mapping[str, An
     from melano_tf.evaluation.thresholds import Decision
 
     network, sidecar = models.get(run, stem)
-    answer = np.asarray(network(_inputs(network, sidecar, path, facts), training=False), np.float64)[0]
+    inputs = _inputs(network, sidecar, path, facts)
+    answer = np.asarray(network(inputs, training=False), np.float64)[0]
+    far = how_far(run, stem, network, sidecar, inputs["image"])
     if len(answer) == 1:
         decision = Decision.from_sidecar(sidecar.cut, sidecar.threshold_from, sidecar.calibration)
         positive = float(decision.probability(answer)[0])
-        return np.array([1 - positive, positive])
-    return answer / answer.sum()
+        return Asked(np.array([1 - positive, positive]), far)
+    return Asked(answer / answer.sum(), far)
 
 
 def image_maps(models: Models, run: Seen, stem: str, path: Path, facts: Mapping[str, Any], called: int) -> list[Map]:
@@ -165,11 +204,12 @@ def image_maps(models: Models, run: Seen, stem: str, path: Path, facts: Mapping[
     from melano_tf.explain.cam import gradient_map
 
     inputs = _inputs(network, sidecar, path, facts)
+    far = far_words(how_far(run, stem, network, sidecar, inputs["image"]))
     found = []
     if {layer.name for layer in network.layers} & {"cbam", "decisions"}:
         found.append(_cbam(network, sidecar, inputs, called))
     answer = gradient_map(network, inputs, called, IMAGE_LAYER)
-    words = "nothing speaks for the class" if answer.empty[0] else ""
+    words = f"{NOTHING}; {far}" if answer.empty[0] else far
     return [*found, Map("Grad-CAM", answer.maps[0], words)]
 
 

@@ -237,7 +237,7 @@ def audited(
     command = again(shared, folder, plants)
     with monkeypatch.context() as silent:
         silent.setattr(Sides, "__post_init__", lambda self: None)
-        silent.setattr(Sides, "check_after", lambda self, training, saw: None)
+        silent.setattr(Sides, "check_after", lambda self, *seen: None)
         silent.setattr(Fed, "check", lambda self, role, name: None)
         for plant in plants:
             plant.slip(silent)

@@ -178,7 +178,7 @@ def test_predict_gives_the_runs_own_numbers(tiny_zoome, phantoms, tmp_path, insi
     truth = next(phantoms.glob("*GroundTruth*.csv"))
     done = inside(
         *("predict", "--model", str(tiny_zoome.folder / "models" / f"{name}.keras")),
-        *("--input", str(phantoms / "images"), "--metadata", str(truth), "--out", str(tmp_path)),
+        *("--input", str(phantoms / "images"), "--metadata", str(truth), "--out", str(tmp_path), "--answer-anyway"),
     )
     assert done.code == 0, done.errors
     rows = pd.read_csv(tmp_path / "predictions.csv")

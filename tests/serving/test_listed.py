@@ -78,7 +78,7 @@ def test_a_bad_row_of_a_table_of_slides(tmp_path: Path) -> None:
     def judge(settings: PredictSettings) -> dict[str, Any]:
         judged.append((settings.out.name, settings.mpp))
         assert settings.out.is_dir()
-        return {"probabilities": {"MM": 0.25}, "threshold": 0.5, "decision": "nevus"}
+        return {"probabilities": {"MM": 0.25}, "threshold": 0.5, "decision": "nevus", "distance": None, "withheld": ""}
 
     settings = PredictSettings(tmp_path / "m.keras", tmp_path / "slides.csv", tmp_path / "out")
     (tmp_path / "out").mkdir()

@@ -42,6 +42,9 @@ def test_who_is_judged_or_chooses_was_not_seen_before() -> None:
     for seen, whom in (("b", "P1"), ("d", "P3")):
         with pytest.raises(LeakError, match=f"teacher.*has seen.*{whom}"):
             sides.check_after("teacher", ["c", seen])
+    sides.check_after("teacher", ["c"], chose=["d"])  # the hold-out may choose twice
+    with pytest.raises(LeakError, match=r"teacher.*has seen.*P1"):
+        sides.check_after("teacher", ["c"], chose=["b"])
 
 
 def test_cases_belong_together_by_patient_lesion_content_and_pair() -> None:

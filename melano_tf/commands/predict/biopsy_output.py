@@ -45,9 +45,10 @@ def words(answer: Answer, record: dict[str, Any], sidecar: Sidecar) -> list[str]
     """The decision, and what it stands on."""
     assert answer.probabilities is not None
     evidence, positive = record["evidence"], sidecar.classes[1]
+    decision = record["decision"] or "withheld"
     fallback = " (none was called tumour: the most probable ones)" if evidence["no_tile_called_tumour"] else ""
     return [
-        f"{answer.case.path.stem}: {positive} {answer.probabilities[1]:.3f}, decision {record['decision']} "
+        f"{answer.case.path.stem}: {positive} {answer.probabilities[1]:.3f}, decision {decision} "
         f"at {sidecar.threshold:g}",
         f"  from {evidence['judged_tiles']} tiles{fallback or ' called tumour'} of {evidence['tissue_tiles']} "
         "with tissue",

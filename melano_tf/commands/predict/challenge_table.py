@@ -45,4 +45,5 @@ def class_words(record: dict[str, Any], sidecar: Sidecar) -> str:
     """The decision and the two classes after it."""
     ordered = sorted(record["probabilities"].items(), key=lambda pair: -pair[1])
     next_ones = ", ".join(f"{name} {p:.3f}" for name, p in ordered[1:3])
-    return f"{record['decision']} {ordered[0][1]:.3f} (then {next_ones})"
+    called = record["decision"] or f"decision withheld: {ordered[0][0]}"
+    return f"{called} {ordered[0][1]:.3f} (then {next_ones})"

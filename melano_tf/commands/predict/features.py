@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from melano_tf.commands.predict.settings import PredictSettings
-from melano_tf.commands.predict.threshold_words import threshold_words
+from melano_tf.commands.predict.threshold_words import say_distance, threshold_words
 from melano_tf.errors import InputError
 from melano_tf.features.feature_file import open_features
 from melano_tf.reports.attention_maps import attention_map, read_slides, within_bag
 from melano_tf.reports.figures import save_figure
-from melano_tf.runs.atomic_files import atomic, write_json
+from melano_tf.runs.atomic_files import write_csv, write_json
 from melano_tf.serving.answer_record import answer_record
 from melano_tf.serving.feature_bag_models import SUFFIXES
 from melano_tf.serving.model_interface import Answer, Answering, Case
@@ -29,19 +29,20 @@ def predict_features(settings: PredictSettings, model: Answering, say: Callable[
         raise InputError(answer.reason)
     assert answer.tiles is not None
     card, files = model.card, [settings.out / "prediction.json", settings.out / "tiles.csv"]
-    record = answer_record(answer, card)
-    with atomic(files[1]) as temporary:
-        answer.tiles.to_csv(temporary, index=False)
+    record = answer_record(answer, card, settings.answer_anyway)
+    write_csv(files[1], answer.tiles)
     called = record["calibrated_probabilities"] or record["probabilities"]
-    shown = f"{record['decision']}, {called.get(record['decision'], 0):.3f}"
+    most = record["decision"] or max(called, key=called.__getitem__)
+    shown = f"{record['decision'] or record['withheld']}, {most} {called.get(most, 0):.3f}"
     files += _write_map(answer, settings, slides, f"{settings.input.stem}: {shown}", say)
     record |= {"files": [path.name for path in files]}
     write_json(files[0], record)
     how = " (calibrated)" if record["calibrated_probabilities"] else ""
     each = ", ".join(f"{name} {p:.3f}" for name, p in called.items())
-    say(f"{settings.input.stem}: {each}{how}; decision {record['decision']}")
+    say(f"{settings.input.stem}: {each}{how}; decision {record['decision'] or 'withheld'}")
     say(f"  from {record['evidence']['instances']:,} tiles; the most attended one: {_first(answer)}")
     say(f"  {threshold_words(card)}")
+    say_distance(record, card, say)
     say(f"  {record['caveat']}")
     for path in files:
         say(f"wrote {path}")

@@ -13,15 +13,15 @@ from melano_tf.commands.predict.asked_inputs import AskedImages, asked_images, i
 from melano_tf.commands.predict.challenge_table import check_stems, class_words, write_challenge
 from melano_tf.commands.predict.settings import PredictSettings
 from melano_tf.commands.predict.threshold_words import threshold_words
-from melano_tf.csv_rows import harmless
 from melano_tf.errors import InputError
-from melano_tf.runs.atomic_files import atomic, write_json
+from melano_tf.runs.atomic_files import write_csv, write_json
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.answer_record import answer_record
+from melano_tf.serving.answer_record import answer_record, familiar_words
 from melano_tf.serving.image_models import CHUNK, cannot_be_judged
 from melano_tf.serving.model_interface import Answer, Answering, Card, Case, unheard
 from melano_tf.serving.model_kinds import ANSWERING
 from melano_tf.serving.operating_points import favour_factors, favoured
+from melano_tf.training.familiarity import UNLIKE, distance_words
 
 SHOWN = 20
 
@@ -37,9 +37,9 @@ def write_rows(path: Path, answers: Sequence[Answer], records: Sequence[dict[str
         row["calibrated_probability"] = (record["calibrated_probabilities"] or {}).get(positive)
         row["probability_without_metadata"] = evidence.get("probability_without_metadata")
         row |= {"threshold": record["threshold"], "decision": record["decision"]}
+        row |= {"distance": record["distance"], "withheld": record["withheld"]}
         rows.append({**row, "unreadable": record.get("unreadable"), "remark": record["remark"]})
-    with atomic(path) as temporary:
-        pd.DataFrame(rows).map(harmless).to_csv(temporary, index=False)
+    write_csv(path, pd.DataFrame(rows))
 
 
 def threshold_decision(record: dict[str, Any], sidecar: Sidecar) -> str:
@@ -47,7 +47,7 @@ def threshold_decision(record: dict[str, Any], sidecar: Sidecar) -> str:
     positive = sidecar.classes[1]
     p = (record["calibrated_probabilities"] or record["probabilities"])[positive]
     how = " (calibrated)" if record["calibrated_probabilities"] else ""
-    return f"{positive} {p:.3f}{how}, decision {record['decision']} at {sidecar.threshold:.3g}"
+    return f"{positive} {p:.3f}{how}, decision {record['decision'] or 'withheld'} at {sidecar.threshold:.3g}"
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def predict_images(settings: PredictSettings, model: Answering, say: Callable[[s
         answers = with_bad_rows(model.answer(asked.cases, settings.out, progress), asked, card)
     if factors is not None:
         answers = [in_favour(answer, factors, str(settings.favour)) for answer in answers]
-    records = [answer_record(answer, card) for answer in answers]
+    records = [answer_record(answer, card, settings.answer_anyway) for answer in answers]
     single = settings.input.is_file() and not is_table(settings.input)
-    unreadable = [record for record in records if record["decision"] is None]
+    unreadable = [record for record in records if record["probabilities"] is None]
     if single and unreadable:
         raise InputError(f"{settings.input}: {unreadable[0]['unreadable']}")
     form = FORMS[called_by]
@@ -104,7 +104,10 @@ def predict_images(settings: PredictSettings, model: Answering, say: Callable[[s
         say(f"… {len(records) - SHOWN} more in {files[1].name}")
     if called_by == "threshold":
         say(f"  {threshold_words(card)}")
+    say(f"  {familiar_words(card)}")
     say(f"  {records[0]['caveat']}")
+    if withheld := sum(bool(record["withheld"]) for record in records):
+        say(f"{withheld} of {len(records)} decisions withheld: {UNLIKE}; --answer-anyway decides all the same")
     if unreadable:
         say(f"{len(unreadable)} of {len(records)} images could not be read{form.unreadable}")
     for path in files:
@@ -121,9 +124,10 @@ def in_favour(answer: Answer, factors: np.ndarray, favour: str) -> Answer:
 
 
 def _words(record: dict[str, Any], form: Form, sidecar: Sidecar) -> str:
-    if record["decision"] is None:
+    if record["probabilities"] is None:
         return f"unreadable ({record['unreadable']})"
-    return form.words(record, sidecar) + f"; {record['remark']}" * bool(record["remark"])
+    far = distance_words(record["distance"])
+    return form.words(record, sidecar) + f"; {far}" * bool(far) + f"; {record['remark']}" * bool(record["remark"])
 
 
 def with_bad_rows(answers: Sequence[Answer], asked: AskedImages, card: Card) -> list[Answer]:

@@ -85,7 +85,7 @@ def words(answer: Answer, record: dict[str, Any], sidecar: Sidecar) -> list[str]
     ]
     lines += [f"  {answer.notes}"] if answer.notes else []
     limit = "" if record["threshold"] is None else f" at {record['threshold']:g}"
-    decision = f"decision {record['decision']}{limit}"
+    decision = f"decision {record['decision'] or 'withheld'}{limit}"
     return [*lines, f"{name}: {positive} {answer.probabilities[shown]:.3f}, {decision}"]
 
 

@@ -50,6 +50,8 @@ class PredictSettings:
     favour: Literal["accuracy", "balanced"] | None = None
     """Images, of a model with operating points (--preset ham10000): decide in favour of accuracy, or of balanced
     accuracy, the mean recall of the classes. Not given: as the model itself decides."""
+    answer_anyway: bool = False
+    """Decide also where an input is unlike anything in the model's training; else the decision is withheld there."""
     threads: int = 0
     """Threads of TensorFlow; 0: one a core."""
     server: str | None = None

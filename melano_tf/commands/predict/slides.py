@@ -1,18 +1,18 @@
 """`predict` on slides: one, or those of a table."""
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from melano_tf.commands.predict import biopsy_output, magnified_output
 from melano_tf.commands.predict.asked_inputs import read_list, row_mpp
 from melano_tf.commands.predict.settings import PredictSettings
-from melano_tf.commands.predict.threshold_words import threshold_words
-from melano_tf.csv_rows import harmless
+from melano_tf.commands.predict.threshold_words import say_distance, threshold_words
 from melano_tf.errors import InputError
-from melano_tf.runs.atomic_files import atomic, write_json
+from melano_tf.runs.atomic_files import write_csv, write_json
 from melano_tf.serving.answer_record import answer_record
 from melano_tf.serving.model_interface import Answering, Case
 
@@ -32,9 +32,8 @@ def predict_slide(settings: PredictSettings, model: Answering, say: Callable[[st
         raise InputError(answer.reason)
     assert answer.tiles is not None
     form, card = FORMS[model.card.sidecar.kind], model.card
-    record = answer_record(answer, card)
-    with atomic(settings.out / "tiles.csv") as temporary:
-        answer.tiles.to_csv(temporary, index=False)
+    record = answer_record(answer, card, settings.answer_anyway)
+    write_csv(settings.out / "tiles.csv", answer.tiles)
     files = [settings.out / "prediction.json", settings.out / "tiles.csv"]
     files += form.write_pictures(answer, card.sidecar, settings.out, settings.thumbnail_mpp)
     # The folder may hold files of a former answer.
@@ -43,6 +42,7 @@ def predict_slide(settings: PredictSettings, model: Answering, say: Callable[[st
     for line in form.words(answer, record, card.sidecar):
         say(line)
     say(f"  {threshold_words(card)}")
+    say_distance(record, card, say)
     say(f"  {record['caveat']}")
     for line in form.last_words(answer):
         say(line)
@@ -84,24 +84,17 @@ def predict_slides(
             out.mkdir(parents=True, exist_ok=True)
             record = judge(replace(settings, input=Path(row["path"]), out=out, mpp=mpp))
             line |= {f"probability_{key}": value for key, value in record["probabilities"].items()}
-            line |= {"threshold": record["threshold"], "decision": record["decision"], "failed": ""}
+            line |= {"threshold": record["threshold"], "decision": record["decision"]}
+            line |= {"distance": record["distance"], "withheld": record["withheld"], "failed": ""}
         except InputError as error:
             say(f"{line['slide_id']}: FAILED: {error}")
             line |= {"failed": str(error).splitlines()[0]}
         lines.append(line)
     path = settings.out / "predictions.csv"
-    _write_lines(path, lines)
+    write_csv(path, pd.DataFrame(lines, dtype=object))
     failed = sum(bool(line["failed"]) for line in lines)
     if failed == len(lines):
         raise InputError(f"{settings.input}: not one of its {len(lines)} slides could be judged; {path} says why")
     say(f"judged {len(lines) - failed} of {len(lines)} slides")
     say(f"wrote {path}")
     return settings.out
-
-
-def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    names = list(dict.fromkeys(key for line in lines for key in line))
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows({name: harmless(cell) for name, cell in line.items()} for line in lines)

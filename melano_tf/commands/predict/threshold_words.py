@@ -1,7 +1,21 @@
 """What is said of an answer, whatever it is of."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from melano_tf.serving.answer_record import familiar_words
 from melano_tf.serving.measured_metrics import measured_words
 from melano_tf.serving.model_interface import Card
+from melano_tf.training.familiarity import distance_words
+
+
+def say_distance(record: Mapping[str, Any], card: Card, say: Callable[[str], None]) -> None:
+    """How far one case is from the training, whether a decision was withheld for that, and what the distance is of."""
+    if far := distance_words(record["distance"]):
+        say(f"  {far}")
+    if record["withheld"]:
+        say("  the decision is withheld; --answer-anyway decides all the same")
+    say(f"  {familiar_words(card)}")
 
 
 def threshold_words(card: Card) -> str:

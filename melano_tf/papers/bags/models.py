@@ -17,12 +17,13 @@ from melano_tf.papers.bags.settings import BASELINE, BagsSettings
 from melano_tf.papers.shell import Work
 from melano_tf.pipelines.bag_baseline import fit_baseline
 from melano_tf.pipelines.bag_training import OPEN_AXES, bag_batches, bag_network
-from melano_tf.pipelines.feature_bags import BagAnswers, answers, forward_of
+from melano_tf.pipelines.feature_bags import BagAnswers, answers, forward_of, shown_bags
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.predictions import VALIDATION, predictions, probabilities, read_predictions
 from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.training.describe import describe
 from melano_tf.training.early_stopping import EarlyStopping
 from melano_tf.training.fed_cases import FED, Fed, record_choice
 from melano_tf.training.fit import Network, Training, by_gradient, write_judgement
@@ -128,6 +129,8 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
     places, held, _ = cohort.divided(settings, fold)
     sides = cohort.sides(settings, places, held, cohort.places("judge", fold))
     bags, classes = cohort.bags, len(cohort.classes)
+    dtype = "float32" if kind == BASELINE else settings.training.features_dtype
+    shown = shown_bags(bags, np.concatenate([places, held]), dtype)
     if kind == BASELINE:
         fed = Fed(stem, sides, None)
         fed.note(FED, cohort.names(places))
@@ -135,7 +138,7 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
         path = work.path("models", f"{stem}.keras")
         with atomic(path) as temporary:
             model.save(temporary)
-        return [path, fed.write(work.run)]
+        return [path, fed.write(work.run), *describe(work.run, fed, model, shown)]
     chosen, seed = settings.training_of(kind), seed_for(settings.seed, step_name(kind, fold))
     weights = class_weights(bags.labels[places], classes) if settings.training.balanced else None
     counted = kind not in CLUSTERED and weights is None
@@ -151,6 +154,7 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
         ending=ending(settings, cohort, held, chosen.features_dtype),
         spread=False,
         alike=("network", kind),
+        shown=shown,
     )
     return train(work, training)
 

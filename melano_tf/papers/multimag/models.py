@@ -19,7 +19,7 @@ from melano_tf.papers.multimag.tasks import Task, judged_tiles, planned_tasks, t
 from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
-from melano_tf.pipelines.tile_batches import TileBatches, predict_batches
+from melano_tf.pipelines.tile_batches import TileBatches, predict_batches, shown_tiles
 from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.predictions import predictions
 from melano_tf.runs.settings_digest import plain, seed_for
@@ -115,6 +115,7 @@ def train_model(work: Work, task_step: str, backbone: str) -> list[Path]:
     shown = np.bincount(training["target"].to_numpy()[batches.order(0)], minlength=len(task.classes))
     stretch = max(1, math.ceil(used.least_steps / (used.epochs * batches.steps_per_epoch)))
     epochs = used.epochs * stretch
+    fitting = pd.concat([training, validation], ignore_index=True)
 
     def ending(network: Network, fed: Fed) -> EarlyStopping:
         def validate() -> float:
@@ -145,6 +146,7 @@ def train_model(work: Work, task_step: str, backbone: str) -> list[Path]:
         prior=prior_loss(shown),
         ending=ending,
         alike=(backbone, len(task.classes)),
+        shown=shown_tiles(fitting, cohort.folder, used.input_px, used.batch, cohort.images),
     )
     return train(work, described)
 

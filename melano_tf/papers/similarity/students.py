@@ -25,6 +25,7 @@ from melano_tf.papers.shell import Work
 from melano_tf.papers.similarity.black_edges import edges_of
 from melano_tf.papers.similarity.clusters import (
     ALL_IMAGES,
+    BATCH,
     CLUSTERS,
     TEACHER,
     cluster_images,
@@ -35,7 +36,7 @@ from melano_tf.papers.similarity.clusters import (
 from melano_tf.papers.similarity.cohort import class_names
 from melano_tf.papers.similarity.partition import WORDS, parts_of
 from melano_tf.papers.similarity.settings import BASELINE, JUDGED, SimilaritySettings
-from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.pipelines.image_batches import ImageBatches, shown_images
 from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions
 from melano_tf.runs.settings_digest import seed_for
@@ -187,6 +188,7 @@ def train_student(work: Work, which: Student) -> list[Path]:
         judge=lambda network: ({f"{which.stem}.parquet": judge(work, which.split, network)}, sidecar(settings, which)),
         # A student's loss is more than its cross-entropy, so that the prior's says nothing of it.
         prior=None if which.layers else prior_loss(np.bincount(targets)),
+        shown=shown_images(edges.cache, records["image_id"].tolist(), settings.network.input_px, BATCH),
     )
     return train(work, training)
 

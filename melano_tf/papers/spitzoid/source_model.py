@@ -17,7 +17,7 @@ from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import slide_groups
 from melano_tf.papers.spitzoid.cohort import SpitzoidSlides, check_regions
 from melano_tf.papers.spitzoid.settings import Head, SourceSettings, SpitzoidSettings
-from melano_tf.pipelines.tile_batches import TileBatches, predict_batches
+from melano_tf.pipelines.tile_batches import TileBatches, predict_batches, shown_tiles
 from melano_tf.runs.predictions import TEST, TRAINING, VALIDATION, predictions, read_predictions
 from melano_tf.runs.restated_models import restate
 from melano_tf.runs.settings_digest import plain, seed_for
@@ -138,6 +138,7 @@ def train_source(work: Work, which: SourceModel, fold: int | None) -> list[Path]
         judge=judge,
         prior=prior_loss(np.bincount(shown, minlength=len(REGIONS))),
         alike=("source", which),
+        shown=shown_tiles(learned, cohort.folder, settings.source.input_px, settings.source.batch, cohort.images),
     )
     return train(work, training)
 

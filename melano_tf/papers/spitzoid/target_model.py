@@ -29,6 +29,7 @@ from melano_tf.papers.spitzoid.source_model import (
     build as build_untrained,
 )
 from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks
+from melano_tf.pipelines.tile_batches import shown_tiles
 from melano_tf.pipelines.tumour_tile_selection import select_tumour_tiles
 from melano_tf.runs.predictions import predictions, read_predictions
 from melano_tf.runs.restated_models import restate
@@ -101,6 +102,7 @@ def train_target(work: Work, aggregation: Aggregation, fold: int | None) -> list
         frames = {f"{stem}.csv": table, f"{stem}-attention.parquet": attention}
         return frames, target_sidecar(settings, aggregation, source, fold)
 
+    tiles = pd.concat([bag.tiles for bag in bags], ignore_index=True)
     groups, after = slide_groups(work), {source.model.stem: ""}  # from which it starts, and which selects the tiles
     training = Training(
         stem=stem,
@@ -116,6 +118,7 @@ def train_target(work: Work, aggregation: Aggregation, fold: int | None) -> list
         prior=prior_loss(np.bincount([bag.label for bag in bags], minlength=len(DIAGNOSES))),
         spread=False,
         alike=("target", aggregation),
+        shown=shown_tiles(tiles, cohort.folder, settings.source.input_px, settings.source.batch, cohort.images),
     )
     return train(work, training)
 

@@ -21,13 +21,14 @@ from melano_tf.papers.weighting.models import sides_of
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.trunk_transfer import build_halves, transfer_of
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.image_batches import ColouredBatches, ImageBatches, predict_image_batches
+from melano_tf.pipelines.image_batches import ColouredBatches, ImageBatches, predict_image_batches, shown_images
 from melano_tf.pipelines.trunk_features import FLIPS, dihedral
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.settings_digest import seed_for
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.inner_holdout import inner_holdout
-from melano_tf.training.fed_cases import record_choice, record_path
+from melano_tf.training.describe import describe
+from melano_tf.training.fed_cases import Fed, record_choice, record_path
 from melano_tf.training.fit import Network, Training, by_gradient, optimise, write_frame, write_judgement
 from melano_tf.training.inference import predict
 from melano_tf.training.optimizers import cosine_schedule, make_optimizer
@@ -146,6 +147,10 @@ def train_best(work: Work, fold: int | None) -> list[Path]:
     path = work.path("models", f"{stem}.keras")
     with atomic(path) as temporary:
         model.save(temporary)
+    both = np.concatenate([part.training, part.held])
+    shown = shown_images(cohort.cache, cohort.names(both), px, work.settings.training.batch)
+    sides = sides_of(work, part.training, part.held, part.judged)
+    files += describe(work.run, Fed(stem, sides, work.scratch), model, shown)
     facts: dict[str, Any] = {"configuration": stem, "trained_on": part.trained_on, "views": len(FLIPS)}
     facts |= {"power": powers["both"], "power_from": part.held_words, "factors": factors["both"].tolist()}
     points = {name: {"power": powers[name], "factors": factors[name].tolist()} for name in FAVOURS}

@@ -28,7 +28,7 @@ from melano_tf.papers.weighting.tables import NO_CELLS, judged, rows_of
 from melano_tf.papers.weighting.trunk_transfer import transfer_of
 from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.tables import Headline, Table, metric_table
-from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.atomic_files import write_csv
 from melano_tf.runs.predictions import probabilities
 
 BASE = "CEL"
@@ -111,8 +111,7 @@ def confusion(work: Work, splits: Sequence[JudgedSplit], classes: Sequence[str])
     counts = np.sum([confusion_matrix(one.y, one.scores) for one in splits], axis=0)
     frame = pd.DataFrame(counts, columns=[*classes, "undecided"]).assign(true=list(classes)).set_index("true")
     path = work.path("tables", "best-confusion.csv")
-    with atomic(path) as temporary:
-        frame.to_csv(temporary)
+    write_csv(path, frame, index=True)
     return path
 
 

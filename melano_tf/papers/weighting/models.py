@@ -21,7 +21,7 @@ from melano_tf.papers.weighting.cohort import WeightingImages, split_name
 from melano_tf.papers.weighting.settings import GAMMAS, WeightingSettings
 from melano_tf.papers.weighting.training_grid import Cell, weight_log
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.pipelines.image_batches import ImageBatches, shown_images
 from melano_tf.pipelines.image_crops import CroppedBatches
 from melano_tf.runs.atomic_files import atomic, read_json, write_json
 from melano_tf.runs.predictions import probabilities, read_predictions
@@ -311,6 +311,7 @@ def training_of(
         prior=strategy_prior(strategy, counts),
         around=functools.partial(decayed, settings, cell),
         start=start,
+        shown=shown_images(cohort.cache, cohort.names(places), settings.network.input_px, settings.training.batch),
     )
 
 

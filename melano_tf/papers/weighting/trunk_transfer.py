@@ -31,6 +31,7 @@ from melano_tf.papers.weighting.models import (
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.training_grid import Cell
 from melano_tf.papers.weighting.trunk_transfer_settings import TransferSettings
+from melano_tf.pipelines.image_batches import shown_images
 from melano_tf.pipelines.trunk_features import FLIPS, FeatureBatches, FeatureCache, cache_features, predict_features
 from melano_tf.runs.atomic_files import write_json
 from melano_tf.runs.settings_digest import seed_for
@@ -158,6 +159,7 @@ def train_strategy(work: Work, cell: Cell) -> list[Path]:
         step=by_gradient(focal_loss, weights_fn=curriculum),
         prior=strategy_prior(strategy, counts),
         around=functools.partial(decayed, settings, cell),
+        shown=shown_images(cohort.cache, cohort.names(split.train), settings.store.stored_px, batch),
     )
     shared = shared_network(work, cell, training)
 

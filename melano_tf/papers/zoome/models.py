@@ -20,7 +20,7 @@ from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.cohort import CODE, ZoomeImages
 from melano_tf.papers.zoome.metadata_study import GIVEN, Answers, Asked, study
 from melano_tf.papers.zoome.settings import ZoomeSettings
-from melano_tf.pipelines.image_batches import ImageBatches
+from melano_tf.pipelines.image_batches import ImageBatches, shown_images
 from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.predictions import VALIDATION, predictions, read_predictions
 from melano_tf.runs.settings_digest import plain, seed_for
@@ -201,6 +201,12 @@ def train_network(work: Work, which: Network, fold: int | None) -> list[Path]:
         step=by_gradient(focal_loss(settings.training.alpha, settings.training.gamma)),
         prior=focal_prior(settings, cohort.records["target"].to_numpy()[rows[~held]]),
         alike=("network", which),
+        shown=shown_images(
+            cohort.cache,
+            cohort.records["image_id"].to_numpy()[rows].tolist(),
+            settings.network.input_px,
+            settings.training.batch,
+        ),
     )
     return train(work, training)
 

@@ -21,6 +21,7 @@ from melano_tf.metadata_fields import BY_NAME, NAMES, NumberField
 from melano_tf.phantoms.skin.lesion import draw_lesion
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings, drawn_fields, plan_images
 from melano_tf.phantoms.skin.photograph import STYLES, Inks, Skin, View, draw_view
+from melano_tf.phantoms.workers import one_line_if_killed
 from melano_tf.runs.atomic_files import atomic, read_json, write_json
 from melano_tf.specs import load_spec
 
@@ -170,7 +171,8 @@ def _spread(tasks: list[_Task], workers: int) -> Iterator[tuple[float, float, fl
     if workers <= 1:
         yield from map(_draw_task, tasks)
         return
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn")) as pool:
+    spawned = get_context("spawn")
+    with one_line_if_killed(), ProcessPoolExecutor(min(workers, len(tasks)), mp_context=spawned) as pool:
         yield from pool.map(_draw_task, tasks, chunksize=16)
 
 

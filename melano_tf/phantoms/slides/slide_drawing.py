@@ -27,6 +27,7 @@ from melano_tf.phantoms.slides.scene import compose
 from melano_tf.phantoms.slides.slide_appearance import draw_look, draw_stain
 from melano_tf.phantoms.slides.tissue_ground import GRID_UM
 from melano_tf.phantoms.slides.truth import Truth, outline, read_truth, truth_shares, write_annotation, write_truth
+from melano_tf.phantoms.workers import one_line_if_killed
 from melano_tf.runs.atomic_files import atomic, read_json, write_json
 from melano_tf.runs.settings_digest import digest, plain
 
@@ -223,7 +224,7 @@ def _draw_all(
         return
     # Spawned, not forked: whatever the parent has started (TensorFlow's threads) is not copied into the workers.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(plans)), mp_context=context) as pool:
+    with one_line_if_killed(), ProcessPoolExecutor(min(workers, len(plans)), mp_context=context) as pool:
         running = [pool.submit(draw_slide, folder, plan, settings, seed, lesions[plan.label]) for plan in plans]
         try:
             for future in as_completed(running):

@@ -12,7 +12,8 @@ from bokeh.plotting import figure
 
 from melano_tf.dermoscopy.image_files import UnreadableImageError, read_header
 from melano_tf.errors import InputError
-from melano_tf.view.asked_models import Map, ask, image_maps
+from melano_tf.training.familiarity import is_unlike
+from melano_tf.view.asked_models import Asked, Map, ask, far_words, image_maps
 from melano_tf.view.case_selection import first_model, with_answers
 from melano_tf.view.embedding import Embedding
 from melano_tf.view.model_predictions import Judged
@@ -346,13 +347,15 @@ class WhatIf:
         self.said.text = '<p class="soft" role="status">asking the model …</p>'
         judged, own = image.run.models[image.model.value], image.answer(image.model.value)
 
-        def done(found: Any) -> None:
+        def done(found: Asked) -> None:
             if number != self.asked:
                 return
-            called = found[1] >= own["threshold"]
+            p = found.probabilities[1]
+            called = f"called {judged.classes[int(p >= own['threshold'])]}"
+            decision = "decision withheld" if is_unlike(found.distance) else called
             self.said.text = (
-                f'<p role="status">{text(judged.classes[1])} {found[1]:.3f} (as recorded: {own["p"]:.3f}); '
-                f"called {text(judged.classes[int(called)])} at {own['threshold']:.3g}</p>"
+                f'<p role="status">{text(judged.classes[1])} {p:.3f} (as recorded: {own["p"]:.3f}); '
+                f"{text(decision)} at {own['threshold']:.3g}; {text(far_words(found.distance))}</p>"
             )
 
         work = partial(ask, image.page.site.networks, image.run, stem, Path(image.path), facts)

@@ -1,0 +1,37 @@
+"""A process that is killed while it draws ends the command with one line."""
+
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.phantoms.skin import data_sets
+from melano_tf.phantoms.slides import drawing
+from melano_tf.phantoms.workers import one_line_if_killed
+
+
+def killed(*task: Any) -> None:
+    """In the place of drawing."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_one_line() -> None:
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    with pytest.raises(InputError, match=r"was killed.*fewer --workers") as caught, one_line_if_killed(), pool:
+        pool.submit(killed).result()
+    assert "\n" not in str(caught.value)
+
+
+def test_both_kinds_of_phantoms_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(data_sets, "_draw_task", killed)
+    with pytest.raises(InputError, match="was killed"):
+        list(data_sets._spread([None, None], 2))  # type: ignore[list-item]
+    monkeypatch.setattr(drawing, "draw_slide", killed)
+    plans = [drawing.Plan(f"P0{place}-1", f"P0{place}", "benign", place, 0) for place in (1, 2)]
+    with pytest.raises(InputError, match="was killed"):
+        list(drawing._draw_all(tmp_path, plans, drawing.PhantomSettings(), 1, {"benign": None}, 2))  # type: ignore[dict-item]
