@@ -55,6 +55,7 @@ def theme(dark: bool) -> Theme:
             "border_fill_color": None,
             "outline_line_color": line,
         },
+        "AbstractSlider": {"bar_color": "#6b7278" if dark else "#e6e6e6"},
         "Axis": axis,
         "Grid": {"grid_line_color": line},
         "Legend": {"background_fill_color": panel, "label_text_color": text, "border_line_color": line},

@@ -22,7 +22,7 @@ class ViewSettings:
     everybody who can reach this machine and learns the token; the traffic is not encrypted."""
     port: int = 0
     """Port to listen on. 0: any free one."""
-    cache_mib: int = 64
+    cache_mib: int = 48
     """Most memory for cut tiles and pictures, in MiB."""
     browser: bool = True
     """Open the page in the browser of this machine."""

@@ -117,7 +117,8 @@ class Reading:
         if self.run.judges == "images":
             address = f"{self.page.site.prefix}/picture/{self.run.number}/large/{place}.jpg"
             return Div(
-                text=f'<img src="{address}" alt="the image to be read" style="max-width:100%;max-height:680px">',
+                text=f'<img src="{address}" alt="the image to be read" '
+                'style="display:block;width:100%;height:75vh;object-fit:contain">',
                 sizing_mode="stretch_width",
             )
         try:

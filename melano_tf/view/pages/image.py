@@ -105,7 +105,7 @@ class ImagePage:
             html_attributes={"aria-label": f"image {self.case}", "role": "img"},
         )
         self.figure.axis.visible = self.figure.grid.visible = False
-        self.figure.toolbar.logo = None
+        self.figure.toolbar.logo, self.figure.toolbar.autohide = None, True
         address = f"{self.page.site.prefix}/picture/{self.run.number}/large/{self.place}.jpg"
         picture = ImageURL(url={"value": address}, x=0, y=height, w=width, h=height, anchor="top_left")
         self.figure.add_glyph(ColumnDataSource({"one": [0]}), picture)
@@ -205,7 +205,7 @@ class ImagePage:
             note_form(page, run.folder, self.case, self._shown_answer),
             width=SIDE,
         )
-        table = Div(text=answers_table(self), sizing_mode="stretch_width")
+        table = Div(text=answers_table(self), sizing_mode="stretch_width", styles={"overflow-x": "auto"})
         left = column(
             self.figure, table, Div(text=self._strips(), sizing_mode="stretch_width"), sizing_mode="stretch_width"
         )
@@ -266,7 +266,7 @@ def answers_table(page: ImagePage) -> str:
     head = "".join(f'<th class="n">{text(name)}</th>' for name in classes)
     lines = [line(page, name, one, classes) for name, one in page.judging.items()]
     table = f"<table><tr><th>model</th><th>part</th>{head}<th>called</th></tr>{''.join(lines)}</table>"
-    return f'<div style="overflow-x:auto;white-space:nowrap">{table}</div>'
+    return f'<div style="white-space:nowrap">{table}</div>'
 
 
 def line(page: ImagePage, name: str, one: Judged, classes: list[str]) -> str:
