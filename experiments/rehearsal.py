@@ -305,6 +305,7 @@ if __name__ == "__main__":
     parser.add_argument("--bag", type=Path, default=None, help="train on that bag, in this folder, and nothing else")
     parser.add_argument("--estimate", action="store_true", help="only tell what a whole paper would take on a GPU")
     given, others = parser.parse_known_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the command that is watched ends as well
     if given.estimate:
         for name in given.recipes or COHORTS:
             print(json.dumps(estimate(name)), flush=True)
