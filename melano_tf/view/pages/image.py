@@ -20,6 +20,7 @@ from melano_tf.view.model_predictions import Judged
 from melano_tf.view.note_form import note_form
 from melano_tf.view.page_style import PALETTES, keys_shown, text
 from melano_tf.view.run_cases import Seen
+from melano_tf.view.run_numbers import folded_numbers
 from melano_tf.view.site import Page, on_change
 
 HEIGHT = 640  # px, at most
@@ -205,7 +206,7 @@ class ImagePage:
             note_form(page, run.folder, self.case, self._shown_answer),
             width=SIDE,
         )
-        table = Div(text=answers_table(self), sizing_mode="stretch_width", styles={"overflow-x": "auto"})
+        table = Div(text=answers_table(self) + folded_numbers(self.run), sizing_mode="stretch_width", styles={"overflow-x": "auto"})
         left = column(
             self.figure, table, Div(text=self._strips(), sizing_mode="stretch_width"), sizing_mode="stretch_width"
         )

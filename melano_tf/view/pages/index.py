@@ -2,12 +2,11 @@
 
 from bokeh.models import Div
 
-from melano_tf.reports.run_contents import is_phantom, read_tables
+from melano_tf.reports.run_contents import is_phantom
 from melano_tf.view.page_style import text
 from melano_tf.view.run_cases import Seen
+from melano_tf.view.run_numbers import MOST, numbers
 from melano_tf.view.site import Page, pages_of
-
-MOST = 8
 
 
 def index(page: Page) -> None:
@@ -43,15 +42,3 @@ def count(run: Seen) -> str:
     phantom = " <b>Phantoms</b>, drawn by this program." if is_phantom(run.record, run.facts) else ""
     models = f"{len(run.models)} models judged them." if run.models else "No model has judged them yet."
     return f"{len(run.cases):,} {run.judges}: {words}.{phantom} {models}"
-
-
-def numbers(run: Seen) -> str:
-    """The headline numbers with their intervals, and the paper's."""
-    rows = "".join(
-        f'<tr><td>{text(one.label)}</td><td class="n">{text(one.value)}</td><td>{text(one.interval)}</td>'
-        f'<td class="n">{text(one.paper) or "–"}</td></tr>'
-        for one in read_tables(run.standing).first[:MOST]
-    )
-    if not rows:
-        return '<p class="soft">No headline number of the present settings stands yet.</p>'
-    return f'<table><tr><th></th><th class="n">here</th><th></th><th class="n">paper</th></tr>{rows}</table>'

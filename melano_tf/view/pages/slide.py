@@ -19,6 +19,7 @@ from melano_tf.view.page_style import keys_shown, text
 from melano_tf.view.pages.tile import TilePanel
 from melano_tf.view.picture_handlers import slide_of
 from melano_tf.view.run_cases import Seen
+from melano_tf.view.run_numbers import folded_numbers
 from melano_tf.view.site import Page, on_change
 from melano_tf.view.slide_canvas import LAYERS, Pane, Window
 
@@ -205,7 +206,7 @@ class SlidePage:
             if lines
             else '<p class="soft">No model has judged this slide as a whole.</p>'
         )
-        self.answer = Div(text=head + table, width=SIDE)
+        self.answer = Div(text=head + table + folded_numbers(self.run), width=SIDE)
 
     def _shown_answer(self) -> tuple[str, str]:
         if self.model not in self.run.models:
