@@ -206,7 +206,11 @@ class ImagePage:
             note_form(page, run.folder, self.case, self._shown_answer),
             width=SIDE,
         )
-        table = Div(text=answers_table(self) + folded_numbers(self.run), sizing_mode="stretch_width", styles={"overflow-x": "auto"})
+        table = Div(
+            text=answers_table(self) + folded_numbers(self.run),
+            sizing_mode="stretch_width",
+            styles={"overflow-x": "auto"},
+        )
         left = column(
             self.figure, table, Div(text=self._strips(), sizing_mode="stretch_width"), sizing_mode="stretch_width"
         )
