@@ -125,6 +125,18 @@ def test_what_a_training_stands_on_has_not_seen_who_is_judged(run: Run) -> None:
     assert record[["role", "id"]].to_numpy().tolist() == [["chose", "d"], ["judged", "c"], ["after", "first"]]
 
 
+def test_a_hold_out_that_set_a_limit_chooses_the_threshold_too_and_is_judged_by_neither(run: Run) -> None:
+    fed = Fed("net", sides(["a"], held_out=["b"], judged=["c"]), None)
+    fed.note("fed", ["a"])
+    fed.note("chose", ["b"])
+    fed.write(run)
+    record_choice(run, "net-decision", sides([], held_out=["b"], judged=["c"], after={"net": ""}), ["b"])
+    with pytest.raises(LeakError, match="net, which this stands on, has seen"):
+        record_choice(run, "late", sides([], held_out=["d"], judged=["b"], after={"net": ""}), ["d"])
+    with pytest.raises(LeakError, match="net, which this stands on, has seen"):
+        record_choice(run, "early", sides([], held_out=["a"], judged=["c"], after={"net": ""}), ["a"])
+
+
 def test_a_loop_of_its_own_that_takes_other_batches_is_refused(run: Run, tmp_path: Path) -> None:
     training = Training("own", 1, 1, build, ToyBatches(), everyone(1), loop=lambda network, context: History())
     with pytest.raises(ValueError, match="who was fed is not known"):
