@@ -31,18 +31,18 @@ import pandas as pd
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from melano_tf.models import zoome
-from melano_tf.models.backbones import build_backbone
+from melano_tf.models import zoome_network
+from melano_tf.models.backbone_graphs import build_backbone
 from melano_tf.pipelines.image_batches import seen
+from melano_tf.pipelines.image_cache import decode_image
 from melano_tf.pipelines.image_settings import ImageCacheSettings
-from melano_tf.pipelines.images import decode_image
-from melano_tf.pipelines.tiles import predict_batches
+from melano_tf.pipelines.tile_batches import predict_batches
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.training.embedding import embedder
 from melano_tf.training.familiarity import fit_familiarity
 from melano_tf.training.inference import predict
 
-__all__ = ["zoome"]  # its layers must be known before a model is loaded
+__all__ = ["zoome_network"]  # its layers must be known before a model is loaded
 
 COUNT = 150  # of each kind of others
 Make = Callable[[np.ndarray, np.random.Generator], np.ndarray]
