@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.phantoms.skin import data_sets
-from melano_tf.phantoms.slides import drawing
+from melano_tf.phantoms.skin import isic_data_sets as data_sets
+from melano_tf.phantoms.slides import slide_drawing as drawing
 from melano_tf.phantoms.workers import one_line_if_killed
 
 
