@@ -29,7 +29,7 @@ from melano_tf.training import tensorflow_runtime
 from tests.serving import small_models
 from tests.serving.pictures import FILES
 
-tensorflow_runtime.configure = lambda threads, mirror=False: threads or 1  # TensorFlow is at work already
+tensorflow_runtime.configure = lambda threads, *_, **__: threads or 1  # TensorFlow is at work already
 work = Path(sys.argv[1])
 records, findings = read_isic2020(ground_truth=work / "train.csv")
 assert records["diameter_mm"].tolist()[:1] == [6.5] and records["diameter_mm"].isna().tolist() == [False, True]

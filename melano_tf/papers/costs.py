@@ -1,5 +1,6 @@
 """What a run is about to cost, told before its first hour: samples, steps, hours on this machine, memory, disk."""
 
+import contextlib
 import importlib
 import math
 import time
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from melano_tf.errors import InputError
 from melano_tf.papers.plan import Extent, Load, Recipe, Step
 from melano_tf.slides.magnifications import TileGrids
-from melano_tf.slides.slide import Slide
+from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.slides.tiling import TileGrid, grid_origins
 from melano_tf.specs import load_spec
@@ -145,7 +146,11 @@ def slides_extent(settings: Any, spec: str, grid: TileGrid | TileGrids, drawn: A
     if settings.slides is not None:
         for row in read_manifest(settings.slides, load_spec(spec)).to_dict("records"):
             mpp = row["mpp"] if row["mpp"] == row["mpp"] else None
-            with Slide(Path(row["path"]), slide_id=row["slide_id"], mpp=mpp) as slide:
+            # A slide that cannot be used is left out with its reason when it is cut, and costs nothing.
+            with (
+                contextlib.suppress(InputError, SlideReadError),
+                Slide(Path(row["path"]), slide_id=row["slide_id"], mpp=mpp) as slide,
+            ):
                 sizes.append((slide.size, slide.mpp))
     else:
         count = drawn.patients + round(drawn.patients * drawn.second_slide_share)

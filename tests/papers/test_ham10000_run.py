@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ham10000") / "run"
     with pytest.MonkeyPatch.context() as patch:
         for module in ("training.tensorflow_runtime", "papers.shell"):
-            patch.setattr(f"melano_tf.{module}.configure", lambda threads, mirror=False: threads or 1)
+            patch.setattr(f"melano_tf.{module}.configure", lambda threads, *_, **__: threads or 1)
         assert run.main(["weighting", "--out", str(folder), *TINY]) == 0
     return folder
 

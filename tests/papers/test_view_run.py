@@ -121,11 +121,11 @@ def test_zoome_a_model_that_is_asked_says_what_it_said(tiny_zoome) -> None:
         known = run.cases.set_index("case").loc[row["case"]]
         facts = {"age": float(known["age"]), "sex": known["sex"], "site": known["site"]}
         found = ask(models, run, row["stem"], Path(known["path"]), facts)
-        assert found[1] == pytest.approx(row["p1"], abs=1e-4)
+        assert found.probabilities[1] == pytest.approx(row["p1"], abs=1e-4)
         other = ask(
             models, run, row["stem"], Path(known["path"]), {"age": float("nan"), "sex": "unknown", "site": "unknown"}
         )
-        assert other[1] != pytest.approx(found[1], abs=1e-9)
+        assert other.probabilities[1] != pytest.approx(found.probabilities[1], abs=1e-9)
         [grad] = image_maps(models, run, row["stem"], Path(known["path"]), facts, int(row["called"]))
         assert grad.name == "Grad-CAM" and grad.values.min() >= 0 and grad.values.max() <= 1
 

@@ -129,7 +129,7 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
     places, held, _ = cohort.divided(settings, fold)
     sides = cohort.sides(settings, places, held, cohort.places("judge", fold))
     bags, classes = cohort.bags, len(cohort.classes)
-    dtype = "float32" if kind == BASELINE else settings.training.features_dtype
+    dtype = "float32" if kind == BASELINE else settings.precision
     shown = shown_bags(bags, np.concatenate([places, held]), dtype)
     if kind == BASELINE:
         fed = Fed(stem, sides, None)
@@ -151,7 +151,7 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
         sides=sides,
         step=by_gradient(open_axes=OPEN_AXES),
         prior=prior_loss(np.bincount(bags.labels[places], minlength=classes)) if counted else None,
-        ending=ending(settings, cohort, held, chosen.features_dtype),
+        ending=ending(settings, cohort, held, chosen.precision),
         spread=False,
         alike=("network", kind),
         shown=shown,
@@ -186,7 +186,7 @@ def judge_model(work: Work, kind: str, fold: int | None) -> list[Path]:
     A step of its own: how a decision is made trains nothing again.
     """
     settings, cohort, stem = work.settings, work.value("folds"), file_stem(kind, fold)
-    dtype = "float32" if kind == BASELINE else settings.training.features_dtype
+    dtype = "float32" if kind == BASELINE else settings.precision
     _, held, hold_out = cohort.divided(settings, fold)
     model = keras.saving.load_model(work.path("models", f"{stem}.keras"))
     forward = forward_of(model)
@@ -281,7 +281,7 @@ def sidecar(work: Work, kind: str, fold: int | None, decision: dict[str, Any]) -
         input_px=NO_IMAGE,
         preprocessing={
             "features": {"width": cohort.bags.width, "encoder": encoder, "bag": settings.bag},
-            "dtype": "float32" if kind == BASELINE else settings.training.features_dtype,
+            "dtype": "float32" if kind == BASELINE else settings.precision,
         },
         **decision,
         run={"model": kind, "trained_on": "all folds" if fold is None else f"all folds but {fold}"},
