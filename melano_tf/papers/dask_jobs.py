@@ -366,7 +366,7 @@ class _Board:
     def __init__(self, client: Any, work: Work) -> None:
         self.client, self.work = client, work
         self.going: dict[str, str] = {}
-        self.handed = 0
+        self.handed = self.ended = 0
         self.bar = tqdm(total=0, desc="trainings", unit="step", leave=False, mininterval=1.0, disable=None)
 
     def __enter__(self) -> "_Board":
@@ -397,5 +397,8 @@ class _Board:
     def less(self, name: str) -> None:
         """A step came back."""
         del self.going[name]
+        self.ended += 1
         self.bar.update()
         self._shown()
+        if self.bar.disable:  # into a file, where no bar is drawn
+            self.work.say(f"  {name}: ended, {self.ended} of {self.handed} handed out")
