@@ -1,27 +1,16 @@
 """How pages look: their frame, light and dark, colours, and the few lines of JavaScript that all of them share."""
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bokeh.core.templates import get_env
 from bokeh.model import Model
 from bokeh.models import Div, Plot, TableWidget
-from bokeh.palettes import Cividis256, Inferno256, Viridis256
 from bokeh.resources import Resources
 from bokeh.server.views.static_handler import StaticHandler
 from bokeh.themes import Theme
-
-PALETTES: Mapping[str, Sequence[str]] = {
-    "viridis": Viridis256,
-    "cividis (for colour-blind eyes)": Cividis256,
-    "inferno": Inferno256,
-}
-"""Perceptually even colour maps."""
-# Of classes and models; the colour-blind tell them apart (Wong, 2011).
-RIGHT, WRONG = "#009e73", "#d55e00"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6fc8", "#999999")
 
 
 def asset(name: str) -> str:

@@ -31,7 +31,7 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from melano_tf.slides.slide import Slide
-from melano_tf.view import page_style
+from melano_tf.view.colour_maps import COLOURS, PALETTES
 from melano_tf.view.deepzoom import Pyramid
 from melano_tf.view.furniture import scale_bar, tile_source
 from melano_tf.view.overlays import Outlines, Overlay, mask_map, outlines_of, overlay_map, slide_tiles, tiles_in
@@ -167,7 +167,7 @@ class Pane:
 
     def _make_layers(self) -> None:
         fig, (width, height) = self.figure, self.size
-        clear, colours = (0, 0, 0, 0), list(page_style.PALETTES["viridis"])
+        clear, colours = (0, 0, 0, 0), list(PALETTES["viridis"])
         self.mapper = LinearColorMapper(palette=colours, low=1, high=255, low_color=clear)
         self.legend_mapper = LinearColorMapper(palette=colours, low=0, high=1)
         empty = np.zeros((1, 1), np.uint8)
@@ -214,7 +214,7 @@ class Pane:
         self.cam = fig.image(
             *("image", "x", "y", "dw", "dh"),
             source=self.cam_source,
-            color_mapper=LinearColorMapper(palette=list(page_style.PALETTES["inferno"]), low=0, high=1),
+            color_mapper=LinearColorMapper(palette=list(PALETTES["inferno"]), low=0, high=1),
             alpha=0.55,
         )
         self.outlines: list[Any] | None = None
@@ -222,7 +222,7 @@ class Pane:
 
     def _draw_outlines(self, found: Outlines) -> None:
         self.outlines = []
-        for colour, (name, polygons) in zip(page_style.COLOURS * 9, found.rings.items(), strict=False):
+        for colour, (name, polygons) in zip(COLOURS * 9, found.rings.items(), strict=False):
             xs = [[[ring[:, 0].tolist() for ring in parts]] for parts in polygons]
             ys = [[[(-ring[:, 1]).tolist() for ring in parts]] for parts in polygons]
             drawn = self.figure.multi_polygons(

@@ -26,8 +26,9 @@ from melano_tf.evaluation.binary_metrics import format_value
 from melano_tf.evaluation.curves import counts_by_threshold, precision_recall, roc
 from melano_tf.evaluation.interval import Interval, ends_text
 from melano_tf.view.case_selection import EVERYTHING, first_model, values_of, with_answers
+from melano_tf.view.colour_maps import PALETTES
 from melano_tf.view.model_predictions import Judged
-from melano_tf.view.page_style import PALETTES, text
+from melano_tf.view.page_style import text
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 

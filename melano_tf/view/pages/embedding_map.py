@@ -10,8 +10,9 @@ from bokeh.models import ColumnDataSource, Div, HoverTool, LassoSelectTool, Sele
 from bokeh.plotting import figure
 
 from melano_tf.errors import InputError
+from melano_tf.view.colour_maps import COLOURS, RIGHT, WRONG
 from melano_tf.view.embedding import Embedding, has_umap, principal_plane, umap_plane
-from melano_tf.view.page_style import COLOURS, RIGHT, WRONG, text
+from melano_tf.view.page_style import text
 from melano_tf.view.pages.gallery import Grid
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change

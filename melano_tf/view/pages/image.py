@@ -15,10 +15,11 @@ from melano_tf.errors import InputError
 from melano_tf.training.familiarity import is_unlike
 from melano_tf.view.asked_models import Asked, Map, ask, far_words, image_maps
 from melano_tf.view.case_selection import first_model, with_answers
+from melano_tf.view.colour_maps import PALETTES
 from melano_tf.view.embedding import Embedding
 from melano_tf.view.model_predictions import Judged
 from melano_tf.view.note_form import note_form
-from melano_tf.view.page_style import PALETTES, keys_shown, text
+from melano_tf.view.page_style import keys_shown, text
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.run_numbers import folded_numbers
 from melano_tf.view.site import Page, on_change

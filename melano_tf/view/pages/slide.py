@@ -10,8 +10,8 @@ from bokeh.models.ui import UIElement
 
 from melano_tf.errors import InputError
 from melano_tf.slides.slide import SlideReadError
-from melano_tf.view import page_style
 from melano_tf.view.case_selection import first_model, with_answers
+from melano_tf.view.colour_maps import PALETTES
 from melano_tf.view.furniture import overview_figure
 from melano_tf.view.note_form import note_form
 from melano_tf.view.overlays import Overlay, overlays_of
@@ -111,10 +111,8 @@ class SlidePage:
         )
         self.colours = Select(
             title="colours",
-            value=page.word("colours")
-            if page.word("colours") in page_style.PALETTES
-            else next(iter(page_style.PALETTES)),
-            options=list(page_style.PALETTES),
+            value=page.word("colours") if page.word("colours") in PALETTES else next(iter(PALETTES)),
+            options=list(PALETTES),
             sizing_mode="stretch_width",
         )
         active = [int(digit) for digit in page.word("layers", "0") if digit.isdigit() and int(digit) < len(LAYERS)]
@@ -291,9 +289,9 @@ class SlidePage:
 
     def _colour(self) -> None:
         at = self.threshold.value if self.threshold.visible else None
-        self.pane.colour(page_style.PALETTES[self.colours.value], at)
+        self.pane.colour(PALETTES[self.colours.value], at)
         if self.beside_pane is not None:
-            self.beside_pane.colour(page_style.PALETTES[self.colours.value], None)
+            self.beside_pane.colour(PALETTES[self.colours.value], None)
         self._count()
 
     def _count(self) -> None:
