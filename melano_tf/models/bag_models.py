@@ -14,7 +14,7 @@ from keras import ops
 
 from melano_tf.errors import InputError
 from melano_tf.models.bag_aggregation import BagAggregation, BagMax
-from melano_tf.models.bag_layers import (
+from melano_tf.models.bag_attention_layers import (
     AttendedExtremes,
     BranchLogits,
     ClassToken,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from melano_tf.models.bag_layers import (
+from melano_tf.models.bag_attention_layers import (
     AttendedExtremes,
     BranchLogits,
     ClassToken,
