@@ -18,9 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import expit, logit
-from scipy.stats import norm, rankdata, t
+from scipy.special import expit, logit, ndtri, stdtrit
 
 # With fewer patients whose samples are partly right, or on whom an AUC's error rests, a design effect is hearsay and
 # each patient counts as one sample; `docs/coverage.md` holds what this reaches for shares and AUCs of many tiles.
@@ -53,7 +51,7 @@ def wilson(value: float, n: float, level: float) -> tuple[float, float]:
         n: (effective) number of trials, above 0.
         level: coverage.
     """
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(ndtri((1 + level) / 2))
 
     def end(share: float, side: int) -> float:
         centre, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -94,7 +92,7 @@ def mean_share(hits: NDArray[np.float64], sizes: NDArray[np.float64], level: flo
         units = parts**2 / float((1 / total).sum())
         # Parts that judge the same groups are no more samples than one of them.
         most = units / float(weights @ (sizes > 0).sum(axis=0))
-        student = float(norm.ppf((1 + level) / 2) / t.ppf((1 + level) / 2, groups - 1))
+        student = float(ndtri((1 + level) / 2) / stdtrit(groups - 1, (1 + level) / 2))
         n = min(units * independent / variance, most) * student**2
         if min((hits < sizes).any(axis=0).sum(), (hits > 0).any(axis=0).sum()) < LEAST_MIXED:
             n = min(n, alone)
@@ -150,6 +148,8 @@ def area(labels: NDArray[np.bool_], scores: NDArray[np.float64], index: NDArray[
     if not m or not n:
         return Area(math.nan, math.nan, np.zeros(groups), (m, n), (0.0, 0.0), 0)
     # Ranks among all less ranks among one's own count the other class below, ties half (Sun & Xu 2014).
+    from scipy.stats import rankdata  # heavy, as scipy.optimize below: who only shows intervals does without
+
     ranks = rankdata(np.r_[positive, negative])
     v10 = (ranks[:m] - rankdata(positive)) / n
     v01 = 1 - (ranks[m:] - rankdata(negative)) / m
@@ -193,10 +193,10 @@ def mean_area(areas: Sequence[Area], level: float) -> Estimate:
     independent = sum(hanley_mcneil(one.value, *one.samples) for one in known)
     estimable = len(known) == len(areas) and clustered > EDGE**2 and independent > 0
     alone = [one.alone for one in areas]
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(ndtri((1 + level) / 2))
     if not estimable:
         return Estimate(value, *_score_ends(value, alone, z), influence)
-    c = float(t.ppf((1 + level) / 2, sum(one.groups - 1 for one in areas)))
+    c = float(stdtrit(sum(one.groups - 1 for one in areas), (1 + level) / 2))
     effect = max(1.0, clustered / independent)
     low, high = _score_ends(value, [one.samples for one in areas], c * math.sqrt(effect))
     reach = c * math.sqrt(clustered) / len(areas) / (value * (1 - value))
@@ -214,6 +214,8 @@ def _score_ends(value: float, samples: Sequence[tuple[float, float]], c: float) 
         return (value - a) ** 2 - c * c * sum(hanley_mcneil(a, *one) for one in samples) / len(samples) ** 2
 
     # At 0 and 1 the variance vanishes: a value there is itself a root, and the ends beyond it are not sought.
+    from scipy.optimize import brentq
+
     low = float(brentq(outside, 0.0, min(value, 1 - EDGE))) if value > EDGE else 0.0
     high = float(brentq(outside, max(value, EDGE), 1.0)) if value < 1 - EDGE else 1.0
     return low, high
