@@ -189,7 +189,7 @@ def test_spitzoid_two_runs_stand_beside_each_other_and_are_panned_together(tiny_
     with serving([tiny_run.folder, other]) as server:
         browser.open(server.prefix + "slide?run=0&case=1")
         browser.until(lambda: tiles_are_there(browser))
-        assert "the run's numbers, and the paper's" in browser.words()
+        browser.until(lambda: "the run's numbers, and the paper's" in browser.words())
         options = browser.run("return titled('beside it').options.map((one) => one[0])")
         theirs = next(one for one in options if one.startswith("1:tumour"))
         browser.choose("colours", "cividis (for colour-blind eyes)")

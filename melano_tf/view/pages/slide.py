@@ -154,6 +154,7 @@ class SlidePage:
         side = column(
             *(
                 self.answer,
+                self.numbers,
                 small,
                 self.pane.readout,
                 self.overlay,
@@ -204,7 +205,8 @@ class SlidePage:
             if lines
             else '<p class="soft">No model has judged this slide as a whole.</p>'
         )
-        self.answer = Div(text=head + table + folded_numbers(self.run), width=SIDE)
+        self.answer = Div(text=head + table, width=SIDE)
+        self.numbers = Div(text="", width=SIDE)  # read from the tables once the picture is there
 
     def _shown_answer(self) -> tuple[str, str]:
         if self.model not in self.run.models:
@@ -268,6 +270,7 @@ class SlidePage:
         self.begun = True
         self.fetch_small()
         self._draw()
+        self.numbers.text = folded_numbers(self.run)
         if self.beside.value:
             self._put_beside()
 
