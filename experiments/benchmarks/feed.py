@@ -9,8 +9,8 @@
 # H200 would take for a batch (`--step-ms`; the default supposes 3,000 images/s): its history says which share of the
 # time it waited for data.
 #
-# Run: `experiments/benchmarks/peers.sh /tmp/peers` once, then
-# `python experiments/benchmarks/feed.py --peer /tmp/peers/bin/python`
+# Run: `experiments/benchmarks/peers.sh peers` once, then
+# `python experiments/benchmarks/feed.py --peer peers/bin/python`
 # %%
 import argparse
 import itertools

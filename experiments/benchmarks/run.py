@@ -5,8 +5,8 @@
 # into `docs/benchmarks.md` in the place of the last one. A ratio is this project's rate over the peer's of the same
 # minutes; absolute rates are of a machine that others may use.
 #
-# Run: `experiments/benchmarks/peers.sh /tmp/peers` once, then
-# `python experiments/benchmarks/run.py --peer /tmp/peers/bin/python`
+# Run: `experiments/benchmarks/peers.sh peers` once, then
+# `python experiments/benchmarks/run.py --peer peers/bin/python`
 # %%
 import argparse
 import json

@@ -5,8 +5,8 @@
 # dense layer, and the same network in PyTorch, channels last, bfloat16 by autocast. Steps of both alternate, in
 # processes that wait for each other, so that a busy machine slows both; the ratio is that of the medians.
 #
-# Run: `experiments/benchmarks/peers.sh /tmp/peers` once, then
-# `python experiments/benchmarks/step.py --peer /tmp/peers/bin/python`
+# Run: `experiments/benchmarks/peers.sh peers` once, then
+# `python experiments/benchmarks/step.py --peer peers/bin/python`
 # %%
 import argparse
 import json
