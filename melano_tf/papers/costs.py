@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from melano_tf.dermoscopy.isic_records import read_isic
 from melano_tf.errors import InputError
 from melano_tf.papers.plan import Extent, Load, Recipe, Step
 from melano_tf.slides.magnifications import TileGrids
@@ -162,13 +163,13 @@ def slides_extent(settings: Any, spec: str, grid: TileGrid | TileGrids, drawn: A
 
 
 def images_extent(settings: Any) -> Extent:
-    """Images: the rows of the user's largest table, or the phantoms' lesions with their further views."""
+    """Images: those of the user's tables, or the phantoms' lesions with their further views.
+
+    Raises:
+        InputError: what is wrong with the tables, before anything is measured.
+    """
     if settings.table:
-        counts = []
-        for path in settings.table:
-            with Path(path).open("rb") as file:
-                counts.append(sum(1 for _ in file) - 1)
-        count = max(counts)
+        count = len(read_isic(settings.table)[0])
     else:
         drawn = settings.phantom
         lesions = drawn.patients * sum(drawn.lesions_per_patient) / 2

@@ -161,3 +161,14 @@ def test_images_of_phantoms_are_about_those_that_are_drawn() -> None:
     assert found.counts["images"] == pytest.approx(len(plan_images(drawn, 3)), rel=0.15)
     assert found.disk["decoded images"] == found.counts["images"] * 64 * 64 * 3
     assert isinstance(found.counts["images"], int) and np.isfinite(found.counts["images"])
+
+
+def test_a_wrong_table_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    table = tmp_path / "train.csv"
+    table.write_text("imagename,target\nISIC_1,0\n")
+    settings = SimpleNamespace(table=(table,), store=SimpleNamespace(stored_px=64))
+    with pytest.raises(InputError, match="without its columns image_name"):
+        images_extent(settings)
+    header = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,target"
+    table.write_text(f"{header}\nISIC_1,IP_1,male,50,torso,0\nISIC_2,IP_2,male,55,torso,1\nISIC_3,IP_2,,,,0\n")
+    assert images_extent(settings).counts == {"images": 3}
