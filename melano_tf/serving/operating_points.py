@@ -29,7 +29,8 @@ def favour_factors(sidecar: Sidecar, favour: Favour, where: Path | str) -> np.nd
     points, own = sidecar.run.get("operating_points"), sidecar.run.get("factors")
     try:
         chosen = np.asarray(points[favour]["factors"], np.float64)  # type: ignore[index]
-        relative = np.asarray(chosen / np.asarray(own, np.float64))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a factor of nought is refused below
+            relative = np.asarray(chosen / np.asarray(own, np.float64))
     except (TypeError, KeyError, ValueError):
         relative = np.zeros(0)
     if relative.shape != (len(sidecar.classes),) or not (np.isfinite(relative) & (relative > 0)).all():

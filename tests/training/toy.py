@@ -1,7 +1,7 @@
 """A small training that uses all that a checkpoint must hold; also run as a script by the tests that kill it.
 
 Script: `toy.py MODE FOLDER` with MODE
-    train    train in FOLDER, printing "step N" after each step
+    train    train in FOLDER, printing "step N" after each step; from the second on a checkpoint lies there
     check    finish FOLDER, train the same elsewhere without a break, and print both digests, and those of trainings
              that are interrupted within and between epochs
 """
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import math
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,20 @@ def say(*words: Any) -> None:
     sys.stdout.flush()
 
 
+def _step_is_done(folder: Path, done: int) -> None:
+    """Say so, not before the first step's checkpoint, which is written beside the training, lies there."""
+    until = time.monotonic() + 60
+    while done > 1 and not (folder / "checkpoint.npz").exists():
+        if time.monotonic() > until:
+            raise TimeoutError("no checkpoint within a minute")
+        time.sleep(0.001)
+    say("step", done)
+
+
 def main(mode: str, folder: Path) -> None:
     tf.config.experimental.enable_op_determinism()
     if mode == "train":
-        run_toy(folder, progress=lambda done, loss, waiting: say("step", done))
+        run_toy(folder, progress=lambda done, loss, waiting: _step_is_done(folder, done))
         return
     model, optimizer, history = run_toy(folder)
     say("resumed", digest(model, optimizer), [record["loss"] for record in history])
