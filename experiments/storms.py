@@ -8,9 +8,9 @@ SIGKILL, SIGTERM or Ctrl-C, as often as asked for; a run that comes to its end i
 is left to end. Compared are the digests of all weights (as the sidecars hold them), and the bytes of tables,
 predictions and audit records; that no finished step was done twice is seen from when each says that it was finished.
 
---disk MIB puts the disturbed run on a file system of that size (tmpfs, which needs the right to mount): it must end with
-one line, and go on once there is room. --memory MIB bounds a session's address space. --clock LIBRARY (libfaketime.so.1)
-gives each session a clock of its own, up to a week off in either direction.
+--disk MIB puts the disturbed run on a file system of that size (tmpfs, which needs the right to mount): it must end
+with one line, and go on once there is room. --memory MIB bounds a session's address space. --clock LIBRARY
+(libfaketime.so.1) gives each session a clock of its own, up to a week off in either direction.
 """
 
 import argparse
