@@ -13,7 +13,7 @@ from melano_tf import __version__
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.settings_digest import digest
 
-NAME = Path("work") / "pictures.zip"
+NAME = ".report-pictures.zip"
 
 
 class KeptPictures:
@@ -47,7 +47,6 @@ class KeptPictures:
         """Write the shown ones down for the next report; nothing is written where these are the same."""
         if self.shown.keys() == self.before.keys():
             return
-        self.path.parent.mkdir(exist_ok=True)
         with atomic(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for key, content in sorted(self.shown.items()):
                 archive.writestr(zipfile.ZipInfo(key), content)
