@@ -96,17 +96,23 @@ def main() -> None:
         f"{len(of):,} images of {len(set(of)):,} lesions; hashes of {settings.hash_side**2} bits, near: up to", end=" "
     )
     print(f"{settings.max_distance}; without contrast: {int(known.flat.sum())}")
-    print(f"near pairs of untouched images: {same} of one lesion, {len(first) - same} of two")
+    print(f"near pairs of untouched images: {same} of one lesion, {len(first) - same} of two", end="; ")
+    turned = [
+        close_pairs(known.hashes, settings.max_distance, usable, others) for others in np.moveaxis(known.turned, 1, 0)
+    ]
+    print(f"turned or mirrored: {sum(len(pairs[0]) for pairs in turned)} pairs")
     drawn = table.groupby("lesion_id").sample(1, random_state=asked.seed).sample(asked.images, random_state=asked.seed)
     place = {image: number for number, image in enumerate(known.image_ids)}
     print("| disguise | found (95% interval) | strangers taken for it |\n|---|---|---|")
     for name in DISGUISES:
         with tempfile.TemporaryDirectory() as folder:
             copies = fingerprints(disguised({i: files[i] for i in drawn["image_id"]}, name, Path(folder)), settings)
+        near = np.zeros((len(copies.image_ids), len(of)), bool)
         bits = np.unpackbits(copies.hashes, axis=1).astype(np.float32)
-        others = np.unpackbits(known.hashes, axis=1).astype(np.float32)
-        apart = bits.sum(1)[:, None] + others.sum(1) - 2 * (bits @ others.T)
-        near = (apart <= settings.max_distance) & ~copies.flat[:, None] & usable
+        for hashes in (known.hashes, *np.moveaxis(known.turned, 1, 0)):
+            others = np.unpackbits(hashes, axis=1).astype(np.float32)
+            near |= bits.sum(1)[:, None] + others.sum(1) - 2 * (bits @ others.T) <= settings.max_distance
+        near &= ~copies.flat[:, None] & usable
         own = np.array([place[image] for image in copies.image_ids])
         found = near[np.arange(len(own)), own]
         strangers = int((near & (of[own][:, None] != of)).sum())
