@@ -24,7 +24,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,7 +94,7 @@ class Weather:
             stderr=subprocess.PIPE,
             text=True,
             env=self._environment(),
-            preexec_fn=self._bounds(),
+            preexec_fn=self._begin,
         ) as running:
             by_itself = True
             try:
@@ -125,11 +124,11 @@ class Weather:
         faked = {"LD_PRELOAD": self.clock, "FAKETIME": f"{shift:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         return {**os.environ, **faked}
 
-    def _bounds(self) -> Callable[[], None] | None:
-        if self.memory is None:
-            return None
-        wanted = self.memory
-        return lambda: resource.setrlimit(resource.RLIMIT_AS, (wanted, wanted))
+    def _begin(self) -> None:
+        """In the session's own process, before its command."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's job in the background would pass Ctrl-C over
+        if self.memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
 
 
 def calm_run(recipe: str, arguments: list[str], folder: Path) -> float:
