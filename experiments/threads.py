@@ -21,6 +21,8 @@ def probabilities(folder: Path) -> dict[str, np.ndarray]:
     for path in sorted((folder / "predictions").glob("*.parquet")):
         rows = pd.read_parquet(path)
         names = [name for name in rows.columns if name.startswith("p_")]
+        if not names or rows.empty:
+            continue
         found[path.name] = rows.sort_values("case")[names].to_numpy(np.float64)
     return found
 
