@@ -13,18 +13,13 @@ import numpy as np
 import pandas as pd
 
 from experiments.storms import SMALL, calm_run, digests
+from melano_tf.runs.predictions import scores
 
 
 def probabilities(folder: Path) -> dict[str, np.ndarray]:
-    """Those of each file of predictions, (cases, classes), cases in their order."""
-    found = {}
-    for path in sorted((folder / "predictions").glob("*.parquet")):
-        rows = pd.read_parquet(path)
-        names = [name for name in rows.columns if name.startswith("p_")]
-        if not names or rows.empty:
-            continue
-        found[path.name] = rows.sort_values("case")[names].to_numpy(np.float64)
-    return found
+    """Those of each file of predictions that has any, cases in their order."""
+    files = {path.name: pd.read_parquet(path) for path in sorted((folder / "predictions").glob("*.parquet"))}
+    return {name: scores(rows.sort_values("case")) for name, rows in files.items() if len(rows)}
 
 
 def main() -> None:
