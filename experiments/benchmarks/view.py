@@ -126,7 +126,7 @@ const v = m && Bokeh.index.find_one(m), r = m && m.renderers.find((one) => one.t
 const t = v && r && v.views.find_one(r); return t && t.has_finished() ? performance.now() : null;"""
 MAPPED = """
 const m = Bokeh.documents[0].get_model_by_name('map');
-return m.visible && m.data_source.data.image[0].length > 1 ? performance.now() : null;"""
+return m.visible && m.data_source.data.image.length ? performance.now() : null;"""
 
 
 def make_gallery(folder: Path, count: int) -> Path:

@@ -1,5 +1,7 @@
 """A real browser for the tests of the atlas: Chromium, and the models of a Bokeh page by their names."""
 
+import asyncio
+import base64
 import io
 import os
 import re
@@ -7,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from melano_tf.view.server import address, make_server
+from melano_tf.view.settings import ViewSettings
 
 CHECKOUT = Path(__file__).parents[2]
 # A model of the page by its name; `view(name)` is what the browser drew of it.
@@ -65,6 +71,40 @@ def serving(runs: Sequence[Path], *arguments: str) -> Iterator[Serving]:
         yield server
     finally:
         server.kill()
+
+
+class Running:
+    """A server in a thread of this process, which is there at once.
+
+    Attributes:
+        site: what its pages share.
+        root: the address up to the port.
+        prefix: the address up to the token's slash.
+        address: where it begins.
+    """
+
+    def __init__(self, runs: Sequence[Path]) -> None:
+        ready, settings = threading.Event(), ViewSettings(tuple(runs), browser=False)
+
+        def serve() -> None:
+            asyncio.set_event_loop(asyncio.new_event_loop())
+            self.server, self.site = make_server(settings)
+            self.server.start()
+            self.loop = self.server.io_loop
+            self.loop.add_callback(ready.set)
+            self.loop.start()
+
+        self.thread = threading.Thread(target=serve, daemon=True)
+        self.thread.start()
+        assert ready.wait(20)
+        self.root = f"http://127.0.0.1:{self.server.port}"
+        self.prefix, self.address = f"{self.root}{self.site.prefix}/", address(settings, self.server, self.site)
+
+    def stop(self) -> None:
+        """End it."""
+        self.loop.add_callback(self.server.stop)
+        self.loop.add_callback(self.loop.stop)
+        self.thread.join(10)
 
 
 class Browser:
@@ -149,9 +189,25 @@ class Browser:
         walk(document.body); return all.join(' ');"""
         return " ".join(str(self.run(code)).split())
 
-    def picture(self) -> np.ndarray:
-        """What is seen, uint8 (h, w, 3)."""
-        return np.asarray(Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB"))
+    def picture(self, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
+        """What is seen, or what of it lies in a box (left, top, width, height), uint8 (h, w, 3)."""
+        given: dict[str, Any] = {"format": "png", "optimizeForSpeed": True}
+        if box is not None:
+            given["clip"] = {**dict(zip(("x", "y", "width", "height"), box, strict=True)), "scale": 1}
+        taken = self.driver.execute_cdp_cmd("Page.captureScreenshot", given)["data"]
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(taken))).convert("RGB"))
+
+    def frame(self) -> tuple[int, int, int, int]:
+        """Left, top, width and height of the picture of the slide on the screen."""
+        code = """
+        const v = view(model('stage')), r = v.canvas_view.el.getBoundingClientRect(), b = v.frame.bbox;
+        return [r.left + b.left, r.top + b.top, b.width, b.height];"""
+        return tuple(round(part) for part in self.run(code))  # type: ignore[return-value]
+
+    def painted(self) -> None:
+        """Wait until what was changed is on the screen."""
+        frames = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done))"
+        self.driver.execute_async_script(frames)
 
     def faults(self) -> list[str]:
         """What the browser complained of."""

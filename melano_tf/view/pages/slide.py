@@ -341,6 +341,8 @@ class SlidePage:
     def _put_beside(self) -> None:
         """A second slide or map beside the first, panned together."""
         wanted = self.beside.value
+        if self.beside_pane is not None:
+            self.beside_pane.close()
         if not wanted:
             self.stage.children = [self.pane.figure]
             self.beside_pane = None
