@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from bokeh.core.property.descriptors import UnsetValueError
 from bokeh.events import DocumentReady
 from bokeh.models import (
     ColorBar,
@@ -319,7 +320,14 @@ class Pane:
     def _seen(self) -> tuple[tuple[float, float, float, float], float]:
         """Left, top, right and bottom of what the screen shows, level-0 px, and level-0 px to its pixel."""
         x, y = self.figure.x_range, self.figure.y_range
-        return (x.start, -y.end, x.end, -y.start), (x.end - x.start) / (self.figure.inner_width or LIKELY)
+        return (x.start, -y.end, x.end, -y.start), (x.end - x.start) / self._frame()[0]
+
+    def _frame(self) -> tuple[float, float]:
+        """(w, h) of the picture on the screen, px; what is likely, until the browser has said it."""
+        try:
+            return self.figure.inner_width or LIKELY, self.figure.inner_height or HEIGHT
+        except UnsetValueError:
+            return LIKELY, HEIGHT
 
     def close(self) -> None:
         """Draw nothing more: the picture was taken from the page."""
@@ -357,7 +365,8 @@ class Pane:
 
     def fly(self, x: float, y: float, width: float) -> None:
         """Show a place: centre and width in level-0 px."""
-        shape = (self.figure.inner_height or HEIGHT) / (self.figure.inner_width or HEIGHT)
+        wide, high = self._frame()
+        shape = high / wide
         self.figure.x_range.update(start=x - width / 2, end=x + width / 2)
         self.figure.y_range.update(start=-y - width * shape / 2, end=-y + width * shape / 2)
 

@@ -5,12 +5,8 @@ import re
 import socket
 import subprocess
 import sys
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +25,7 @@ from melano_tf.view.pages.gallery import cells, span
 from melano_tf.view.server import address, is_this_machine, make_server, origins
 from melano_tf.view.settings import ViewSettings
 from tests.pipelines.small_slides import write_annotation, write_slide_file
+from tests.view.browser import Running
 
 CHECKOUT = Path(__file__).parents[2]
 SETTINGS = {"slides": None, "store": {"mask_mpp": 4.0, "mask_headroom": 60.0}, "out": "run", "seed": 0}
@@ -61,38 +58,6 @@ def small_run(folder: Path) -> Path:
     return folder
 
 
-class Running:
-    """A server in a thread of this process."""
-
-    def __init__(self, folder: Path) -> None:
-        ready = threading.Event()
-
-        def serve() -> None:
-            self.loop = IOLoop()
-            self.server, self.site = make_server(ViewSettings((folder,), browser=False))
-            self.server.start()
-            self.loop = self.server.io_loop
-            self.loop.add_callback(ready.set)
-            self.loop.start()
-
-        self.thread = threading.Thread(target=serve, daemon=True)
-        self.thread.start()
-        assert ready.wait(20)
-        self.root = f"http://127.0.0.1:{self.server.port}"
-
-    def get(self, path: str) -> tuple[int, bytes, Any]:
-        try:
-            with urllib.request.urlopen(self.root + path, timeout=20) as answer:
-                return answer.status, answer.read(), answer.headers
-        except urllib.error.HTTPError as error:
-            return error.code, error.read(), error.headers
-
-    def stop(self) -> None:
-        self.loop.add_callback(self.server.stop)
-        self.loop.add_callback(self.loop.stop)
-        self.thread.join(10)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_run(tmp_path_factory.mktemp("view") / "run")
@@ -100,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def running(folder: Path) -> Iterator[Running]:
-    one = Running(folder)
+    one = Running([folder])
     yield one
     one.stop()
 
