@@ -84,9 +84,8 @@ class Faults(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line, but for what was refused on purpose."""
-        if "Refusing websocket" not in (line := self.format(record)):
-            self.lines.append(line[-2000:])
+        """Keep a line."""
+        self.lines.append(self.format(record)[-2000:])
 
 
 class Running:
