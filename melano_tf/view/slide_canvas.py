@@ -34,14 +34,14 @@ from bokeh.plotting import figure
 
 from melano_tf.slides.slide import Slide
 from melano_tf.view.colour_maps import COLOURS, PALETTES
-from melano_tf.view.deepzoom import Pyramid
+from melano_tf.view.deepzoom import TILE_PX, Pyramid
 from melano_tf.view.furniture import scale_bar, tile_source
 from melano_tf.view.lattice import Lattice
 from melano_tf.view.overlays import Outlines, Overlay, mask_map, outlines_of, overlay_map, slide_tiles, tiles_in
-from melano_tf.view.picture_handlers import slide_of
+from melano_tf.view.picture_handlers import slide_of, tile_work
 from melano_tf.view.rasters import Draw, Raster
 from melano_tf.view.run_cases import Seen
-from melano_tf.view.site import Page, on_change
+from melano_tf.view.site import FirstPicture, Page, on_change
 
 LAYERS = ("outlines (b)", "tissue mask (t)", "tile grid (g)")
 HEIGHT = 660
@@ -96,6 +96,26 @@ class Window:
         width = max(self.width, self.height * LIKELY / HEIGHT)
         tall = width * HEIGHT / LIKELY
         return Pyramid(size).shown(self.x - width / 2, self.y - tall / 2, width, tall, LIKELY)
+
+
+def first_picture(page: Page, run: Seen, place: int, size: tuple[int, int], window: Window) -> FirstPicture:
+    """The tiles of a window for a page to show before Bokeh does; they are begun at once.
+
+    Args:
+        page: the page.
+        run, place: the slide.
+        size: (w, h) of it, level-0 px.
+        window: what is shown at first.
+    """
+    site, pyramid, found = page.site, Pyramid(size), []
+    for zoom, column, row in window.tiles(size):
+        site.begin(*tile_work(site, run, place, (zoom, column, row)))
+        side = TILE_PX * pyramid.step(zoom)
+        address = site.tiles(run.number, place).format(Z=zoom, X=column, Y=row)
+        found.append((address, column * side, row * side, side))
+    height = window.height or 1.0
+    box = (window.x - window.width / 2, window.y - height / 2, window.width, height)
+    return FirstPicture(box, found, f"slide {run.cases['case'][place]}")
 
 
 class Pane:

@@ -1,6 +1,7 @@
 """A slide in the browser: what lies over it lies where it should, to one pixel of screenshots at three zooms; and it is
 moved, pointed at and clicked by mouse and keyboard."""
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -149,3 +150,36 @@ def test_a_slide_by_mouse_and_keyboard(server: Running, browser: Browser) -> Non
     assert moved == pytest.approx(expected.tolist(), abs=2 * px)
     browser.press("g")
     browser.until(lambda: "layers=0%2C2" in browser.driver.current_url)
+
+
+def test_the_slide_is_seen_before_bokeh_draws_it_in_the_same_place(server: Running, browser: Browser) -> None:
+    tools = browser.driver.execute_cdp_cmd
+    tools("Network.enable", {})
+    for where in ("", "&x=640&y=500&w=700"):  # all of it, and the tissue's upper left corner
+        pictures = []
+        for blocked in (["*/static/js/*"], []):
+            tools("Network.setBlockedURLs", {"urls": blocked})
+            browser.driver.get(f"{server.prefix}slide?run=0&case=0&layers=&map=no+map{where}")
+            if blocked:
+                browser.until(
+                    lambda: browser.driver.execute_script(
+                        "return performance.getEntriesByType('resource').filter((e) => e.name.includes('/tile/')"
+                        " && e.responseEnd > 0).length === document.querySelectorAll('#first image').length"
+                    )
+                )
+                time.sleep(0.3)
+            else:
+                browser.until(lambda: browser.run("return model('stage') && !document.getElementById('first')"))
+                browser.settled()
+                left, top, width, height = browser.frame()
+            pictures.append(browser.picture().astype(int))
+        first, drawn = (
+            one[top + 2 : top + height - 60, left + 2 : left + width - 2] for one in pictures
+        )  # no scale bar
+        assert np.ptp(drawn[..., 1]) > 100, "no edge in sight"
+        # A pixel along all edges in sight is 0.0044 of the picture.
+        assert (np.abs(first - drawn).sum(axis=2) > 60).mean() < 0.006
+    faults = [
+        one for one in browser.faults() if "ERR_BLOCKED_BY_CLIENT" not in one and "Bokeh is not defined" not in one
+    ]
+    assert not [one for one in faults if "favicon" not in one]
