@@ -277,6 +277,18 @@ def test_spitzoid_a_vanished_slide_is_said_in_its_place(tiny_run, tmp_path, brow
         browser.until(lambda: tiles_are_there(browser))
 
 
+def contrast(browser: Browser, name: str) -> float:
+    """Contrast of a button's words against its ground, 1 to 21 (WCAG)."""
+    code = """
+    const style = getComputedStyle(view(model(arguments[0])).shadow_el.querySelector('button'));
+    const light = (words) => { const c = words.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+        .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+      return 0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2]; };
+    const both = [light(style.color), light(style.backgroundColor)].sort((a, b) => b - a);
+    return style.opacity * (both[0] + 0.05) / (both[1] + 0.05);"""
+    return float(browser.run(code, name))
+
+
 def test_zoome_images_with_metadata_are_asked_what_if(tiny_zoome, tmp_path, browser) -> None:
     run = copy(tiny_zoome, tmp_path)
     with running([run]) as server:
@@ -352,8 +364,12 @@ def test_weighting_a_cell_and_a_point_of_a_curve_are_doors(tiny_weighting, brows
 def test_multimag_blind_reading_hides_what_it_must(multimag_run, tmp_path, browser) -> None:
     run = copy(multimag_run, tmp_path)
     with serving([run]) as server:
+        browser.driver.get(server.prefix)
+        browser.driver.add_cookie({"name": "shade", "value": "dark", "path": "/"})
         browser.open(server.prefix + "blind?run=0&reader=bo")
         browser.until(lambda: "Neither labels" in browser.words())
+        assert contrast(browser, "blind-nevus") > 4.5  # not to be pressed yet, but to be read
+        browser.driver.delete_cookie("shade")
         browser.click("begin")
         browser.until(lambda: "0 of " in browser.words() and browser.run("return !!model('stage')"))
         page = browser.driver.page_source + browser.words()
