@@ -69,7 +69,7 @@ READOUT = """
 const w = main.inner_width, span = main.x_range.end - main.x_range.start;
 if (!(w > 0 && span > 0)) return;
 const mpp = span / w * own;
-out.text = '<p class="soft">' + mpp.toPrecision(3) + ' µm/px · about ' + (10 / mpp).toPrecision(2) + 'x'
+out.text = '<p class="soft">' + mpp.toPrecision(3) + ' µm/px · about ' + Number((10 / mpp).toPrecision(2)) + 'x'
   + (power ? ' · scanned at ' + power + 'x' : '') + ' · level 0: ' + own.toPrecision(4) + ' µm/px</p>';
 """
 

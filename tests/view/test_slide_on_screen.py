@@ -150,6 +150,8 @@ def test_a_slide_by_mouse_and_keyboard(server: Running, browser: Browser) -> Non
     assert moved == pytest.approx(expected.tolist(), abs=2 * px)
     browser.press("g")
     browser.until(lambda: "layers=0%2C2" in browser.driver.current_url)
+    browser.run(WINDOW, 1500, 1000, 90)
+    browser.until(lambda: f"about {round(10 / (MPP * 90 / width), -1):.0f}x" in browser.words())
 
 
 def test_the_slide_is_seen_before_bokeh_draws_it_in_the_same_place(server: Running, browser: Browser) -> None:
