@@ -42,7 +42,7 @@ class Pictures(RequestHandler):
         content = self.site.cache.get(key)
         if content is None:
             try:
-                content = await asyncio.get_running_loop().run_in_executor(self.site.pool, make)
+                content = await asyncio.wrap_future(self.site.begin(key, make))
             except (SlideReadError, InputError, UnreadableImageError, OSError) as error:
                 self.set_header("Cache-Control", "no-store")
                 self.set_header("X-Unreadable", "1")
@@ -53,7 +53,6 @@ class Pictures(RequestHandler):
                 self.set_header("Content-Type", "image/png")
                 self.finish(NOTHING)
                 return
-            self.site.cache.put(key, content)
         self.set_header("Content-Type", "image/png" if content.startswith(b"\x89PNG") else "image/jpeg")
         self.finish(content)
 
@@ -86,6 +85,13 @@ def slide_of(site: Site, run: Seen, case: int) -> Slide:
     return site.slides.get(Path(path), None if np.isnan(mpp) else mpp)
 
 
+def tile_work(
+    site: Site, run: Seen, case: int, tile: tuple[int, int, int]
+) -> tuple[tuple[Any, ...], Callable[[], bytes | None]]:
+    """What a slide's tile (zoom, column, row) is kept under, and how it is made."""
+    return ("tile", run.cases["path"][case], *tile), lambda: cut(slide_of(site, run, case), *tile)
+
+
 class Tile(Pictures):
     """A deep-zoom tile of a slide."""
 
@@ -95,10 +101,7 @@ class Tile(Pictures):
             self.set_status(404)
             return
 
-        def make() -> bytes | None:
-            return cut(slide_of(self.site, seen, int(case)), int(zoom), int(column), int(row))
-
-        await self.answer(("tile", seen.cases["path"][int(case)], zoom, column, row), make)
+        await self.answer(*tile_work(self.site, seen, int(case), (int(zoom), int(column), int(row))))
 
 
 class Overview(Pictures):
