@@ -11,11 +11,11 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["tests.forked_imports"])
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,12 @@ class Forked:
         self.folder.cleanup()
         assert self.process.exitcode is not None
         return self.process.exitcode, shown, errors
+
+
+def begin() -> None:
+    """Start the server, before the program's own work with slides asks for a smaller one: a process has one at most."""
+    SERVER.set_forkserver_preload(["tests.forked_imports"])
+    forkserver.ensure_running()
 
 
 def start(*arguments: str, cwd: Path) -> Forked:
