@@ -213,6 +213,15 @@ def test_a_picture_asked_for_twice_is_made_once(running: Running) -> None:
     assert running.site.begin("twice", make).result(20) == b"picture" and len(begun) == 1
 
 
+def test_a_slide_waits_for_no_small_picture_of_another_page(running: Running) -> None:
+    go = threading.Event()
+    slow = [running.site.begin(("slow", number), lambda: b"small" if go.wait(20) else None) for number in range(6)]
+    assert running.get(f"{running.site.prefix}/tile/0/1/2/0/0.jpg")[0] == 200
+    assert not any(one.done() for one in slow)
+    go.set()
+    assert all(one.result(20) == b"small" for one in slow)
+
+
 def test_what_only_some_pages_need_is_not_loaded_before() -> None:
     heavy = ("tensorflow", "sklearn", "scipy.stats", "tifffile", "matplotlib.figure")
     code = f"import sys, melano_tf.view.server; print([name for name in {heavy} if name in sys.modules])"
