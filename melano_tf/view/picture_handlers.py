@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,14 @@ class Pictures(RequestHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "private, max-age=600")
 
-    async def answer(self, key: tuple[Any, ...], make: Callable[[], bytes | None]) -> None:
+    async def answer(
+        self, key: tuple[Any, ...], make: Callable[[], bytes | None], pool: ThreadPoolExecutor | None = None
+    ) -> None:
         """Send the picture, a transparent one where there is none, and one that says why where it cannot be read."""
         content = self.site.cache.get(key)
         if content is None:
             try:
-                content = await asyncio.wrap_future(self.site.begin(key, make))
+                content = await asyncio.wrap_future(self.site.begin(key, make, pool))
             except (InputError, UnreadableImageError, OSError) as error:
                 self.set_header("Cache-Control", "no-store")
                 self.set_header("X-Unreadable", "1")
@@ -87,9 +90,10 @@ def slide_of(site: Site, run: Seen, case: int) -> Slide:
 
 def tile_work(
     site: Site, run: Seen, case: int, tile: tuple[int, int, int]
-) -> tuple[tuple[Any, ...], Callable[[], bytes | None]]:
-    """What a slide's tile (zoom, column, row) is kept under, and how it is made."""
-    return ("tile", run.cases["path"][case], *tile), lambda: cut(slide_of(site, run, case), *tile)
+) -> tuple[tuple[Any, ...], Callable[[], bytes | None], ThreadPoolExecutor]:
+    """What a slide's tile (zoom, column, row) is kept under, how it is made, and where."""
+    key = ("tile", run.cases["path"][case], *tile)
+    return key, lambda: cut(slide_of(site, run, case), *tile), site.tiles_pool
 
 
 class Tile(Pictures):

@@ -38,7 +38,8 @@ class Site:
         slides: open slides of each thread.
         masks: tissue masks of the slides that were looked at last.
         networks: those that were asked last.
-        pool: where pictures are made, so that the server goes on answering.
+        tiles_pool: where a slide's deep-zoom tiles are cut, so that they wait for no small picture of the page before.
+        pool: where other pictures are made, so that the server goes on answering.
         aside: where pages have slow work done, which no picture waits for.
         models: where models are asked, one question at a time; TensorFlow is first loaded there.
     """
@@ -49,6 +50,7 @@ class Site:
     slides: OpenSlides = field(default_factory=OpenSlides)
     masks: Masks = field(default_factory=Masks)
     networks: Models = field(default_factory=Models)
+    tiles_pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "tiles"))
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "atlas"))
     aside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "aside"))
     models: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "models"))
@@ -56,8 +58,11 @@ class Site:
     def __post_init__(self) -> None:
         self._begun: dict[Hashable, Future[bytes | None]] = {}
 
-    def begin(self, key: Hashable, make: Callable[[], bytes | None]) -> "Future[bytes | None]":
-        """Begin to make a picture aside and keep it; asked for again meanwhile it is made once."""
+    def begin(
+        self, key: Hashable, make: Callable[[], bytes | None], pool: ThreadPoolExecutor | None = None
+    ) -> "Future[bytes | None]":
+        """Begin to make a picture aside, in `pool` or another one, and keep it; asked for again meanwhile it is made
+        once."""
         begun = self._begun.get(key)
         if begun is None:
 
@@ -67,7 +72,7 @@ class Site:
                     self.cache.put(key, content)
                 return content
 
-            begun = self._begun[key] = self.pool.submit(work)
+            begun = self._begun[key] = (pool or self.pool).submit(work)
             begun.add_done_callback(lambda _: self._begun.pop(key, None))
         return begun
 

@@ -6,7 +6,6 @@ every zoom.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -34,18 +33,16 @@ from bokeh.plotting import figure
 
 from melano_tf.slides.slide import Slide
 from melano_tf.view.colour_maps import COLOURS, PALETTES
-from melano_tf.view.deepzoom import TILE_PX, Pyramid
 from melano_tf.view.furniture import scale_bar, tile_source
 from melano_tf.view.lattice import Lattice
 from melano_tf.view.overlays import Outlines, Overlay, mask_map, outlines_of, overlay_map, slide_tiles, tiles_in
-from melano_tf.view.picture_handlers import slide_of, tile_work
+from melano_tf.view.picture_handlers import slide_of
 from melano_tf.view.rasters import Draw, Raster
 from melano_tf.view.run_cases import Seen
-from melano_tf.view.site import FirstPicture, Page, on_change
+from melano_tf.view.site import Page, on_change
+from melano_tf.view.window import HEIGHT, LIKELY, Window
 
 LAYERS = ("outlines (b)", "tissue mask (t)", "tile grid (g)")
-HEIGHT = 660
-LIKELY = 900  # px of the frame's width, on a screen of 1280
 MOST_TILES = 3000  # rectangles drawn at once; of more, those in the window
 # Both axes at one scale: y follows x and the frame's shape.
 FIT = """
@@ -72,50 +69,6 @@ const mpp = span / w * own;
 out.text = '<p class="soft">' + mpp.toPrecision(3) + ' µm/px · about ' + Number((10 / mpp).toPrecision(2)) + 'x'
   + (power ? ' · scanned at ' + power + 'x' : '') + ' · level 0: ' + own.toPrecision(4) + ' µm/px</p>';
 """
-
-
-@dataclass(frozen=True)
-class Window:
-    """What of the slide is shown: centre, width and least height in level-0 px (height 0: whatever the frame gives)."""
-
-    x: float
-    y: float
-    width: float
-    height: float = 0.0
-
-    @classmethod
-    def of(cls, page: Page, size: tuple[int, int]) -> "Window":
-        """The window of the address, else the whole slide."""
-        x, y, width = (page.number(name) for name in ("x", "y", "w"))
-        if x is None or y is None or width is None or not width > 0:
-            return cls(size[0] / 2, size[1] / 2, size[0] * 1.04, size[1] * 1.04)
-        return cls(x, y, width)
-
-    def tiles(self, size: tuple[int, int]) -> list[tuple[int, int, int]]:
-        """The tiles that show it, most likely: how wide the frame will be only the browser knows."""
-        width = max(self.width, self.height * LIKELY / HEIGHT)
-        tall = width * HEIGHT / LIKELY
-        return Pyramid(size).shown(self.x - width / 2, self.y - tall / 2, width, tall, LIKELY)
-
-
-def first_picture(page: Page, run: Seen, place: int, size: tuple[int, int], window: Window) -> FirstPicture:
-    """The tiles of a window for a page to show before Bokeh does; they are begun at once.
-
-    Args:
-        page: the page.
-        run, place: the slide.
-        size: (w, h) of it, level-0 px.
-        window: what is shown at first.
-    """
-    site, pyramid, found = page.site, Pyramid(size), []
-    for zoom, column, row in window.tiles(size):
-        site.begin(*tile_work(site, run, place, (zoom, column, row)))
-        side = TILE_PX * pyramid.step(zoom)
-        address = site.tiles(run.number, place).format(Z=zoom, X=column, Y=row)
-        found.append((address, column * side, row * side, side))
-    height = window.height or 1.0
-    box = (window.x - window.width / 2, window.y - height / 2, window.width, height)
-    return FirstPicture(box, found, f"slide {run.cases['case'][place]}")
 
 
 class Pane:
@@ -176,17 +129,16 @@ class Pane:
         fig.add_tile(tile_source(self.page.site.tiles(self.run.number, self.place), self.size), smoothing=True)
         fig.add_layout(scale_bar(fig.x_range, self.mpp[0]))
         self.readout = Div(text="", sizing_mode="stretch_width")
-        read = CustomJS(
-            args={"main": fig, "out": self.readout, "own": self.mpp[0], "power": self.power or 0}, code=READOUT
-        )
-        fit = CustomJS(args={"main": fig}, code=FIT)
-        for change in ("inner_width", "inner_height"):
-            fig.js_on_change(change, fit)
-            fig.js_on_change(change, read)
-        fig.x_range.js_on_change("end", read)
-        if follow is None:
-            window = self.window
-            wanted = [window.x, window.y, window.width, window.height]
+        sides = ("inner_width", "inner_height")
+        for change in sides:
+            fig.js_on_change(change, CustomJS(args={"main": fig}, code=FIT))
+        if follow is None:  # nothing that stays on the page may hold a picture that goes
+            shown = {"main": fig, "out": self.readout, "own": self.mpp[0], "power": self.power or 0}
+            read = CustomJS(args=shown, code=READOUT)
+            for change in sides:
+                fig.js_on_change(change, read)
+            fig.x_range.js_on_change("end", read)
+            wanted = [self.window.x, self.window.y, self.window.width, self.window.height]
             self.page.doc.js_on_event(DocumentReady, CustomJS(args={"main": fig, "wanted": wanted}, code=START))
         return fig
 

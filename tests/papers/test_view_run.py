@@ -188,6 +188,13 @@ def test_spitzoid_two_runs_stand_beside_each_other_and_are_panned_together(two_r
     theirs = browser.run("return " + colours.format(f"({drawn.removeprefix('return ')})"))
     assert theirs == first == Cividis256[255]
     browser.until(lambda: "beside=1" in browser.driver.current_url)
+    browser.choose("beside it", "")  # and alone again, which goes on being moved
+    browser.until(lambda: browser.run("return !(model('beside') && view(model('beside')))"))
+    browser.press("f")
+    browser.run("model('stage').x_range.setv({start: 500, end: 700})")
+    fine = "const d = {0}.data_source.data; return d.image.length === 2 && d.x[1] <= 500 && d.x[1] + d.dw[1] >= 700"
+    drawn = "model('stage').renderers.find((r) => r.name === 'map')"
+    browser.until(lambda: browser.run(fine.format(drawn)))
 
 
 def test_spitzoid_a_slide_run_is_read_and_noted(tiny_run, tmp_path, browser) -> None:

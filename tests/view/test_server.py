@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def running(folder: Path) -> Iterator[Running]:
     one = Running([folder])
     yield one
-    one.stop()
+    one.stop(expected=("Refusing websocket", "/cases/ws"))  # Bokeh says aloud what it refuses
 
 
 def test_nothing_is_answered_without_the_token(running: Running) -> None:
@@ -164,7 +164,6 @@ def test_another_site_cannot_talk_to_it(running: Running) -> None:
         assert websocket(running, origin) == 403, origin
     for origin in (f"http://127.0.0.1:{port}", f"http://localhost:{port}"):
         assert websocket(running, origin) != 403, origin
-    running.faults.lines.clear()  # Bokeh says aloud what it refuses
 
 
 def test_only_this_machine_unless_it_is_said(running: Running, folder: Path) -> None:
@@ -211,6 +210,15 @@ def test_a_picture_asked_for_twice_is_made_once(running: Running) -> None:
     go.set()
     assert [one.result(20) for one in asked] == [b"picture"] * 3 and len(begun) == 1
     assert running.site.begin("twice", make).result(20) == b"picture" and len(begun) == 1
+
+
+def test_a_slide_waits_for_no_small_picture_of_another_page(running: Running) -> None:
+    go = threading.Event()
+    slow = [running.site.begin(("slow", number), lambda: b"small" if go.wait(20) else None) for number in range(6)]
+    assert running.get(f"{running.site.prefix}/tile/0/1/2/0/0.jpg")[0] == 200
+    assert not any(one.done() for one in slow)
+    go.set()
+    assert all(one.result(20) == b"small" for one in slow)
 
 
 def test_what_only_some_pages_need_is_not_loaded_before() -> None:

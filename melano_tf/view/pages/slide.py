@@ -20,7 +20,8 @@ from melano_tf.view.picture_handlers import slide_of
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.run_numbers import folded_numbers
 from melano_tf.view.site import Page, on_change
-from melano_tf.view.slide_canvas import LAYERS, Pane, Window, first_picture
+from melano_tf.view.slide_canvas import LAYERS, Pane
+from melano_tf.view.window import Window, first_picture
 
 SIDE = 330
 NONE = "no map"
