@@ -67,7 +67,7 @@ class FolderLock:
         self._file.close()
 
     def _lock_here(self) -> None:
-        """The lock of this machine's kernel; on a file system without locks the file alone says who holds the folder."""
+        """The lock of this machine's kernel; where a file system has none, the file alone says who holds the folder."""
         self._kernel = True
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
