@@ -46,6 +46,9 @@ usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 well, 1 a fault of the run, 2 bad input, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.platform == "win32":
+        complain("Windows is not supported; give this command in WSL2 (https://learn.microsoft.com/windows/wsl)")
+        return 2
     if not arguments or arguments[0] in ("-h", "--help"):
         say(HELP.format(version=__version__, papers="\n".join(_described())))
         return 0 if arguments else 2
@@ -146,7 +149,14 @@ def _recipe(name: str, arguments: list[str]) -> int:
         settings = settings.as_demo(say)
     import_quietly()
     from melano_tf.papers.shell import reproduce
+    from melano_tf.training.hosts import cluster
 
+    there = cluster()
+    if there is not None and not settings.plan:
+        from melano_tf.papers import many_hosts
+
+        many_hosts.reproduce(recipe, settings, there, say)
+        return 0
     if not settings.spread_out or settings.plan:
         reproduce(recipe, settings, say)
         return 0
@@ -154,6 +164,7 @@ def _recipe(name: str, arguments: list[str]) -> int:
         from melano_tf.papers import dask_jobs
     except ModuleNotFoundError as error:
         raise InputError(f'--jobs, --gpus and --scheduler need {error.name}: pip install ".[cluster]"') from None
+    dask_jobs.check_there(settings)
     reproduce(recipe, settings, say, dask_jobs.walk)
     return 0
 

@@ -1,6 +1,7 @@
 """What every test may use. TensorFlow's start-up chatter is silenced before anything imports it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,17 @@ class ByRecipe(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRecipe:
     """How tests are dealt to the workers."""
     return ByRecipe(config, log)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium for the tests of the atlas, started once a worker; skipped where there is none."""
+    pytest.importorskip("bokeh", reason="needs Bokeh: pip install 'melano_tf[view]'")
+    from tests.view.browser import Browser
+
+    opened = Browser(tmp_path_factory.mktemp("chromium"))
+    yield opened
+    opened.quit()
 
 
 @pytest.fixture(scope="session")

@@ -75,16 +75,20 @@ class TissueMask:
         """Whether there is no tissue at all."""
         return not bool(self.mask.any())
 
-    def sampled(self, shape: tuple[int, int], step_um: tuple[float, float]) -> Mask:
+    def sampled(
+        self, shape: tuple[int, int], step_um: tuple[float, float], start_um: tuple[float, float] = (0.0, 0.0)
+    ) -> Mask:
         """Whether the centre of each pixel of another picture of the slide lies in tissue, bool of `shape`.
 
         Args:
-            shape: (h, w) of the picture, from the same corner.
+            shape: (h, w) of the picture.
             step_um: (x, y) µm per pixel of it.
+            start_um: (x, y) of its upper left corner, µm from the slide bounds'; not negative.
         """
+        sides = zip(shape[::-1], step_um, start_um, self.mpp, self.mask.shape[::-1], strict=True)
         places = [
-            np.minimum(((np.arange(count) + 0.5) * step / own).astype(int), most - 1)
-            for count, step, own, most in zip(shape[::-1], step_um, self.mpp, self.mask.shape[::-1], strict=True)
+            np.minimum(((start + (np.arange(count) + 0.5) * step) / own).astype(int), most - 1)
+            for count, step, start, own, most in sides
         ]
         return np.asarray(self.mask[np.ix_(places[1], places[0])])
 

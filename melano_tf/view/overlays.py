@@ -19,10 +19,11 @@ from melano_tf.runs.file_integrity import read_frame
 from melano_tf.slides.annotation_formats import Fault, read_outlines
 from melano_tf.slides.slide import Slide
 from melano_tf.slides.tissue import HEADROOM, TissueMask, tissue_mask
+from melano_tf.view.lattice import Lattice
 from melano_tf.view.model_predictions import TileModel, read_attention, read_tiles
 from melano_tf.view.run_cases import Seen
 
-MAP_PX = 1024  # longer side of a map, at most; between its pixels the browser draws squares
+MASK_PX = 1024  # longer side of a tissue mask, at most
 KEPT_MASKS = 4
 
 
@@ -95,20 +96,27 @@ def _probability(run: Seen, slide_id: str, model: TileModel, place: int, magnifi
     return values[[*tiles.columns, "value", "raw"]]
 
 
-def map_shape(size: tuple[int, int], longest: int = MAP_PX) -> tuple[int, int]:
-    """(h, w) of a map of a slide of (w, h) level-0 px."""
-    ratio = min(1.0, longest / max(size))
-    return max(1, round(size[1] * ratio)), max(1, round(size[0] * ratio))
-
-
 def overlay_map(
-    overlay: Overlay, size: tuple[int, int], mpp: tuple[float, float], tissue: TissueMask
+    overlay: Overlay, size: tuple[int, int], mpp: tuple[float, float], tissue: TissueMask, on: Lattice
 ) -> NDArray[np.uint8]:
-    """The values as a map over the whole slide, uint8 (h, w): 0 where no tile or no tissue lies, 1 to 255 is 0 to 1."""
-    shape, rows = map_shape(size), overlay.tiles
-    inside = tissue.sampled(shape, (size[0] * mpp[0] / shape[1], size[1] * mpp[1] / shape[0]))
-    found = tile_map(rows["x"], rows["y"], rows["w0"], rows["h0"], rows["value"], size, shape, tissue=inside)
+    """The values as a map, uint8 of the lattice's shape: 0 where no tile or no tissue lies, 1 to 255 is 0 to 1.
+
+    Args:
+        overlay: what is drawn.
+        size, mpp: of the slide, level-0 px and their µm.
+        tissue: of the slide.
+        on: the map's pixels.
+    """
+    rows, inside = overlay.tiles, mask_map(tissue, size, mpp, on) > 0
+    boxes = (rows["x"] - on.x, rows["y"] - on.y, rows["w0"], rows["h0"])
+    found = tile_map(*boxes, rows["value"], on.size, on.shape, tissue=inside)
     return np.where(np.isnan(found), 0, 1 + np.rint(254 * np.nan_to_num(found))).astype(np.uint8)
+
+
+def mask_map(tissue: TissueMask, size: tuple[int, int], mpp: tuple[float, float], on: Lattice) -> NDArray[np.uint8]:
+    """The tissue as a map, uint8 of the lattice's shape: 1 inside, 0 outside and beyond the slide; as `overlay_map`."""
+    start, step = ((on.x * mpp[0], on.y * mpp[1]), (on.step * mpp[0], on.step * mpp[1]))
+    return (tissue.sampled(on.shape, step, start) & on.within(size)).astype(np.uint8)
 
 
 class Masks:
@@ -127,7 +135,7 @@ class Masks:
         store = run.record["settings"].get("store") or {}
         headroom = store.get("mask_headroom", HEADROOM)
         longest = max(length * own for length, own in zip(slide.size, slide.mpp, strict=True))
-        mpp = max(float(store.get("mask_mpp", 8.0)), longest / MAP_PX)
+        mpp = max(float(store.get("mask_mpp", 8.0)), longest / MASK_PX)
         key = (str(slide.path), mpp, headroom)
         with self._lock:
             if key in self._kept:
@@ -168,12 +176,6 @@ def outlines_of(path: Any, origin: tuple[float, float]) -> Outlines:
     except (Fault, InputError, OSError) as error:
         return Outlines({}, f"annotation {Path(path).name}: {error}")
     return Outlines(rings)
-
-
-def mask_map(tissue: TissueMask, size: tuple[int, int], mpp: tuple[float, float]) -> NDArray[np.uint8]:
-    """The tissue as a map, 1 inside and 0 outside; (w, h) in level-0 px and their µm."""
-    shape = map_shape(size)
-    return tissue.sampled(shape, (size[0] * mpp[0] / shape[1], size[1] * mpp[1] / shape[0])).astype(np.uint8)
 
 
 def tiles_in(frame: pd.DataFrame, x0: float, y0: float, x1: float, y1: float) -> pd.DataFrame:

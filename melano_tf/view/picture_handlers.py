@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,14 @@ class Pictures(RequestHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "private, max-age=600")
 
-    async def answer(self, key: tuple[Any, ...], make: Callable[[], bytes | None]) -> None:
+    async def answer(
+        self, key: tuple[Any, ...], make: Callable[[], bytes | None], pool: ThreadPoolExecutor | None = None
+    ) -> None:
         """Send the picture, a transparent one where there is none, and one that says why where it cannot be read."""
         content = self.site.cache.get(key)
         if content is None:
             try:
-                content = await asyncio.get_running_loop().run_in_executor(self.site.pool, make)
+                content = await asyncio.wrap_future(self.site.begin(key, make, pool))
             except (InputError, UnreadableImageError, OSError) as error:
                 self.set_header("Cache-Control", "no-store")
                 self.set_header("X-Unreadable", "1")
@@ -53,7 +56,6 @@ class Pictures(RequestHandler):
                 self.set_header("Content-Type", "image/png")
                 self.finish(NOTHING)
                 return
-            self.site.cache.put(key, content)
         self.set_header("Content-Type", "image/png" if content.startswith(b"\x89PNG") else "image/jpeg")
         self.finish(content)
 
@@ -86,6 +88,14 @@ def slide_of(site: Site, run: Seen, case: int) -> Slide:
     return site.slides.get(Path(path), None if np.isnan(mpp) else mpp)
 
 
+def tile_work(
+    site: Site, run: Seen, case: int, tile: tuple[int, int, int]
+) -> tuple[tuple[Any, ...], Callable[[], bytes | None], ThreadPoolExecutor]:
+    """What a slide's tile (zoom, column, row) is kept under, how it is made, and where."""
+    key = ("tile", run.cases["path"][case], *tile)
+    return key, lambda: cut(slide_of(site, run, case), *tile), site.tiles_pool
+
+
 class Tile(Pictures):
     """A deep-zoom tile of a slide."""
 
@@ -95,10 +105,7 @@ class Tile(Pictures):
             self.set_status(404)
             return
 
-        def make() -> bytes | None:
-            return cut(slide_of(self.site, seen, int(case)), int(zoom), int(column), int(row))
-
-        await self.answer(("tile", seen.cases["path"][int(case)], zoom, column, row), make)
+        await self.answer(*tile_work(self.site, seen, int(case), (int(zoom), int(column), int(row))))
 
 
 class Overview(Pictures):

@@ -134,5 +134,5 @@ def view(settings: ViewSettings, say: Callable[[str], None]) -> None:
         say("view      ended")
     finally:
         server.stop()
-        for pool in (site.pool, site.aside, site.models):
+        for pool in (site.tiles_pool, site.pool, site.aside, site.models):
             pool.shutdown(wait=False, cancel_futures=True)

@@ -3,7 +3,7 @@
 import json
 import logging
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,7 +38,8 @@ class Site:
         slides: open slides of each thread.
         masks: tissue masks of the slides that were looked at last.
         networks: those that were asked last.
-        pool: where pictures are made, so that the server goes on answering.
+        tiles_pool: where a slide's deep-zoom tiles are cut, so that they wait for no small picture of the page before.
+        pool: where other pictures are made, so that the server goes on answering.
         aside: where pages have slow work done, which no picture waits for.
         models: where models are asked, one question at a time; TensorFlow is first loaded there.
     """
@@ -49,9 +50,31 @@ class Site:
     slides: OpenSlides = field(default_factory=OpenSlides)
     masks: Masks = field(default_factory=Masks)
     networks: Models = field(default_factory=Models)
+    tiles_pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "tiles"))
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "atlas"))
     aside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "aside"))
     models: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "models"))
+
+    def __post_init__(self) -> None:
+        self._begun: dict[Hashable, Future[bytes | None]] = {}
+
+    def begin(
+        self, key: Hashable, make: Callable[[], bytes | None], pool: ThreadPoolExecutor | None = None
+    ) -> "Future[bytes | None]":
+        """Begin to make a picture aside, in `pool` or another one, and keep it; asked for again meanwhile it is made
+        once."""
+        begun = self._begun.get(key)
+        if begun is None:
+
+            def work() -> bytes | None:
+                content = self.cache.get(key) or make()
+                if content is not None:
+                    self.cache.put(key, content)
+                return content
+
+            begun = self._begun[key] = (pool or self.pool).submit(work)
+            begun.add_done_callback(lambda _: self._begun.pop(key, None))
+        return begun
 
     def href(self, page: str, **arguments: Any) -> str:
         """The address of a page; arguments that are None are left out."""
@@ -71,12 +94,27 @@ class Site:
         return f"{self.prefix}/cutout/{run}/{case}/{max(0, box[0])}/{max(0, box[1])}/{box[2]}.jpg"
 
 
+@dataclass(frozen=True)
+class FirstPicture:
+    """A slide's tiles as a page shows them before Bokeh does, and where Bokeh will.
+
+    Attributes:
+        box: left, top, width and least height of the window, level-0 px.
+        tiles: address of each tile, and x, y and side, level-0 px.
+        label: for a screen reader.
+    """
+
+    box: tuple[float, float, float, float]
+    tiles: Sequence[tuple[str, float, float, float]]
+    label: str
+
+
 class Page:
     """One page in one browser: its document, the arguments in its address, and the site.
 
     Attributes:
         heard: what keys and buttons inside HTML say, "word|count".
-        early: addresses of pictures that the browser fetches while it reads the page's scripts.
+        first: the picture that the browser shows while it reads the page's scripts.
     """
 
     def __init__(self, site: Site, doc: Document) -> None:
@@ -86,7 +124,7 @@ class Page:
         self.cookies: dict[str, str] = dict(request.cookies) if request else {}
         self.dark = self.cookies.get("shade") == "dark"
         self.heard = TextInput(name="heard", visible=False)
-        self.early: list[str] = []
+        self.first: FirstPicture | None = None
         self._listeners: dict[str, Callable[[str], object]] = {}
         self.heard.on_change("value", self._listen)
 
@@ -195,7 +233,7 @@ class Page:
             script=page_style.SCRIPT,
             keys=json.dumps(wanted).replace("</", "<\\/"),
             footer=FOOTER,
-            early=self.early,
+            first=self.first,
             scripts=page_style.scripts(site.prefix, roots),
         )
         self.doc.js_on_event(DocumentReady, CustomJS(code="atlas.named()"))

@@ -6,11 +6,12 @@ every zoom.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from bokeh.core.property.descriptors import UnsetValueError
 from bokeh.events import DocumentReady
 from bokeh.models import (
     ColorBar,
@@ -32,16 +33,16 @@ from bokeh.plotting import figure
 
 from melano_tf.slides.slide import Slide
 from melano_tf.view.colour_maps import COLOURS, PALETTES
-from melano_tf.view.deepzoom import Pyramid
 from melano_tf.view.furniture import scale_bar, tile_source
+from melano_tf.view.lattice import Lattice
 from melano_tf.view.overlays import Outlines, Overlay, mask_map, outlines_of, overlay_map, slide_tiles, tiles_in
 from melano_tf.view.picture_handlers import slide_of
+from melano_tf.view.rasters import Draw, Raster
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
+from melano_tf.view.window import HEIGHT, LIKELY, Window
 
 LAYERS = ("outlines (b)", "tissue mask (t)", "tile grid (g)")
-HEIGHT = 660
-LIKELY = 900  # px of the frame's width, on a screen of 1280
 MOST_TILES = 3000  # rectangles drawn at once; of more, those in the window
 # Both axes at one scale: y follows x and the frame's shape.
 FIT = """
@@ -65,33 +66,9 @@ READOUT = """
 const w = main.inner_width, span = main.x_range.end - main.x_range.start;
 if (!(w > 0 && span > 0)) return;
 const mpp = span / w * own;
-out.text = '<p class="soft">' + mpp.toPrecision(3) + ' µm/px · about ' + (10 / mpp).toPrecision(2) + 'x'
+out.text = '<p class="soft">' + mpp.toPrecision(3) + ' µm/px · about ' + Number((10 / mpp).toPrecision(2)) + 'x'
   + (power ? ' · scanned at ' + power + 'x' : '') + ' · level 0: ' + own.toPrecision(4) + ' µm/px</p>';
 """
-
-
-@dataclass(frozen=True)
-class Window:
-    """What of the slide is shown: centre, width and least height in level-0 px (height 0: whatever the frame gives)."""
-
-    x: float
-    y: float
-    width: float
-    height: float = 0.0
-
-    @classmethod
-    def of(cls, page: Page, size: tuple[int, int]) -> "Window":
-        """The window of the address, else the whole slide."""
-        x, y, width = (page.number(name) for name in ("x", "y", "w"))
-        if x is None or y is None or width is None or not width > 0:
-            return cls(size[0] / 2, size[1] / 2, size[0] * 1.04, size[1] * 1.04)
-        return cls(x, y, width)
-
-    def tiles(self, size: tuple[int, int]) -> list[tuple[int, int, int]]:
-        """The tiles that show it, most likely: how wide the frame will be only the browser knows."""
-        width = max(self.width, self.height * LIKELY / HEIGHT)
-        tall = width * HEIGHT / LIKELY
-        return Pyramid(size).shown(self.x - width / 2, self.y - tall / 2, width, tall, LIKELY)
 
 
 class Pane:
@@ -123,6 +100,7 @@ class Pane:
         self.shown = pd.DataFrame(columns=["tile", "magnification", "x", "y", "w0", "h0", "tissue"])
         self.figure: Any = self._make_figure(follow)
         self._asked, self._active = 0, set[int]()
+        self._listed: tuple[pd.DataFrame, pd.Index] | None = None
         if not bare:
             self._make_layers()
 
@@ -151,36 +129,32 @@ class Pane:
         fig.add_tile(tile_source(self.page.site.tiles(self.run.number, self.place), self.size), smoothing=True)
         fig.add_layout(scale_bar(fig.x_range, self.mpp[0]))
         self.readout = Div(text="", sizing_mode="stretch_width")
-        read = CustomJS(
-            args={"main": fig, "out": self.readout, "own": self.mpp[0], "power": self.power or 0}, code=READOUT
-        )
-        fit = CustomJS(args={"main": fig}, code=FIT)
-        for change in ("inner_width", "inner_height"):
-            fig.js_on_change(change, fit)
-            fig.js_on_change(change, read)
-        fig.x_range.js_on_change("end", read)
-        if follow is None:
-            window = self.window
-            wanted = [window.x, window.y, window.width, window.height]
+        sides = ("inner_width", "inner_height")
+        for change in sides:
+            fig.js_on_change(change, CustomJS(args={"main": fig}, code=FIT))
+        if follow is None:  # nothing that stays on the page may hold a picture that goes
+            shown = {"main": fig, "out": self.readout, "own": self.mpp[0], "power": self.power or 0}
+            read = CustomJS(args=shown, code=READOUT)
+            for change in sides:
+                fig.js_on_change(change, read)
+            fig.x_range.js_on_change("end", read)
+            wanted = [self.window.x, self.window.y, self.window.width, self.window.height]
             self.page.doc.js_on_event(DocumentReady, CustomJS(args={"main": fig, "wanted": wanted}, code=START))
         return fig
 
     def _make_layers(self) -> None:
-        fig, (width, height) = self.figure, self.size
+        fig = self.figure
         clear, colours = (0, 0, 0, 0), list(PALETTES["viridis"])
         self.mapper = LinearColorMapper(palette=colours, low=1, high=255, low_color=clear)
         self.legend_mapper = LinearColorMapper(palette=colours, low=0, high=1)
-        empty = np.zeros((1, 1), np.uint8)
-        extent = {"x": [0.0], "y": [-float(height)], "dw": [float(width)], "dh": [float(height)]}
-        self.map_source = ColumnDataSource({"image": [empty], **extent})
-        self.map = fig.image("image", "x", "y", "dw", "dh", source=self.map_source, color_mapper=self.mapper, alpha=0.5)
-        self.map.name = "map"
+        place = ("image", "x", "y", "dw", "dh")
+        self.map_raster, self.mask_raster = (Raster(self.page, self.size, self._seen) for _ in range(2))
+        self.map = fig.image(*place, source=self.map_raster.source, color_mapper=self.mapper, alpha=0.5, name="map")
         self.bar = ColorBar(color_mapper=self.legend_mapper, title="", height=8, title_standoff=4, visible=False)
         fig.add_layout(self.bar, "below")
-        self.mask_source = ColumnDataSource({"image": [empty], **extent})
         tissue = LinearColorMapper(palette=["#e69f00"], low=1, high=2, low_color=clear)
         self.mask = fig.image(
-            "image", "x", "y", "dw", "dh", source=self.mask_source, color_mapper=tissue, alpha=0.35, visible=False
+            *place, source=self.mask_raster.source, color_mapper=tissue, alpha=0.35, visible=False, name="mask"
         )
         self.tile_source = ColumnDataSource(
             {name: [] for name in ("left", "right", "top", "bottom", "tile", "value", "at")}
@@ -212,13 +186,15 @@ class Pane:
         )
         self.cam_source = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
         self.cam = fig.image(
-            *("image", "x", "y", "dw", "dh"),
+            *place,
             source=self.cam_source,
             color_mapper=LinearColorMapper(palette=list(PALETTES["inferno"]), low=0, high=1),
             alpha=0.55,
+            name="cam",
         )
         self.outlines: list[Any] | None = None
-        on_change(fig.x_range, "end", self._moved)
+        for axis in (fig.x_range, fig.y_range):
+            on_change(axis, "end", self._moved)
 
     def _draw_outlines(self, found: Outlines) -> None:
         self.outlines = []
@@ -241,29 +217,39 @@ class Pane:
 
     def draw(self, overlay: Overlay | None, drawn: Callable[[], None], failed: Callable[[str], None]) -> None:
         """Read and draw a map aside, and then call `drawn`; None: none, and the tiles are all that there are."""
-        self._asked += 1
-        asked, site, run, place = self._asked, self.page.site, self.run, self.place
+        site, run, place = self.page.site, self.run, self.place
         case, size, mpp = str(run.cases["case"][place]), self.size, self.mpp
+        self._asked += 1
+        asked = self._asked
         if overlay is None:
+            self.map_raster.put(None, drawn, failed)
             self.map.visible = self.bar.visible = False
 
-        def work() -> tuple[pd.DataFrame, np.ndarray | None]:
+        def work() -> tuple[pd.DataFrame, Draw | None]:
             if overlay is None:
                 return slide_tiles(run, case), None
-            return overlay.tiles, overlay_map(overlay, size, mpp, site.masks.get(run, slide_of(site, run, place)))
+            tissue = site.masks.get(run, slide_of(site, run, place))
+            return overlay.tiles, partial(overlay_map, overlay, size, mpp, tissue)
 
-        def done(found: tuple[pd.DataFrame, np.ndarray | None]) -> None:
+        def read(found: tuple[pd.DataFrame, Draw | None]) -> None:
             if asked != self._asked:
                 return  # another one was asked for meanwhile
-            self.shown, values = found
-            self._moved()
-            if overlay is not None and values is not None:
-                self.bar.title = overlay.words
-                self.map_source.data = {**self.map_source.data, "image": [np.flipud(values)]}
-                self.map.visible = self.bar.visible = True
+            self.shown, draw = found
+            self._list_tiles()
+            if overlay is None or draw is None:
+                drawn()
+                return
+            self.bar.title = overlay.words
+            self.map_raster.put(draw, there, fault)
+
+        def there() -> None:
+            self.map.visible = self.bar.visible = True
             drawn()
 
-        self.page.later(work, done, lambda words: failed(f"the map cannot be drawn: {words}"))
+        def fault(words: str) -> None:
+            failed(f"the map cannot be drawn: {words}")
+
+        self.page.later(work, read, fault)
 
     def colour(self, palette: Sequence[str], threshold: float | None) -> None:
         """The colours of the map; below a threshold they are pale."""
@@ -287,47 +273,72 @@ class Pane:
             self.page.later(lambda: outlines_of(path, origin), read, failed)
         for drawn in self.outlines or ():
             drawn.visible = 0 in active
-        if 1 in active and self.mask_source.data["image"][0].size == 1:
-            site, run, place, size, mpp = self.page.site, self.run, self.place, self.size, self.mpp
-
-            def done(found: np.ndarray) -> None:
-                self.mask_source.data = {**self.mask_source.data, "image": [np.flipud(found)]}
-
-            self.page.later(
-                lambda: mask_map(site.masks.get(run, slide_of(site, run, place)), size, mpp),
-                done,
-                lambda words: failed(f"the tissue mask cannot be drawn: {words}"),
-            )
-        self.mask.visible = 1 in active
+        if (1 in active) != self.mask.visible:
+            self._show_mask(1 in active, failed)
         alpha = 0.55 if 2 in active else 0.0
         self.grid.glyph.line_alpha = alpha
         self.grid.nonselection_glyph.line_alpha = alpha
 
+    def _show_mask(self, wanted: bool, failed: Callable[[str], None]) -> None:
+        site, run, place, size, mpp = self.page.site, self.run, self.place, self.size, self.mpp
+
+        def draw(on: Lattice) -> np.ndarray:
+            return mask_map(site.masks.get(run, slide_of(site, run, place)), size, mpp, on)
+
+        self.mask.visible = wanted
+        fault = "the tissue mask cannot be drawn: {}".format
+        self.mask_raster.put(draw if wanted else None, lambda: None, lambda words: failed(fault(words)))
+
+    def _seen(self) -> tuple[tuple[float, float, float, float], float]:
+        """Left, top, right and bottom of what the screen shows, level-0 px, and level-0 px to its pixel."""
+        x, y = self.figure.x_range, self.figure.y_range
+        return (x.start, -y.end, x.end, -y.start), (x.end - x.start) / self._frame()[0]
+
+    def _frame(self) -> tuple[float, float]:
+        """(w, h) of the picture on the screen, px; what is likely, until the browser has said it."""
+        try:
+            return self.figure.inner_width or LIKELY, self.figure.inner_height or HEIGHT
+        except UnsetValueError:
+            return LIKELY, HEIGHT
+
+    def close(self) -> None:
+        """Draw nothing more: the picture was taken from the page."""
+        self._asked += 1
+        self.shown = self.shown.iloc[:0]
+        for raster in (self.map_raster, self.mask_raster):
+            raster.put(None, lambda: None, lambda words: None)
+
     def _moved(self) -> None:
-        """The tiles of the window, where there are too many for all."""
+        self._list_tiles()
+        self.map_raster.moved()
+        self.mask_raster.moved()
+
+    def _list_tiles(self) -> None:
+        """The tiles to be pointed at: all, or those of the window, where there are too many for all."""
         rows = self.shown
         if len(rows) > MOST_TILES:
-            x, y = self.figure.x_range, self.figure.y_range
-            rows = tiles_in(rows, x.start, -y.end, x.end, -y.start)
+            rows = tiles_in(rows, *self._seen()[0])
             if len(rows) > MOST_TILES:
                 rows = rows.iloc[:0]
-        tiles = rows["tile"].tolist()
-        if tiles == list(self.tile_source.data["tile"]) and "value" not in rows:
+        listed = (self.shown, rows.index)
+        if self._listed is not None and self._listed[0] is listed[0] and self._listed[1].equals(listed[1]):
             return
+        self._listed = listed
         values = rows["raw"].to_numpy(float) if "raw" in rows else np.full(len(rows), np.nan)
         self.tile_source.data = {
             "left": rows["x"].to_numpy(float),
             "right": (rows["x"] + rows["w0"]).to_numpy(float),
             "top": -rows["y"].to_numpy(float),
             "bottom": -(rows["y"] + rows["h0"]).to_numpy(float),
-            "tile": tiles,
+            "tile": rows["tile"].tolist(),
             "value": values,
             "at": rows["magnification"].tolist(),
         }
 
     def fly(self, x: float, y: float, width: float) -> None:
         """Show a place: centre and width in level-0 px."""
-        shape = (self.figure.inner_height or HEIGHT) / (self.figure.inner_width or HEIGHT)
+        wide, high = self._frame()
+        shape = high / wide
         self.figure.x_range.update(start=x - width / 2, end=x + width / 2)
         self.figure.y_range.update(start=-y - width * shape / 2, end=-y + width * shape / 2)
 

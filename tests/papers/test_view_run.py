@@ -8,10 +8,8 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-import tifffile
 from bokeh.palettes import Cividis256
 
 from melano_tf.errors import InputError
@@ -20,7 +18,8 @@ from melano_tf.view.asked_models import Models, ask, image_maps, tile_maps
 from melano_tf.view.overlays import slide_tiles
 from melano_tf.view.run_cases import read_run
 from tests.papers.tiny import TinyRun
-from tests.view.browser import Browser, Serving, serving
+from tests.view.browser import Browser, Running, running, serving
+from tests.view.made_run import write_pyramid
 
 OUTLINE = (0x00, 0x72, 0xB2)  # the colour of the first class's outline
 SLIDE = (3000, 2000)  # level-0 px
@@ -28,10 +27,13 @@ BOX = (1301, 717, 2111, 1405)  # left, top, right, bottom of what is outlined, o
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    opened = Browser(tmp_path_factory.mktemp("chromium"))
-    yield opened
-    opened.quit()
+def two_runs(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server on the shared slide run and a copy of it, for tests that write nothing."""
+    other = tmp_path_factory.mktemp("view") / "other"
+    shutil.copytree(tiny_run.folder, other)
+    running = Running([tiny_run.folder, other])
+    yield running
+    running.stop()
 
 
 def copy(run: TinyRun, folder: Path) -> Path:
@@ -51,32 +53,10 @@ def put_box(run: Path, slide: str) -> None:
     left, top, right, bottom = BOX
     image[top:bottom, left:right] = 0
     path.unlink()
-    with tifffile.TiffWriter(path) as file:
-        for level in range(3):
-            size = (SLIDE[0] >> level, SLIDE[1] >> level)
-            fine = image if level == 0 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            pixels = 1e4 / (0.25 * 2**level)
-            file.write(
-                fine,
-                tile=(256, 256),
-                compression="zlib",
-                photometric="rgb",
-                resolution=(pixels, pixels),
-                resolutionunit="centimeter",
-                subfiletype=int(level > 0),
-                metadata=None,
-            )
+    write_pyramid(path, image, 0.25)
     ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
     feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
     path.with_suffix(".geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
-
-
-def frame_of(browser: Browser) -> tuple[int, int, int, int]:
-    """Left, top, width and height of the picture of the slide on the screen."""
-    code = """
-    const v = view(model('stage')), r = v.canvas_view.el.getBoundingClientRect(), b = v.frame.bbox;
-    return [r.left + b.left, r.top + b.top, b.width, b.height];"""
-    return tuple(round(part) for part in browser.run(code))  # type: ignore[return-value]
 
 
 def tiles_are_there(browser: Browser) -> bool:
@@ -145,7 +125,7 @@ def test_spitzoid_a_tile_model_is_asked_what_it_saw(tiny_run) -> None:
 def test_spitzoid_outlines_lie_on_the_slide_to_one_pixel_at_three_zooms(tiny_run, tmp_path, browser) -> None:
     run = copy(tiny_run, tmp_path)
     put_box(run, "P02-1")
-    with serving([run]) as server:
+    with running([run]) as server:
         for wide in (2600, 700, 90):
             where = {"run": 0, "case": 1, "x": BOX[0], "y": BOX[1], "w": wide, "map": "no map"}
             measured = []
@@ -154,7 +134,7 @@ def test_spitzoid_outlines_lie_on_the_slide_to_one_pixel_at_three_zooms(tiny_run
                 browser.until(lambda: tiles_are_there(browser))
                 asked = browser.run("const r = model('stage').x_range; return r.end - r.start")
                 assert asked == pytest.approx(wide, rel=1e-6)
-                frame = frame_of(browser)
+                frame = browser.frame()
                 find = line if layers else edges
                 measured.append(browser.until(lambda find=find, frame=frame: find(browser.picture(), frame)))
             assert measured[1] == pytest.approx(measured[0], abs=1.0), f"{wide} px wide"
@@ -184,32 +164,37 @@ def unnamed(browser: Browser) -> list[str]:
     return [node["role"]["value"] for node in seen if not node.get("name", {}).get("value", "").strip()]
 
 
-def test_spitzoid_two_runs_stand_beside_each_other_and_are_panned_together(tiny_run, tmp_path, browser) -> None:
-    other = Path(shutil.copytree(tiny_run.folder, tmp_path / "other"))
-    with serving([tiny_run.folder, other]) as server:
-        browser.open(server.prefix + "slide?run=0&case=1")
-        browser.until(lambda: tiles_are_there(browser))
-        browser.until(lambda: "the run's numbers, and the paper's" in browser.words())
-        options = browser.run("return titled('beside it').options.map((one) => one[0])")
-        theirs = next(one for one in options if one.startswith("1:tumour"))
-        browser.choose("colours", "cividis (for colour-blind eyes)")
-        where = "const r = model('stage').x_range; return [r.start, r.end]"
-        whole = browser.run(where)
-        browser.choose("beside it", theirs)
-        browser.until(lambda: browser.run("const m = model('beside'); return !!(m && view(m) && m.inner_width)"))
-        time.sleep(1)  # in which the frames are laid out and painted anew
-        assert browser.run(where) == whole
-        browser.press("f")
-        browser.run("model('stage').x_range.setv({start: 400, end: 800})")
-        span = "const r = model('beside').x_range; return [r.start, r.end]"
-        assert browser.until(lambda: browser.run(span)) == [400, 800]
-        drawn = "return model('beside').renderers.find((r) => r.name === 'map')"
-        browser.until(lambda: browser.run(f"{drawn}.visible"))
-        colours = "{0}.glyph.color_mapper.palette[255].slice(0, 7)"
-        first = browser.run("return " + colours.format("model('stage').renderers.find((r) => r.name === 'map')"))
-        theirs = browser.run("return " + colours.format(f"({drawn.removeprefix('return ')})"))
-        assert theirs == first == Cividis256[255]
-        browser.until(lambda: "beside=1" in browser.driver.current_url)
+def test_spitzoid_two_runs_stand_beside_each_other_and_are_panned_together(two_runs, browser) -> None:
+    browser.open(two_runs.prefix + "slide?run=0&case=1")
+    browser.until(lambda: tiles_are_there(browser))
+    browser.until(lambda: "the run's numbers, and the paper's" in browser.words())
+    options = browser.run("return titled('beside it').options.map((one) => one[0])")
+    theirs = next(one for one in options if one.startswith("1:tumour"))
+    browser.choose("colours", "cividis (for colour-blind eyes)")
+    where = "const r = model('stage').x_range; return [r.start, r.end]"
+    whole = browser.run(where)
+    browser.choose("beside it", theirs)
+    browser.until(lambda: browser.run("const m = model('beside'); return !!(m && view(m) && m.inner_width)"))
+    time.sleep(1)  # in which the frames are laid out and painted anew
+    assert browser.run(where) == whole
+    browser.press("f")
+    browser.run("model('stage').x_range.setv({start: 400, end: 800})")
+    span = "const r = model('beside').x_range; return [r.start, r.end]"
+    assert browser.until(lambda: browser.run(span)) == [400, 800]
+    drawn = "return model('beside').renderers.find((r) => r.name === 'map')"
+    browser.until(lambda: browser.run(f"{drawn}.visible"))
+    colours = "{0}.glyph.color_mapper.palette[255].slice(0, 7)"
+    first = browser.run("return " + colours.format("model('stage').renderers.find((r) => r.name === 'map')"))
+    theirs = browser.run("return " + colours.format(f"({drawn.removeprefix('return ')})"))
+    assert theirs == first == Cividis256[255]
+    browser.until(lambda: "beside=1" in browser.driver.current_url)
+    browser.choose("beside it", "")  # and alone again, which goes on being moved
+    browser.until(lambda: browser.run("return !(model('beside') && view(model('beside')))"))
+    browser.press("f")
+    browser.run("model('stage').x_range.setv({start: 500, end: 700})")
+    fine = "const d = {0}.data_source.data; return d.image.length === 2 && d.x[1] <= 500 && d.x[1] + d.dw[1] >= 700"
+    drawn = "model('stage').renderers.find((r) => r.name === 'map')"
+    browser.until(lambda: browser.run(fine.format(drawn)))
 
 
 def test_spitzoid_a_slide_run_is_read_and_noted(tiny_run, tmp_path, browser) -> None:
@@ -246,12 +231,12 @@ def test_spitzoid_a_slide_run_is_read_and_noted(tiny_run, tmp_path, browser) -> 
         browser.choose("threshold", 0.01)
         browser.until(lambda: "at or above 0.01" in browser.words())
         assert browser.words() != before
-        browser.run("""const walk = (n) => n.dataset && n.dataset.say ? (n.click(), true)
-            : [...(n.shadowRoot ? n.shadowRoot.children : []), ...n.children].some(walk); walk(document.body)""")
+        browser.marked("fly:").click()
         span = "return model('stage').x_range.end - model('stage').x_range.start"
         browser.until(lambda: browser.run(span) == pytest.approx(3 * 1024))  # three tiles wide
 
-        browser.run("const s = model('grid').data_source; s.selected.indices = [3]")
+        middle = "const f = model('stage'); return [f.x_range, f.y_range].map((r) => (r.start + r.end) / 2)"
+        browser.mouse(browser.point("stage", *browser.run(middle)), click=True)  # the tile that was flown to
         browser.until(lambda: "tissue" in browser.words() and "x " in browser.words())
         browser.press("c")
         browser.until(lambda: browser.run("return titled('seen').visible"), 60)
@@ -269,40 +254,51 @@ def test_spitzoid_a_slide_run_is_read_and_noted(tiny_run, tmp_path, browser) -> 
     assert notes[0]["text"] == "nests, =1+1 \n“quoted”, and\tmore"
 
 
-def test_spitzoid_a_sent_address_shows_the_same_place(tiny_run, browser) -> None:
-    with serving([tiny_run.folder]) as server:
-        browser.open(server.prefix + "slide?run=0&case=2")
-        browser.until(lambda: tiles_are_there(browser))
-        browser.choose("opacity (f: fade)", 0.8)
-        browser.run("model('stage').x_range.setv({start: 500, end: 900})")
-        browser.run(
-            "const f = model('stage'); f.y_range.setv({start: -900, end: -900 + 400 * f.inner_height / f.inner_width})"
-        )
-        sent = browser.until(
-            lambda: (url := browser.driver.current_url) and "fade=0.80" in url and "w=400.0" in url and url
-        )
-        browser.driver.get("about:blank")
-        browser.open(sent)
-        browser.until(lambda: tiles_are_there(browser))
-        start, end = browser.run("const r = model('stage').x_range; return [r.start, r.end]")
-        assert (start, end) == pytest.approx((500, 900), abs=0.5)
-        assert browser.value("opacity (f: fade)") == pytest.approx(0.8)
+def test_spitzoid_a_sent_address_shows_the_same_place(two_runs, browser) -> None:
+    browser.open(two_runs.prefix + "slide?run=0&case=2")
+    browser.until(lambda: tiles_are_there(browser))
+    browser.choose("opacity (f: fade)", 0.8)
+    browser.run("model('stage').x_range.setv({start: 500, end: 900})")
+    browser.run(
+        "const f = model('stage'); f.y_range.setv({start: -900, end: -900 + 400 * f.inner_height / f.inner_width})"
+    )
+    sent = browser.until(
+        lambda: (url := browser.driver.current_url) and "fade=0.80" in url and "w=400.0" in url and url
+    )
+    browser.driver.get("about:blank")
+    browser.open(sent)
+    browser.until(lambda: tiles_are_there(browser))
+    start, end = browser.run("const r = model('stage').x_range; return [r.start, r.end]")
+    assert (start, end) == pytest.approx((500, 900), abs=0.5)
+    assert browser.value("opacity (f: fade)") == pytest.approx(0.8)
 
 
 def test_spitzoid_a_vanished_slide_is_said_in_its_place(tiny_run, tmp_path, browser) -> None:
     run = copy(tiny_run, tmp_path)
     [path] = run.glob("phantoms/*/P03-1.tiff")
     path.unlink()
-    with serving([run]) as server:
+    with running([run]) as server:
         browser.open(server.prefix + "slide?run=0&case=2")
         browser.until(lambda: "no such file" in browser.words())
         browser.open(server.prefix + "slide?run=0&case=0")
         browser.until(lambda: tiles_are_there(browser))
 
 
+def contrast(browser: Browser, name: str) -> float:
+    """Contrast of a button's words against its ground, 1 to 21 (WCAG)."""
+    code = """
+    const style = getComputedStyle(view(model(arguments[0])).shadow_el.querySelector('button'));
+    const light = (words) => { const c = words.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+        .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+      return 0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2]; };
+    const both = [light(style.color), light(style.backgroundColor)].sort((a, b) => b - a);
+    return style.opacity * (both[0] + 0.05) / (both[1] + 0.05);"""
+    return float(browser.run(code, name))
+
+
 def test_zoome_images_with_metadata_are_asked_what_if(tiny_zoome, tmp_path, browser) -> None:
     run = copy(tiny_zoome, tmp_path)
-    with serving([run]) as server:
+    with running([run]) as server:
         browser.open(server.address)
         browser.until(lambda: "of them wrong" in browser.words())
         total = browser.words().split(" images;")[0].split()[-1]
@@ -320,23 +316,53 @@ def test_zoome_images_with_metadata_are_asked_what_if(tiny_zoome, tmp_path, brow
 
 
 def test_similarity_a_lasso_fills_the_gallery(tiny_similarity, browser) -> None:
-    with serving([tiny_similarity.folder]) as server:
+    with running([tiny_similarity.folder]) as server:
         browser.open(server.prefix + "map?run=0")
         browser.until(lambda: " 0 of " in browser.words())
-        code = "model('map').renderers[0].data_source.selected.indices = [0, 4, 7]"
-        browser.run(code)
-        browser.until(lambda: " 3 of " in browser.words())
+        dots = "const d = model('map').renderers[0].data_source.data; return [[...d.x], [...d.y], [...d.case]]"
+        x, y, cases = browser.run(dots)
+        order = np.argsort(x)
+        inner = np.diff(np.array(x)[order])[3:-3]
+        cut = 4 + int(np.argmax(inner))  # the line falls into the widest gap
+        right = (x[order[cut - 1]] + x[order[cut]]) / 2
+        ends = "const f = model('map'); return [f.x_range.start, f.y_range.start, f.y_range.end]"
+        left, low, high = browser.run(ends)
+        ring = [(left, low), (left, high), (right, high), (right, (low + high) / 2), (right, low)]
+        points = [browser.point("map", *place) for place in ring]
+        browser.mouse(*(_inside(point, points) for point in points), drag=True)
+        browser.until(lambda: f" {cut} of " in browser.words())
+        shown = [number for place in range(8) for number in browser.table(f"n{place}") if number >= 0]
+        named = read_run(tiny_similarity.folder).cases["case"]
+        assert {named[number] for number in shown} == {cases[place] for place in order[:cut]}
+        browser.mouse(browser.point("map", x[order[0]], y[order[0]]))
+        browser.until(lambda: cases[order[0]] in browser.words())  # in what is said of the point
         browser.open(server.prefix + "image?run=0&case=0")
         browser.until(lambda: "most alike" in browser.words())
 
 
-def test_weighting_a_cell_of_the_matrix_is_a_door(tiny_weighting, browser) -> None:
-    with serving([tiny_weighting.folder]) as server:
+def _inside(point: tuple[int, int], points: list[tuple[int, int]]) -> tuple[int, int]:
+    """A point on the rim of a plot, a little inside of it."""
+    (left, top), (right, bottom) = np.min(points, axis=0), np.max(points, axis=0)
+    return min(max(point[0], int(left) + 3), int(right)), min(max(point[1], int(top) + 3), int(bottom) - 3)
+
+
+def test_weighting_a_cell_and_a_point_of_a_curve_are_doors(tiny_weighting, browser) -> None:
+    with running([tiny_weighting.folder]) as server:
         browser.open(server.prefix + "curves?run=0")
         browser.until(lambda: "of them wrong" in browser.words())
-        link, count = browser.run("""
-            const s = model('matrix').renderers[0].data_source; const i = [...s.data.count].findIndex((n) => n > 0);
-            s.selected.indices = [i]; return [s.data.link[i], s.data.count[i]];""")
+        point = browser.run("""
+            const d = model('ROC curve').renderers.map((r) => r.data_source.data).find((d) => d.threshold);
+            const i = Math.floor(d.threshold.length / 2); return [d.fpr[i], d.tpr[i], d.threshold[i]];""")
+        before = browser.words()
+        browser.mouse(browser.point("ROC curve", *point[:2]), click=True)
+        browser.until(lambda: f"At {point[2]:.3f}: sensitivity {point[1]:.3f}" in browser.words())
+        assert f"At {point[2]:.3f}" not in before and browser.value("threshold") == pytest.approx(point[2])
+        truth, called, link, count = browser.run("""
+            const d = model('matrix').renderers[0].data_source.data, i = [...d.count].findIndex((n) => n > 0);
+            return [d.truth[i], d.called[i], d.link[i], d.count[i]];""")
+        browser.mouse(browser.point("matrix", called, truth))
+        browser.until(lambda: f"{count}, " in browser.words() and "of the class" in browser.words())
+        browser.mouse(browser.point("matrix", called, truth), click=True)
         browser.until(lambda: "/cases?" in browser.driver.current_url)
         assert browser.driver.current_url.endswith(link)
         browser.until(lambda: f"{count} of " in browser.words())
@@ -345,8 +371,12 @@ def test_weighting_a_cell_of_the_matrix_is_a_door(tiny_weighting, browser) -> No
 def test_multimag_blind_reading_hides_what_it_must(multimag_run, tmp_path, browser) -> None:
     run = copy(multimag_run, tmp_path)
     with serving([run]) as server:
+        browser.driver.get(server.prefix)
+        browser.driver.add_cookie({"name": "shade", "value": "dark", "path": "/"})
         browser.open(server.prefix + "blind?run=0&reader=bo")
         browser.until(lambda: "Neither labels" in browser.words())
+        assert contrast(browser, "blind-nevus") > 4.5  # not to be pressed yet, but to be read
+        browser.driver.delete_cookie("shade")
         browser.click("begin")
         browser.until(lambda: "0 of " in browser.words() and browser.run("return !!model('stage')"))
         page = browser.driver.page_source + browser.words()
@@ -358,12 +388,8 @@ def test_multimag_blind_reading_hides_what_it_must(multimag_run, tmp_path, brows
     assert note["mode"] == "blind" and note["verdict"] == "nevus" and note["seed"] == "0"
 
 
-def test_spitzoid_the_page_of_all_runs(tiny_run, browser) -> None:
-    other = Serving([tiny_run.folder])
-    try:
-        browser.open(other.prefix)
-        browser.until(lambda: "Phantoms" in browser.words())
-        first = read_tables(read_run(tiny_run.folder).standing).first
-        assert first and all(f"{one.value} {one.interval}" in browser.words() for one in first[:2])
-    finally:
-        other.kill()
+def test_spitzoid_the_page_of_all_runs(tiny_run, two_runs, browser) -> None:
+    browser.open(two_runs.prefix)
+    browser.until(lambda: "Phantoms" in browser.words())
+    first = read_tables(read_run(tiny_run.folder).standing).first
+    assert first and all(f"{one.value} {one.interval}" in browser.words() for one in first[:2])

@@ -408,3 +408,10 @@ def test_the_mask_is_sampled_at_the_centres_of_another_picture() -> None:
     expected = np.outer((down >= 8) & (down < 24), (across >= 16) & (across < 40))
     np.testing.assert_array_equal(found, expected)
     assert tissue.sampled((5, 7), (8.0, 8.0)).shape == (5, 7)  # a row and a column beyond it
+
+
+def test_a_part_of_another_picture_is_sampled_as_the_whole() -> None:
+    mask = np.random.default_rng(1).random((9, 13)) < 0.5
+    tissue = TissueMask(mask, (8.0, 8.0), 90.0)
+    whole = tissue.sampled((24, 34), (3.0, 3.0))
+    np.testing.assert_array_equal(tissue.sampled((10, 7), (3.0, 3.0), (12.0, 27.0)), whole[9:19, 4:11])

@@ -6,11 +6,8 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +26,7 @@ from melano_tf.view.pages.gallery import cells, span
 from melano_tf.view.server import address, is_this_machine, make_server, origins
 from melano_tf.view.settings import ViewSettings
 from tests.pipelines.small_slides import write_annotation, write_slide_file
+from tests.view.browser import Running
 
 CHECKOUT = Path(__file__).parents[2]
 SETTINGS = {"slides": None, "store": {"mask_mpp": 4.0, "mask_headroom": 60.0}, "out": "run", "seed": 0}
@@ -61,38 +59,6 @@ def small_run(folder: Path) -> Path:
     return folder
 
 
-class Running:
-    """A server in a thread of this process."""
-
-    def __init__(self, folder: Path) -> None:
-        ready = threading.Event()
-
-        def serve() -> None:
-            self.loop = IOLoop()
-            self.server, self.site = make_server(ViewSettings((folder,), browser=False))
-            self.server.start()
-            self.loop = self.server.io_loop
-            self.loop.add_callback(ready.set)
-            self.loop.start()
-
-        self.thread = threading.Thread(target=serve, daemon=True)
-        self.thread.start()
-        assert ready.wait(20)
-        self.root = f"http://127.0.0.1:{self.server.port}"
-
-    def get(self, path: str) -> tuple[int, bytes, Any]:
-        try:
-            with urllib.request.urlopen(self.root + path, timeout=20) as answer:
-                return answer.status, answer.read(), answer.headers
-        except urllib.error.HTTPError as error:
-            return error.code, error.read(), error.headers
-
-    def stop(self) -> None:
-        self.loop.add_callback(self.server.stop)
-        self.loop.add_callback(self.loop.stop)
-        self.thread.join(10)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_run(tmp_path_factory.mktemp("view") / "run")
@@ -100,9 +66,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def running(folder: Path) -> Iterator[Running]:
-    one = Running(folder)
+    one = Running([folder])
     yield one
-    one.stop()
+    one.stop(expected=("Refusing websocket", "/cases/ws"))  # Bokeh says aloud what it refuses
 
 
 def test_nothing_is_answered_without_the_token(running: Running) -> None:
@@ -225,9 +191,34 @@ def test_a_page_loads_the_scripts_that_it_needs_and_a_slide_its_first_tiles(runn
     scripts = {name: set(re.findall(r"static/js/([a-z-]+)\.min\.js", page)) for name, page in pages.items()}
     assert scripts["cases?run=0"] == {"bokeh", "bokeh-widgets", "bokeh-tables"}
     assert scripts["slide?run=0&case=1"] == scripts["blind?run=0"] == {"bokeh", "bokeh-widgets"}
-    early = re.findall(r'rel="preload" as="image" crossorigin="anonymous" href="([^"]+)"', pages["slide?run=0&case=1"])
+    page = pages["slide?run=0&case=1"]
+    early = re.findall(r'<image [^>]*href="([^"]+)"', page)
     assert early == [f"{prefix}/tile/0/1/1/{place}.jpg" for place in ("0/0", "1/0", "0/1", "1/1")]
+    assert all("defer" in tag for tag in re.findall(r"<script[^>]*static/js[^>]*>", page))  # or it would wait for them
     assert [running.get(address)[1][:2] for address in early] == [b"\xff\xd8"] * 2 + [b"\x89P"] * 2
+
+
+def test_a_picture_asked_for_twice_is_made_once(running: Running) -> None:
+    begun, go = [], threading.Event()
+
+    def make() -> bytes:
+        begun.append(0)
+        go.wait(20)
+        return b"picture"
+
+    asked = [running.site.begin("twice", make) for _ in range(3)]
+    go.set()
+    assert [one.result(20) for one in asked] == [b"picture"] * 3 and len(begun) == 1
+    assert running.site.begin("twice", make).result(20) == b"picture" and len(begun) == 1
+
+
+def test_a_slide_waits_for_no_small_picture_of_another_page(running: Running) -> None:
+    go = threading.Event()
+    slow = [running.site.begin(("slow", number), lambda: b"small" if go.wait(20) else None) for number in range(6)]
+    assert running.get(f"{running.site.prefix}/tile/0/1/2/0/0.jpg")[0] == 200
+    assert not any(one.done() for one in slow)
+    go.set()
+    assert all(one.result(20) == b"small" for one in slow)
 
 
 def test_what_only_some_pages_need_is_not_loaded_before() -> None:

@@ -41,6 +41,19 @@
   document.addEventListener('click', (e) => {
     for (const n of e.composedPath()) if (n.dataset && n.dataset.say) { e.preventDefault(); say(n.dataset.say); return; }
   });
+  // The slide's first picture stands there until Bokeh shows the same, or somebody moves.
+  const first = document.getElementById('first');
+  if (first) {
+    const gone = () => first.remove(), since = performance.now();
+    const look = () => {
+      const stage = window.Bokeh?.documents[0]?.get_model_by_name('stage'), view = stage && Bokeh.index.find_one(stage);
+      const tiles = view && stage.renderers.find((one) => one.type === 'TileRenderer');
+      if (tiles && view.views.find_one(tiles)?.has_finished() || performance.now() - since > 20000) gone();
+      else if (first.isConnected) setTimeout(look, 30);
+    };
+    for (const act of ['pointerdown', 'wheel', 'keydown']) addEventListener(act, gone, {once: true, capture: true});
+    look();
+  }
   document.getElementById('shade').addEventListener('click', (e) => {
     e.preventDefault();
     const dark = !document.documentElement.classList.contains('dark');

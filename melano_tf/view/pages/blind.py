@@ -15,7 +15,8 @@ from melano_tf.view.page_style import text
 from melano_tf.view.picture_handlers import slide_of
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page
-from melano_tf.view.slide_canvas import Pane, Window
+from melano_tf.view.slide_canvas import Pane
+from melano_tf.view.window import Window
 
 UNSURE = "unsure"
 SIDE = 300

@@ -238,6 +238,7 @@ class CurvesPage:
             x_axis_label=x,
             y_axis_label=y,
             html_attributes={"aria-label": title, "role": "img"},
+            name=title,
         )
 
     def _roc(self, y: np.ndarray, p: np.ndarray) -> Any:

@@ -20,7 +20,8 @@ from melano_tf.view.picture_handlers import slide_of
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.run_numbers import folded_numbers
 from melano_tf.view.site import Page, on_change
-from melano_tf.view.slide_canvas import LAYERS, Pane, Window
+from melano_tf.view.slide_canvas import LAYERS, Pane
+from melano_tf.view.window import Window, first_picture
 
 SIDE = 330
 NONE = "no map"
@@ -88,8 +89,10 @@ class SlidePage:
         self.page, self.run, self.place = page, run, place
         self.case = str(run.cases["case"][place])
         opened = slide_of(page.site, run, place)
+        window = Window.of(page, opened.size)
+        page.first = first_picture(page, run, place, opened.size, window)
         self.overlays = overlays_of(run, self.case)
-        self.pane = Pane(page, run, place, opened, Window.of(page, opened.size))
+        self.pane = Pane(page, run, place, opened, window)
         self._widgets()
         self.beside_pane: Pane | None = None
         self.drawn: Overlay | None = None
@@ -146,10 +149,6 @@ class SlidePage:
         self._answers()
         address, main = page.site.overview(run.number, self.place), self.pane.figure
         small, self.fetch_small = overview_figure(address, self.pane.size, main.x_range, main.y_range)
-        tiles = page.site.tiles(run.number, self.place)
-        page.early = [
-            tiles.format(Z=zoom, X=column, Y=row) for zoom, column, row in self.pane.window.tiles(self.pane.size)
-        ]
         side = column(
             *(
                 self.answer,
@@ -340,6 +339,8 @@ class SlidePage:
     def _put_beside(self) -> None:
         """A second slide or map beside the first, panned together."""
         wanted = self.beside.value
+        if self.beside_pane is not None:
+            self.beside_pane.close()
         if not wanted:
             self.stage.children = [self.pane.figure]
             self.beside_pane = None
