@@ -189,19 +189,13 @@ def whole_pictures(_: Path) -> list[bytes]:
 
 
 def judge_picture(whole: list[bytes], draw: random.Random, folder: Path) -> str:
-    """A damaged picture, decoded whole, or smaller, or as a training stores it."""
-    from melano_tf.pipelines.image_cache import decode_image  # TensorFlow, which the other kinds do without
-    from melano_tf.pipelines.image_settings import ImageCacheSettings
-
+    """A damaged picture, decoded whole or smaller."""
     path = folder / "picture"
     path.write_bytes(mutations.odd_picture(draw.choice(whole), draw))
-    way = draw.choice(("whole", "smaller", "stored"))
+    shrink_to = draw.choice((None, 20))
 
     def read() -> None:
-        if way == "stored":
-            pixels = decode_image(path, ImageCacheSettings(stored_px=32)).pixels
-        else:
-            pixels = read_image(path, shrink_to=20 if way == "smaller" else None)
+        pixels = read_image(path, shrink_to=shrink_to)
         assert pixels.dtype == np.uint8 and pixels.ndim == 3
 
     return told(read)
