@@ -74,6 +74,7 @@ setup(
         # Many trainings side by side (--jobs, --gpus, --scheduler); Bokeh draws Dask's dashboard.
         "cluster": CLUSTER,
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.30,<2"],
+        "mutation": [*TEST, "mutmut>=3.8,<4"],  # experiments/mutation.py
         "dev": [
             *TEST,
             "ruff>=0.15,<0.18",

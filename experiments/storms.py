@@ -1,36 +1,53 @@
-"""Storms over a recipe's run: killed at random moments, and in the end the same bits as one that was left alone.
+"""Storms over a recipe's small run: ended at random moments, and in the end the same bits as one that was left alone.
 
-python experiments/storms.py zoome --storms 50 -- --preset demo --tables 1
+python -m experiments.storms zoome --storms 50 --jobs 2 --out runs/storms
 
-The undisturbed run is made first (or kept from before). Then, in another folder, the same command is given again and
-again, and ended at a random moment by SIGKILL, SIGTERM or Ctrl-C, as often as asked for; then it is left to end.
-Compared are the digests of all weights (as the sidecars hold them), and the bytes of tables and predictions. Whether a
-step was done twice is read from what each session said it did. With --tmpfs FOLDER the run's folder lies on that file
-system (make it too small, and the run must say so in one line and go on when there is room).
+The small run is the one that the tests share. It is made undisturbed first (or kept from before, where its arguments
+are the same). Then, in another folder, the same command is given again and again, and ended at a random moment by
+SIGKILL, SIGTERM or Ctrl-C, as often as asked for; a run that comes to its end is thrown away and begun anew. At last it
+is left to end. Compared are the digests of all weights (as the sidecars hold them), and the bytes of tables,
+predictions and audit records; that no finished step was done twice is seen from when each says that it was finished.
+
+--disk MIB puts the disturbed run on a file system of that size (tmpfs, which needs the right to mount): it must end
+with one line, and go on once there is room. --memory MIB bounds a session's address space. --clock LIBRARY
+(libfaketime.so.1) gives each session a clock of its own, up to a week off in either direction.
 """
 
 import argparse
 import json
+import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from melano_tf.runs.atomic_files import file_sha256
+from tests.papers import tiny, tiny_multimag
+from tests.papers.bags_run import BAGS
+from tests.papers.similarity_run import SIMILARITY
+from tests.papers.weighting_run import WEIGHTING
+from tests.papers.zoome_run import ALL_OF_ZOOME, ZOOME
 
+SMALL = {
+    "spitzoid": (*tiny.TINY, *tiny.EVERYTHING),
+    "multimag": (*tiny_multimag.TINY, *tiny_multimag.EVERYTHING),
+    "zoome": (*ZOOME, *ALL_OF_ZOOME),
+    "weighting": WEIGHTING,
+    "similarity": SIMILARITY,
+    "bags": BAGS,
+}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-
-
-def command(recipe: str, out: Path, arguments: list[str]) -> list[str]:
-    """The command of a run."""
-    return [sys.executable, "-m", "melano_tf.run", recipe, "--out", str(out), *arguments]
+WEEK = 7 * 24 * 3600
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """What must not differ between two runs: weights, tables and predictions."""
+    """What must not differ between two runs: weights, tables, predictions and audit records."""
     found = {}
     for path in sorted((folder / "models").glob("*.json")):
         found[f"models/{path.stem}"] = json.loads(path.read_text(encoding="utf-8"))["run"]["weights_sha256"]
@@ -42,59 +59,163 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def finished(folder: Path) -> dict[str, str]:
-    """When each step was finished."""
+    """When each step was finished; a record that is just being replaced cannot be half there."""
     steps = (folder / "steps").rglob("*.json")
     return {str(p.relative_to(folder)): json.loads(p.read_text(encoding="utf-8"))["finished"] for p in steps}
 
 
-def storm(line: list[str], draw: random.Random, longest: float) -> tuple[int, bool]:
-    """Give the command, and end it at a random moment; returns (exit code, whether it ended by itself)."""
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        try:
-            return running.wait(timeout=draw.uniform(0, longest)), True
-        except subprocess.TimeoutExpired:
-            running.send_signal(draw.choice(SIGNALS))
+@dataclass
+class Weather:
+    """How sessions of one command are disturbed.
+
+    Attributes:
+        line: the command.
+        draw: of all moments, signals and clocks.
+        longest: after at most how many seconds a session is ended.
+        memory: bytes of address space that a session has; None: not bounded.
+        clock: libfaketime's path; None: the machine's clock.
+        lines: what sessions that ended by themselves and not well said last, counted.
+        codes: exit codes, counted; negative ones are signals.
+    """
+
+    line: list[str]
+    draw: random.Random
+    longest: float
+    memory: int | None = None
+    clock: str | None = None
+    lines: Counter[str] = field(default_factory=Counter)
+    codes: Counter[int] = field(default_factory=Counter)
+
+    def session(self, left_alone: bool = False) -> tuple[int, bool]:
+        """Give the command; returns (exit code, whether it ended by itself)."""
+        with subprocess.Popen(
+            self.line,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self._environment(),
+            preexec_fn=self._begin,
+        ) as running:
+            by_itself = True
             try:
-                return running.wait(timeout=60), False
+                _, errors = running.communicate(timeout=None if left_alone else self.draw.uniform(0, self.longest))
             except subprocess.TimeoutExpired:
-                running.kill()
-                return running.wait(), False
+                by_itself = False
+                running.send_signal(self.draw.choice(SIGNALS))
+                try:
+                    _, errors = running.communicate(timeout=60)
+                except subprocess.TimeoutExpired:
+                    running.kill()
+                    _, errors = running.communicate()
+                    self.lines["(did not end within 60 s of the signal)"] += 1
+            code = running.returncode
+        self.codes[code] += 1
+        if code not in (0, -signal.SIGKILL):
+            said = [text for text in errors.splitlines() if text.strip()] or ["(nothing)"]
+            self.lines[f"exit {code}: {said[-1][:160]}"] += 1
+            if any(text.startswith("Traceback") for text in said):
+                self.lines["(a traceback)"] += 1
+        return code, by_itself
+
+    def _environment(self) -> dict[str, str]:
+        if self.clock is None:
+            return dict(os.environ)
+        shift = self.draw.randint(-WEEK, WEEK)
+        faked = {"LD_PRELOAD": self.clock, "FAKETIME": f"{shift:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        return {**os.environ, **faked}
+
+    def _begin(self) -> None:
+        """In the session's own process, before its command."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's job in the background would pass Ctrl-C over
+        if self.memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
+
+
+def calm_run(recipe: str, arguments: list[str], folder: Path) -> float:
+    """The undisturbed run in `folder`, made or kept; returns how many seconds it took."""
+    note = folder.with_suffix(".json")
+    if note.is_file():
+        kept = json.loads(note.read_text(encoding="utf-8"))
+        if kept["arguments"] == arguments:
+            return float(kept["seconds"])
+    if folder.exists():
+        shutil.rmtree(folder)
+    began = time.monotonic()
+    line = [sys.executable, "-m", "melano_tf.run", recipe, "--out", str(folder), *arguments]
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.monotonic() - began
+    note.write_text(json.dumps({"arguments": arguments, "seconds": seconds}), encoding="utf-8")
+    return seconds
+
+
+def throw_away(torn: Path) -> None:
+    """Empty the disturbed run's folder, which this program made."""
+    for path in torn.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def blow(weather: Weather, torn: Path, storms: int) -> tuple[int, list[str]]:
+    """Disturb sessions; returns (how many runs came to an end between, the steps done twice)."""
+    ended, again = 0, []
+    for _ in range(storms):
+        before = finished(torn)
+        code, by_itself = weather.session()
+        after = finished(torn)
+        again += [name for name, when in before.items() if after.get(name, when) != when]
+        if by_itself and code == 0:
+            ended += 1
+            throw_away(torn)
+    return ended, again
 
 
 def main() -> int:
     """Make the storms; returns 0 if nothing differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe")
+    parser.add_argument("recipe", choices=SMALL)
     parser.add_argument("--storms", type=int, default=50)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/storms"))
-    parser.add_argument("--tmpfs", type=Path, help="where the disturbed run lies; by default beside the other")
-    parser.add_argument("arguments", nargs="*", help="options of the recipe, after --")
+    parser.add_argument("--longest", type=float, help="seconds; by default 10 and a quarter of the undisturbed run's")
+    parser.add_argument("--disk", type=int, help="MiB of the file system of the disturbed run")
+    parser.add_argument("--memory", type=int, help="MiB of a session's address space")
+    parser.add_argument("--clock", help="path of libfaketime.so.1")
     asked = parser.parse_args()
-    calm, torn = asked.out / f"{asked.recipe}-calm", (asked.tmpfs or asked.out) / f"{asked.recipe}-torn"
-    began = time.monotonic()
-    subprocess.run(command(asked.recipe, calm, asked.arguments), check=True, stdout=subprocess.DEVNULL)
-    whole = time.monotonic() - began
-    if torn.exists() and not (torn / "run.json").is_file():
-        parser.error(f"{torn} is no run; choose another --out")
-    shutil.rmtree(torn, ignore_errors=True)
-    draw, ended, again = random.Random(asked.seed), [], []
-    for _ in range(asked.storms):
-        before = finished(torn) if torn.is_dir() else {}
-        code, by_itself = storm(command(asked.recipe, torn, asked.arguments), draw, max(20.0, 1.2 * whole))
-        ended.append(code)
-        again += [name for name, when in before.items() if finished(torn).get(name) not in (None, when)]
-        if by_itself and code == 0:
-            print(f"  finished after {len(ended)} sessions")
-            shutil.rmtree(torn)
-    final = subprocess.run(command(asked.recipe, torn, asked.arguments), check=False, stdout=subprocess.DEVNULL)
+    # One thread: the bits of a training do not depend on how many trainings run beside it.
+    arguments = [*SMALL[asked.recipe], "--threads", "1", "--jobs", str(asked.jobs)]
+    asked.out.mkdir(parents=True, exist_ok=True)
+    calm, torn = asked.out / f"{asked.recipe}-calm", asked.out / f"{asked.recipe}-torn-{asked.jobs}"
+    whole = calm_run(asked.recipe, [*SMALL[asked.recipe], "--threads", "1"], calm)
+    if torn.exists():
+        parser.error(f"{torn} is there already; remove it, or choose another --out")
+    torn.mkdir()
+    if asked.disk:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={asked.disk}m", "tmpfs", str(torn)], check=True)
+    weather = Weather(
+        [sys.executable, "-m", "melano_tf.run", asked.recipe, "--out", str(torn), *arguments],
+        random.Random(f"{asked.recipe} {asked.seed}"),
+        asked.longest or 10 + whole / 4,
+        asked.memory * 2**20 if asked.memory else None,
+        asked.clock,
+    )
+    ended, again = blow(weather, torn, asked.storms)
+    if asked.disk:
+        subprocess.run(["mount", "-o", "remount,size=8g", str(torn)], check=True)
+    weather.memory = None
+    final, _ = weather.session(left_alone=True)
     first, second = digests(calm), digests(torn)
     differing = sorted(name for name in {**first, **second} if first.get(name) != second.get(name))
-    print(f"{asked.recipe}: {len(ended)} storms (exit codes {sorted(set(ended))}), then exit {final.returncode}; ")
-    print(
-        f"{len(first)} digests compared, {len(differing)} differ {differing[:5]}; done twice: {sorted(set(again))[:5]}"
-    )
-    return int(bool(differing or again or final.returncode))
+    if asked.disk:
+        subprocess.run(["umount", str(torn)], check=True)
+    codes = ", ".join(f"{count} x {code}" for code, count in sorted(weather.codes.items()))
+    print(f"{asked.recipe} --jobs {asked.jobs}: {asked.storms} storms, {ended} ends between, exit codes {codes}")
+    print(f"  last exit {final}; {len(first)} digests, {len(differing)} differ {differing[:5]}", end="; ")
+    print(f"steps done twice: {len(again)} {sorted(set(again))[:5]}", flush=True)
+    for text, count in weather.lines.most_common():
+        print(f"  {count} x {text}", flush=True)
+    if not (differing or again or final):
+        shutil.rmtree(torn)
+    return int(bool(differing or again or final))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,9 @@ usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 well, 1 a fault of the run, 2 bad input, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.platform == "win32":
+        complain("Windows is not supported; give this command in WSL2 (https://learn.microsoft.com/windows/wsl)")
+        return 2
     if not arguments or arguments[0] in ("-h", "--help"):
         say(HELP.format(version=__version__, papers="\n".join(_described())))
         return 0 if arguments else 2

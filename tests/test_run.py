@@ -22,6 +22,14 @@ def test_help_names_every_command(capsys):
     assert all(name in shown for name in ("spitzoid", "zoome", "check", "predict", "doctor"))
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["spitzoid"], ["predict", "--model", "m.keras"]])
+def test_windows_is_told_of_wsl2_in_one_line(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert run.main(arguments) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "WSL2" in line
+
+
 def test_no_command_and_an_unknown_one_are_refused(capsys):
     assert run.main([]) == 2
     assert run.main(["spitzoyd"]) == 2

@@ -12,10 +12,10 @@ import pandas as pd
 from melano_tf.commands.rates import measure_rates
 from melano_tf.environment import environment
 from melano_tf.errors import InputError
+from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.runs.file_integrity import faults as damaged_files
 from melano_tf.slides.annotations import AnnotationSettings, slide_outlines
 from melano_tf.slides.magnifications import TileGrids
-from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.slide_manifest import read_manifest, same_file_groups
 from melano_tf.specs import load_spec
 
@@ -131,7 +131,7 @@ def _slides(path: Path, settings: DoctorSettings, say: Callable[[str], None]) ->
     for row in manifest.to_dict("records"):
         try:
             faults += _slide({str(name): value for name, value in row.items()}, paper, settings.annotation, say)
-        except (InputError, SlideReadError) as error:
+        except InputError as error:
             faults.append(f"{row['slide_id']}: {error}")
     return faults
 
@@ -140,11 +140,11 @@ def _slide(row: dict[str, Any], paper: str, drawn: AnnotationSettings, say: Call
     """Open a slide and read its outlines; say what they are, and return what is wrong.
 
     Raises:
-        InputError, SlideReadError: the slide or its outlines cannot be used at all.
+        InputError: the slide or its outlines cannot be used at all.
     """
     faults: list[str] = []
     mpp = row["mpp"] if row["mpp"] == row["mpp"] else None
-    with Slide(row["path"], slide_id=row["slide_id"], mpp=mpp) as slide:
+    with SlideApart(row["path"], slide_id=row["slide_id"], mpp=mpp) as slide:
         slide.read(0, 0, 64, max(slide.mpp))
         say(f"  {row['slide_id']:<22} {slide.size[0]} x {slide.size[1]} px at {slide.mpp[0]:.3f} µm/px")
         notes = [slide.mpp_note] if slide.mpp_note else []

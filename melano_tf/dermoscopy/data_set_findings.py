@@ -50,7 +50,7 @@ class Inspection:
         repeated_lesions: (lesion, images) of lesions with more than one image.
         mixed_lesions: lesions with images of more than one class.
         mixed_patients: lesions that belong to more than one patient.
-        duplicates: pairs: image_1, image_2, kind (exact, near, listed), distance.
+        duplicates: pairs: image_1, image_2, kind (exact, near, turned, listed), distance.
         contradictions: pairs of duplicates whose labels differ.
         strangers: pairs of duplicates of different patients (or, without patients, of different lesions).
         small_classes: (label, groups, folds): fewer patients or lesions than folds.
@@ -100,7 +100,7 @@ class Inspection:
 
     def _duplicate_lines(self, shown: int = 5) -> list[str]:
         lines = []
-        for kind in ("exact", "near", "listed"):
+        for kind in ("exact", "near", "turned", "listed"):
             pairs = self.duplicates[self.duplicates["kind"] == kind]
             if len(pairs):
                 lines.append(f"  {len(pairs):,} {kind} duplicate pairs: {_pair_names(pairs, shown)}")

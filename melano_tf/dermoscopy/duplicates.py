@@ -4,8 +4,9 @@ Exact: equal bytes (SHA-256). Near: perceptual hashes (imagehash's pHash, 16 x 1
 `max_distance` bits. The usual 8 x 8 hash is too coarse for dermoscopy, where most pictures are one dark blob on light
 skin: within four of its 64 bits there are 34 pairs among 2,669 ISIC 2020 images, of which one is a duplicate. Why 24
 of 256 bits: saving a JPEG anew moves a hash by 16 bits at most, halving it by 8, a brightness of +10 % by 27, a crop of
-2 % by 33 (150 real images); of HAM10000's 86 pairs within 24 bits 85 show one lesion. Copies that were turned, mirrored
-or cropped by more are not found.
+2 % by 33 (150 real images); of HAM10000's 86 pairs within 24 bits 85 show one lesion. Turned: near once one of the two
+is turned by quarter turns or mirrored (among HAM10000's there is no such pair). Copies that were cropped, framed or
+turned by some degrees are not found (docs/trust.md has how many).
 """
 
 import itertools
@@ -25,6 +26,7 @@ PAIR_COLUMNS = ("image_1", "image_2", "kind", "distance")
 HASHED_PX = 128  # pHash looks at 64 x 64; a JPEG is decoded at a fraction of its size
 CROWD = 16  # equal images, of which all pairs are named
 BLOCK = 512  # rows of the distance matrix held at once
+TURNS = 7  # the other ways in which a picture can lie: by quarter turns, mirrored or not
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Fingerprints:
         image_ids: n images.
         sha256: of each.
         hashes: uint8 (n, bytes of a hash).
+        turned: uint8 (n, TURNS, bytes of a hash): of the picture turned and mirrored.
         flat: bool (n,): without contrast, so without a meaningful hash.
         unreadable: (image, why).
     """
@@ -68,6 +71,7 @@ class Fingerprints:
     image_ids: tuple[str, ...]
     sha256: tuple[str, ...]
     hashes: np.ndarray
+    turned: np.ndarray
     flat: np.ndarray
     unreadable: tuple[tuple[str, str], ...]
 
@@ -91,7 +95,7 @@ def fingerprints(
             rgb = read_image(path, settings.max_pixels, shrink_to=HASHED_PX)
             return (
                 file_sha256(Path(path)),
-                _hash(rgb, settings.hash_side),
+                _hashes(rgb, settings.hash_side),
                 float(rgb.mean(-1).std()) < settings.flat_std,
             )
         except UnreadableImageError as error:
@@ -103,20 +107,26 @@ def fingerprints(
         results = dict(zip(files, pool.map(one, files.values()), strict=True))
     good = {image: result for image, result in results.items() if not isinstance(result, str)}
     width = (settings.hash_side**2 + 7) // 8
+    hashes = np.array([result[1] for result in good.values()], np.uint8).reshape(-1, 1 + TURNS, width)
     return Fingerprints(
         image_ids=tuple(good),
         sha256=tuple(result[0] for result in good.values()),
-        hashes=np.array([result[1] for result in good.values()], np.uint8).reshape(-1, width),
+        hashes=hashes[:, 0],
+        turned=hashes[:, 1:],
         flat=np.array([result[2] for result in good.values()], bool),
         unreadable=tuple((image, result) for image, result in results.items() if isinstance(result, str)),
     )
 
 
-def _hash(rgb: np.ndarray, side: int) -> np.ndarray:
+def _hashes(rgb: np.ndarray, side: int) -> np.ndarray:
+    """Packed hashes of a picture as it lies, then of it turned and mirrored, uint8 (1 + TURNS, bytes)."""
     import imagehash
     from PIL import Image
 
-    return np.packbits(imagehash.phash(Image.fromarray(rgb), hash_size=side).hash)
+    # pHash's own first step, done once for all of them: on a picture of that size it changes nothing.
+    small = Image.fromarray(rgb).convert("L").resize((4 * side, 4 * side), Image.Resampling.LANCZOS)
+    lying = [small, *(small.transpose(turn) for turn in Image.Transpose)]
+    return np.stack([np.packbits(imagehash.phash(image, hash_size=side).hash) for image in lying])
 
 
 def duplicate_pairs(prints: Fingerprints, settings: DuplicateSettings | None = None) -> pd.DataFrame:
@@ -127,10 +137,11 @@ def duplicate_pairs(prints: Fingerprints, settings: DuplicateSettings | None = N
     copies stand on two sides of a split, one of these pairs does too.
 
     Returns:
-        One row a pair, columns PAIR_COLUMNS: image_1, image_2 (in the order of `prints`), kind "exact" or "near", and
-        distance (int64, bits; 0 where exact).
+        One row a pair, columns PAIR_COLUMNS: image_1, image_2 (in the order of `prints`), kind "exact", "near" or
+        "turned" (near once one is turned or mirrored), and distance (int64, bits; 0 where exact).
     """
     settings = settings or DuplicateSettings()
+    order = {image: place for place, image in enumerate(prints.image_ids)}
     exact, hidden = equal_pairs(prints.sha256)
     shown = np.setdiff1d(np.flatnonzero(~prints.flat), hidden)
     alike, hidden = equal_pairs([prints.hashes[row].tobytes() for row in shown])
@@ -138,11 +149,16 @@ def duplicate_pairs(prints: Fingerprints, settings: DuplicateSettings | None = N
     left = np.delete(shown, hidden)
     first, second, distance = close_pairs(prints.hashes[left], settings.max_distance)
     near |= {(int(left[i]), int(left[j])): int(d) for i, j, d in zip(first, second, distance, strict=True)}
-    same = set(exact)
-    rows = [
-        (prints.image_ids[i], prints.image_ids[j], "exact" if (i, j) in same else "near", near.get((i, j), 0))
-        for i, j in sorted(same | set(near))
-    ]
+    kinds = dict.fromkeys(near, "near") | dict.fromkeys(exact, "exact")
+    for turn in range(TURNS):
+        first, second, distance = close_pairs(
+            prints.hashes[left], settings.max_distance, others=prints.turned[left, turn]
+        )
+        for pair, bits in zip(zip(left[first], left[second], strict=True), distance, strict=True):
+            if kinds.setdefault((int(pair[0]), int(pair[1])), "turned") == "turned":
+                near[pair] = min(int(bits), near.get(pair, settings.max_distance))
+    rows = [(prints.image_ids[i], prints.image_ids[j], kind, near.get((i, j), 0)) for (i, j), kind in kinds.items()]
+    rows.sort(key=lambda row: (order[row[0]], order[row[1]]))
     return pd.DataFrame(rows, columns=list(PAIR_COLUMNS)).astype({"distance": "int64"})
 
 
@@ -163,7 +179,7 @@ def equal_pairs(values: Iterable[Hashable]) -> tuple[list[tuple[int, int]], list
 
 
 def close_pairs(
-    hashes: np.ndarray, max_distance: int, usable: np.ndarray | None = None
+    hashes: np.ndarray, max_distance: int, usable: np.ndarray | None = None, others: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs (i < j) of packed hashes at most `max_distance` bits apart, in blocks that bound the memory.
 
@@ -171,24 +187,31 @@ def close_pairs(
         hashes: uint8 (n, bytes).
         max_distance: in bits.
         usable: bool (n,): rows that are compared; None means all.
+        others: uint8 (n, bytes): each hash's distance is that to a later row of these; None: to a later one of its own.
 
     Returns:
         i, j and the distance of each pair, int64 (pairs,), sorted by i, then j.
     """
     rows = np.arange(len(hashes)) if usable is None else np.flatnonzero(usable)
-    padded = np.pad(hashes[rows], ((0, 0), (0, -hashes.shape[1] % 8)))
-    words = np.ascontiguousarray(padded).view(np.uint64)
+    words = _words(hashes[rows])
+    later_words = words if others is None else _words(others[rows])
     found = []
     for start in range(0, len(rows), BLOCK):
         block = words[start : start + BLOCK]
         distance = np.zeros((len(block), len(rows) - start), np.int16)
         for word in range(words.shape[1]):
-            distance += np.bitwise_count(block[:, word, None] ^ words[None, start:, word])
+            distance += np.bitwise_count(block[:, word, None] ^ later_words[None, start:, word])
         i, j = np.nonzero(distance <= max_distance)
         later = j > i
         found.append(np.stack([rows[i[later] + start], rows[j[later] + start], distance[i[later], j[later]]]))
     first, second, distances = np.concatenate(found, axis=1) if found else np.zeros((3, 0))
     return first.astype(np.int64), second.astype(np.int64), distances.astype(np.int64)
+
+
+def _words(hashes: np.ndarray) -> np.ndarray:
+    """Packed hashes as 64-bit words, filled up with zeros."""
+    padded = np.pad(hashes, ((0, 0), (0, -hashes.shape[1] % 8)))
+    return np.ascontiguousarray(padded).view(np.uint64)
 
 
 def listed_pairs(pairs: Iterable[tuple[str, str]], image_ids: Iterable[str]) -> pd.DataFrame:

@@ -129,10 +129,10 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, shrink_to: int | 
     try:
         content = Path(path).read_bytes()
         if header.kind == "png":
-            return _decoded(content, shrink_to)
+            return pillow_pixels(content, shrink_to)
         read_scans(content)  # before anything is decoded
-        pixels = _decoded(content, shrink_to)
-        check_whole(content, pixels, lambda other: _decoded(other, shrink_to))
+        pixels = pillow_pixels(content, shrink_to)
+        check_whole(content, pixels, lambda other: pillow_pixels(other, shrink_to))
         return pixels
     except (OSError, UnidentifiedImageError) as error:
         raise UnreadableImageError(f"its pixels cannot be decoded ({_first_line(error)})") from None
@@ -140,7 +140,13 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, shrink_to: int | 
         raise UnreadableImageError(f"damaged ({_first_line(error)})") from None
 
 
-def _decoded(content: bytes, shrink_to: int | None) -> np.ndarray:
+def pillow_pixels(content: bytes, shrink_to: int | None) -> np.ndarray:
+    """A JPEG's or PNG's pixels, uint8 (h, w, 3), by Pillow; a JPEG as small as libjpeg's own scales allow.
+
+    Args:
+        content: the file.
+        shrink_to: pixels that each side keeps at least; None: as they are.
+    """
     from PIL import Image
 
     # From memory, so that what was judged is what is decoded.

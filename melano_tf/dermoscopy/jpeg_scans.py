@@ -85,8 +85,8 @@ def check_whole(content: bytes, pixels: np.ndarray, decode: Callable[[bytes], np
 
     Args:
         content: the file.
-        pixels: what `decode` gave of it, uint8 (h, w, 3).
-        decode: decodes a file.
+        pixels: of it, uint8 (h, w, 3), by any decoder.
+        decode: decodes a file, here the same one twice; Pillow's keeps libjpeg's warnings of the other data to itself.
 
     Raises:
         UnreadableImageError: as `read_scans`; also where its data end early.
@@ -96,5 +96,5 @@ def check_whole(content: bytes, pixels: np.ndarray, decode: Callable[[bytes], np
     corner = float(pixels[-1, -1].astype(np.float64) @ np.array([0.299, 0.587, 0.114]))
     if scans.end is None or not (scans.doubtful or abs(corner - GREY) <= NEAR_GREY):
         return
-    if not np.array_equal(decode(content[: scans.end] + FILLER + content[scans.end :]), pixels):
+    if not np.array_equal(decode(content[: scans.end] + FILLER + content[scans.end :]), decode(content)):
         raise UnreadableImageError(ENDS_EARLY)

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from melano_tf.dermoscopy.isic_records import read_isic
 from melano_tf.errors import InputError
 from melano_tf.papers.plan import Extent, Load, Recipe, Step
+from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.slides.magnifications import TileGrids
-from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.slides.tiling import TileGrid, grid_origins
 from melano_tf.specs import load_spec
@@ -149,8 +149,8 @@ def slides_extent(settings: Any, spec: str, grid: TileGrid | TileGrids, drawn: A
             mpp = row["mpp"] if row["mpp"] == row["mpp"] else None
             # A slide that cannot be used is left out with its reason when it is cut, and costs nothing.
             with (
-                contextlib.suppress(InputError, SlideReadError),
-                Slide(Path(row["path"]), slide_id=row["slide_id"], mpp=mpp) as slide,
+                contextlib.suppress(InputError),
+                SlideApart(Path(row["path"]), slide_id=row["slide_id"], mpp=mpp) as slide,
             ):
                 sizes.append((slide.size, slide.mpp))
     else:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.dermoscopy.colour_constancy import normalise
-from melano_tf.dermoscopy.image_files import UnreadableImageError, read_header, read_image
+from melano_tf.dermoscopy.image_files import UnreadableImageError, pillow_pixels, read_header, read_image
 from melano_tf.dermoscopy.jpeg_scans import check_whole, read_scans
 from melano_tf.errors import InputError, line_of
 from melano_tf.pipelines.image_settings import ImageCacheSettings
@@ -58,10 +58,10 @@ def decode_image(path: Path | str, settings: ImageCacheSettings) -> StoredImage:
             content = Path(path).read_bytes()
             read_scans(content)
             decoded = decode_jpeg(content, ratio)
-            check_whole(content, decoded.numpy(), lambda other: decode_jpeg(other, ratio).numpy())
+            check_whole(content, decoded.numpy(), lambda other: pillow_pixels(other, shorter // ratio))
         except OSError as error:
             raise UnreadableImageError(f"cannot be read ({error.strerror or error})") from None
-        except tf.errors.InvalidArgumentError:
+        except (tf.errors.InvalidArgumentError, ValueError, SyntaxError):
             raise UnreadableImageError("its pixels cannot be decoded (damaged or cut off)") from None
     else:
         decoded = tf.convert_to_tensor(read_image(path, settings.max_pixels))

@@ -1,4 +1,4 @@
-"""Work on many items in several processes, where one item that kills its process costs only itself."""
+"""Work on many items in processes of their own, where one item that kills its process costs only itself."""
 
 import contextlib
 import multiprocessing
@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+DIED = "the process that read it was killed twice (out of memory, or a crash in the slide library)"
+# Imported once by the process from which the others are forked: it has no threads, and none of this one's state.
+PRELOADED = ("melano_tf.pipelines.slide_cutting", "melano_tf.pipelines.slide_apart")
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,17 @@ def spread(
 ) -> Iterator[tuple[int, Result | WorkerDied]]:
     """Yield (index, function(item)) for each item as it is finished, in no fixed order.
 
-    One worker means this process. More are started once (spawned: no state of this process is copied into them) and
-    kept until the last item. When a process dies (killed, out of memory, a crash in a C library), the items that were
-    at work are repeated one at a time in a process of their own, twice at most; then they yield `WorkerDied`.
+    Processes are started once (no state of this process is copied into them) and kept until the last item. When one
+    dies (killed, out of memory, a crash in a C library), the items that were at work are repeated one at a time in a
+    process of their own, twice at most; then they yield `WorkerDied`.
 
     Args:
         function: a picklable function; what it raises is raised here and ends the work.
         items: its arguments.
-        workers: number of processes.
+        workers: number of processes; 0 means this one, as does work within a process that may have no others.
     """
     workers = min(workers, len(items))
-    if workers <= 1:
+    if workers < 1 or multiprocessing.current_process().daemon:
         for index, item in enumerate(items):
             yield index, function(item)
         return
@@ -83,11 +86,18 @@ def _alone(function: Callable[[Item], Result], item: Item) -> Result | WorkerDie
     return WorkerDied()
 
 
+def context() -> Any:
+    """How processes are begun: forked from one that holds what slides need, and nothing of this program's state."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(list(PRELOADED))
+    return found
+
+
 def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_settle)
+    return ProcessPoolExecutor(workers, mp_context=context(), initializer=leave_with_parent)
 
 
-def _settle() -> None:
+def leave_with_parent() -> None:
     """In a new worker: one thread for OpenCV, and no life after the parent's (it may be killed at any time)."""
     import cv2
 

@@ -104,9 +104,7 @@ def write_slide(
             break
         except Exception as error:
             raise_if_store_unwritable(error, Path(folder))
-            reason = (
-                str(error) if isinstance(error, InputError | SlideReadError) else f"{type(error).__name__}: {error}"
-            )
+            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     else:
         outcome = failure(values["slide_id"], reason, ATTEMPTS, time.monotonic() - started)
         for path in files[:2]:

@@ -14,11 +14,12 @@ import tensorflow as tf
 import melano_tf.models.biopsy_classifier  # registers the layers that files of this project are made of  # noqa: F401
 from melano_tf.errors import InputError
 from melano_tf.models.backbone_graphs import build_backbone
+from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.pipelines.slide_cutting import HELD_MIB, read_tile
 from melano_tf.pipelines.tile_store_settings import StoreSettings
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.settings_digest import digest, plain
-from melano_tf.slides.slide import Slide, SlideReadError
+from melano_tf.slides.slide import Slide
 from melano_tf.slides.tiling import TileGrid, tile_extent, tile_table
 from melano_tf.slides.tissue import tissue_mask
 from melano_tf.training.checkpoint import weights_sha256
@@ -182,14 +183,14 @@ def _one_slide(
         key = digest([FORMAT, how, slide_id, None if pd.isna(mpp) else mpp, stat.st_size, stat.st_mtime_ns])
         if (tiles := _finished(path, key)) is not None:
             return FeatureOutcome(slide_id, "kept", tiles=tiles)
-        with Slide(row["path"], slide_id, mpp, HELD_MIB) as slide:
+        with SlideApart(row["path"], slide_id, mpp, HELD_MIB) as slide:
             table, _ = tile_table(slide, tissue_mask(slide, settings.mask_mpp), None, settings.grid, "", "")
             if not len(table):
                 return FeatureOutcome(slide_id, "empty", f"no tile with at least {settings.grid.min_tissue:.0%} tissue")
             with atomic(path) as temporary, h5py.File(temporary, "w") as file:
                 _write(file, slide, table, settings, encoder, forward)
                 file.attrs["melano_tf_key"] = key
-    except (InputError, SlideReadError) as error:
+    except InputError as error:
         return FeatureOutcome(slide_id, "failed", str(error))
     except FileNotFoundError:
         return FeatureOutcome(slide_id, "failed", f"{row['path']}: no such file")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from melano_tf.pipelines.processes import WorkerDied, spread
+from melano_tf.pipelines.processes import DIED, WorkerDied, spread
 from melano_tf.pipelines.slide_cutting import ATTEMPTS, write_slide, write_table
 from melano_tf.pipelines.slide_outcome import SlideOutcome, failure, finished, raise_if_store_unwritable, write_outcome
 from melano_tf.pipelines.tfrecords import slide_files
@@ -66,7 +66,7 @@ def write_cohort(
         grid: the tile grid, or those of several magnifications.
         store: how tiles are stored.
         folder: the store; made if missing.
-        workers: processes, and threads of the last slides; 1 means this process alone.
+        workers: processes, and threads of the last slides; 0 means this process alone.
         progress: called with (slides done, slides in all), first with what was finished before.
         annotation: how outlines are read.
 
@@ -93,8 +93,7 @@ def write_cohort(
     for index, result in spread(cut, list(zip(todo, _threads(len(todo), workers), strict=True)), workers):
         slide_id = todo[index]["slide_id"]
         if isinstance(result, WorkerDied):
-            reason = "the process that read it was killed twice (out of memory, or a crash in the slide library)"
-            result = failure(slide_id, reason, ATTEMPTS, 0.0)
+            result = failure(slide_id, DIED, ATTEMPTS, 0.0)
             for path in slide_files(folder, slide_id)[:2]:
                 journal.remove(path)
             write_outcome(slide_files(folder, slide_id)[2], "", result)

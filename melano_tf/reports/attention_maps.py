@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 from melano_tf.explain.heat_maps import tile_map, within_bag
 from melano_tf.features.feature_file import FeatureFile
 from melano_tf.pipelines.feature_tile_positions import own_boxes, tile_boxes, unit_um
+from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.reports.figures import slide_map_figure
 from melano_tf.reports.slide_maps import fitting_mpp
-from melano_tf.slides.slide import Slide
 from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.specs import load_spec
 
@@ -59,11 +59,11 @@ def attention_map(file: FeatureFile, attention: ArrayLike, slides: pd.DataFrame,
         title: of the figure.
 
     Raises:
-        InputError, SlideReadError: the coordinates cannot be laid over the slide, or it cannot be read.
+        InputError: the coordinates cannot be laid over the slide, or it cannot be read.
     """
     if file.slide_id in slides.index:
         path, own = str(slides["path"].loc[file.slide_id]), float(slides["mpp"].loc[file.slide_id])
-        with Slide(path, slide_id=file.slide_id, mpp=None if np.isnan(own) else own) as slide:
+        with SlideApart(path, slide_id=file.slide_id, mpp=None if np.isnan(own) else own) as slide:
             mpp = fitting_mpp(slide)
             scale = (mpp / slide.mpp[0], mpp / slide.mpp[1])
             ground = Ground(slide.thumbnail(mpp), slide.size, scale, mpp)

@@ -16,6 +16,7 @@ import jinja2
 from melano_tf.errors import InputError
 from melano_tf.reports.audit import Audit, audit_run
 from melano_tf.reports.embedded_pictures import Album, Picture, Source, album
+from melano_tf.reports.kept_pictures import KeptPictures
 from melano_tf.reports.reader_tables import readers
 from melano_tf.reports.run_contents import (
     MOST_ROWS,
@@ -52,15 +53,17 @@ def write_report(folder: Path, say: Callable[[str], None] = lambda line: None) -
     facts = {**UNKNOWN, "title": record["recipe"], **(record.get("report") or {})}
     standing = Standing(folder, record)
     judgements, faults = _judgements(folder, record)
+    kept = KeptPictures(folder)
     sources = {
         "curves": _files(standing, "figures", facts, {"roc", "pr", "reliability"}, inside=True),
-        "training": training_pictures(standing.of(sorted((folder / "history").glob("*.csv")))),
+        "training": training_pictures(standing.of(sorted((folder / "history").glob("*.csv"))), kept),
         "figures": _files(standing, "figures", facts, {"roc", "pr", "reliability"}, inside=False),
         "maps": _files(standing, "maps", facts, set(), inside=False),
     }
     undrawn: list[tuple[str, str]] = []
     if not sources["curves"]:  # where the recipe draws none
-        sources["curves"], undrawn = judged_pictures(judgements, int(record["settings"].get("seed", 0)))
+        sources["curves"], undrawn = judged_pictures(judgements, int(record["settings"].get("seed", 0)), kept)
+    kept.keep()
     pictures = album([source for name in ("curves", "figures", "maps", "training") for source in sources[name]])
     pictures.left_out += undrawn
     path = folder / NAME

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from melano_tf.evaluation.curves import precision_recall, roc
 from melano_tf.reports.curve_figures import COLOURS, Drawn, binary_curve, pr_figure, reliability_figure, roc_figure
 from melano_tf.reports.embedded_pictures import Source
 from melano_tf.reports.figures import DPI, blank_figure
+from melano_tf.reports.kept_pictures import KeptPictures
 from melano_tf.runs.judgements import Judgement
 
 CELLS = 20_000_000  # samples x resamples behind a band: some seconds
@@ -30,7 +32,9 @@ WORDS = {
 }
 
 
-def judged_pictures(judgements: Sequence[Judgement], seed: int) -> tuple[list[Source], list[tuple[str, str]]]:
+def judged_pictures(
+    judgements: Sequence[Judgement], seed: int, kept: KeptPictures
+) -> tuple[list[Source], list[tuple[str, str]]]:
     """ROC, precision-recall and reliability of each model on its test cases; and (what is not drawn, why)."""
     found: list[Source] = []
     left_out: list[tuple[str, str]] = []
@@ -41,16 +45,21 @@ def judged_pictures(judgements: Sequence[Judgement], seed: int) -> tuple[list[So
         if place >= MOST:
             left_out.append((f"{one.name}: ROC, precision and recall, calibration", f"only the first {MOST} are drawn"))
             continue
-        text = f"{one.name}: {len(one.frame):,} {one.unit}"
-        figures = {
-            "ROC": roc_figure({text: _curves(one, seed, rising=True)}, ""),
-            "precision and recall": pr_figure({text: _curves(one, seed, rising=False)}, ""),
-            "calibration": _calibration(one, text),
-        }
-        if one.scores.ndim == 2:  # a line of the legend for each class's share says less than it hides
-            _without_chance(figures["precision and recall"])
-        found += [Source(f"{one.name}: {what}", WORDS[what], png(f)) for what, f in figures.items()]
+        for what, words in WORDS.items():
+            of = [what, one.name, one.unit, one.classes, one.frame, seed]
+            found.append(Source(f"{one.name}: {what}", words, kept.png(of, partial(_judged_png, what, one, seed))))
     return found, left_out
+
+
+def _judged_png(what: str, one: Judgement, seed: int) -> bytes:
+    text = f"{one.name}: {len(one.frame):,} {one.unit}"
+    if what == "calibration":
+        return png(_calibration(one, text))
+    curves = _curves(one, seed, rising=what == "ROC")
+    figure = roc_figure({text: curves}, "") if what == "ROC" else pr_figure({text: curves}, "")
+    if what != "ROC" and one.scores.ndim == 2:  # a line of the legend for each class's share says less than it hides
+        _without_chance(figure)
+    return png(figure)
 
 
 def _without_chance(figure: Figure) -> None:
@@ -85,7 +94,7 @@ def _calibration(one: Judgement, text: str) -> Figure:
     return reliability_figure({text: {stage: bins}}, "")
 
 
-def training_pictures(files: Sequence[Path]) -> list[Source]:
+def training_pictures(files: Sequence[Path], kept: KeptPictures) -> list[Source]:
     """Losses by epoch of every training's history, one picture for the folds or cohorts of one network."""
     trainings: dict[str, dict[str, pd.DataFrame]] = {}
     for path in files:
@@ -99,8 +108,13 @@ def training_pictures(files: Sequence[Path]) -> list[Source]:
         name = path.stem[: part.start()] if part else path.stem
         trainings.setdefault(name, {})[f"{part[0].strip('-').replace('-', ' ')}" if part else ""] = frame
     return [
-        Source(f"Loss by epoch: {name}", "", png(_training_figure(name, parts))) for name, parts in trainings.items()
+        Source(f"Loss by epoch: {name}", "", kept.png(["losses", name, parts], partial(_training_png, name, parts)))
+        for name, parts in trainings.items()
     ]
+
+
+def _training_png(name: str, parts: dict[str, pd.DataFrame]) -> bytes:
+    return png(_training_figure(name, parts))
 
 
 def _losses(frame: pd.DataFrame) -> list[str]:

@@ -137,7 +137,13 @@ class Run:
     def _take_lock(self, lock: IO[str]) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if not isinstance(error, BlockingIOError | PermissionError):
+                lock.close()
+                raise InputError(
+                    f"{self.folder}: its file system has no locks ({os.strerror(error.errno or errno.EIO)}), which "
+                    "keep two runs from writing at once; choose another --out, or mount it with locks"
+                ) from None
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             lock.close()

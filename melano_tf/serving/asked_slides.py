@@ -1,11 +1,13 @@
 """What every model of slides does first: the slide cut as the training's slides were, in a folder that goes again."""
 
+import functools
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from melano_tf.pipelines.processes import DIED, WorkerDied, spread
 from melano_tf.pipelines.slide_cutting import write_slide
 from melano_tf.pipelines.slide_outcome import SlideOutcome
 from melano_tf.pipelines.tfrecords import slide_files
@@ -28,10 +30,16 @@ def answer_slides(
 
 
 def cut_slide(case: Case, grid: Grid, store: StoreSettings, folder: Path) -> tuple[SlideOutcome, pd.DataFrame] | Answer:
-    """What became of the slide and its stored tiles, one row each; or the answer where there are none."""
+    """What became of the slide and its stored tiles, one row each; or the answer where there are none.
+
+    The file is opened in a process of its own: one that crashes the slide library costs its answer, not the program.
+    """
     name = case.path.stem
     row = {"slide_id": name, "path": str(case.path), "patient_id": "unknown", "label": "unknown", "mpp": case.mpp}
-    outcome = write_slide(row, grid, store, folder)
+    cut = functools.partial(write_slide, grid=grid, store=store, folder=folder)
+    [(_, outcome)] = spread(cut, [row], workers=1)
+    if isinstance(outcome, WorkerDied):
+        return Answer(case, None, f"{case.path}: {DIED}")
     if outcome.status != "done":
         # Slide errors name the slide themselves.
         reason = outcome.reason if name in outcome.reason else f"{case.path}: {outcome.reason}"

@@ -7,6 +7,7 @@ that was refused once more item by item, so that one bad image spoils no other's
 import base64
 import functools
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,9 +35,9 @@ class ClientSettings:
     """
 
     timeout: float = 60.0
-    """Seconds until a request counts as lost: from its start to the last byte of its answer."""
+    """Seconds until a request counts as lost: from its start to the last byte of its answer, further tries included."""
     retries: int = 4
-    """Further tries where the server is away or busy, with pauses of 0.5, 1, 2, … seconds."""
+    """Further tries within that time where the server is away or busy, with pauses of 0.5, 1, 2, … seconds."""
     chunk: int = 16
     """Images or tiles in one request; fewer where they are large."""
 
@@ -62,7 +63,7 @@ def find_transport(server: str, model: str) -> Transport:
     """The way to a model on a server.
 
     Args:
-        server: http://host:8501, https://…, or grpc://host:8500.
+        server: http://host:8501, https://…, grpc://host:8500, or grpcs://…, which is gRPC with TLS.
         model: its name there, with /VERSION behind it for one that is not the newest.
 
     Raises:
@@ -74,8 +75,8 @@ def find_transport(server: str, model: str) -> Transport:
     parts = urlsplit(server)
     if parts.scheme in ("http", "https") and parts.netloc:
         return RestTransport(server.rstrip("/"), name, version)
-    if parts.scheme == "grpc" and parts.netloc:
-        return GrpcTransport(parts.netloc, name, version)
+    if parts.scheme in ("grpc", "grpcs") and parts.netloc:
+        return GrpcTransport(parts.netloc, name, version, secure=parts.scheme == "grpcs")
     raise InputError(f"--server {server}: an address such as http://127.0.0.1:8501 or grpc://127.0.0.1:8500")
 
 
@@ -113,9 +114,10 @@ def _jsonable(value: np.ndarray) -> Any:
 
 
 class GrpcTransport:
-    """TensorFlow Serving's PredictionService, by the official stubs."""
+    """TensorFlow Serving's PredictionService, by the official stubs; `secure` with TLS, by the certificates that gRPC
+    trusts, or those of the file that SSL_CERT_FILE names, as for https."""
 
-    def __init__(self, address: str, name: str, version: str = "") -> None:
+    def __init__(self, address: str, name: str, version: str = "", secure: bool = False) -> None:
         try:
             import grpc
             from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -124,10 +126,13 @@ class GrpcTransport:
                 f"grpc:// needs grpcio and tensorflow-serving-api ({line_of(error)}): "
                 'pip install "melano_tf[serving]"; or use http://, which needs neither'
             ) from None
-        self.where, self.name, self.version = f"grpc://{address}", name, version
+        self.where, self.name, self.version = f"grpc{'s' * secure}://{address}", name, version
         limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", MAX_ANSWER)]
         self._grpc, self._request = grpc, predict_pb2.PredictRequest
-        self._channel = grpc.insecure_channel(address, limits)
+        if secure:
+            self._channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(_trusted()), limits)
+        else:
+            self._channel = grpc.insecure_channel(address, limits)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def call(self, signature: str, inputs: Mapping[str, Any], timeout: float) -> dict[str, np.ndarray]:
@@ -156,6 +161,19 @@ class GrpcTransport:
                 raise UnavailableError(f"{code.name}: {text}") from None
             raise InputError(f"{self.where}: {code.name}: {text}") from None
         return {key: _texts(tf.make_ndarray(value)) for key, value in answer.outputs.items()}
+
+
+def _trusted() -> bytes | None:
+    """The certificates that this machine's user trusts besides the usual ones (PEM); None: the usual ones.
+
+    Raises:
+        InputError: their file cannot be read.
+    """
+    path = os.environ.get("SSL_CERT_FILE")
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        raise InputError(f"SSL_CERT_FILE={path}: cannot be read ({error.strerror or error})") from None
 
 
 class FolderTransport:
@@ -224,27 +242,26 @@ class Client:
         self._sleep = sleep
 
     def ask(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """One request, tried again where the server is away.
+        """One request, tried again where the server is away, until its time is over.
 
         Raises:
             RefusedError: the input was refused.
-            InputError: no such model, or no answer after all tries.
+            InputError: no such model, or no answer after all tries, or in time.
         """
+        until = time.monotonic() + self.settings.timeout
         for attempt in range(self.settings.retries + 1):
             try:
-                return self.transport.call(signature, inputs, self.settings.timeout)
+                return self.transport.call(signature, inputs, max(until - time.monotonic(), 0.001))
             except UnavailableError as error:
                 reason = " ".join(str(error).split())
-            if attempt < self.settings.retries:
-                self._pause(attempt)
-        tries = "1 try" if not self.settings.retries else f"{self.settings.retries + 1} tries"
+            if attempt == self.settings.retries or time.monotonic() + _pause(attempt) >= until:
+                break
+            self._sleep(_pause(attempt))
+        tries = "1 try" if not attempt else f"{attempt + 1} tries"
         raise InputError(
             f"{self.transport.where}: no answer after {tries} ({reason[:200]}); is the server running, "
             f"and is --timeout {self.settings.timeout:g} long enough?"
         )
-
-    def _pause(self, attempt: int) -> None:
-        self._sleep(min(0.5 * 2**attempt, LONGEST_PAUSE))
 
     def ask_each(self, signature: str, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any] | str]:
         """Answers of many items, each independent of the others.
@@ -282,7 +299,7 @@ class Client:
             index = re.search(r"(?:image|metadata) (\d+)", refusal)
             if index is None or index.group(1) == "0":
                 break
-            self._pause(attempt)
+            self._sleep(_pause(attempt))
             try:
                 return {key: value[0] for key, value in self.ask(signature, inputs).items()}
             except RefusedError as error:
@@ -304,6 +321,11 @@ class Client:
                 f"{self.transport.where}: the model gives no card, so it was not exported by this program "
                 f"({str(error).splitlines()[0][:150] if str(error) else 'no text'})"
             ) from None
+
+
+def _pause(attempt: int) -> float:
+    """Seconds before the next try."""
+    return min(0.5 * 2.0**attempt, LONGEST_PAUSE)
 
 
 def _array(values: Sequence[Any]) -> np.ndarray:

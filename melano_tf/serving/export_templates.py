@@ -45,11 +45,14 @@ num_batch_threads { value: $cores }
 max_enqueued_batches { value: 100 }
 """
 
+SERVING_VERSION = "2.21.0"  # of TensorFlow Serving, as TensorFlow's own
+
 COMPOSE = """# docker compose up        (REST on 8501, gRPC on 8500)
-# TensorFlow Serving has no passwords and no encryption: keep it on this machine, or behind a proxy that has them.
+# TensorFlow Serving has no passwords, and encrypts gRPC alone (--ssl_config_file, asked by grpcs://): keep it on this
+# machine, or behind a proxy that has both.
 services:
   tensorflow-serving:
-    image: tensorflow/serving:$${TF_SERVING_VERSION:-latest}
+    image: tensorflow/serving:$${TF_SERVING_VERSION:-$version}
     command:
       - --model_config_file=/models/models.config
       - --model_config_file_poll_wait_seconds=60

@@ -48,7 +48,7 @@ def write_server_files(out: Path, name: str, card: dict[str, Any]) -> list[Path]
     files = server_files(out, name)
     _write(files[0], "model_config_list {\n" + "".join(configs) + "}\n")
     _write(files[1], Template(export_templates.BATCHING).substitute(cores=os.cpu_count() or 1))
-    _write(files[2], Template(export_templates.COMPOSE).substitute())
+    _write(files[2], Template(export_templates.COMPOSE).substitute(version=export_templates.SERVING_VERSION))
     _write(files[3], calls(card))
     return files
 

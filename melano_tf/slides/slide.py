@@ -30,9 +30,10 @@ from melano_tf.slides.slide_properties import bounds, colour, positive, resoluti
 CACHE_BYTES = 64 << 20
 # A level this much coarser than wanted still counts as fine enough: 0.2503 µm/px x 4 is meant to be 1 µm/px.
 LEVEL_TOLERANCE = 0.02
+LARGEST_PICTURE = 2**26  # px of a whole slide seen at once; at the tissue mask's 8 µm/px a slide of 65 x 65 mm
 
 
-class SlideReadError(Exception):
+class SlideReadError(InputError):
     """The slide's pixels could not be decoded; the handle was closed and the next read opens a new one."""
 
 
@@ -238,7 +239,7 @@ class Slide:
         """The whole slide at `mpp` µm/px, RGB uint8 of ceil(size * slide mpp / mpp) pixels, read in blocks.
 
         Raises:
-            SlideReadError: a decode error.
+            SlideReadError: a decode error, or more than `LARGEST_PICTURE` pixels.
         """
         return self.read(0, 0, self._whole(mpp), mpp)
 
@@ -246,7 +247,7 @@ class Slide:
         """The whole slide as by `thumbnail`, and of each pixel how much was not scanned or looks so.
 
         Raises:
-            SlideReadError: a decode error.
+            SlideReadError: a decode error, or more than `LARGEST_PICTURE` pixels.
         """
         width, height = self._whole(mpp)
         rgb, shares = np.empty((height, width, 3), np.uint8), np.empty((height, width, 3), np.uint8)
@@ -273,6 +274,11 @@ class Slide:
         width, height = (
             max(1, math.ceil(round(length * own / mpp, 6))) for length, own in zip(self.size, self.mpp, strict=True)
         )
+        if width * height > LARGEST_PICTURE:
+            raise SlideReadError(
+                f"slide {self.slide_id} ({self.path}): at {mpp:g} µm/px all of it has {width:,} x {height:,} px, more "
+                f"than the {LARGEST_PICTURE:,} px of one picture; choose more µm/px, if the file's size is right"
+            )
         return width, height
 
     def _blocks(self, x: float, y: float, size: tuple[int, int], mpp: float) -> Iterator["_Block"]:
@@ -344,7 +350,7 @@ class Slide:
                 self._drop_handle()
             raise SlideReadError(
                 f"slide {self.slide_id} ({self.path}): cannot read {size[0]}x{size[1]} px of level {level.index} "
-                f"at {location}: {error}"
+                f"at {location}: {line_of(error)}"
             ) from error
         rgb = np.asarray(cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), dtype=np.uint8)
         thin = rgba[:, :, 3] < 255

@@ -51,7 +51,7 @@ class Leak:
     """One thing that stands on several sides.
 
     Attributes:
-        kind: "patient", "lesion", or of which kind two images are copies ("exact", "near", "listed").
+        kind: "patient", "lesion", or of which kind two images are copies ("exact", "near", "turned", "listed").
         name: the patient or lesion, or both images.
         folds: where it stands, 0-based, sorted.
     """

@@ -12,7 +12,7 @@ from tornado.web import RequestHandler
 
 from melano_tf.dermoscopy.image_files import UnreadableImageError, read_image
 from melano_tf.errors import InputError
-from melano_tf.slides.slide import Slide, SlideReadError
+from melano_tf.slides.slide import Slide
 from melano_tf.view.deepzoom import cut, encoded, told
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Site
@@ -46,7 +46,7 @@ class Pictures(RequestHandler):
         if content is None:
             try:
                 content = await asyncio.wrap_future(self.site.begin(key, make, pool))
-            except (SlideReadError, InputError, UnreadableImageError, OSError) as error:
+            except (InputError, UnreadableImageError, OSError) as error:
                 self.set_header("Cache-Control", "no-store")
                 self.set_header("X-Unreadable", "1")
                 self.set_header("Content-Type", "image/jpeg")

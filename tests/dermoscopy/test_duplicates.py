@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from melano_tf.dermoscopy.duplicates import (
+    TURNS,
     DuplicateSettings,
     Fingerprints,
     close_pairs,
@@ -49,6 +50,12 @@ def test_close_pairs_are_those_of_a_loop(count: int) -> None:
     ]
     found = list(zip(*(values.tolist() for values in close_pairs(hashes, 5, usable)), strict=True))
     assert sorted(found) == expected
+    others = rng.permutation(hashes)
+    apart = np.abs(bits[:, None] - np.unpackbits(others, axis=1).astype(int)).sum(-1) if count < 100 else None
+    if apart is not None:
+        pairs = list(zip(*(values.tolist() for values in close_pairs(hashes, 5, usable, others)), strict=True))
+        kept = [(i, j) for i in range(count) for j in range(i + 1, count) if usable[i] and usable[j]]
+        assert sorted(pairs) == [(i, j, int(apart[i, j])) for i, j in kept if apart[i, j] <= 5]
 
 
 def test_copies_are_found_and_told_apart(tmp_path: Path) -> None:
@@ -71,6 +78,27 @@ def test_copies_are_found_and_told_apart(tmp_path: Path) -> None:
     assert duplicate_groups(pairs) == [["a", "b", "c", "d"]]
 
 
+TURNED = {
+    "mirrored": lambda rgb: rgb[:, ::-1],
+    "upside down": lambda rgb: rgb[::-1],
+    "a quarter turn": lambda rgb: np.rot90(rgb),
+    "half a turn": lambda rgb: np.rot90(rgb, 2),
+    "three quarters": lambda rgb: np.rot90(rgb, 3),
+    "transposed": lambda rgb: np.swapaxes(rgb, 0, 1),
+    "along the other diagonal": lambda rgb: np.swapaxes(np.rot90(rgb, 2), 0, 1),
+}
+
+
+@pytest.mark.parametrize("how", TURNED)
+def test_a_copy_that_was_turned_or_mirrored_is_found(tmp_path: Path, how: str) -> None:
+    save(tmp_path / "a.jpg", textured(1), quality=92)
+    save(tmp_path / "b.jpg", np.ascontiguousarray(TURNED[how](textured(1))), quality=70)
+    save(tmp_path / "c.jpg", textured(2))
+    pairs = duplicate_pairs(fingerprints({path.stem: path for path in sorted(tmp_path.iterdir())}))
+    assert pairs[["image_1", "image_2", "kind"]].to_numpy().tolist() == [["a", "b", "turned"]]
+    assert 0 <= pairs["distance"][0] <= 24
+
+
 def test_a_crowd_of_equal_images_makes_as_many_pairs_as_images() -> None:
     rng, count = np.random.default_rng(3), 6000
     one, other, odd = rng.integers(0, 256, (3, 32), dtype=np.uint8)
@@ -79,7 +107,8 @@ def test_a_crowd_of_equal_images_makes_as_many_pairs_as_images() -> None:
     hashes = np.stack([*[one] * count, near, *[other] * 3, odd])
     content = ["s"] * (count // 2) + [f"s{place}" for place in range(count // 2)] + ["n", "o", "o", "p", "q"]
     names = tuple(f"i{place}" for place in range(len(hashes)))
-    pairs = duplicate_pairs(Fingerprints(names, tuple(content), hashes, np.zeros(len(names), bool), ()))
+    turned = rng.integers(0, 256, (len(hashes), TURNS, 32), dtype=np.uint8)
+    pairs = duplicate_pairs(Fingerprints(names, tuple(content), hashes, turned, np.zeros(len(names), bool), ()))
     kinds = pairs["kind"].value_counts().to_dict()
     # Half of them one file; the others its near copies, and one at two bits; of three alike two are one file.
     assert kinds == {"exact": count // 2 - 1 + 1, "near": count // 2 + 1 + 2}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.papers.tiny import Finished, TinyRun, command
+from tests.papers.tiny import Finished, TinyRun, started_anew
 
 BAGS = (
     *("--jobs", "1"),
@@ -16,7 +16,7 @@ BAGS = (
 
 def bags(out: Path, *arguments: str) -> Finished:
     """The tiny run, or part of it, in `out`, in a process of its own; later arguments win."""
-    return command("bags", "--out", str(out), *BAGS, *arguments)
+    return started_anew("bags", "--out", str(out), *BAGS, *arguments)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """The bags recipe from end to end on phantom features: one tiny run, looked at from all sides."""
 
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import pytest
 from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.judgements import read_judgements, read_record
 from melano_tf.runs.sidecar import Sidecar
+from tests import forked
 from tests.papers.bags_run import BAGS
 from tests.papers.tiny import CHECKOUT, TinyRun, command
 
@@ -116,15 +114,10 @@ def test_a_killed_run_ends_with_the_same_weights(copy: Path) -> None:
     for step in ("model/final", "train/gated/fold-1"):
         (copy / "steps" / f"{step}.json").unlink()
     arguments = ["bags", "--out", str(copy), *BAGS]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "melano_tf.run", *arguments],
-        cwd=CHECKOUT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    time.sleep(6)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed = forked.start(*arguments, cwd=CHECKOUT)
+    time.sleep(3)
+    killed.process.kill()
+    killed.wait()
     last = command(*arguments)
     assert last.code == 0, last.errors
     assert weights(copy) == before

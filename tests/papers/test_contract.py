@@ -5,8 +5,6 @@ import random
 import re
 import runpy
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +16,7 @@ import pytest
 from melano_tf.papers import PAPERS
 from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.sidecar import Sidecar
+from tests import forked
 from tests.conftest import SHARED_RUNS, group_of
 from tests.papers import tiny, tiny_multimag
 from tests.papers.similarity_run import SIMILARITY
@@ -232,16 +231,10 @@ def test_a_run_killed_at_random_ends_with_the_same_weights(paper: str, case: Cas
         (copy / "steps" / f"{step}.json").unlink()
     kept = {path: read_json(path)["finished"] for path in (copy / "steps").rglob("*.json")}
     arguments = [paper, "--out", str(copy), *case.arguments, *case.part]
-    after = random.Random(paper).uniform(4, 12)  # moments drawn anew each time are experiments/storms.py's
-    process = subprocess.Popen(
-        [sys.executable, "-m", "melano_tf.run", *arguments],
-        cwd=CHECKOUT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    time.sleep(after)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed = forked.start(*arguments, cwd=CHECKOUT)
+    time.sleep(random.Random(paper).uniform(1, 7))  # moments drawn anew each time are experiments/storms.py's
+    killed.process.kill()
+    killed.wait()
     last = command(*arguments)
     assert last.code == 0, last.errors
     assert weights_of(copy) == before

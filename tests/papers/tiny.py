@@ -10,6 +10,7 @@ import pytest
 
 from melano_tf import run
 from melano_tf.runs.sidecar import Sidecar
+from tests import forked
 
 CHECKOUT = Path(__file__).parents[2]
 # Everything that the paper's five tables and four figures need, as small as it goes.
@@ -33,10 +34,14 @@ class Finished:
 
 
 def command(*arguments: str, cwd: Path = CHECKOUT) -> Finished:
-    """`python -m melano_tf.run …` as a user gives it, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "melano_tf.run", *arguments], capture_output=True, text=True, cwd=cwd, check=False
-    )
+    """`python -m melano_tf.run …` as a user gives it, in a process of its own (see `tests.forked`)."""
+    return Finished(*forked.start(*arguments, cwd=cwd).wait())
+
+
+def started_anew(*arguments: str) -> Finished:
+    """The same in a process that imports TensorFlow itself, as a user's does."""
+    line = [sys.executable, "-m", "melano_tf.run", *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=CHECKOUT, check=False)
     return Finished(done.returncode, done.stdout, done.stderr)
 
 

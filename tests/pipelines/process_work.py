@@ -4,6 +4,10 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
+
+from melano_tf.pipelines.slide_cutting import write_slide
+from melano_tf.pipelines.slide_outcome import SlideOutcome
 
 
 def work(item: int) -> tuple[int, int]:
@@ -28,3 +32,21 @@ def report_and_wait(folder: str) -> None:
     """Leaves its process id in the folder, then works for a long time."""
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(60)
+
+
+def cut_or_die(slide: tuple[Any, int], **how: Any) -> SlideOutcome:
+    """`tile_store._cut`, which slide "b" crashes."""
+    if slide[0]["slide_id"] == "b":
+        os.kill(os.getpid(), signal.SIGABRT)
+    return write_slide(slide[0], threads=slide[1], **how)
+
+
+def write_and_die(*_: Any, **__: Any) -> SlideOutcome:
+    """A slide that aborts whoever cuts it."""
+    os.kill(os.getpid(), signal.SIGABRT)
+    raise AssertionError
+
+
+def serve_and_die(*_: Any) -> None:
+    """A slide that aborts whoever opens it."""
+    os.kill(os.getpid(), signal.SIGABRT)

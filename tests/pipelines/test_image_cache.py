@@ -123,6 +123,15 @@ def test_what_cannot_be_read_is_named_with_its_reason(files: dict[str, Path], tm
         decode_image(wrong["cut"], SETTINGS)
 
 
+def test_looking_for_an_early_end_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    grey = np.full((41, 66, 3), 128, np.uint8)  # as grey as where data are missing: it is decoded once more
+    grey[:9] = 200
+    Image.fromarray(grey).save(tmp_path / "grey.jpg", quality=90)
+    stored = decode_image(tmp_path / "grey.jpg", ImageCacheSettings(stored_px=16))
+    assert stored.pixels.shape == (16, 16, 3)
+    assert capfd.readouterr().err == ""
+
+
 def test_one_thread_and_three_store_the_same(files: dict[str, Path], tmp_path: Path) -> None:
     one, three = (cached(files, tmp_path / str(threads), threads=threads) for threads in (1, 3))
     np.testing.assert_array_equal(one.pixels(np.arange(COUNT)), three.pixels(np.arange(COUNT)))

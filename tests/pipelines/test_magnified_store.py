@@ -59,7 +59,7 @@ def test_upsampling_only_where_it_is_allowed(slides, tmp_path) -> None:
 
 def test_a_cohort_keeps_its_magnifications_and_repeats_nothing(slides, tmp_path) -> None:
     manifest = pd.DataFrame([row(path) for path in slides]).assign(annotation=None)
-    tiles, outcomes = write_cohort(manifest, GRIDS, STORE, tmp_path, workers=1)
+    tiles, outcomes = write_cohort(manifest, GRIDS, STORE, tmp_path, workers=0)
     assert outcomes["status"].tolist() == ["done", "done"]
     assert not tiles.duplicated(["slide_id", "tile"]).any()
     pd.testing.assert_frame_equal(tiles, pd.read_parquet(tmp_path / "tiles.parquet"))
@@ -83,7 +83,7 @@ def test_what_is_wanted_later_is_added_and_the_rest_stays(slides, tmp_path, monk
         reads.clear()
         rows = pd.DataFrame([{**row(slides[0]), "annotation": str(outline)}])
         rows = rows if wanted is None else rows.assign(wanted=[wanted])
-        return write_cohort(rows, GRIDS, STORE, tmp_path / folder, workers=1)[0]
+        return write_cohort(rows, GRIDS, STORE, tmp_path / folder, workers=0)[0]
 
     everything = cut({"fine": "whole", "middle": "whole", "coarse": "whole"}, "at once")
     plain = cut(None, "outlined")

@@ -15,8 +15,15 @@ from melano_tf.pipelines.processes import WorkerDied, spread
 HERE = Path(__file__).parent
 
 
-def test_one_worker_is_this_process() -> None:
-    assert dict(spread(process_work.work, [1, 2], 1)) == {0: (1, os.getpid()), 1: (4, os.getpid())}
+def test_no_worker_is_this_process() -> None:
+    assert dict(spread(process_work.work, [1, 2], 0)) == {0: (1, os.getpid()), 1: (4, os.getpid())}
+
+
+def test_one_worker_is_another_process_and_may_die() -> None:
+    results = dict(spread(process_work.work, [2, 3, 4], 1))
+    assert results.pop(1) == WorkerDied()
+    assert {index: result[0] for index, result in results.items()} == {0: 4, 2: 16}
+    assert os.getpid() not in {result[1] for result in results.values()}
 
 
 def test_no_items() -> None:

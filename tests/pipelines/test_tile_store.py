@@ -128,7 +128,7 @@ def test_a_cohort_with_faults_goes_on(slides: Path, tmp_path: Path) -> None:
     names = ("a", "cut", "glass", "damaged", "outside", "b", "missing")
     calls: list[tuple[int, int]] = []
     tiles, outcomes = write_cohort(
-        manifest(slides, *names), GRID, STORE, tmp_path, workers=1, progress=lambda *call: calls.append(call)
+        manifest(slides, *names), GRID, STORE, tmp_path, workers=0, progress=lambda *call: calls.append(call)
     )
     assert outcomes["slide_id"].tolist() == list(names)
     assert outcomes["status"].tolist() == ["done", "failed", "empty", "failed", "failed", "done", "failed"]
@@ -154,7 +154,7 @@ def test_a_cohort_with_faults_goes_on(slides: Path, tmp_path: Path) -> None:
 
 
 def test_a_cohort_without_any_tile(slides: Path, tmp_path: Path) -> None:
-    tiles, outcomes = write_cohort(manifest(slides, "glass", "cut"), GRID, STORE, tmp_path, workers=1)
+    tiles, outcomes = write_cohort(manifest(slides, "glass", "cut"), GRID, STORE, tmp_path, workers=0)
     assert len(tiles) == 0 and tiles.dtypes.astype(str).to_dict() == tile_store.TABLE
     assert outcomes["status"].tolist() == ["empty", "failed"]
 
@@ -198,7 +198,7 @@ def test_a_wide_slide_is_cut_in_columns_and_nothing_is_lost(
 
 def test_finished_slides_are_not_repeated(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = manifest(slides, "a", "b", "cut")
-    first, _ = write_cohort(rows, GRID, STORE, tmp_path, workers=1)
+    first, _ = write_cohort(rows, GRID, STORE, tmp_path, workers=0)
     done: list[str] = []
     original = slide_cutting.slide_key
 
@@ -207,16 +207,16 @@ def test_finished_slides_are_not_repeated(slides: Path, tmp_path: Path, monkeypa
         return original(values, *others)
 
     monkeypatch.setattr(slide_cutting, "slide_key", noted)
-    again, outcomes = write_cohort(rows, GRID, STORE, tmp_path, workers=1)
+    again, outcomes = write_cohort(rows, GRID, STORE, tmp_path, workers=0)
     assert done == ["cut", "cut"]  # what failed is tried again
     pd.testing.assert_frame_equal(first, again)
     assert outcomes["status"].tolist() == ["done", "done", "failed"]
     done.clear()
     (tmp_path / "b.tfrecord").write_bytes(b"short")
-    write_cohort(rows[:2], GRID, STORE, tmp_path, workers=1)
+    write_cohort(rows[:2], GRID, STORE, tmp_path, workers=0)
     assert done == ["b"]
     done.clear()
-    write_cohort(rows[:2], GRID, StoreSettings(stored_px=32, mask_mpp=4.0, jpeg_quality=80), tmp_path, workers=1)
+    write_cohort(rows[:2], GRID, StoreSettings(stored_px=32, mask_mpp=4.0, jpeg_quality=80), tmp_path, workers=0)
     assert done == ["a", "b"]
 
 
@@ -246,7 +246,7 @@ def test_classes_of_outlines_and_a_doubtful_mpp_stand_in_slides_csv(slides: Path
     annotation.write_text(json.dumps(features))
     rows = manifest(slides, "a", "b").assign(annotation=[str(annotation), None], mpp=[np.nan, 0.4])
     folder = tmp_path / "store"
-    every, outcomes = write_cohort(rows, GRID, STORE, folder, workers=1)
+    every, outcomes = write_cohort(rows, GRID, STORE, folder, workers=0)
     assert outcomes["outlines"].tolist() == ["1 Tumor (0.0983 mm²), 1 Epidermis (0.0492 mm²)", ""]
     assert "2 classes count as tumour: 1 Tumor (0.0983 mm²), 1 Epidermis" in outcomes["notes"][0]
     assert outcomes["notes"][1] == "the given 0.4 µm/px contradicts the file's own 0.5 µm/px; the given one was taken"
@@ -256,7 +256,7 @@ def test_classes_of_outlines_and_a_doubtful_mpp_stand_in_slides_csv(slides: Path
 
     named = AnnotationSettings(tumour_classes=("tumor",))
     kept = (folder / "b.tfrecord").stat().st_mtime_ns
-    tumour, outcomes = write_cohort(rows, GRID, STORE, folder, workers=1, annotation=named)
+    tumour, outcomes = write_cohort(rows, GRID, STORE, folder, workers=0, annotation=named)
     assert (tumour.loc[upper_right, "tumour"] == 0).all()
     assert outcomes["notes"][0] == "" and "Epidermis (0.0492 mm², not tumour)" in outcomes["outlines"][0]
     assert (folder / "b.tfrecord").stat().st_mtime_ns == kept, "a slide without outlines is not cut again"
@@ -306,7 +306,7 @@ def test_a_blank_tile_in_tissue_is_no_tile(slides: Path, tmp_path: Path, monkeyp
 
 
 def test_a_full_disk_stops_the_cohort(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_cohort(manifest(slides, "a"), GRID, STORE, tmp_path, workers=1)
+    write_cohort(manifest(slides, "a"), GRID, STORE, tmp_path, workers=0)
     before = hashes(tmp_path)
 
     def full(*_: Any) -> Any:
@@ -314,7 +314,7 @@ def test_a_full_disk_stops_the_cohort(slides: Path, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(slide_cutting, "append_image", full)
     with pytest.raises(InputError, match="No space left on device"):
-        write_cohort(manifest(slides, "a", "b"), GRID, STORE, tmp_path, workers=1)
+        write_cohort(manifest(slides, "a", "b"), GRID, STORE, tmp_path, workers=0)
     kept = hashes(tmp_path)
     assert kept.items() <= before.items() and "a.tfrecord" in kept
 
@@ -335,7 +335,7 @@ def dies(file, *others):
     return original(file, *others)
 slide_cutting.append_image = dies
 rows = pd.read_parquet(sys.argv[1])
-tile_store.write_cohort(rows, GRID, STORE, Path(sys.argv[2]), workers=1)
+tile_store.write_cohort(rows, GRID, STORE, Path(sys.argv[2]), workers=0)
 """
 
 
@@ -343,7 +343,7 @@ def test_a_kill_leaves_nothing_that_is_read_as_whole(slides: Path, tmp_path: Pat
     rows = manifest(slides, "a", "b", "c")
     rows.to_parquet(tmp_path / "rows.parquet")
     whole, folder = tmp_path / "whole", tmp_path / "killed"
-    write_cohort(rows, GRID, STORE, whole, workers=1)
+    write_cohort(rows, GRID, STORE, whole, workers=0)
     places = pd.read_parquet(whole / "tiles.parquet")["slide_id"].tolist()
     kill_at = places.index("b") + 10  # in the middle of the second slide
     folder.mkdir()
@@ -358,7 +358,7 @@ def test_a_kill_leaves_nothing_that_is_read_as_whole(slides: Path, tmp_path: Pat
     ]
     assert len([path for path in folder.iterdir() if ".partial" in path.name]) == 1
     stamp = (folder / "a.tfrecord").stat().st_mtime_ns
-    write_cohort(rows, GRID, STORE, folder, workers=1)
+    write_cohort(rows, GRID, STORE, folder, workers=0)
     assert (folder / "a.tfrecord").stat().st_mtime_ns == stamp
     assert hashes(folder) == hashes(whole)
     assert not list(folder.glob(".*.partial*"))
@@ -382,7 +382,7 @@ def test_a_real_slide(real_data: Path, tmp_path: Path) -> None:
             }
         ]
     )
-    tiles, outcomes = write_cohort(rows, TileGrid(), StoreSettings(), tmp_path, workers=1)
+    tiles, outcomes = write_cohort(rows, TileGrid(), StoreSettings(), tmp_path, workers=0)
     # 2220 x 2967 px at 0.499 µm/px are 1108 x 1481 µm: four columns and five rows of 512 µm at steps of 256.
     assert outcomes["status"].tolist() == ["done"] and outcomes["grid_positions"].tolist() == [20]
     assert 10 <= len(tiles) <= 20

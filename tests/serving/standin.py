@@ -184,8 +184,9 @@ def odd_server(answer: Callable[[socket.socket], None]) -> Iterator[tuple[str, l
 
 
 @contextlib.contextmanager
-def grpc_server(served: Served) -> Iterator[str]:
-    """The gRPC stand-in's address while it runs; needs grpcio and tensorflow-serving-api."""
+def grpc_server(served: Served, certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """The gRPC stand-in's address while it runs, with TLS where a key and its certificate are given; needs grpcio and
+    tensorflow-serving-api."""
     import grpc
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -208,7 +209,11 @@ def grpc_server(served: Served) -> Iterator[str]:
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.server(ThreadPoolExecutor(16), options=unlimited)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if certificate is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        pair = [(certificate[0].read_bytes(), certificate[1].read_bytes())]
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair))
     server.start()
     try:
         yield f"127.0.0.1:{port}"

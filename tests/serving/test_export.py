@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -292,6 +293,11 @@ def test_the_files_beside_the_graph(models: Models) -> None:
     for name in ("docker-compose.yml", "batching.config", "CALLS-zoome.md", "CALLS-biopsy.md", "CALLS-seven.md"):
         text = (models.serving / name).read_text()
         assert text and "$name" not in text and str(models.serving.parent) not in text.replace(str(models.serving), "")
+
+
+def test_the_servers_image_has_one_version(models: Models) -> None:
+    text = (models.serving / "docker-compose.yml").read_text()
+    assert re.search(r"image: tensorflow/serving:\$\{TF_SERVING_VERSION:-\d+\.\d+\.\d+\}\n", text)
 
 
 def test_server_files_parse_with_the_official_protos(models: Models) -> None:

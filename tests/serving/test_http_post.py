@@ -1,9 +1,12 @@
 """A server that breaks off, drips, sends its visitors on or never ends: one line, in time, and asked again only where
 that can help."""
 
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -136,10 +139,53 @@ def test_an_answer_that_is_not_one_for_each_item() -> None:
             client.ask_each("serving_default", {"image_bytes": [b"a", b"b"]})
 
 
+@pytest.mark.parametrize("says", ["away", "nothing"])
+def test_all_tries_together_have_one_deadline(says: str) -> None:
+    def silent(connection: socket.socket) -> None:
+        if says == "nothing":
+            time.sleep(3.0)
+
+    with odd_server(silent) as (address, asked):
+        client = Client(find_transport(address, "zoome"), ClientSettings(timeout=0.9, retries=50))
+        began = time.monotonic()
+        with pytest.raises(InputError, match=r"no answer after \d+ tr"):
+            client.ask("card", {"ask": [1]})
+        assert time.monotonic() - began < 2.5 and 1 <= len(asked) <= 3
+
+
 def test_a_deadline_is_a_number_of_seconds() -> None:
     for timeout in (0.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="above 0 and at most 86400"):
             ClientSettings(timeout)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A key and a certificate of 127.0.0.1 that signs itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*made.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return key, certificate
+
+
+def test_grpc_with_tls(served: Served, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorflow_serving.apis", reason="needs tensorflow-serving-api")
+    with grpc_server(served, certificate) as address:
+
+        def card(scheme: str) -> str:
+            transport = find_transport(f"{scheme}://{address}", "seven")
+            return str(Client(transport, ClientSettings(timeout=20.0, retries=0)).card()["name"])
+
+        for scheme in ("grpcs", "grpc"):  # nobody vouches for it; and without TLS nothing is said
+            with pytest.raises(InputError, match=rf"{scheme}://.*no answer after 1 try"):
+                card(scheme)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[1]))
+        assert card("grpcs") == "seven"
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[1]) + ".none")
+        with pytest.raises(InputError, match=r"SSL_CERT_FILE=.*No such file"):
+            card("grpcs")
 
 
 def test_an_answer_over_grpc_has_a_largest_size_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

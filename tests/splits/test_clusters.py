@@ -1,10 +1,15 @@
+import math
+from itertools import combinations
+
 import numpy as np
 import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.splits.clusters import (
+    MOST_CHOICES,
     PAPER_TEST_SHARES,
     SIDES,
+    _choices,
     cluster_partition,
     grouped_partition,
     partition_leaks,
@@ -63,8 +68,6 @@ def test_the_seed_draws_and_decides(images: dict[str, np.ndarray]) -> None:
 
 
 def test_the_choice_is_the_nearest_by_a_naive_search(images: dict[str, np.ndarray]) -> None:
-    from itertools import combinations
-
     only = {name: values[images["sources"] == "HAM"] for name, values in images.items()}
     wanted = 137
     found = cluster_partition(**only, test_images={"HAM": wanted}, test_clusters=4, tolerance=0.0)
@@ -138,3 +141,63 @@ def test_the_partition_by_lesion_has_the_same_sizes_and_no_leak(images: dict[str
     pairs = (by_cluster.side[0] != by_cluster.side[1]) + (by_cluster.side[1] != by_cluster.side[2])
     assert sum(leak.kind == "near" for leak in leaks) == pairs
     assert leak_lines(leaks)[0].startswith(f"{naive:,} lesions on two sides")
+
+
+def test_of_very_many_choices_some_are_drawn() -> None:
+    choices = _choices(40, 8, np.random.default_rng(2))
+    assert math.comb(40, 8) > MOST_CHOICES and MOST_CHOICES // 20 < len(choices) <= MOST_CHOICES // 10
+    assert choices.dtype == np.int64 and choices.shape[1] == 8
+    assert (np.diff(choices, axis=1) > 0).all(), "sorted, and no cluster twice"
+    assert set(choices.ravel().tolist()) == set(range(40))
+    assert len({tuple(row) for row in choices.tolist()}) == len(choices)
+    np.testing.assert_array_equal(choices, _choices(40, 8, np.random.default_rng(2)))
+    assert _choices(6, 2, np.random.default_rng(0)).tolist() == [list(pair) for pair in combinations(range(6), 2)]
+
+
+def test_many_clusters_are_divided_as_few_are(images: dict[str, np.ndarray]) -> None:
+    fine = {**images, "clusters": images["clusters"] * 5 + np.arange(1200) % 5}
+    wanted = _wanted(images["sources"])
+    found = [cluster_partition(**fine, test_images=wanted, test_clusters=18, seed=seed) for seed in (4, 4, 5)]
+    assert all(len(members) == 18 for part in found for members in part.test_clusters.values())
+    for source, number in wanted.items():
+        mine = images["sources"] == source
+        assert abs(int((found[0].side[mine] == "test").sum()) - number) <= 0.01 * mine.sum()
+    np.testing.assert_array_equal(found[0].side, found[1].side)
+    assert found[0].test_clusters != found[2].test_clusters
+
+
+def test_the_tolerance_is_a_share_of_the_sources_images(images: dict[str, np.ndarray]) -> None:
+    only = {name: values[images["sources"] == "HAM"] for name, values in images.items()}
+    count = len(only["sources"])
+
+    def off(tolerance: float) -> set[int]:
+        given = {"test_images": {"HAM": 180}, "test_clusters": 4, "tolerance": tolerance}
+        parts = [cluster_partition(**only, **given, seed=seed) for seed in range(12)]
+        return {abs(len(part.rows("test")) - 180) for part in parts}
+
+    assert len(off(0.0)) == 1
+    wide = off(0.1)
+    assert len(wide) > 1 and max(off(0.0)) < max(wide) <= 0.1 * count
+
+
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        ({"test_clusters": 0}, InputError, "BCN has 8 clusters, and 0 are to test: at least one must be left"),
+        ({"test_clusters": 8}, InputError, "BCN has 8 clusters, and 8 are to test"),
+        ({"validation_share": 0.0}, InputError, "validation share 0 must lie between 0 and 1"),
+        ({"validation_share": 1.0}, InputError, "validation share 1 must lie between 0 and 1"),
+        ({"test_images": {}}, InputError, "partition: how many images of BCN, HAM test is not given"),
+        ({"groups": ["L1"]}, ValueError, "sources, clusters, labels and groups must be of one length"),
+        ({n: [] for n in ("sources", "clusters", "labels", "groups")}, InputError, "partition: there are no images"),
+    ],
+)
+def test_what_does_not_fit_is_refused(images: dict[str, np.ndarray], change: dict, error: type, words: str) -> None:
+    given = {**images, "test_images": _wanted(images["sources"]), "test_clusters": 4, **change}
+    with pytest.raises(error, match=words):
+        cluster_partition(**given)
+
+
+def test_a_single_cluster_may_test(images: dict[str, np.ndarray]) -> None:
+    found = cluster_partition(**images, test_images={"HAM": 60, "BCN": 90}, test_clusters=1)
+    assert all(len(members) == 1 for members in found.test_clusters.values())

@@ -47,6 +47,21 @@ def test_who_is_judged_or_chooses_was_not_seen_before() -> None:
         sides.check_after("teacher", ["c"], chose=["b"])
 
 
+def test_a_declared_division_looks_at_cases_and_not_at_whole_groups() -> None:
+    sides = Sides(GROUPS, ["a"], ["d"], ["b"], divided="by cluster", after={"teacher": ""})
+    sides.check_after("teacher", ["a", "c"])  # "a" is of the patient of "b", who is judged
+    with pytest.raises(LeakError, match=r"has seen.*1 \(b\)"):
+        sides.check_after("teacher", ["b"])
+    other = Sides({**GROUPS, "f": "P3"}, ["f"], ["d"], ["b"], divided="by cluster", after={"teacher": ""})
+    other.check_after("teacher", ["f"])  # of the patient of "d", who chooses
+    with pytest.raises(LeakError, match=r"has seen.*1 \(d\)"):
+        other.check_after("teacher", ["d", "f"])
+
+
+def test_a_case_may_have_a_slash_in_its_name() -> None:
+    assert Sides({"x/y": "P1"}, ["x/y"]).case("x/y/17") == "x/y"
+
+
 def test_cases_belong_together_by_patient_lesion_content_and_pair() -> None:
     rows = [("1", "P1", None, "x"), ("2", "P1", "L9", "y"), ("3", None, "L9", "z"), ("4", "P2", None, "z")]
     rows += [("5", None, None, "u"), ("6", "P3", None, "v"), ("7", None, None, "w"), ("8", "P1 ", None, "t")]
@@ -69,10 +84,13 @@ def test_names_that_differ_in_capitals_or_spaces_alone_are_reported() -> None:
     assert alike(names) == [["P 01", "p01"], ["P0 2 ", "P02"], ["P03", "Ｐ03"]]
     [line] = alike_lines({"patient": names, "lesion": ["a", "b"]}, shown=1)
     assert line.startswith("3 patients may be two names of one") and "'P 01' = 'p01'; …" in line
+    [line] = alike_lines({"patient": names}, shown=3)
+    assert "…" not in line and line.count(" = ") == 3
 
 
 def test_what_is_shared_is_told_by_group_or_by_case() -> None:
     assert shared_by(GROUPS, ["a", "c"], ["b", "e"]) == ("P1",)
     assert shared_by(GROUPS, ["a", "c"], ["b", "e"], whole=False) == ()
     assert shared_by({}, ["a"], ["a"]) == ("a",)
+    assert words([f"n{i}" for i in range(5)]) == "5 (n0, n1, n2, n3, n4)"
     assert words([f"n{i}" for i in range(7)]) == "7 (n0, n1, n2, n3, n4, …)"

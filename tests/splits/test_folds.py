@@ -12,6 +12,9 @@ from melano_tf.splits.folds import grouped_folds, plain_folds
 from melano_tf.splits.leaks import Leak, image_leaks, leak_lines
 from melano_tf.splits.undivided_groups import joined_groups, owner_groups, pair_places
 
+PLAIN = [3, 0, 0, 1, 0, 3, 2, 2, 2, 1, 1, 2, 0, 1, 0, 1, 3, 2, 1, 2, 0, 3, 3, 0, 3, 2, 1, 3]
+GROUPED = [1, 1, 2, 2, 1, 1, 1, 1, 0, 0, 1, 1, 2, 2, 2, 2, 0, 0, 1, 1, 2, 2, 0, 0, 2, 2, 0, 0]
+
 
 def drawn(seed: int, patients: int = 60, rare: float = 0.15) -> tuple[list[str], list[str]]:
     rng = np.random.default_rng(seed)
@@ -42,6 +45,25 @@ def test_the_same_seed_gives_the_same_folds_and_another_one_others() -> None:
     first = grouped_folds(groups, labels, 4, seed=5)
     np.testing.assert_array_equal(first, grouped_folds(groups, labels, 4, seed=5))
     assert (first != grouped_folds(groups, labels, 4, seed=6)).any()
+
+
+def test_folds_are_those_of_every_version_and_their_seed() -> None:
+    """Another split would judge other patients: what stands here may change with a new version alone."""
+    labels = ["b"] * 17 + ["m"] * 6 + ["b"] * 5
+    plain = plain_folds(labels, 4)
+    assert plain.dtype == np.int64 and plain.tolist() == PLAIN
+    assert (plain == plain_folds(labels, 4, seed=0)).all() and (plain != plain_folds(labels, 4, seed=1)).any()
+    grouped = grouped_folds([f"P{place // 2}" for place in range(28)], labels, 3)
+    assert grouped.dtype == np.int64 and grouped.tolist() == GROUPED
+
+
+def test_one_class_or_lists_of_two_lengths_are_refused() -> None:
+    with pytest.raises(InputError, match="1 class; at least 2 are needed"):
+        plain_folds(["a"] * 9, 3)
+    with pytest.raises(InputError, match="0 classes; at least 2 are needed"):
+        grouped_folds([], [], 3)
+    with pytest.raises(ValueError, match="3 groups but 2 labels"):
+        grouped_folds(["a", "b", "c"], ["x", "y"], 2)
 
 
 def test_a_hand_made_case() -> None:

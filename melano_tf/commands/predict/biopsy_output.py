@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.pipelines.tile_store import StoreSettings
 from melano_tf.reports.slide_maps import tumour_maps, write_slide_maps
 from melano_tf.runs.sidecar import Sidecar
@@ -25,7 +26,7 @@ def write_pictures(answer: Answer, sidecar: Sidecar, out: Path, thumbnail_mpp: f
     assert answer.probabilities is not None and answer.tiles is not None
     case, tiles = answer.case, answer.tiles
     title = f"{case.path.stem}: probability of {sidecar.classes[1]} {answer.probabilities[1]:.3f}"
-    with Slide(case.path, slide_id=case.path.stem, mpp=case.mpp) as slide:
+    with SlideApart(case.path, slide_id=case.path.stem, mpp=case.mpp) as slide:
         maps, tissue = tumour_maps(tiles, title), cut_tissue(slide, sidecar)
         written = write_slide_maps(out, slide, maps, None, thumbnail_mpp, tissue)
     geojson = out / "tiles.geojson"

@@ -14,7 +14,6 @@ from melano_tf.runs.atomic_files import write_csv, write_json
 from melano_tf.serving.answer_record import answer_record
 from melano_tf.serving.feature_bag_models import SUFFIXES
 from melano_tf.serving.model_interface import Answer, Answering, Case
-from melano_tf.slides.slide import SlideReadError
 
 
 def predict_features(settings: PredictSettings, model: Answering, say: Callable[[str], None]) -> dict[str, Any]:
@@ -63,7 +62,7 @@ def _write_map(
     assert answer.tiles is not None
     try:
         figure = attention_map(open_features(settings.input), within_bag(answer.tiles["attention"]), slides, title)
-    except (InputError, SlideReadError) as error:
+    except InputError as error:
         say(f"  no map: {error}")
         return []
     return [save_figure(settings.out / f"{settings.input.stem}-attention.png", figure)]

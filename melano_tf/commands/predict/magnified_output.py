@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.commands.predict.biopsy_output import cut_tissue
+from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.reports.explanation_figures import (
     ExplainedTile,
     explained_sheet,
@@ -28,7 +29,7 @@ def write_pictures(answer: Answer, sidecar: Sidecar, out: Path, thumbnail_mpp: f
     positive = sidecar.classes[shown]
     tiles = answer.tiles.assign(probability=answer.tiles[f"p{shown}"])
     title = f"{case.path.stem}: {positive} {answer.probabilities[shown]:.3f}"
-    with Slide(case.path, slide_id=case.path.stem, mpp=case.mpp) as slide:
+    with SlideApart(case.path, slide_id=case.path.stem, mpp=case.mpp) as slide:
         tissue = cut_tissue(slide, sidecar)
         maps = magnification_maps(tiles, positive, title)
         files = write_slide_maps(out, slide, maps, None, thumbnail_mpp, tissue)

@@ -55,10 +55,11 @@ class PredictSettings:
     threads: int = 0
     """Threads of TensorFlow; 0: one a core."""
     server: str | None = None
-    """TensorFlow Serving that has the exported model: http://127.0.0.1:8501 or grpc://127.0.0.1:8500."""
+    """TensorFlow Serving that has the exported model: http://127.0.0.1:8501 or grpc://127.0.0.1:8500; https:// and
+    grpcs:// with TLS, by the certificates of SSL_CERT_FILE where it is set."""
     timeout: float = 60.0
-    """With --server: seconds until a request counts as lost."""
+    """With --server: seconds until a request counts as lost, further tries included."""
     retries: int = 4
-    """With --server: further tries where it is away or busy, with pauses of 0.5, 1, 2, … seconds."""
+    """With --server: further tries within that time where it is away or busy, with pauses of 0.5, 1, 2, … seconds."""
     chunk: int = 16
     """Exported models: images or tiles in one request, fewer where they are large."""

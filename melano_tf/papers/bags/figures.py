@@ -18,7 +18,6 @@ from melano_tf.reports.attention_maps import attention_map, within_bag
 from melano_tf.reports.curve_figures import Drawn, binary_curve, reliability_figure
 from melano_tf.reports.figures import save_figure
 from melano_tf.runs.predictions import probabilities
-from melano_tf.slides.slide import SlideReadError
 
 
 def draw_curves(work: Work, name: str) -> list[Path]:
@@ -93,7 +92,7 @@ def draw_maps(work: Work) -> list[Path]:
                 title = f"{slide}: {one.card.classes[target]} in the table, {given}"
                 try:
                     figure = attention_map(files[str(slide)], values[places], slides, title)
-                except (InputError, SlideReadError) as error:
+                except InputError as error:
                     work.say(f"  no map of {slide}: {error}")
                     continue
                 written.append(save_figure(work.run.folder / "maps" / f"{slide}-attention.png", figure))

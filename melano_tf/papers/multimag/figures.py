@@ -14,12 +14,12 @@ from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.tables import network
 from melano_tf.papers.shared_figures import saved
 from melano_tf.papers.shell import Work
+from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.pipelines.tile_batches import predict_batches
 from melano_tf.reports.explanation_figures import ExplainedTile, explained_sheet, sample_sheet, thumbnail_box
 from melano_tf.runs import journal
 from melano_tf.runs.predictions import decided, probability_columns
 from melano_tf.runs.settings_digest import seed_for
-from melano_tf.slides.slide import Slide
 from melano_tf.specs import load_spec
 
 THUMBNAIL_MPP = 4.0
@@ -137,7 +137,7 @@ def explained(
     result = []
     for row, image in zip(tiles.to_dict("records"), images, strict=True):
         where = slides.loc[row["slide_id"]]
-        with Slide(where["path"], row["slide_id"], None if pd.isna(where["mpp"]) else where["mpp"]) as slide:
+        with SlideApart(where["path"], row["slide_id"], None if pd.isna(where["mpp"]) else where["mpp"]) as slide:
             longer = max(size * own for size, own in zip(slide.size, slide.mpp, strict=True))
             mpp = max(THUMBNAIL_MPP, longer / LARGEST_THUMBNAIL_PX)
             thumbnail, box = slide.thumbnail(mpp), thumbnail_box(slide, row, mpp)

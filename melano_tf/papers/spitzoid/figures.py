@@ -14,11 +14,11 @@ from melano_tf.papers.spitzoid.cohort import SpitzoidSlides
 from melano_tf.papers.spitzoid.settings import SpitzoidSettings
 from melano_tf.papers.spitzoid.source_model import SourceModel, chosen, judged, source_of, table_2
 from melano_tf.papers.spitzoid.target_model import attention_of, target_of
+from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.pipelines.tile_batches import predict_batches
 from melano_tf.reports.figures import CamRow, cam_sheet
 from melano_tf.reports.slide_maps import tumour_maps, write_slide_maps
 from melano_tf.slides.annotations import slide_outlines
-from melano_tf.slides.slide import Slide
 from melano_tf.slides.tissue import tissue_mask
 
 CAM_COHORT = 1  # Figures 6 and 7 show tiles of the first validation cohort
@@ -43,7 +43,7 @@ def draw_maps(work: Work, figures: tuple[int, ...]) -> list[Path]:
         title = f"{row['slide_id']}: {row['label']}; probability of malignant {biopsies[row['slide_id']]:.3f}"
         title += " (PHANTOM)" if settings.slides is None else ""
         mpp = None if pd.isna(row["mpp"]) else row["mpp"]
-        with Slide(row["path"], slide_id=row["slide_id"], mpp=mpp) as slide:
+        with SlideApart(row["path"], slide_id=row["slide_id"], mpp=mpp) as slide:
             path = row["annotation"]
             outline = slide_outlines(slide, path, settings.annotation).geometry if path else None
             these = tiles[tiles["slide_id"] == row["slide_id"]]

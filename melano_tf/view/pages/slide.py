@@ -9,7 +9,6 @@ from bokeh.models import CheckboxGroup, CustomJS, Div, Select, Slider
 from bokeh.models.ui import UIElement
 
 from melano_tf.errors import InputError
-from melano_tf.slides.slide import SlideReadError
 from melano_tf.view.case_selection import first_model, with_answers
 from melano_tf.view.colour_maps import PALETTES
 from melano_tf.view.furniture import overview_figure
@@ -354,7 +353,7 @@ class SlidePage:
             return
         try:
             opened = slide_of(self.page.site, other, place)
-        except (InputError, SlideReadError) as error:
+        except InputError as error:
             self.say(str(error))
             return
         if opened.size != self.pane.size:
