@@ -195,6 +195,9 @@ def test_a_page_loads_the_scripts_that_it_needs_and_a_slide_its_first_tiles(runn
     page = pages["slide?run=0&case=1"]
     early = re.findall(r'<image [^>]*href="([^"]+)"', page)
     assert early == [f"{prefix}/tile/0/1/1/{place}.jpg" for place in ("0/0", "1/0", "0/1", "1/1")]
+    assert (
+        b"<image" not in running.get(f"{prefix}/slide?run=0&case=1&beside=0:no+map")[1]
+    )  # elsewhere, and half as wide
     assert all("defer" in tag for tag in re.findall(r"<script[^>]*static/js[^>]*>", page))  # or it would wait for them
     assert [running.get(address)[1][:2] for address in early] == [b"\xff\xd8"] * 2 + [b"\x89P"] * 2
 
