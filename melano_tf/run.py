@@ -149,7 +149,14 @@ def _recipe(name: str, arguments: list[str]) -> int:
         settings = settings.as_demo(say)
     import_quietly()
     from melano_tf.papers.shell import reproduce
+    from melano_tf.training.hosts import cluster
 
+    there = cluster()
+    if there is not None and not settings.plan:
+        from melano_tf.papers import many_hosts
+
+        many_hosts.reproduce(recipe, settings, there, say)
+        return 0
     if not settings.spread_out or settings.plan:
         reproduce(recipe, settings, say)
         return 0
@@ -157,6 +164,7 @@ def _recipe(name: str, arguments: list[str]) -> int:
         from melano_tf.papers import dask_jobs
     except ModuleNotFoundError as error:
         raise InputError(f'--jobs, --gpus and --scheduler need {error.name}: pip install ".[cluster]"') from None
+    dask_jobs.check_there(settings)
     reproduce(recipe, settings, say, dask_jobs.walk)
     return 0
 

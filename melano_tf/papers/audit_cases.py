@@ -9,10 +9,11 @@ CASES = ("case", "patient", "lesion", "content")  # columns of audit/cases.parqu
 
 
 def write_cases(work: Work, cases: pd.DataFrame) -> None:
-    """Keep them in audit/cases.parquet.
+    """Keep them in audit/cases.parquet; a process that only helps leaves that to the one which decides.
 
     Args:
         work: the run at work.
         cases: columns `CASES`: slide or image, patient and lesion (None where not known), checksum.
     """
-    work.run.made_output([write_frame(work.path("audit", "cases.parquet"), cases)], "cases", {})
+    if work.decides:
+        work.run.made_output([write_frame(work.path("audit", "cases.parquet"), cases)], "cases", {})

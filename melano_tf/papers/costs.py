@@ -70,14 +70,16 @@ def bill(recipe: Recipe, settings: Any, undone: Sequence[Step], measured: bool) 
     found = Bill([f"cost      {counted} at most; {len(trainings)} trainings to do, {sum(steps.values()):,} steps"])
     disk = dict(extent.disk)
     if trainings and measured and sum(steps.values()) >= FEW_STEPS:
-        disk["models"] = _measure(found, settings, trainings, steps)
+        disk["models"] = _measure(found, settings, trainings, steps, extent.instances)
     if disk:
         told = ", ".join(f"{name} {size / GIB:.1f}" for name, size in disk.items())
         found.lines.append(f"cost      disk, GiB: {told}")
     return found
 
 
-def _measure(found: Bill, settings: Any, trainings: Sequence[Step], steps: dict[str, int]) -> int:
+def _measure(
+    found: Bill, settings: Any, trainings: Sequence[Step], steps: dict[str, int], instances: tuple[int, int]
+) -> int:
     """Add hours and memory to a bill; returns the bytes of all models."""
     from melano_tf.training.pace import Pace, measure
     from melano_tf.training.tensorflow_runtime import computing_in
@@ -86,7 +88,7 @@ def _measure(found: Bill, settings: Any, trainings: Sequence[Step], steps: dict[
     loads = {step.load.network: step.load for step in trainings if step.load is not None}
     with computing_in(settings.precision), tqdm(loads.items(), desc="measuring", unit="network", leave=False) as bar:
         for name, load in bar:
-            paces[name] = measure(load.build, load.bag or load.batch, load.step, bool(load.bag))
+            paces[name] = measure(load.build, load.bag or load.batch, load.step, bool(load.bag), instances)
     seconds, saved, widest = 0.0, 0, ("", 0)
     for name, load in loads.items():
         pace, own = paces[name], [step.name for step in trainings if step.load and step.load.network == name]
@@ -98,7 +100,7 @@ def _measure(found: Bill, settings: Any, trainings: Sequence[Step], steps: dict[
         seconds, saved = seconds + 3600 * hours, saved + len(own) * pace.saved
         found.lines.append(
             f"cost      {name}: {len(own)} trainings, {sum(steps[step] for step in own):,} steps of {each:.3g} s "
-            f"(measured with {pace.pictures} of {load.bag or load.batch} pictures): {hours:,.1f} h"
+            f"(measured with {pace.pictures} of {load.bag or load.batch} {_measured(load, instances)}): {hours:,.1f} h"
         )
     found.hours = seconds / 3600 / max(1, len(settings.gpus))
     where = "the GPU's memory" if gpu else "memory"
@@ -109,6 +111,11 @@ def _measure(found: Bill, settings: Any, trainings: Sequence[Step], steps: dict[
         f"cost      {where}, GiB: about {widest[1] / GIB:.1f} for a step of {widest[0]}{cache}",
     ]
     return saved
+
+
+def _measured(load: Load, instances: tuple[int, int]) -> str:
+    """What the steps of a network were measured with."""
+    return f"bags of {instances[0]:,} instances" if load.of == "bags" else "pictures"
 
 
 def has_gpu() -> bool:

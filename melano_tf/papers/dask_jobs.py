@@ -9,11 +9,9 @@ checkpoint. Results are those of one process, for the same threads a training, w
 import contextlib
 import functools
 import threading
-import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import distributed
@@ -21,35 +19,14 @@ from tqdm import tqdm
 
 from melano_tf import __version__
 from melano_tf.errors import InputError
-from melano_tf.papers.initial_weights import weights_of
-from melano_tf.papers.plan import Plan, Recipe, Step
-from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, act, do, planned
+from melano_tf.papers.helping import Asked, Helper
+from melano_tf.papers.plan import Recipe, Step
+from melano_tf.papers.shell import LeftOut, Stopped, Work, act, do
 from melano_tf.papers.step_states import inputs_of
-from melano_tf.runs.run_folder import Run
-from melano_tf.runs.settings_digest import digest
-from melano_tf.training.loop import ProgressBar
 from melano_tf.training.tensorflow_runtime import configure, import_quietly
 
 TOPIC = "melano_tf"
 WAIT_S = 20.0  # for a scheduler, and for its first worker
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What another process is told of a step.
-
-    Attributes:
-        name: of the step.
-        key: under which it is finished.
-        identities: of the steps that it stands on, as `Work.identity` gives them.
-        left_out, failed: as in `Work`.
-    """
-
-    name: str
-    key: str
-    identities: Mapping[str, str]
-    left_out: Mapping[str, str]
-    failed: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -82,42 +59,8 @@ class FarTraceback(Exception):
         return f"\n{self.args[0]}"
 
 
-class HelpingRun(Run):
-    """A run's folder for a process that does single steps of it: it writes their files, and nothing of the record."""
-
-    def __init__(self, folder: Path, recipe: str, settings: Any, threads: int, show: Callable[[str], None]) -> None:
-        super().__init__(folder, recipe, settings, threads, say=lambda line: None)
-        self.notes: dict[str, Any] = {}
-        self.bars = self._bar
-        self._show = show
-
-    def note(self, **content: Any) -> None:
-        """Kept for the process that holds the record."""
-        self.notes |= content
-
-    def stands_on(self, *parts: str) -> None:
-        """Said by the process that holds the record."""
-
-    def made_output(self, files: Iterable[Path], output: str, stands_on: Mapping[str, str | None]) -> None:
-        """As `stands_on`."""
-
-    @contextlib.contextmanager
-    def _bar(self, name: str, epochs: int, steps_per_epoch: int) -> Iterator[ProgressBar]:
-        """A training's progress, sent on once a second."""
-        last = 0.0
-
-        def show(done: int, loss: float, waiting: float) -> None:
-            nonlocal last
-            if time.monotonic() - last >= 1:
-                last = time.monotonic()
-                epoch = min(done // max(steps_per_epoch, 1) + 1, epochs)
-                self._show(f"epoch {epoch}/{epochs} loss {loss:.3f} waiting {waiting:.0%}")
-
-        yield show
-
-
 class Hands(distributed.WorkerPlugin):
-    """What a worker process holds between steps: the plan, and what the steps looked at.
+    """What a worker process holds between steps: a `Helper`.
 
     Args:
         recipe, settings: of the run.
@@ -129,8 +72,7 @@ class Hands(distributed.WorkerPlugin):
     def __init__(self, recipe: Recipe, settings: Any, threads: int) -> None:
         self.recipe, self.settings, self.threads = recipe, settings, threads
         self.worker: Any = None
-        self.plan: Plan | None = None
-        self.work: Work | None = None
+        self.helper: Helper | None = None
         self.lock: Any = None
 
     def setup(self, worker: Any) -> None:
@@ -144,15 +86,10 @@ class Hands(distributed.WorkerPlugin):
 
     def _do(self, asked: Asked) -> Outcome:
         try:
-            plan, work, run = self._ready()
-            run.notes = {}
-            work.left_out, work.failed = dict(asked.left_out), dict(asked.failed)
-            for name in plan.below([asked.name])[:-1]:
-                self._look(plan.steps[name], work, asked.identities[name])
-            run.notes, step = {}, plan.steps[asked.name]
-            run._show = lambda text: self.worker.log_event(TOPIC, {"step": asked.name, "text": text})
-            run._show("begun")
-
+            helper = self._ready()
+            step, run, work = helper.ready(asked), helper.run, helper.work
+            run.show = lambda text: self.worker.log_event(TOPIC, {"step": asked.name, "text": text})
+            run.show("begun")
             run.perform(asked.name, asked.key, inputs_of(work, step), functools.partial(act, work, step))
         except LeftOut as reason:
             return Outcome(left_out=str(reason))
@@ -163,32 +100,12 @@ class Hands(distributed.WorkerPlugin):
             return Outcome(failed=traceback.format_exc(), error=line)
         return Outcome(notes=run.notes)
 
-    def _ready(self) -> tuple[Plan, Work, HelpingRun]:
-        if self.plan is None or self.work is None:
+    def _ready(self) -> Helper:
+        if self.helper is None:
             import_quietly()
             threads = configure(self.threads, deterministic=self.settings.deterministic)
-            self.plan, steps, _ = planned(self.recipe, self.settings)
-            folder = Path(self.settings.out)
-            run = HelpingRun(folder, self.recipe.name, self.settings, threads, lambda text: None)
-            self.work = Work(run, self.settings, weights_of(steps))
-            self.work.decides = False
-        assert isinstance(self.work.run, HelpingRun)
-        return self.plan, self.work, self.work.run
-
-    def _look(self, step: Step, work: Work, identity: str) -> None:
-        """Know a step as the process that asks knows it; what is looked at anew must be what it saw there.
-
-        Raises:
-            InputError: it is something else.
-        """
-        if step.always and not (work.has(step.name) and work.identity(step.name) == identity):
-            found: Looked = step.does(work, *step.args)
-            if digest(found.content) != identity:
-                raise InputError(
-                    f"{work.run.folder}: {step.name} is not what it was when the run began; were files changed?"
-                )
-            work.values[step.name] = found.value
-        work.finish(step.name, identity)
+            self.helper = Helper(self.recipe, self.settings, threads)
+        return self.helper
 
 
 def do_far(asked: Asked) -> Outcome:
@@ -256,10 +173,9 @@ def _nothing_to_do(work: Work, step: Step) -> bool:
 
 
 def _handed(client: Any, work: Work, step: Step) -> Any:
-    key = work.run.key(step.name, inputs_of(work, step))
     work.run.begin(step.name)
-    asked = Asked(step.name, key, work.identities(), dict(work.left_out), dict(work.failed))
-    return client.submit(do_far, asked, key=f"{step.name}-{key}", pure=False)
+    asked = Asked.of(work, step)
+    return client.submit(do_far, asked, key=f"{step.name}-{asked.key}", pure=False)
 
 
 def _taken_back(work: Work, step: Step, future: Any) -> None:
@@ -293,10 +209,9 @@ def opened(work: Work) -> Iterator[Any]:
     """A client of the cluster that the settings name, or of one on this machine for as long as this lasts.
 
     Raises:
-        InputError: it does not answer, has no worker, or one of another version; a GPU is not there.
+        InputError: it does not answer, has no worker, or one of another version.
     """
     settings = work.settings
-    _check_gpus(settings.gpus)
     with contextlib.ExitStack() as stack:
         if settings.scheduler:
             client = stack.enter_context(_client(settings.scheduler))
@@ -307,6 +222,20 @@ def opened(work: Work) -> Iterator[Any]:
         where = settings.scheduler or f"{settings.processes()} processes on this machine"
         work.say(f"trainings side by side: {where}" + (f", watch them at {d}" if (d := client.dashboard_link) else ""))
         yield client
+
+
+def check_there(settings: Any) -> None:
+    """Whether the GPUs or the cluster that the settings name are there, before anything is done.
+
+    Raises:
+        InputError: the settings do not go together; a GPU is not there; the scheduler does not answer, has no worker,
+            or one of another version.
+    """
+    settings.check_running()
+    _check_gpus(settings.gpus)
+    if settings.scheduler:
+        with _client(settings.scheduler) as client:
+            _check_workers(client, settings.scheduler)
 
 
 def _client(address: str) -> Any:
@@ -345,19 +274,20 @@ def _check_workers(client: Any, scheduler: str) -> None:
         client.wait_for_workers(1, timeout=WAIT_S)
     except TimeoutError:
         raise InputError(f"--scheduler {scheduler}: has no worker; start some, and give the same command") from None
-    for address, version in client.run(_version).items():
+
+    def version_there() -> str:  # in here, so that it is sent as it is: a worker may have no such module
+        from importlib import import_module
+
+        try:
+            return str(import_module("melano_tf").__version__)
+        except ImportError:
+            return "nowhere"
+
+    for address, version in client.run(version_there).items():
+        if version == "nowhere":
+            raise InputError(f"worker {address}: has no melano_tf; install version {__version__} there")
         if version != __version__:
             raise InputError(f"worker {address}: has melano_tf {version}, and this is {__version__}; install the same")
-
-
-def _version() -> str:
-    """Of this package in a worker."""
-    from importlib import import_module
-
-    try:
-        return str(import_module("melano_tf").__version__)
-    except ImportError:
-        return "nowhere"
 
 
 class _Board:

@@ -48,7 +48,7 @@ class Load:
         build: () -> the network with its optimiser (`training.fit.Network`); nothing is fetched for it.
         epochs: how many, at most.
         batch: samples a step.
-        of: what a sample is: "tiles", "images" or "slides", as the recipe's `Extent` counts them.
+        of: what a sample is: "tiles", "images", "slides" or "bags", as the recipe's `Extent` counts them.
         share: of all of them, in an epoch.
         most: samples of an epoch at most; None: no limit.
         bag: tiles of a slide's bag at most; 0: a sample is one picture.
@@ -73,10 +73,11 @@ class Load:
 @dataclass(frozen=True)
 class Extent:
     """How large a cohort is, before it is read: counts and bytes on disk, by what they are of. Counts of what is not
-    known yet are the most that it can be."""
+    known yet are the most that it can be. Of bags of features also the instances of one: on average, and at most."""
 
     counts: Mapping[str, int]
     disk: Mapping[str, int] = field(default_factory=dict)
+    instances: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)

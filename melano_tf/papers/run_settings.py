@@ -29,8 +29,8 @@ class Running:
     """Threads of TensorFlow in each training; 0: one a core, shared out among --jobs. Results are bit-identical only
     for the same number."""
     mirror: bool = False
-    """Spread each training over all GPUs; BatchNorm then takes its statistics over the whole batch. Not given: each
-    training runs on one device."""
+    """Spread each training over all GPUs, with TF_CONFIG over those of several hosts; BatchNorm then takes its
+    statistics over the whole batch. Not given: each training runs on one device."""
     precision: Precision = "float32"
     """What networks compute in: float32, bfloat16, or float16 (the loss is then scaled). Weights, losses and softmaxes
     stay float32. Not in the papers."""

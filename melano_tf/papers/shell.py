@@ -160,7 +160,7 @@ def reproduce(
     """
     settings.check_running()
     # First: a method may build a network to look at it.
-    threads = configure(settings.threads_each(), settings.mirror, settings.deterministic)
+    threads = configure(settings.threads_each(), settings.mirror and not settings.plan, settings.deterministic)
     check_folders(settings)
     plan, steps, outputs = planned(recipe, settings)
     announce(recipe, settings, say)

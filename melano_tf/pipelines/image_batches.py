@@ -1,5 +1,6 @@
 """Batches of images from the cache: each a pure function of (seed, global step), so that any step can be first."""
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,8 +14,9 @@ from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
 from melano_tf.pipelines.image_transforms import transformed, views
 from melano_tf.pipelines.sample_random_numbers import VIEWS, uniform
-from melano_tf.pipelines.tile_batches import decoders, epoch_order, prepared, python_call
+from melano_tf.pipelines.tile_batches import decoders, epoch_order, part_of, prepared, python_call
 from melano_tf.training.describe import Shown
+from melano_tf.training.hosts import Share
 
 DRAWS = 3
 Change = Callable[[Any, Any, Any], Any]
@@ -116,13 +118,22 @@ class ImageBatches:
         self.order = functools.lru_cache(maxsize=2)(functools.partial(epoch_order, self._labels, seed))
         self.samples_per_epoch = count
         self.steps_per_epoch = -(-count // batch)
+        self.share: Share | None = None
+
+    def shared(self, share: Share) -> "ImageBatches":
+        """The same batches, of which "x" holds one host's part and "x_from" says where that begins."""
+        part = copy.copy(self)
+        part.share = share
+        return part
 
     def _facts(self, step: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What a step holds: pixels, aspects, metadata, rows, labels, weights, ids."""
+        """What a step holds: pixels, aspects, metadata and rows of what is read, its start; rows, labels, weights,
+        ids."""
         epoch, part = divmod(int(step), self.steps_per_epoch)
         rows = self.order(epoch)[part * self.batch : (part + 1) * self.batch]
-        places = self._places[rows]
-        facts = (self._metadata[rows], rows, self._labels[rows], self._weights[rows], self._ids[rows])
+        own, start = part_of(rows, self.share)
+        places = self._places[own]
+        facts = (self._metadata[own], own, start, rows, self._labels[rows], self._weights[rows], self._ids[rows])
         return (self.cache.pixels(places), self.cache.aspects[places], *facts)
 
     def from_step(self, step: int) -> Iterator[dict[str, Any]]:
@@ -136,22 +147,23 @@ class ImageBatches:
             step: the first one.
             change: (images uint8 (B, px, px, 3), the epoch, rows int64 (B,)) -> images; in the data set's own graph.
         """
-        types = [tf.uint8, tf.float32, tf.float32, tf.int64, tf.int32, tf.float32, tf.string]
-        px = self.cache.stored_px
-        shapes = [[None, px, px, 3], [None], [None, self._metadata.shape[1]], [None], [None], [None], [None]]
+        types = [tf.uint8, tf.float32, tf.float32, tf.int64, tf.int64, tf.int64, tf.int32, tf.float32, tf.string]
+        px, width = self.cache.stored_px, self._metadata.shape[1]
+        shapes = [[None, px, px, 3], [None], [None, width], [None], [], [None], [None], [None], [None]]
 
         def load(index: tf.Tensor) -> dict[str, Any]:
             facts = python_call(self._facts, [index], types)
-            pixels, aspects, metadata, rows, labels, weights, ids = map(tf.ensure_shape, facts, shapes)
-            seeds = sample_seeds(self.seed, index // self.steps_per_epoch, rows)
+            pixels, aspects, metadata, own, start, rows, labels, weights, ids = map(tf.ensure_shape, facts, shapes)
+            seeds = sample_seeds(self.seed, index // self.steps_per_epoch, own)
             image = seen(pixels, aspects, self.input_px, self.augment, seeds)
             image = tf.ensure_shape(image, [None, self.input_px, self.input_px, 3])
             if change is not None:
-                image = change(image, index // self.steps_per_epoch, rows)
+                image = change(image, index // self.steps_per_epoch, own)
             x = {"image": image}
             if metadata.shape[1]:
                 x["metadata"] = metadata
-            return {"x": x, "y": labels, "weight": weights, "id": ids, "row": rows}
+            batch = {"x": x, "y": labels, "weight": weights, "id": ids, "row": rows}
+            return batch if self.share is None else {**batch, "x_from": start}
 
         return tf.data.Dataset.range(step, np.iinfo(np.int64).max).map(load, num_parallel_calls=decoders())
 
@@ -167,6 +179,10 @@ class ColouredBatches:
     def __init__(self, batches: ImageBatches, settings: AugmentSettings) -> None:
         self.batches, self.settings = batches, settings
         self.steps_per_epoch = batches.steps_per_epoch
+
+    def shared(self, share: Share) -> "ColouredBatches":
+        """As of `ImageBatches`."""
+        return ColouredBatches(self.batches.shared(share), self.settings)
 
     def from_step(self, step: int) -> Iterator[dict[str, Any]]:
         """Batches from a global step on, without end."""

@@ -10,6 +10,7 @@ from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
 from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.pipelines.sample_random_numbers import CROPS, uniform
 from melano_tf.pipelines.tile_batches import prepared
+from melano_tf.training.hosts import Share
 
 DRAWS = 3
 
@@ -69,6 +70,11 @@ class CroppedBatches:
     ) -> None:
         self.batches, self.input_px, self.smallest_crop = batches, input_px, smallest_crop
         self.changes, self.seed = changes, seed
+
+    def shared(self, share: Share) -> "CroppedBatches":
+        """As of `ImageBatches`."""
+        part = self.batches.shared(share)
+        return CroppedBatches(part, self.input_px, self.smallest_crop, self.changes, self.seed)
 
     @property
     def steps_per_epoch(self) -> int:

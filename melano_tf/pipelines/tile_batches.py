@@ -1,5 +1,6 @@
 """Batches of single tiles from a store: each a pure function of (seed, global step), so that any step can be first."""
 
+import copy
 import functools
 import os
 import weakref
@@ -15,6 +16,7 @@ from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
 from melano_tf.pipelines.tfrecords import read_jpegs
 from melano_tf.training.describe import Shown
+from melano_tf.training.hosts import Share
 
 DROPOUT_STREAM, ORDER_STREAM = 1, 2  # so that the draws of one epoch do not depend on each other
 MOST_DECODERS = 16  # batches that are made at once at most: each takes memory
@@ -69,6 +71,13 @@ def _balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _rows(labels: np.ndarray, seed: int, epoch: int, dropout: Dropout | None) -> np.ndarray:
     return np.arange(len(labels)) if dropout is None else epoch_order(labels, seed, epoch, dropout)
+
+
+def part_of(rows: np.ndarray, share: Share | None) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a batch that a host reads, and where they begin in it; without a share all."""
+    if share is None:
+        return rows, np.array(0, np.int64)
+    return rows[share.places(len(rows))], np.array(share.start(len(rows)), np.int64)
 
 
 def tile_ids(tiles: pd.DataFrame) -> np.ndarray:
@@ -278,25 +287,35 @@ class TileBatches:
         self.order = functools.lru_cache(maxsize=2)(draw)
         self.samples_per_epoch = len(self.order(0))
         self.steps_per_epoch = -(-self.samples_per_epoch // batch)
+        self.share: Share | None = None
+
+    def shared(self, share: Share) -> "TileBatches":
+        """The same batches, of which "x" holds one host's part and "x_from" says where that begins."""
+        part = copy.copy(self)
+        part.share = share
+        return part
 
     def _facts(self, step: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What a step holds: places in `images`, rows, labels, weights, ids."""
+        """What a step holds: places in `images` and rows of what is read, its start; rows, labels, weights, ids."""
         epoch, part = divmod(int(step), self.steps_per_epoch)
         rows = self.order(epoch)[part * self.batch : (part + 1) * self.batch]
-        return self._places[rows], rows, self._labels[rows], self._weights[rows], self._ids[rows]
+        own, start = part_of(rows, self.share)
+        return self._places[own], own, start, rows, self._labels[rows], self._weights[rows], self._ids[rows]
 
     def from_step(self, step: int) -> Iterator[dict[str, tf.Tensor]]:
         """Batches from a global step on, without end; nothing before it is read."""
         self.images.fill()
-        types = [tf.int64, tf.int64, tf.int32, tf.float32, tf.string]
+        types = [tf.int64, tf.int64, tf.int64, tf.int64, tf.int32, tf.float32, tf.string]
+        shapes = [[None], [None], [], [None], [None], [None], [None]]
 
         def load(index: tf.Tensor) -> dict[str, tf.Tensor]:
             facts = python_call(self._facts, [index], types)
-            places, rows, labels, weights, ids = (tf.ensure_shape(fact, [None]) for fact in facts)
+            places, own, start, rows, labels, weights, ids = map(tf.ensure_shape, facts, shapes)
             x = self.images.tensor(places)
             if self.augment is not None:
-                x = augment(x, sample_seeds(self.seed, index // self.steps_per_epoch, rows), self.augment)
-            return {"x": x, "y": labels, "weight": weights, "id": ids, "row": rows}
+                x = augment(x, sample_seeds(self.seed, index // self.steps_per_epoch, own), self.augment)
+            batch = {"x": x, "y": labels, "weight": weights, "id": ids, "row": rows}
+            return batch if self.share is None else {**batch, "x_from": start}
 
         data = tf.data.Dataset.range(step, np.iinfo(np.int64).max)
         yield from prepared(data.map(load, num_parallel_calls=decoders()))

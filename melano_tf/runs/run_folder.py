@@ -7,13 +7,12 @@ wrote. The same command again therefore goes on where it stopped, and a changed 
 
 import contextlib
 import errno
-import fcntl
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 from melano_tf import __version__
 from melano_tf.environment import environment
@@ -21,6 +20,7 @@ from melano_tf.errors import InputError
 from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic, file_sha256, read_json, write_json
 from melano_tf.runs.file_integrity import check_record, fault, mapping
+from melano_tf.runs.folder_lock import FolderLock
 from melano_tf.runs.settings_digest import digest, flat, plain
 
 ASIDE = (
@@ -60,6 +60,24 @@ def plan_key(plan: Mapping[str, Any]) -> str:
     return digest([plan.get("settings"), plan.get("data")])
 
 
+class Company(Protocol):
+    """The other hosts of a run, as a training that is spread over them meets them.
+
+    Attributes:
+        chief: whether this host decides and writes.
+    """
+
+    chief: bool
+
+    def begin(self, stem: str) -> None:
+        """All hosts come to a training, or to the building of its network."""
+        ...
+
+    def end(self) -> None:
+        """A training is done; who only helps leaves its step here, unless that has another training."""
+        ...
+
+
 class Run:
     """One run's folder, locked for this process while it is open (use it as a context manager).
 
@@ -83,21 +101,26 @@ class Run:
         self.say = say
         # Shows a training's progress, as `training.progress.bar_over_epochs`; None: by that.
         self.bars: Callable[[str, int, int], contextlib.AbstractContextManager[Any]] | None = None
+        self.company: Company | None = None  # None: there are no other hosts
         self.repeated: list[str] = []
         self.kept: list[str] = []
-        self._lock: IO[str] | None = None
+        self._lock: FolderLock | None = None
         self._made: dict[str, dict[str, Any]] = {}
         self._sums: dict[tuple[Any, ...], str] = {}
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes a training's files; False on a host that only helps the chief."""
+        return self.company is None or self.company.chief
 
     def __enter__(self) -> "Run":
         try:
             self._take_folder()
-            self._lock = (self.folder / ".lock").open("a+", encoding="utf-8")
+            self._lock = FolderLock(self.folder)
         except OSError as error:
             raise InputError(
                 f"{self.folder}: cannot be written ({os.strerror(error.errno or errno.EIO)}); choose another --out"
             ) from None
-        self._take_lock(self._lock)
         try:
             self._open_record()
         except BaseException:
@@ -134,27 +157,6 @@ class Run:
                 f"{self.folder}: holds a run of {record.get('recipe')!r}, not of {self.recipe!r}; choose another --out"
             )
 
-    def _take_lock(self, lock: IO[str]) -> None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if not isinstance(error, BlockingIOError | PermissionError):
-                lock.close()
-                raise InputError(
-                    f"{self.folder}: its file system has no locks ({os.strerror(error.errno or errno.EIO)}), which "
-                    "keep two runs from writing at once; choose another --out, or mount it with locks"
-                ) from None
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            lock.close()
-            raise InputError(
-                f"{self.folder}: another run (process {holder}) is at work in this folder; "
-                "wait for it, or choose another --out"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-
     def _open_record(self) -> None:
         record = self.record()
         self._check_recipe(record)
@@ -176,7 +178,7 @@ class Run:
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 self._write_made()
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     def record(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from melano_tf.errors import InputError, line_of
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.settings_digest import seed_for
 from melano_tf.training.clustering import Clustering, ClusterSettings, cluster, nmi
+from melano_tf.training.hosts import Hosts
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, TrainingError, train
 from melano_tf.training.metric_losses import METRIC_LOSSES
 from melano_tf.training.steps import traced
@@ -226,7 +227,14 @@ def deep_cluster(
         TrainingError: the loss or the features are not finite, or all features are the same.
         InputError: more clusters than images; files that are damaged or of another training.
     """
-    step = GradientStep(model, optimizer, loss_fn, strategy=strategy)
+    step, hosts = GradientStep(model, optimizer, loss_fn, strategy=strategy), Hosts.of(strategy)
+
+    def ensure(epoch: int) -> None:
+        if hosts is None or hosts.chief:
+            assignments.ensure(epoch, features)
+        if hosts is not None:
+            hosts.told()  # not before the chief's file is there
+
     history = train(
         step,
         batches,
@@ -235,9 +243,9 @@ def deep_cluster(
         model,
         optimizer,
         progress=progress,
-        epoch_start=lambda epoch: assignments.ensure(epoch, features),
+        epoch_start=ensure,
         epoch_end=epoch_end,
     )
     last = len(history)
-    assignments.ensure(last, features)
+    ensure(last)
     return Clustered(history, assignments.records(), assignments.labels(last))

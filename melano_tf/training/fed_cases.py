@@ -158,12 +158,12 @@ class WatchedBatches:
             yield batch
 
     def catch_up(self, step: int) -> None:
-        """Read the batches before `step` that a checkpoint covers and the log does not.
+        """Read the batches before `step` that a checkpoint covers and the log does not; without a log none.
 
         Raises:
             InputError: there is no such batch.
         """
-        while self.fed.steps < step:
+        while self.fed.path is not None and self.fed.steps < step:
             first = self.fed.steps
             for at, batch in enumerate(self.wrapped.from_step(first), start=first):
                 if at >= step:

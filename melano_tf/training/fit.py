@@ -21,6 +21,7 @@ from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.checkpoint import training_variables, weights_sha256
 from melano_tf.training.describe import Shown, describe
 from melano_tf.training.fed_cases import Fed, check_chain, record_path
+from melano_tf.training.hosts import Hosts, shared_out
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
 from melano_tf.training.progress import bar_over_epochs
 from melano_tf.training.steps import LossFn, Step, has_batch_statistics, traced
@@ -197,6 +198,8 @@ def fit(run: Run, training: Training, scratch: Path, prepared: Prepared | None =
         LeakError: somebody who is judged or held out was fed, here or in what the training stands on.
     """
     network, history = optimise(run, training, scratch, prepared)
+    if not run.writes:
+        raise ValueError(f"{training.stem}: its step has a training behind one that is judged; other hosts left it")
     stem, model = training.stem, network.saved
     files = [run.path("models", f"{stem}.keras"), history.write(run.path("history", f"{stem}.csv"))]
     files.append(record_path(run, stem))
@@ -229,11 +232,18 @@ def write_judgement(run: Run, stem: str, model: keras.Model, frames: Frames, sid
 
 def prepare(run: Run, training: Training) -> Prepared:
     """A network of this training's build and step, for all trainings that have the same."""
+    _meet(run, training)
     network, devices = _built(run, training)
     step = _step(run, training, network, devices)
     if step is None:
         raise ValueError(f"{training.stem}: has a loop of its own, and no step to prepare")
     return Prepared(network, step, training.stem)
+
+
+def _meet(run: Run, training: Training) -> None:
+    """Wait for the other hosts, where a training is spread over them."""
+    if run.company is not None and training.spread:
+        run.company.begin(training.stem)
 
 
 def _built(run: Run, training: Training) -> tuple[Network, Any]:
@@ -266,13 +276,17 @@ def _step(run: Run, training: Training, network: Network, devices: Any) -> Step 
 def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | None = None) -> tuple[Network, History]:
     """Build a network, or set a prepared one back, and train it; from the checkpoint in `scratch` if there is one.
 
-    Beside what is returned, audit/<stem>.parquet is written.
+    Beside what is returned, audit/<stem>.parquet is written. Under --mirror on several hosts all of them call this, and
+    the chief alone writes.
 
     Raises:
         LeakError: as `fit`.
     """
     check_chain(run, training.stem, training.sides)
-    fed = Fed(training.stem, training.sides, scratch)
+    _meet(run, training)
+    if run.company is not None and not training.spread:
+        run.say(f"{training.stem}: bags are not spread over hosts; this one trains it alone")
+    fed = Fed(training.stem, training.sides, scratch if run.writes else None)
     if prepared is None:
         network, devices = _built(run, training)
         step = _step(run, training, network, devices)
@@ -284,8 +298,10 @@ def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | N
         network.trained.set_weights(list(training.start))
     watch = None if training.prior is None else Watch(training.stem, training.prior, run.say)
     settings = LoopSettings(epochs=training.epochs, watch=watch)
-    with (run.bars or bar_over_epochs)(training.stem, training.epochs, training.batches.steps_per_epoch) as progress:
-        watched = fed.batches(training.batches)
+    hosts = Hosts.of_model(network.trained)
+    batches = training.batches if hosts is None else shared_out(training.batches, hosts.share)
+    with (run.bars or bar_over_epochs)(training.stem, training.epochs, batches.steps_per_epoch) as progress:
+        watched = fed.batches(batches)
         context = LoopContext(settings, scratch, progress, devices, watched, fed)
         if training.loop is not None:
             history = training.loop(network, context)
@@ -293,8 +309,11 @@ def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | N
             history = _over_batches(training, network, step, context)
     if training.loop is not None and not fed.steps:
         raise ValueError(f"{training.stem}: its loop took no batch of `context.batches`: who was fed is not known")
-    watched.catch_up(len(history) * training.batches.steps_per_epoch)
-    fed.write(run)
+    if run.writes:
+        watched.catch_up(len(history) * batches.steps_per_epoch)
+        fed.write(run)
+    elif run.company is not None:
+        run.company.end()
     return network, history
 
 

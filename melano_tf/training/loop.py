@@ -6,8 +6,10 @@ any moment and run again ends with the same bits as one that was not, provided t
 deterministic (`tf.config.experimental.enable_op_determinism()`, the same thread count and devices).
 """
 
+import contextlib
 import csv
 import functools
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.journal import watched
 from melano_tf.training.checkpoint import load_checkpoint, training_variables
 from melano_tf.training.checkpoint_writer import CheckpointWriter
+from melano_tf.training.hosts import Hosts
 from melano_tf.training.steps import (
     Batch,
     GradientStep,
@@ -124,6 +127,9 @@ def train(
     A finished folder only restores the variables; neither step nor batches are called. The checkpoint holds variables,
     not settings: whoever changes a setting chooses another folder.
 
+    Of a model that lies on several hosts (`training.hosts`) all of them call this. The chief alone reads and writes the
+    folder and says where the training stands, and whether it ends early.
+
     TensorBoard's files are in `folder/logs`: `batch/*` at every `log_every`-th global step, `epoch/*` at each epoch's
     end (step = epochs done). Points are held back until the checkpoint that covers them is on disk, and each session
     writes a new file, so that no step appears twice after a kill (in the worst case the points of one checkpoint
@@ -187,6 +193,8 @@ class _Session:
         self.step, self.batches, self.settings, self.folder = step, batches, settings, folder
         self.model, self.optimizer = model, optimizer
         self.variables = training_variables(model, optimizer, extra)
+        self.hosts = Hosts.of_model(model)
+        self.writes = self.hosts is None or self.hosts.chief
         self.total = settings.epochs * batches.steps_per_epoch
         self.done = 0
         self.stopped = False  # by `epoch_end`, before the last epoch
@@ -205,7 +213,10 @@ class _Session:
     def restore(self) -> None:
         """Take up the folder's checkpoint, if there is one."""
         path = self.folder / CHECKPOINT
-        state = load_checkpoint(path, self.variables)
+        state = load_checkpoint(path, self.variables) if self.writes else None
+        if self.hosts is not None:
+            state = json.loads(self.hosts.told(json.dumps(state)))
+            self.hosts.take_chiefs(self.variables)
         if state is None:
             return
         if state["steps_per_epoch"] != self.batches.steps_per_epoch or state["step"] > self.total:
@@ -244,6 +255,23 @@ class _Session:
         epoch_end: Callable[[int, Mapping[str, float]], bool | None] | None,
     ) -> None:
         """Train from the present step to the last."""
+        with self._checkpoints() as checkpoints:
+            while self.done < self.total and not self.stopped:
+                self._step_and_epoch(epoch_start, epoch_end)
+                ended = self.stopped or self.done == self.total
+                if checkpoints is not None:
+                    checkpoints.collect()
+                    if ended or checkpoints.due:
+                        self._read()
+                        self.save(checkpoints, wait=ended)
+                self._show(progress)
+
+    @contextlib.contextmanager
+    def _checkpoints(self) -> Iterator[CheckpointWriter | None]:
+        """What writes the folder's checkpoints and logs meanwhile; None where another host does."""
+        if not self.writes:
+            yield None
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         with watched(self.folder / "logs"):  # TensorBoard names its files itself
             self.writer = tf.summary.create_file_writer(str(self.folder / "logs"))
@@ -252,14 +280,7 @@ class _Session:
             self.folder / CHECKPOINT, self.variables, float(self.settings.checkpoint_seconds)
         )
         try:
-            while self.done < self.total and not self.stopped:
-                self._step_and_epoch(epoch_start, epoch_end)
-                ended = self.stopped or self.done == self.total
-                checkpoints.collect()
-                if ended or checkpoints.due:
-                    self._read()
-                    self.save(checkpoints, wait=ended)
-                self._show(progress)
+            yield checkpoints
         finally:
             try:
                 checkpoints.close()
@@ -365,9 +386,12 @@ class _Session:
             self.settings.watch.look([each["loss"] for each in self.history])
         if epoch_end is not None:
             self.stopped = bool(epoch_end(epoch, dict(record)))
+            if self.hosts is not None:  # which may differ in a last digit
+                self.stopped = bool(self.hosts.told("ends" if self.stopped else ""))
 
     def _point(self, prefix: str, values: Mapping[str, float], at: int) -> None:
-        self.points.extend((f"{prefix}/{name}", value, at) for name, value in values.items())
+        if self.writes:
+            self.points.extend((f"{prefix}/{name}", value, at) for name, value in values.items())
 
 
 def _not_finite(step: int, epoch: int, batch: Batch, result: Mapping[str, Any], scalars: Mapping[str, float]) -> str:

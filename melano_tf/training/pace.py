@@ -23,7 +23,7 @@ class Pace:
 
     Attributes:
         seconds: a picture, forwards and backwards; the median of three steps.
-        pictures: of the steps that were measured.
+        pictures: of the steps that were measured, or bags of features.
         state: bytes of weights, gradients and the optimiser's variables.
         activations: bytes that one sample's step keeps for its way back: all layers' outputs.
         saved: bytes of the weights.
@@ -37,7 +37,11 @@ class Pace:
 
 
 def measure(
-    build: Callable[[], Network], pictures: int, step: Callable[[Network, int], Step] | None = None, bag: bool = False
+    build: Callable[[], Network],
+    pictures: int,
+    step: Callable[[Network, int], Step] | None = None,
+    bag: bool = False,
+    instances: tuple[int, int] = (1, 1),
 ) -> Pace:
     """Three steps, after one that traces them: of the whole batch, or, where that would take long, of a few pictures.
 
@@ -46,20 +50,21 @@ def measure(
         pictures: in a step.
         step: (network, pictures) -> what is done with a batch; None: a gradient step.
         bag: the pictures of a batch are one sample's.
+        instances: of a network of bags of features: in those that are made up, and in the largest that there is.
     """
-    network = build()
+    network, (usual, most) = build(), instances
     few = min(FEW, pictures)
     does = step(network, few) if step is not None else GradientStep(network.trained, network.optimizer, any_loss)
-    timed(does, made_up(network.trained, few, bag))
-    count, seconds = few, [timed(does, made_up(network.trained, few, bag)) for _ in range(STEPS)]
+    timed(does, made_up(network.trained, few, bag, usual))
+    count, seconds = few, [timed(does, made_up(network.trained, few, bag, usual)) for _ in range(STEPS)]
     if few < pictures and STEPS * float(np.median(seconds)) / few * pictures <= PATIENCE_S:
-        batch, count = made_up(network.trained, pictures, bag), pictures
+        batch, count = made_up(network.trained, pictures, bag, usual), pictures
         timed(does, batch)
         seconds = [timed(does, batch) for _ in range(STEPS)]
     weights, trained = (
         sum(map(_bytes, each)) for each in (network.trained.variables, network.trained.trainable_variables)
     )
-    kept = sum(_bytes(each) for each in outputs_of(network.trained))
+    kept = sum(_bytes(each, most) for each in outputs_of(network.trained))
     state = weights + trained + sum(map(_bytes, network.optimizer.variables))
     return Pace(float(np.median(seconds)) / count, count, state, kept, weights)
 
@@ -80,12 +85,16 @@ def any_loss(batch: Mapping[str, Any], outputs: Any) -> Any:
     return tf.add_n(parts)
 
 
-def made_up(model: keras.Model, samples: int, bag: bool) -> dict[str, Any]:
-    """A batch of random pictures, grey levels 0 to 255, in the form that a model takes them."""
+def made_up(model: keras.Model, samples: int, bag: bool, instances: int = 1) -> dict[str, Any]:
+    """A batch of random pictures, grey levels 0 to 255, or of bags of so many instances without padding, in the form
+    that a model takes them."""
     rng = np.random.default_rng(0)
 
     def filled(tensor: Any) -> Any:
-        return tf.constant(rng.uniform(0, 255, (samples, *tensor.shape[1:])), tensor.dtype)
+        shape = (samples, *(size or instances for size in tensor.shape[1:]))
+        if tf.as_dtype(tensor.dtype).is_bool:
+            return tf.ones(shape, tf.bool)
+        return tf.cast(rng.uniform(0, 255, shape), tensor.dtype)
 
     given = model.input
     x = {each.name: filled(each) for each in given} if isinstance(given, list) else tf.nest.map_structure(filled, given)
@@ -104,7 +113,7 @@ def outputs_of(model: keras.Model) -> list[Any]:
     ]
 
 
-def _bytes(each: Any) -> int:
-    """Of a variable, or of one sample's share of a tensor."""
-    sizes = [size or 1 for size in each.shape]
+def _bytes(each: Any, instances: int = 1) -> int:
+    """Of a variable, or of one sample's share of a tensor, with so many instances."""
+    sizes = [size or (instances if axis else 1) for axis, size in enumerate(each.shape)]
     return int(np.prod(sizes, dtype=np.int64)) * tf.as_dtype(each.dtype).size

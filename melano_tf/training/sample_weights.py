@@ -11,6 +11,7 @@ batch, so that one traced step serves every strategy:
 The functions below it are pure and use Keras operations only.
 """
 
+import copy
 import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from keras import ops
 
 from melano_tf.errors import InputError
 from melano_tf.runs.atomic_files import atomic
+from melano_tf.training.hosts import Share, shared_out
 from melano_tf.training.loop import Batches
 from melano_tf.training.losses import categorical_focal, prior_loss
 from melano_tf.training.steps import Batch, Progress, Step
@@ -332,6 +334,12 @@ class StrategyBatches:
     def steps_per_epoch(self) -> int:
         """Batches of one epoch."""
         return self.batches.steps_per_epoch
+
+    def shared(self, share: Share) -> "StrategyBatches":
+        """The same, of whose pictures one host reads its part (`training.hosts.shared_out`)."""
+        part = copy.copy(self)
+        part.batches = shared_out(self.batches, share)
+        return part
 
     def from_step(self, step: int) -> Iterator[Batch]:
         """The batches from the global step `step` on."""

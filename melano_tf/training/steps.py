@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import InputError, RunError
+from melano_tf.training.hosts import Hosts
 from melano_tf.training.optimizers import loss_scale
 
 Batch = Mapping[str, Any]
@@ -79,7 +80,8 @@ class GradientStep:
             batch is cut into equal parts, one a replica; where it does not divide, the last sample is repeated
             with weight 0 (BatchNorm and losses between samples see those copies). BatchNorm's statistics are those of
             the global batch. Replicas draw the same dropout masks for their own samples. Losses and gradients are
-            summed over replicas before clipping.
+            summed over replicas before clipping. On several hosts each is given the whole batch, of whose "x" it may
+            have read its own part alone, which begins at "x_from" (`training.hosts.Share`).
         open_axes: leading axes of batch["x"] whose lengths may differ from batch to batch: 1, the samples; 2, also
             the instances of padded bags.
 
@@ -103,6 +105,7 @@ class GradientStep:
         self.weights_fn = weights_fn
         self.open_axes = open_axes
         self.strategy = strategy or tf.distribute.get_strategy()
+        self._hosts = Hosts.of(self.strategy)
         self._trainable = list(model.trainable_variables)
         if not self._trainable:
             raise InputError(f"{model.name}: has no trainable variable; unfreeze a layer")
@@ -202,10 +205,14 @@ class GradientStep:
 
     def _distribute(self, batch: dict[str, Any], progress: Progress) -> tuple[Any, dict[str, Any], list[Any]]:
         def on_replica() -> tuple[Any, dict[str, Any], list[Any]]:
-            return self._replica(self._part(batch), batch, progress)
+            losses, scalars, gradients = self._replica(self._part(batch), batch, progress)
+            if self._hosts:  # of the others' losses nothing lies here
+                losses = tf.distribute.get_replica_context().all_gather(losses, axis=0)
+            return losses, scalars, gradients
 
         losses, scalars, gradients = self.strategy.run(on_replica)
-        losses = tf.concat(self.strategy.experimental_local_results(losses), axis=0)[: batch_size(batch)]
+        found = self.strategy.experimental_local_results(losses)
+        losses = (found[0] if self._hosts else tf.concat(found, axis=0))[: batch_size(batch)]
 
         def total(value: Any) -> Any:
             return self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
@@ -217,9 +224,16 @@ class GradientStep:
         size = batch_size(batch)
         replicas = self.strategy.num_replicas_in_sync
         each = (size + replicas - 1) // replicas
-        places = tf.minimum(self._replica_id() * each + tf.range(each), size - 1)
+        ahead = self._replica_id() * each + tf.range(each)
+        places = {name: tf.minimum(ahead, size - 1) for name in batch}
+        if "x_from" in places:  # only this host's part of x was read
+            places["x"] = ahead - tf.cast(batch["x_from"], tf.int32)
+            del places["x_from"]
         with tf.device("CPU:0"):  # the whole batch does not have to visit every device; strings cannot
-            return tf.nest.map_structure(lambda values: tf.gather(values, places), batch)
+            return {
+                name: tf.nest.map_structure(lambda values, own=own: tf.gather(values, own), batch[name])
+                for name, own in places.items()
+            }
 
     def _replica(
         self, part: dict[str, Any], batch: dict[str, Any], progress: Progress
@@ -362,20 +376,27 @@ def synchronise_batch_norm(model: Any) -> None:
 
 
 def reduce_batch_norm(model: Any) -> int:
-    """Give each replica the mean of all replicas' moving statistics (BatchNorm), before saving or evaluating.
+    """Give each replica the mean of all replicas' moving statistics (BatchNorm), also of those of other hosts, before
+    saving or evaluating.
 
     Keras updates them on each replica apart. On one device nothing is done.
 
     Returns:
         How many variables were reduced.
     """
-    reduced = 0
+    hosts, reduced = Hosts.of_model(model), 0
     for variable in model.non_trainable_variables:
         replicas = getattr(variable.value, "values", ())
-        if len(replicas) < 2 or not variable.value.dtype.is_floating:
+        if (len(replicas) < 2 and hosts is None) or not variable.value.dtype.is_floating:
             continue
         values = [replica.numpy() for replica in replicas]
-        if any(not np.array_equal(values[0], value) for value in values[1:]):
-            variable.assign(np.mean(values, axis=0))
+        mean = values[0] if _all_equal(values) else np.mean(values, axis=0)
+        mean = mean if hosts is None else hosts.mean(mean)
+        if not _all_equal([mean, *values]):
+            variable.assign(mean)
             reduced += 1
     return reduced
+
+
+def _all_equal(values: Sequence[np.ndarray]) -> bool:
+    return all(np.array_equal(values[0], value) for value in values[1:])

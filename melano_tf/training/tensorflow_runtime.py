@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from melano_tf.errors import InputError, RunError
+from melano_tf.training.hosts import cluster, strategy_of_hosts
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -48,12 +49,12 @@ def configure(threads: int, mirror: bool = False, deterministic: bool = True) ->
 
     Args:
         threads: threads of one operation; 0 means one a core.
-        mirror: trainings are to be spread over all GPUs.
+        mirror: trainings are to be spread over all GPUs, and over all hosts of TF_CONFIG, which are waited for.
         deterministic: equal work gives equal bits.
 
     Raises:
         InputError: a negative number; Keras has another backend: training and export need TensorFlow's; or `mirror`
-            where there are no several GPUs.
+            where there are no several GPUs, or a host that does not come.
     """
     import keras
     import tensorflow as tf
@@ -65,7 +66,8 @@ def configure(threads: int, mirror: bool = False, deterministic: bool = True) ->
             f"Keras runs on the backend {keras.backend.backend()!r} here, and this command needs TensorFlow's: "
             "unset KERAS_BACKEND, or set it to tensorflow"
         )
-    if mirror:
+    hosts = mirror and cluster() is not None
+    if mirror and not hosts:
         _check_several(len(tf.config.list_physical_devices("GPU")))
     threads = threads or os.cpu_count() or 1
     gpus = tf.config.list_physical_devices("GPU")
@@ -77,6 +79,8 @@ def configure(threads: int, mirror: bool = False, deterministic: bool = True) ->
         tf.config.threading.set_inter_op_parallelism_threads(1)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+    if hosts:  # before anything else is at work
+        strategy_of_hosts()
     return threads
 
 
@@ -124,7 +128,7 @@ def kernels_named() -> Iterator[None]:
 
 
 def strategy(mirror: bool) -> Any:
-    """Where a training runs: None (one device), or, if asked for, mirrored over all GPUs.
+    """Where a training runs: None (one device), or, if asked for, mirrored over all GPUs, also those of other hosts.
 
     Mirrored, each GPU computes its part of the batch, and batch normalisation takes its statistics over the whole
     batch (`melano_tf.training.steps.GradientStep` sees to it).
@@ -136,6 +140,8 @@ def strategy(mirror: bool) -> Any:
 
     if not mirror:
         return None
+    if cluster() is not None:
+        return strategy_of_hosts()
     _check_several(len(tf.config.list_logical_devices("GPU")))
     return tf.distribute.MirroredStrategy()
 

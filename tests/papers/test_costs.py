@@ -12,9 +12,12 @@ import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.papers import PAPERS, costs, shell
+from melano_tf.papers.bags.loads import sizes_of
+from melano_tf.papers.bags.settings import MODELS
 from melano_tf.papers.costs import Bill, bill, check_affordable, extent_of, images_extent, steps_of
 from melano_tf.papers.plan import Extent, Load, Step
 from melano_tf.papers.shell import planned
+from melano_tf.phantoms.feature_files import FeaturePhantomSettings, draw_features
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings, plan_images
 from melano_tf.training import pace
 from melano_tf.training.fit import Network
@@ -62,7 +65,7 @@ def test_a_batch_that_would_take_long_is_judged_by_a_few_pictures(monkeypatch: p
 def test_the_bill_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, bool]] = []
 
-    def measured(build: Any, pictures: int, step: Any, bag: bool) -> Pace:
+    def measured(build: Any, pictures: int, step: Any, bag: bool, instances: Any) -> Pace:
         asked.append((pictures, bag))
         return Pace(0.5, 4, 2**30, 2**28, 2**30)
 
@@ -153,6 +156,32 @@ def test_the_bill_of_the_demos_networks_can_be_measured(monkeypatch: pytest.Monk
     [load] = [step.load for step in steps if step.load is not None and step.name == "target/final"]
     found = measure(load.build, 6, load.step, bag=True)
     assert found.pictures == 6 and found.seconds > 0 and found.activations > 48 * 48 * 3 * 4
+
+
+def test_bags_are_on_the_bill_and_measured_at_their_size(tmp_path: Path) -> None:
+    """The user's files by their heads, the phantoms as they are drawn; every network but the logistic regression."""
+    drawn = FeaturePhantomSettings(patients=7, slides=3, tiles=30, width=12)
+    table = draw_features(tmp_path / "features", drawn, 5)
+    one = recipe("bags")
+    phantoms = dataclasses.replace(one.preset("demo"), phantom=drawn, models="all")
+    own = dataclasses.replace(phantoms, features=table.parent, table=table)
+    sizes, guessed = sizes_of(own), sizes_of(phantoms)
+    assert (sizes.bags, sizes.width, sizes.classes) == (guessed.bags, guessed.width, guessed.classes) == (19, 12, 2)
+    assert sizes.usual == pytest.approx(guessed.usual, rel=0.3) and 30 < sizes.largest <= guessed.largest == 40
+    by_patient = dataclasses.replace(own, bag="patient")
+    assert sizes_of(by_patient).bags == 7 and sizes_of(by_patient).largest > 60
+    few = dataclasses.replace(own, training=dataclasses.replace(own.training, max_instances=9))
+    assert extent_of(one, few).instances == (9, 9) and extent_of(one, own).counts["bags"] == 19
+
+    _, steps, _ = planned(one, own)
+    trainings = [step for step in steps if step.name.startswith(("train/", "model/"))]
+    assert {step.name for step in trainings if step.load is None} == {f"train/mean/fold-{fold}" for fold in (1, 2, 3)}
+    loads = {step.load.network: step.load for step in trainings if step.load is not None}
+    assert set(loads) == set(MODELS) - {"mean"}
+    assert steps_of(loads["clam"], extent_of(one, own)) == 25 * 3  # three quarters of two thirds of 19, by four
+    found = measure(loads["clam"].build, 4, loads["clam"].step, False, (30, 40))
+    more = measure(loads["clam"].build, 4, loads["clam"].step, False, (30, 80))
+    assert found.pictures == 4 and found.seconds > 0 and 1.5 < more.activations / found.activations < 2.0
 
 
 def test_images_of_phantoms_are_about_those_that_are_drawn() -> None:

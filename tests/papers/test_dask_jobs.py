@@ -1,12 +1,16 @@
 """Steps handed to other processes: the same files as from one, whatever breaks there."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import distributed
 import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.papers import dask_jobs
+from melano_tf.papers.helping import HelpingRun, look
 from melano_tf.papers.plan import Step
 from melano_tf.papers.run_settings import Running
 from melano_tf.papers.shell import Looked, Work
@@ -64,37 +68,53 @@ def test_what_cannot_be_is_one_line(toy, tmp_path, monkeypatch, arguments, line)
     monkeypatch.setattr(dask_jobs, "WAIT_S", 1.0)
     told = toy(*arguments)
     assert told.code == 2 and line in told.errors and "Traceback" not in told.errors
-    assert not (tmp_path / "run" / "counts").exists()
+    assert not (tmp_path / "run").exists()  # before anything is read, drawn or measured
 
 
-def test_a_worker_of_another_version_is_refused():
-    class Client:
-        def wait_for_workers(self, count, timeout):
-            pass
+class Workers:
+    """A client of a cluster whose one worker answers as another process does that is sent the question."""
 
-        def run(self, function):
-            return {"tcp://10.0.0.7:1": "0.1.9"}
+    def __init__(self, package: str) -> None:
+        self.package = package  # what `melano_tf` is there
 
-    with pytest.raises(InputError, match=r"10\.0\.0\.7:1: has melano_tf 0\.1\.9"):
-        dask_jobs._check_workers(Client(), "tcp://10.0.0.1:1")
+    def wait_for_workers(self, count, timeout):
+        pass
+
+    def run(self, function):
+        code = f"import pickle, sys\nsys.modules['melano_tf'] = {self.package}\nprint(pickle.load(sys.stdin.buffer)())"
+        sent = distributed.protocol.pickle.dumps(function)
+        done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=True)
+        return {"tcp://10.0.0.7:1": done.stdout.decode().strip()}
+
+
+@pytest.mark.parametrize(
+    "package, line",
+    [
+        (
+            "type(sys)('melano_tf'); sys.modules['melano_tf'].__version__ = '0.1.9'",
+            r"has melano_tf 0\.1\.9, and this is",
+        ),
+        ("None", "has no melano_tf; install version"),
+    ],
+)
+def test_a_worker_of_another_version_or_without_the_package_is_refused(package, line):
+    with pytest.raises(InputError, match=rf"worker tcp://10\.0\.0\.7:1: {line}"):
+        dask_jobs._check_workers(Workers(package), "tcp://10.0.0.1:1")
 
 
 def test_data_that_changed_under_the_run_are_refused(tmp_path):
-    work = Work(dask_jobs.HelpingRun(tmp_path, "toy", Running(), 1, print), Running(), {})
-    step, hands = (
-        Step("text", "data", lambda work: Looked("abba", "abba"), always=True),
-        dask_jobs.Hands(None, Running(), 1),
-    )
+    work = Work(HelpingRun(tmp_path, "toy", Running(), 1, print), Running(), {})
+    step = Step("text", "data", lambda work: Looked("abba", "abba"), always=True)
     with pytest.raises(InputError, match="text is not what it was when the run began"):
-        hands._look(step, work, digest("baab"))
-    hands._look(step, work, digest("abba"))
+        look(work, step, digest("baab"))
+    look(work, step, digest("abba"))
     assert work.value("text") == "abba" and work.identity("text") == digest("abba")
 
 
 def test_a_training_elsewhere_says_how_far_it_is(tmp_path):
     """What the loop calls, with the same arguments as the bar of one process."""
     said: list[str] = []
-    run = dask_jobs.HelpingRun(tmp_path, "toy", Running(), 1, said.append)
+    run = HelpingRun(tmp_path, "toy", Running(), 1, said.append)
     for bars in (run.bars, bar_over_epochs):
         with bars("toy", 3, 4) as show:
             show(5, 0.25, 0.5)

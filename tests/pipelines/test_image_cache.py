@@ -11,10 +11,13 @@ from PIL import Image
 from melano_tf.dermoscopy.image_files import UnreadableImageError, read_image
 from melano_tf.errors import InputError
 from melano_tf.pipelines import image_cache as module
-from melano_tf.pipelines.image_batches import ImageBatches, predict_image_batches, seen
+from melano_tf.pipelines.augment import AugmentSettings
+from melano_tf.pipelines.image_batches import ColouredBatches, ImageBatches, predict_image_batches, seen
 from melano_tf.pipelines.image_cache import ImageCache, cache_images, decode_image, prune_cache
+from melano_tf.pipelines.image_crops import CroppedBatches
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 from melano_tf.runs import journal
+from melano_tf.training.hosts import Share
 
 SETTINGS = ImageCacheSettings(stored_px=24)
 COUNT = 11
@@ -208,6 +211,22 @@ def test_any_step_can_be_first(cache: ImageCache) -> None:
         later = taken(batches(cache, ImageAugmentSettings()), start, 7 - start)
         for ours, theirs in zip(later, straight[start:], strict=True):
             tf.nest.map_structure(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_each_host_reads_its_part_of_each_batch(cache: ImageCache) -> None:
+    """Augmented, coloured and with metadata; the epoch's last batch, of three, does not divide by two."""
+    colour = AugmentSettings(flip=True, brightness=0.2)
+    source = batches(cache, ImageAugmentSettings(), metadata=np.arange(COUNT, dtype=np.float32)[:, None])
+    for whole in (source, ColouredBatches(source, colour), CroppedBatches(source, 16, 0.7, colour, 3)):
+        hosts = [taken(whole.shared(Share(host, 2, 1)), 1, 2) for host in range(2)]
+        for batch, *parts in zip(taken(whole, 1, 2), *hosts, strict=True):
+            size = len(batch["id"])
+            assert [int(part["x_from"]) for part in parts] == [0, 2] and size in (3, 4)
+            for name in ("id", "y", "weight", "row"):
+                np.testing.assert_array_equal(parts[0][name], batch[name])
+                np.testing.assert_array_equal(parts[1][name], batch[name])
+            for name, values in batch["x"].items():
+                np.testing.assert_array_equal(np.concatenate([part["x"][name] for part in parts])[:size], values)
 
 
 def test_an_augmented_image_depends_on_seed_epoch_and_image_and_not_on_its_batch(cache: ImageCache) -> None:

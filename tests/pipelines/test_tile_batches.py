@@ -17,6 +17,7 @@ from stores import decoded, make_store
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.tile_batches import TileBatches, TileImages, epoch_order, predict_batches, tile_ids
+from melano_tf.training.hosts import Share
 
 AUGMENT = AugmentSettings(flip=True, rotate90=True, brightness=0.1, hue=10, stain=0.1)
 
@@ -207,3 +208,19 @@ def test_threads_and_determinism_change_nothing(tiles: pd.DataFrame, folder: Pat
     outputs = [run.communicate(timeout=100) for run in runs]
     assert all(run.returncode == 0 for run in runs), outputs
     assert len(outputs[0][0]) == 64 and outputs[0][0] == outputs[1][0]
+
+
+def test_each_host_reads_its_part_of_each_batch(tiles: pd.DataFrame, folder: Path) -> None:
+    """Augmented, with an epoch's last batch of one tile, which both hosts read."""
+    whole = batches(tiles, folder, augment=AUGMENT)
+    parts = [batches(tiles, folder, augment=AUGMENT).shared(Share(host, 2, 1)) for host in range(2)]
+    steps = whole.steps_per_epoch
+    assert whole.samples_per_epoch % whole.batch == 1
+    for batch, first, second in zip(*(islice(one.from_step(0), steps) for one in (whole, *parts)), strict=True):
+        size = len(batch["id"])
+        for host, part in enumerate((first, second)):
+            assert int(part["x_from"]) == host * -(-size // 2)
+            assert all(np.array_equal(part[name], batch[name]) for name in ("id", "y", "weight", "row"))
+        joined = np.concatenate([first["x"], second["x"]])
+        np.testing.assert_array_equal(joined[:size], batch["x"])
+        assert len(first["x"]) == len(second["x"]) == -(-size // 2)

@@ -1,15 +1,11 @@
 """A run's folder: atomic files, finished steps and their keys, the lock, sidecars."""
 
 import dataclasses
-import errno
-import fcntl
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -221,14 +217,3 @@ def test_a_missing_or_damaged_sidecar_is_one_clear_line(tmp_path, content):
 def test_a_missing_model_is_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="no such model file"):
         Sidecar.read(tmp_path / "model.keras")
-
-
-@pytest.mark.parametrize(("number", "words"), [(errno.ENOLCK, "has no locks"), (errno.EWOULDBLOCK, "another run")])
-def test_a_file_system_without_locks_is_called_that(tmp_path, monkeypatch, number: int, words: str) -> None:
-    def refuses(*_: Any) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", refuses)
-    with pytest.raises(InputError, match=words) as refused, open_run(tmp_path / "out"):
-        pass
-    assert ("another run" in str(refused.value)) == (words == "another run")

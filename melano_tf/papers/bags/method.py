@@ -2,6 +2,7 @@
 
 from melano_tf.papers.bags.cohort import divide, read
 from melano_tf.papers.bags.figures import draw_calibration, draw_curves, draw_maps
+from melano_tf.papers.bags.loads import training_load
 from melano_tf.papers.bags.models import depends_on, judge_model, judge_name, judged_models, step_name, train_model
 from melano_tf.papers.bags.settings import STEPS, BagsSettings
 from melano_tf.papers.bags.tables import (
@@ -34,7 +35,10 @@ def method(s: BagsSettings) -> Plan:
 
     def train(kind: str, fold: int | None) -> str:
         trained = plan.step(
-            *(step_name(kind, fold), train_model, kind, fold), needs=[folds], depends=depends_on(s, kind, fold)
+            *(step_name(kind, fold), train_model, kind, fold),
+            needs=[folds],
+            depends=depends_on(s, kind, fold),
+            load=training_load(s, kind, fold),
         )
         return plan.step(
             *(judge_name(kind, fold), judge_model, kind, fold),

@@ -175,4 +175,5 @@ RECIPE = Recipe(
     words=WORDS,
     presets=("default", "demo"),
     case="bags",
+    extent="melano_tf.papers.bags.loads:extent",
 )

@@ -175,9 +175,9 @@ def fit_cell(
 
     def logged(step: Step, network: Network) -> Step:
         scheduled = decayed(settings, cell, step, network)
-        return (
-            WeightLog(scheduled, work.scratch / "weights", settings.log_weights) if settings.log_weights else scheduled
-        )
+        if not settings.log_weights or not work.run.writes:
+            return scheduled
+        return WeightLog(scheduled, work.scratch / "weights", settings.log_weights)
 
     def judged(_: Network) -> tuple[dict[str, pd.DataFrame], Sidecar]:
         return {f"{cell.name}.parquet": ask()}, sidecar_of(work, cell, strategy)

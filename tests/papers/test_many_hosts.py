@@ -1,0 +1,151 @@
+"""How the chief of several hosts calls the others to its trainings, and what does not fit together."""
+
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.papers.helping import HelpingRun
+from melano_tf.papers.many_hosts import Chief, Elsewhere, Follower, agree
+from melano_tf.papers.plan import Step
+from melano_tf.papers.run_settings import Running
+from melano_tf.papers.shell import Work
+from tests.papers.test_plan import toy as toy
+
+
+class Threads:
+    """`training.hosts.Hosts` between threads: what one says all hear, once all have spoken."""
+
+    def __init__(self, index: int, count: int, meeting: dict[str, Any]) -> None:
+        self.index, self.count, self.meeting = index, count, meeting
+        self.chief = index == 0
+
+    def everybody(self, text: str) -> list[str]:
+        self.meeting["said"][self.index] = text
+        self.meeting["barrier"].wait(10)
+        heard = list(self.meeting["said"])
+        self.meeting["barrier"].wait(10)
+        return heard
+
+    def told(self, text: str = "") -> str:
+        return self.everybody(text if self.chief else "")[0]
+
+
+def hosts(count: int) -> list[Threads]:
+    meeting = {"said": [""] * count, "barrier": threading.Barrier(count)}
+    return [Threads(index, count, meeting) for index in range(count)]
+
+
+def together(*functions: Any) -> list[Any]:
+    """What each gives or raises, side by side."""
+    found: list[Any] = [None] * len(functions)
+
+    def call(place: int, function: Any) -> None:
+        try:
+            found[place] = function()
+        except Exception as error:
+            found[place] = error
+
+    threads = [threading.Thread(target=call, args=pair) for pair in enumerate(functions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    return found
+
+
+def trainings_of(company: Any, stems: list[str], done: list[str]) -> None:
+    """A step's function, as `training.fit` meets the others: a network that is built once, then its trainings; what
+    is behind them is the chief's alone."""
+    company.begin(stems[0])
+    done.append("built")
+    for stem in stems:
+        company.begin(stem)
+        done.append(stem)
+        if not company.chief:
+            company.end()
+    done.append("written")
+
+
+def test_a_host_follows_into_each_training_and_leaves_behind_the_last(tmp_path: Path) -> None:
+    steps = {"one": ["a"], "three": ["b", "c", "d"], "again": ["e"]}
+    first, second = hosts(2)
+    chiefs: list[str] = []
+    helps: list[str] = []
+
+    def decide() -> None:
+        work = Work(HelpingRun(tmp_path, "toy", Running(), 1, print), Running(), {})
+        company = Chief(work, first)
+        for name, stems in steps.items():
+            company.step = Step(name, "train", print)
+            trainings_of(company, stems, chiefs)
+        company.dismiss()
+
+    def help_out() -> str:
+        company = Follower(second)
+        while (asked := company.next()) is not None:
+            company.at = asked.name
+            with pytest.raises(Elsewhere):
+                trainings_of(company, steps[asked.name], helps)
+        return "dismissed"
+
+    assert together(decide, help_out) == [None, "dismissed"]
+    assert helps == ["built", "a", "built", "b", "c", "d", "built", "e"]
+    assert [word for word in chiefs if word != "written"] == helps and chiefs.count("written") == 3
+
+
+@dataclass
+class Host:
+    version: str = "1"
+    settings: str = "as here"
+    fault: str = ""
+
+
+@pytest.mark.parametrize(
+    "other, line",
+    [
+        (Host(), ""),
+        (Host(settings="otherwise"), "host 2 of 3: has other settings than the chief"),
+        (Host(fault="runs/mine is not the folder"), "host 2 of 3: runs/mine is not the folder"),
+    ],
+)
+def test_hosts_that_do_not_fit_together_all_say_so(other: Host, line: str) -> None:
+    def fits(one: Threads, host: Host) -> Any:
+        return lambda: agree(one, host.settings, "token", lambda token: host.fault if token == "token" else "?")
+
+    found = together(*(fits(one, host) for one, host in zip(hosts(3), (Host(), other, Host()), strict=True)))
+    assert all(isinstance(error, InputError) and str(error).startswith(line) for error in found if line)
+    assert line or found == [None] * 3
+
+
+def test_hosts_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [{"version": "0.1.9", "settings": "s", "folder": ""}, {"version": "0.2.0", "settings": "s", "folder": ""}]
+    rounds = iter([[json.dumps(word) for word in words]])
+    one = SimpleNamespace(count=2, everybody=lambda text: next(rounds, None) or ["", text])
+    monkeypatch.setattr("melano_tf.papers.many_hosts.__version__", "0.2.0")
+    with pytest.raises(InputError, match=r"host 2 of 2: has melano_tf 0\.2\.0, and the chief has 0\.1\.9"):
+        agree(one, "s", "", lambda token: "")
+
+
+@pytest.mark.parametrize(
+    "config, arguments, line",
+    [
+        ("{", ("--mirror",), "TF_CONFIG: is not of the form"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}', (), "add --mirror"),
+        (
+            '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}',
+            ("--mirror", "--jobs", "2"),
+            "--jobs is for trainings side by side",
+        ),
+    ],
+)
+def test_what_cannot_be_on_hosts_is_one_line(toy, tmp_path, monkeypatch, config, arguments, line) -> None:
+    monkeypatch.setenv("TF_CONFIG", config)
+    told = toy(*arguments)
+    assert told.code == 2 and line in told.errors and "Traceback" not in told.errors
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,89 @@
+"""The lock of a run's folder, also where the kernel's lock reaches no further than one machine."""
+
+import errno
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.runs import folder_lock
+from melano_tf.runs.folder_lock import HOLDER, FolderLock, holder_of
+
+FAR = {"machine": "another", "host": "node7", "process": 41}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_lock, "BEAT_S", 0.02)
+    monkeypatch.setattr(folder_lock, "WATCH_S", 0.3)
+
+
+def test_it_is_held_once_and_given_free(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    assert holder_of(tmp_path) == json.loads(lock.token)
+    with pytest.raises(InputError, match=rf"another run \(process {holder_of(tmp_path)['process']}\) is at work"):
+        FolderLock(tmp_path)
+    lock.release()
+    assert not (tmp_path / HOLDER).exists()
+    FolderLock(tmp_path).release()
+
+
+def test_a_dead_process_of_this_machine_gives_way_at_once(tmp_path: Path) -> None:
+    (tmp_path / HOLDER).write_text(json.dumps({**FAR, "machine": folder_lock.machine()}))
+    began = time.monotonic()
+    FolderLock(tmp_path).release()
+    assert time.monotonic() - began < 0.2
+
+
+def test_a_living_run_on_another_machine_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two machines whose kernels do not know of each other's locks."""
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)
+    lock = FolderLock(tmp_path)
+    there = json.dumps({**json.loads(lock.token), **FAR})
+    lock.token = there
+    (tmp_path / HOLDER).write_text(there)
+    with pytest.raises(InputError, match=r"another run \(process 41 on node7\) is at work in this folder; wait for it"):
+        FolderLock(tmp_path)
+    assert holder_of(tmp_path) == json.loads(there)
+    lock.release()
+    FolderLock(tmp_path).release()
+
+
+def test_a_dead_run_of_another_machine_gives_way_to_one_of_many(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)
+    (tmp_path / HOLDER).write_text(json.dumps(FAR))
+    machines, held, refused = threading.local(), [], []
+    monkeypatch.setattr(folder_lock, "machine", lambda: getattr(machines, "name", "the holder's"))
+
+    def come(name: str) -> None:
+        machines.name = name
+        try:
+            held.append(FolderLock(tmp_path))
+        except InputError as error:
+            refused.append(str(error))
+
+    runs = [threading.Thread(target=come, args=(f"machine {number}",)) for number in range(4)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert len(held) == 1 and len(refused) == 3
+    assert holder_of(tmp_path) == json.loads(held[0].token)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", HOLDER]
+    held[0].release()
+
+
+def test_a_file_system_without_the_kernels_lock_is_no_other_run(tmp_path: Path, monkeypatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    lock = FolderLock(tmp_path)
+    with pytest.raises(InputError, match="another run"):  # the file alone tells, also on one machine
+        FolderLock(tmp_path)
+    lock.release()
+    (tmp_path / HOLDER).write_text(lock.token)  # as a killed run leaves it
+    FolderLock(tmp_path).release()

@@ -1,0 +1,130 @@
+"""One training on two hosts: two processes of this machine, and one for comparison."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from melano_tf.errors import InputError
+from melano_tf.training.hosts import Cluster, Share, cluster_of, wait_for
+
+
+def free_ports(count: int) -> list[str]:
+    """Ports of this machine that are free now, each another."""
+    held = [socket.socket() for _ in range(count)]
+    for one in held:
+        one.bind(("127.0.0.1", 0))
+    ports = [str(one.getsockname()[1]) for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+def last_line(process: subprocess.Popen) -> Any:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return json.loads(output.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def found(start_script: Callable, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What each host said: of the training in which the second died, and of those behind it."""
+    folder = tmp_path_factory.mktemp("hosts")
+    reference = start_script("two_hosts.py", "reference", str(folder / "one"))
+
+    def both(task: str) -> list[subprocess.Popen]:
+        ports = free_ports(2)
+        return [start_script("two_hosts.py", task, str(folder / "two"), *ports, str(index)) for index in range(2)]
+
+    chief, other = both("dies")
+    errors = chief.communicate(timeout=300)[1]
+    died = {"codes": [chief.returncode, other.wait(60)], "errors": errors.strip().splitlines()}
+    other.communicate()
+    written = sorted(path.name for path in (folder / "two" / "broken").iterdir())
+    hosts = [last_line(process) for process in both("goes-on")]
+    return {"died": died, "written": written, "hosts": hosts, "reference": last_line(reference)}
+
+
+def test_a_host_that_dies_ends_the_other_with_one_line(found: dict[str, Any]) -> None:
+    assert found["died"]["codes"] == [1, 9]
+    assert found["died"]["errors"][-1].startswith("another host of this training ended or does not answer any more")
+    assert not any("Traceback" in line for line in found["died"]["errors"])
+    assert "checkpoint.npz" in found["written"]
+
+
+def test_both_go_on_from_the_last_checkpoint_to_the_same_weights(found: dict[str, Any]) -> None:
+    for host in found["hosts"]:
+        assert len(host["normalised"]["losses"]) == 10
+        assert 1 <= len(host["went on"]["losses"]) <= 4  # and not from the beginning
+        assert host["went on"]["weights"] == host["normalised"]["weights"]  # to the bit
+        assert host["went on"]["epochs"] == host["normalised"]["epochs"]
+
+
+@pytest.mark.parametrize("kind", ["normalised", "weighed"])
+def test_two_hosts_train_as_one_device_and_as_two(found: dict[str, Any], kind: str) -> None:
+    """Losses, weights and BatchNorm's statistics; where the batch does not divide, too."""
+    first, second = (host[kind] for host in found["hosts"])
+    assert first == second  # to the bit, whose seeds differed
+    for reference in found["reference"][kind]:
+        np.testing.assert_allclose(first["losses"], reference["losses"], rtol=1e-5)
+        for own, other in zip(first["weights"], reference["weights"], strict=True):
+            np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-6)
+
+
+def test_hosts_hear_each_other_and_the_chief_decides(found: dict[str, Any]) -> None:
+    for host in found["hosts"]:
+        assert host["said"] == ["host 0 ä", "host 1 ä"] and host["told"] == "by 0"
+        np.testing.assert_array_equal(np.float32(host["mean"]), np.float32([1.1, 0.5]))
+        assert len(host["stopped"]) == 1  # of two epochs
+
+
+def test_a_share_of_each_batch() -> None:
+    shares = [Share(host, 3, 2) for host in range(3)]
+    assert [share.places(12).tolist() for share in shares] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert [share.places(7).tolist() for share in shares] == [[0, 1, 2, 3], [4, 5, 6, 6], [6, 6, 6, 6]]
+    assert [share.start(7) for share in shares] == [0, 4, 8]
+    assert [share.places(1).tolist() for share in shares] == [[0, 0]] * 3
+
+
+def test_the_cluster_of_tf_config() -> None:
+    def told(cluster: dict[str, list[str]], kind: str = "worker", index: int = 0) -> Cluster | None:
+        return cluster_of(json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
+
+    assert cluster_of(None) is None and cluster_of(" ") is None
+    assert told({"worker": ["a:1"]}) is None
+    assert told({"worker": ["a:1", "b:2"]}, index=1) == Cluster(("a:1", "b:2"), 1, {"worker": 2})
+    chief = {"worker": ["a:1", "b:2"], "chief": ["c:3"]}
+    assert told(chief, index=1) == Cluster(("c:3", "a:1", "b:2"), 2, {"chief": 1, "worker": 2})
+    assert told(chief, "chief") == Cluster(("c:3", "a:1", "b:2"), 0, {"chief": 1, "worker": 2})
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ("{", "is not of the form"),
+        ("[]", "is not of the form"),
+        ('{"cluster": {"worker": ["a:1"]}}', "is not of the form"),
+        ('{"cluster": {"worker": ["a:1", "b"]}, "task": {"type": "worker", "index": 0}}', "'b' is no host:port"),
+        ('{"cluster": {"worker": ["a:1", "b:x"]}, "task": {"type": "worker", "index": 0}}', "'b:x' is no host:port"),
+        ('{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}', "address once"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}', "no worker 2 among the 2"),
+        ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}', "names 'ps'"),
+    ],
+)
+def test_an_ill_formed_tf_config_is_one_line(text: str, line: str) -> None:
+    with pytest.raises(InputError, match="TF_CONFIG") as error:
+        cluster_of(text)
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_host_that_does_not_come_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        came = f"127.0.0.1:{there.getsockname()[1]}"
+        wait_for([came], 0.2)
+        missing = f"127.0.0.1:{free_ports(1)[0]}"
+        with pytest.raises(InputError, match=f"nobody answers at {missing}"):
+            wait_for([came, missing], 0.2)
