@@ -12,7 +12,7 @@ from melano_tf.serving.exported_models import ExportedBiopsy, ExportedImages, Ex
 from melano_tf.serving.feature_bag_models import ExportedFeatures, FeatureModel, LocalFeatures
 from melano_tf.serving.image_models import ImageModel, LocalImages
 from melano_tf.serving.magnified_models import LocalTiles, MagnifiedModel
-from melano_tf.serving.measured_metrics import measured_numbers
+from melano_tf.serving.measured_metrics import measured_numbers, measured_words
 from melano_tf.serving.model_interface import Answering, Card
 from melano_tf.serving.model_kinds import checked_kind, read_companion
 from melano_tf.serving.serving_files import read_card
@@ -95,6 +95,11 @@ def exported_card(content: Mapping[str, Any], model: Path) -> Card:
             raise InputError(f"{where} cannot be read ({name}); export the model again")
     if not isinstance(file, str):
         raise InputError(f"{where} cannot be read (file); export the model again")
+    if len(sidecar.classes) == 2:
+        try:
+            measured_words(measured)
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{where} cannot be read (measured); export the model again") from None
     others = {role: _sidecar(card, f"the {role} model's card") for role, card in (companions or {}).items()}
     return Card(model, file, sidecar, others, measured, familiar)
 

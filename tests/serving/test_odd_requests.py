@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from melano_tf.serving.client import FolderTransport
+from melano_tf.errors import InputError
+from melano_tf.serving.client import Client, FolderTransport
+from melano_tf.serving.model_finding import exported_card
 from tests.fuzz.kinds_of_models import Asked, judge_graph, judge_server
 from tests.serving.conftest import Models
 from tests.serving.pictures import FILES
@@ -24,6 +26,13 @@ def asked(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Asked:
 @pytest.mark.parametrize("seed", range(8))
 def test_an_odd_request_has_an_answer_or_a_reason(asked: Asked, tmp_path: Path, seed: int) -> None:
     judge_graph(asked, random.Random(f"graph {seed}"), tmp_path)
+
+
+def test_a_card_whose_numbers_are_not_all_there_is_refused(asked: Asked) -> None:
+    card = Client(asked.graphs["zoome"]).card()
+    assert exported_card(card, Path("zoome")).sidecar.kind == "zoome"
+    with pytest.raises(InputError, match=r"cannot be read \(measured\); export the model again"):
+        exported_card({**card, "measured": {"on": "nothing"}}, Path("zoome"))
 
 
 @pytest.mark.parametrize("seed", range(8))
