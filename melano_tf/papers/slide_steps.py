@@ -17,6 +17,7 @@ from melano_tf.pipelines.tile_store import COHORT_TABLES, write_cohort
 from melano_tf.pipelines.tile_store_settings import FORMAT, Grid, StoreSettings
 from melano_tf.pipelines.wanted_tiles import Wanted, wanted_too
 from melano_tf.runs import journal
+from melano_tf.runs.file_integrity import read_frame
 from melano_tf.runs.input_checksums import file_checksums
 from melano_tf.runs.settings_digest import digest, plain, seed_for
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings
@@ -187,7 +188,7 @@ def cut_tiles(work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _read_tiles(work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
     folder = work.run.folder / "tiles"
-    tiles = pd.read_parquet(folder / "tiles.parquet")
+    tiles = read_frame(folder / "tiles.parquet")
     outcomes = pd.read_csv(folder / "slides.csv", dtype=dict.fromkeys(WORDS, str))
     left_out = outcomes[outcomes["status"] != "done"].to_dict("records")
     for row in outcomes[outcomes["notes"].notna() & (outcomes["notes"] != "")].to_dict("records"):

@@ -208,7 +208,7 @@ def predict_image_batches(
     if not len(reader.places):
         return
     data = tf.data.Dataset.range(len(reader.places)).batch(batch).map(load, num_parallel_calls=decoders())
-    yield from prepared(data).as_numpy_iterator()
+    yield from prepared(data, as_numpy=True)
 
 
 def shown_images(cache: ImageCache, image_ids: Sequence[str], input_px: int, batch: int) -> Shown:

@@ -11,6 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from melano_tf.child_processes import without_script
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 DIED = "the process that read it was killed twice (out of memory, or a crash in the slide library)"
@@ -60,7 +62,9 @@ def _until_broken(
             while (waiting or running) and not suspects:
                 # No more than one item a process: only those can have killed it.
                 while waiting and len(running) < workers:
-                    running[pool.submit(function, items[waiting[0]])] = waiting[0]
+                    with without_script():
+                        future = pool.submit(function, items[waiting[0]])
+                    running[future] = waiting[0]
                     waiting.popleft()
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     if isinstance(future.exception(), BrokenProcessPool):
@@ -82,7 +86,9 @@ def _until_broken(
 def _alone(function: Callable[[Item], Result], item: Item) -> Result | WorkerDied:
     for _ in range(2):
         with _pool(1) as pool, contextlib.suppress(BrokenProcessPool):
-            return pool.submit(function, item).result()
+            with without_script():
+                future = pool.submit(function, item)
+            return future.result()
     return WorkerDied()
 
 

@@ -6,6 +6,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from melano_tf.child_processes import without_script
 from melano_tf.errors import InputError, line_of
 from melano_tf.pipelines.processes import context, leave_with_parent
 from melano_tf.slides.pixel_resampling import Image
@@ -61,7 +62,8 @@ class SlideApart(Slide):
     def _begin(self) -> None:
         self._pipe, other = context().Pipe()
         self._process = context().Process(target=_serve, args=(other, self._asked), daemon=True)
-        self._process.start()
+        with without_script():
+            self._process.start()
         other.close()
         self.__dict__ |= self._answer()
 

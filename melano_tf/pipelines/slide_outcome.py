@@ -12,6 +12,7 @@ from melano_tf.pipelines.tfrecords import slide_files
 from melano_tf.pipelines.tile_store_settings import Grid, StoreSettings, slide_key
 from melano_tf.pipelines.wanted_tiles import Wanted, wanted_too
 from melano_tf.runs.atomic_files import read_json, write_json
+from melano_tf.runs.file_integrity import read_frame
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings
 
 
@@ -75,8 +76,11 @@ def standing(
         outcome = SlideOutcome(**content)
         whole = table.is_file() and record.stat().st_size == outcome.bytes
         fits = whole and outcome.status != "failed" and (stored is None) == (row.get("wanted") is None)
-        return (outcome, stored) if fits and key == slide_key(row, grid, store, annotation) else None
-    except (OSError, ValueError, TypeError, KeyError):
+        if not fits or key != slide_key(row, grid, store, annotation):
+            return None
+        read_frame(table)  # a damaged one costs its slide
+        return outcome, stored
+    except (OSError, ValueError, TypeError, KeyError, InputError):
         return None
 
 

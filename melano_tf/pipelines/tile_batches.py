@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import re
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -215,16 +216,39 @@ def _chunks(images: TileImages, rows: np.ndarray, chunk: int) -> Iterator[np.nda
             yield images.remembered(rows[start : start + chunk])
     elif len(rows):
         data = tf.data.Dataset.from_tensor_slices(rows).batch(chunk).map(images.tensor, num_parallel_calls=decoders())
-        yield from prepared(data).as_numpy_iterator()
+        yield from prepared(data, as_numpy=True)
 
 
-def prepared(data: tf.data.Dataset) -> tf.data.Dataset:
-    """A data set with `AHEAD` elements ready, in order, without the tuning that takes memory and start-up time."""
+def prepared(data: tf.data.Dataset, as_numpy: bool = False) -> Iterator[Any]:
+    """A data set's elements, `AHEAD` of them ready, in order, without the tuning that takes memory and start-up time.
+
+    Raises:
+        InputError: what is stored cannot be read or decoded.
+    """
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False
     options.threading.private_threadpool_size = decoders()
-    return data.prefetch(AHEAD).with_options(options)
+    ahead = data.prefetch(AHEAD).with_options(options)
+    try:
+        yield from ahead.as_numpy_iterator() if as_numpy else ahead
+    except tf.errors.OpError as error:
+        if (words := _damage(error)) is None:
+            raise
+        raise InputError(words) from None
+
+
+def _damage(error: tf.errors.OpError) -> str | None:
+    """One line for what was raised of a stored file within a graph; None for any other error."""
+    ours = re.search(r"\bInputError: (.*?)\s*(?:\nTraceback|$)", error.message, flags=re.DOTALL)
+    if ours:
+        return ours.group(1)
+    if not re.search("DecodeJpeg|map/while|TensorList", error.message):
+        return None
+    return (
+        "a stored tile cannot be decoded, its file is damaged; `doctor --run` with this run's folder names it: remove "
+        "it, and give the same command again"
+    )
 
 
 class TileBatches:

@@ -27,6 +27,7 @@ from melano_tf.pipelines.tile_store_settings import Grid, StoreSettings
 from melano_tf.pipelines.wanted_tiles import OUTLINED
 from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.file_integrity import read_frame
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings
 
 COHORT_TABLES = ("tiles.parquet", "slides.csv")
@@ -117,7 +118,7 @@ def _write_tables(
     manifest: pd.DataFrame, outcomes: list[SlideOutcome], folder: Path
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """tiles.parquet and slides.csv from what the slides left, in the manifest's order."""
-    parts = [pd.read_parquet(slide_files(folder, outcome.slide_id)[1]) for outcome in outcomes if outcome.tiles]
+    parts = [read_frame(slide_files(folder, outcome.slide_id)[1]) for outcome in outcomes if outcome.tiles]
     tiles = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(TABLE))
     tiles = tiles[tiles["length"] > 0].reset_index(drop=True)
     more = {**MAGNIFICATION, OUTLINED: "bool"}

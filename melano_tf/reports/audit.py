@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from melano_tf.errors import InputError, line_of
+from melano_tf.runs.file_integrity import read_frame
 from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.judgements import judged_cases
 from melano_tf.splits.disjoint_sides import shared_by, words
@@ -104,7 +104,7 @@ def audit_run(folder: Path, record: Mapping[str, Any]) -> Audit:
     """
     standing = Standing(folder, record)
     files = standing.of(sorted((folder / "audit").glob("*.parquet")))
-    tables = {path.stem: _read(path) for path in files}
+    tables = {path.stem: read_frame(path) for path in files}
     cases = tables.pop(CASES, None)
     notes = [] if cases is not None else ["audit/cases.parquet is missing: cases stand for themselves"]
     groups = {} if cases is None else case_groups(cases, _copies(standing))
@@ -156,13 +156,6 @@ def _compare(stem: str, records: Mapping[str, Record], groups: Mapping[str, str]
         left += [(further, why or reason) for further, reason in up.after.items()]
     counts = (len(own.fed), len(own.chose), len(own.judged))
     return Finding(stem, counts, tuple(overlaps), tuple(declared))
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({line_of(error)}); give the run's command again") from None
 
 
 def _record(table: pd.DataFrame) -> Record:

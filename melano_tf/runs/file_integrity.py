@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.runs.atomic_files import file_sha256, read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def faults(folder: Path, progress: Callable[[int], object] = lambda done: None) -> list[tuple[str, str]]:
@@ -73,6 +76,22 @@ def mapping(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) and all(isinstance(key, str) for key in content) else {}
+
+
+def read_frame(path: Path) -> "pd.DataFrame":
+    """A table of ours, in Parquet.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # what a reader of damaged bytes raises is of any kind
+        raise InputError(f"{path}: cannot be read ({line_of(error)}); give the run's command again") from None
 
 
 def _whole(path: Path) -> bool:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from melano_tf.errors import InputError, RunError
 from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.file_integrity import read_frame
 
 PREFIX = "p_"
 WORDS = ("case", "group", "part")
@@ -159,7 +160,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """
     try:
         if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
+            table = read_frame(path)
         else:
             texts: dict[str, Any] = dict.fromkeys([*WORDS, "slide_id", "patient_id", "image_id"], str)
             table = pd.read_csv(path, dtype=texts, keep_default_na=False)

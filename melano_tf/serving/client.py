@@ -89,7 +89,10 @@ class RestTransport:
 
     def call(self, signature: str, inputs: Mapping[str, Any], timeout: float) -> dict[str, np.ndarray]:
         columns = {key: _jsonable(np.asarray(value)) for key, value in inputs.items()}
-        body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
+        try:
+            body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.where}: values that cannot be sent ({line_of(error)[:200]})") from None
         content = post_json(self.url, body, timeout, f"{self.where}: no such model {self.name!r} there")
         outputs = content.get("outputs") if isinstance(content, dict) else None
         if outputs is None:
@@ -142,8 +145,11 @@ class GrpcTransport:
         request.model_spec.name, request.model_spec.signature_name = self.name, signature
         if self.version:
             request.model_spec.version.value = int(self.version)
-        for key, value in inputs.items():
-            request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+        try:
+            for key, value in inputs.items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.where}: values that cannot be sent ({line_of(error)[:200]})") from None
         try:
             answer = self._stub.Predict(request, timeout=timeout)
         except self._grpc.RpcError as error:
@@ -204,6 +210,8 @@ class FolderTransport:
             return {key: _texts(value.numpy()) for key, value in function(**given).items()}
         except tf.errors.InvalidArgumentError as error:
             raise RefusedError(error.message) from None
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.where}: {signature!r} takes other values ({line_of(error)[:200]})") from None
 
     @property
     def signatures(self) -> list[str]:
@@ -329,12 +337,19 @@ def _pause(attempt: int) -> float:
 
 
 def _array(values: Sequence[Any]) -> np.ndarray:
-    """An array of the values; bytes and text as objects, which keep what ends in zero bytes whole."""
+    """An array of the values; bytes and text as objects, which keep what ends in zero bytes whole.
+
+    Raises:
+        InputError: they have several lengths.
+    """
     if isinstance(values[0], bytes | str):
         result = np.empty(len(values), object)
         result[:] = list(values)
         return result
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"values that are no table ({line_of(error)})") from None
 
 
 def _chunks(columns: Mapping[str, Sequence[Any]], count: int, most: int) -> list[tuple[int, int]]:

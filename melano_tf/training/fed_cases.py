@@ -12,6 +12,7 @@ import pandas as pd
 from melano_tf.errors import InputError
 from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.file_integrity import read_frame
 from melano_tf.runs.run_folder import Run
 from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.splits.leaks import LeakError
@@ -200,7 +201,7 @@ def check_chain(run: Run, stem: str, sides: Sides) -> None:
         path = record_path(run, name)
         if not path.is_file():
             raise LeakError(f"{stem}: stands on {name}, of which there is no record of what it was fed ({path})")
-        record = pd.read_parquet(path)
+        record = read_frame(path)
         fed, chose = (set(record["case"][record["role"] == role]) for role in (FED, CHOSE))
         sides.check_after(first, fed, chose)
         behind = record[record["role"] == AFTER]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from melano_tf.errors import InputError
 from melano_tf.explain.heat_maps import tile_map, within_bag
 from melano_tf.pipelines.tfrecords import slide_files
+from melano_tf.runs.file_integrity import read_frame
 from melano_tf.slides.annotation_formats import Fault, read_outlines
 from melano_tf.slides.slide import Slide
 from melano_tf.slides.tissue import HEADROOM, TissueMask, tissue_mask
@@ -56,7 +57,7 @@ def slide_tiles(run: Seen, slide_id: str) -> pd.DataFrame:
     columns = ["tile", "magnification", "x", "y", "w0", "h0", "tissue"]
     if not path.is_file():
         return pd.DataFrame(columns=columns)
-    frame = pd.read_parquet(path)
+    frame = read_frame(path)
     if "magnification" not in frame:
         frame = frame.assign(magnification="")
     return frame[columns].reset_index(drop=True)

@@ -1,6 +1,7 @@
 """The pictures behind the pages: tiles of slides, overviews, images. Addresses hold numbers only, never a path."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,16 +9,17 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from tornado.web import RequestHandler
 
 from melano_tf.dermoscopy.image_files import UnreadableImageError, read_image
 from melano_tf.errors import InputError
 from melano_tf.slides.slide import Slide
-from melano_tf.view.deepzoom import cut, encoded, told
+from melano_tf.view.deepzoom import TILE_PX, Pyramid, cut, encoded, told
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Site
 
-OVERVIEW_PX = 512  # longer side of a slide's overview
+OVERVIEW_PX = 300  # longer side of a slide's overview, at least
 LARGE_PX = 1600  # longer side of an image shown large, at most
 THUMB_PX = 160
 CUTOUT_PX = 192
@@ -108,6 +110,25 @@ class Tile(Pictures):
         await self.answer(*tile_work(self.site, seen, int(case), (int(zoom), int(column), int(row))))
 
 
+def overview(site: Site, run: Seen, case: int) -> NDArray[np.uint8]:
+    """A whole slide, small, RGB uint8 (h, w, 3), from its deep-zoom tiles, most of which its page shows anyway: to read
+    the slide once more for it takes as long as they do."""
+    size = slide_of(site, run, case).size
+    pyramid = Pyramid(size)
+    zoom = next((z for z in range(pyramid.levels) if max(size) / pyramid.step(z) >= OVERVIEW_PX), pyramid.levels)
+    step = pyramid.step(zoom)
+    wide, high = (math.ceil(length / step) for length in size)
+    whole = np.zeros((high, wide, 3), np.uint8)
+    places = [(x, y) for y in range(0, high, TILE_PX) for x in range(0, wide, TILE_PX)]
+    asked = [site.begin(*tile_work(site, run, case, (zoom, x // TILE_PX, y // TILE_PX))) for x, y in places]
+    for (x, y), one in zip(places, asked, strict=True):
+        part = whole[y : y + TILE_PX, x : x + TILE_PX]
+        tile = cv2.imdecode(np.frombuffer(one.result() or b"", np.uint8), cv2.IMREAD_COLOR)
+        if tile is not None:
+            part[:] = tile[: part.shape[0], : part.shape[1], ::-1]
+    return whole
+
+
 class Overview(Pictures):
     """A whole slide, small."""
 
@@ -118,9 +139,7 @@ class Overview(Pictures):
             return
 
         def make() -> bytes:
-            slide = slide_of(self.site, seen, int(case))
-            longer = max(length * own for length, own in zip(slide.size, slide.mpp, strict=True))
-            return encoded(slide.thumbnail(longer / OVERVIEW_PX))
+            return encoded(overview(self.site, seen, int(case)))
 
         await self.answer(("overview", seen.cases["path"][int(case)]), make)
 

@@ -156,7 +156,7 @@ class Asked:
     """Exported models, what serves them, and pictures to ask about."""
 
     served: Served
-    folders: Mapping[str, Path]
+    graphs: Mapping[str, FolderTransport]
     pictures: list[bytes]
     image: Path
 
@@ -165,13 +165,13 @@ def whole_requests(folder: Path) -> Asked:
     """A model with metadata and one without, exported."""
     in_this_process()
     makers: dict[str, Callable[[Path], Path]] = {"zoome": small_models.zoome_model, "seven": small_models.seven_model}
-    folders = {
-        name: export_model(file_card(make(folder / "models")), folder / "serving", name).folder
+    graphs = {
+        name: FolderTransport(export_model(file_card(make(folder / "models")), folder / "serving", name).folder)
         for name, make in makers.items()
     }
     pictures = whole_pictures(folder)
     (folder / "lesion.png").write_bytes(pictures[-2])
-    return Asked(Served(folder / "serving"), folders, pictures, folder / "lesion.png")
+    return Asked(Served(folder / "serving"), graphs, pictures, folder / "lesion.png")
 
 
 def judge_request(whole: Asked, draw: random.Random, folder: Path) -> str:
@@ -186,8 +186,8 @@ ODD_VALUES: tuple[Any, ...] = (
 
 def judge_graph(whole: Asked, draw: random.Random, folder: Path) -> str:
     """Pictures and metadata to the exported graph: an answer or a reason for each, or one line."""
-    name = draw.choice(sorted(whole.folders))
-    client = Client(FolderTransport(whole.folders[name]), ClientSettings(chunk=draw.choice((1, 3))))
+    name = draw.choice(sorted(whole.graphs))
+    client = Client(whole.graphs[name], ClientSettings(chunk=draw.choice((1, 3))))
     count = draw.randint(1, 3)
     columns: dict[str, list[Any]] = {
         "image_bytes": [mutations.odd_picture(draw.choice(whole.pictures), draw) for _ in range(count)]
@@ -219,7 +219,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 def judge_server(whole: Asked, draw: random.Random, folder: Path) -> str:
     """`predict --server` of a server whose answers are bent, torn, slow, elsewhere or of another status."""
-    name, out, place = draw.choice(sorted(whole.folders)), folder / "answer", itertools.count()
+    name, out, place = draw.choice(sorted(whole.graphs)), folder / "answer", itertools.count()
     odd_at = draw.randrange(2)  # the card, or the answer
 
     def answer(connection: socket.socket) -> None:

@@ -1,5 +1,6 @@
 """Batches of tiles: what they hold, and that any step can be the first."""
 
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -208,6 +209,19 @@ def test_threads_and_determinism_change_nothing(tiles: pd.DataFrame, folder: Pat
     outputs = [run.communicate(timeout=100) for run in runs]
     assert all(run.returncode == 0 for run in runs), outputs
     assert len(outputs[0][0]) == 64 and outputs[0][0] == outputs[1][0]
+
+
+def test_a_damaged_tile_is_one_line(tiles: pd.DataFrame, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    first = tiles.iloc[0]
+    with (tmp_path / f"{first['slide_id']}.tfrecord").open("r+b") as file:
+        file.seek(int(first["offset"]))
+        file.write(b"no JPEG at all")
+    for cache_mib in (0.0, 64.0):
+        with pytest.raises(InputError, match=r"^a stored tile cannot be decoded, its file is damaged; .*\Z"):
+            next(batches(tiles, tmp_path, cache_mib=cache_mib, train=False).from_step(0))
+    with pytest.raises(InputError, match="cannot be decoded"):
+        list(predict_batches(tiles, tmp_path, 32, 8))
 
 
 def test_each_host_reads_its_part_of_each_batch(tiles: pd.DataFrame, folder: Path) -> None:

@@ -364,6 +364,16 @@ def test_a_kill_leaves_nothing_that_is_read_as_whole(slides: Path, tmp_path: Pat
     assert not list(folder.glob(".*.partial*"))
 
 
+@pytest.mark.parametrize("content", [b"", b"PAR1" + bytes(40) + b"PAR1"])
+def test_a_damaged_table_of_a_slide_costs_its_slide(slides: Path, tmp_path: Path, content: bytes) -> None:
+    rows = manifest(slides, "a", "b")
+    write_cohort(rows, GRID, STORE, tmp_path, workers=0)
+    before, stamp = hashes(tmp_path), (tmp_path / "a.tfrecord").stat().st_mtime_ns
+    (tmp_path / "b.tiles.parquet").write_bytes(content)
+    write_cohort(rows, GRID, STORE, tmp_path, workers=0)
+    assert hashes(tmp_path) == before and (tmp_path / "a.tfrecord").stat().st_mtime_ns == stamp
+
+
 def test_settings_out_of_range_are_all_named() -> None:
     with pytest.raises(InputError, match=r"(?s)stored_px.*jpeg_quality"):
         StoreSettings(stored_px=0, jpeg_quality=101)

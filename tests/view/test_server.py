@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +26,7 @@ from melano_tf.view.case_selection import with_answers
 from melano_tf.view.pages.gallery import cells, span
 from melano_tf.view.server import address, is_this_machine, make_server, origins
 from melano_tf.view.settings import ViewSettings
-from tests.pipelines.small_slides import write_annotation, write_slide_file
+from tests.pipelines.small_slides import picture, write_annotation, write_slide_file
 from tests.view.browser import Running
 
 CHECKOUT = Path(__file__).parents[2]
@@ -194,6 +195,9 @@ def test_a_page_loads_the_scripts_that_it_needs_and_a_slide_its_first_tiles(runn
     page = pages["slide?run=0&case=1"]
     early = re.findall(r'<image [^>]*href="([^"]+)"', page)
     assert early == [f"{prefix}/tile/0/1/1/{place}.jpg" for place in ("0/0", "1/0", "0/1", "1/1")]
+    assert (
+        b"<image" not in running.get(f"{prefix}/slide?run=0&case=1&beside=0:no+map")[1]
+    )  # elsewhere, and half as wide
     assert all("defer" in tag for tag in re.findall(r"<script[^>]*static/js[^>]*>", page))  # or it would wait for them
     assert [running.get(address)[1][:2] for address in early] == [b"\xff\xd8"] * 2 + [b"\x89P"] * 2
 
@@ -210,6 +214,14 @@ def test_a_picture_asked_for_twice_is_made_once(running: Running) -> None:
     go.set()
     assert [one.result(20) for one in asked] == [b"picture"] * 3 and len(begun) == 1
     assert running.site.begin("twice", make).result(20) == b"picture" and len(begun) == 1
+
+
+def test_the_overview_is_the_whole_slide(running: Running) -> None:
+    content = running.get(f"{running.site.prefix}/overview/0/0.jpg")[1]
+    found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    assert max(found.shape[:2]) >= 300 and found.shape[1] * 768 == found.shape[0] * 1024
+    whole = cv2.resize(picture(1), found.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(found.astype(int) - whole).mean() < 4 < np.abs(found[:, ::-1].astype(int) - whole).mean()
 
 
 def test_a_slide_waits_for_no_small_picture_of_another_page(running: Running) -> None:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from melano_tf.child_processes import without_script
 from melano_tf.dermoscopy.isic_records import Findings, read_isic2018, read_isic2019, read_isic2020
 from melano_tf.errors import InputError
 from melano_tf.metadata_fields import BY_NAME, NAMES, NumberField
@@ -173,7 +174,9 @@ def _spread(tasks: list[_Task], workers: int) -> Iterator[tuple[float, float, fl
         return
     spawned = get_context("spawn")
     with one_line_if_killed(), ProcessPoolExecutor(min(workers, len(tasks)), mp_context=spawned) as pool:
-        yield from pool.map(_draw_task, tasks, chunksize=16)
+        with without_script():
+            drawn = pool.map(_draw_task, tasks, chunksize=16)
+        yield from drawn
 
 
 def draw_picture(row: dict[str, Any], settings: PhantomDermoscopySettings, seed: int) -> View:

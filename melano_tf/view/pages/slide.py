@@ -90,7 +90,8 @@ class SlidePage:
         self.case = str(run.cases["case"][place])
         opened = slide_of(page.site, run, place)
         window = Window.of(page, opened.size)
-        page.first = first_picture(page, run, place, opened.size, window)
+        if not page.word("beside"):  # there Bokeh draws the slide half as wide
+            page.first = first_picture(page, run, place, opened.size, window)
         self.overlays = overlays_of(run, self.case)
         self.pane = Pane(page, run, place, opened, window)
         self._widgets()
