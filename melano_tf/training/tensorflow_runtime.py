@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from melano_tf.errors import InputError, RunError
-from melano_tf.training.hosts import cluster, strategy_of_hosts
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -58,6 +57,8 @@ def configure(threads: int, mirror: bool = False, deterministic: bool = True) ->
     """
     import keras
     import tensorflow as tf
+
+    from melano_tf.training.hosts import cluster, strategy_of_hosts
 
     if threads < 0:
         raise InputError(f"--threads {threads}: give how many, or 0 for one a core")
@@ -137,6 +138,8 @@ def strategy(mirror: bool) -> Any:
         InputError: there are no several GPUs to mirror over.
     """
     import tensorflow as tf
+
+    from melano_tf.training.hosts import cluster, strategy_of_hosts
 
     if not mirror:
         return None

@@ -138,7 +138,7 @@ def test_spitzoid_outlines_lie_on_the_slide_to_one_pixel_at_three_zooms(tiny_run
                 find = line if layers else edges
                 measured.append(browser.until(lambda find=find, frame=frame: find(browser.picture(), frame)))
             assert measured[1] == pytest.approx(measured[0], abs=1.0), f"{wide} px wide"
-        assert not [fault for fault in browser.faults() if "favicon" not in fault]
+        assert not [fault for fault in browser.faults(server.prefix) if "favicon" not in fault]
 
 
 def unnamed(browser: Browser) -> list[str]:

@@ -75,6 +75,19 @@ def test_two_hosts_train_as_one_device_and_as_two(found: dict[str, Any], kind: s
             np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-6)
 
 
+def test_only_the_chief_writes_and_the_others_leave_behind_the_training(found: dict[str, Any]) -> None:
+    chief, other = (host["described"] for host in found["hosts"])
+    assert chief["files"] == [
+        "audit/toy.parquet",
+        "work/checkpoint.npz",
+        "work/fed.jsonl",
+    ]
+    assert other["files"] == []
+    assert (chief["met"], other["met"]) == (["toy begins"], ["toy begins", "ends"])
+    assert chief["weights"] == other["weights"]
+    assert chief["epochs"][0]["loss"] == other["epochs"][0]["loss"]
+
+
 def test_hosts_hear_each_other_and_the_chief_decides(found: dict[str, Any]) -> None:
     for host in found["hosts"]:
         assert host["said"] == ["host 0 ä", "host 1 ä"] and host["told"] == "by 0"

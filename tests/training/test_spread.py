@@ -27,6 +27,6 @@ def test_a_training_is_spread_over_devices_only_where_it_can_be(monkeypatch, tmp
         spread=spread,
     )
     where = {"path": lambda *parts: tmp_path.joinpath(parts[-1])}
-    run = SimpleNamespace(settings={"mirror": mirror}, bars=None, say=print, **where)
+    run = SimpleNamespace(settings={"mirror": mirror}, bars=None, company=None, writes=True, say=print, **where)
     optimise(run, training, tmp_path)
     assert seen == [asked]

@@ -19,7 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import RunError
+from melano_tf.runs.run_folder import Run
 from melano_tf.runs.settings_digest import plain
+from melano_tf.training.fit import Network, Training, by_gradient, optimise
 from melano_tf.training.hosts import Hosts, Share, losses_named, shared_out
 from melano_tf.training.loop import GradientStep, LoopSettings, train
 from melano_tf.training.tensorflow_runtime import configure, strategy
@@ -90,6 +92,32 @@ def trained(devices: Any, folder: Path, normalised: bool, dies: bool = False, st
     }
 
 
+def described(folder: Path, hosts: Hosts) -> dict[str, Any]:
+    """A training as recipes describe it: what this host writes into its own folder, and when it meets the others."""
+    met: list[str] = []
+
+    class Recorded:
+        chief = hosts.chief
+
+        def begin(self, stem: str) -> None:
+            met.append(f"{stem} begins")
+
+        def end(self) -> None:
+            met.append("ends")
+
+    def build() -> Network:
+        model = toy.toy_model(dropout=0.0)
+        return Network(model, keras.optimizers.SGD(0.3), model)
+
+    run = Run(folder / f"host{hosts.index}", "toy", {"mirror": True}, 1, lambda line: None)
+    run.company = Recorded()
+    training = Training("toy", 5, 1, build, Batches(odd=True), toy.everyone(1), by_gradient(toy.toy_loss))
+    network, history = optimise(run, training, run.folder / "work")
+    files = sorted(str(path.relative_to(run.folder)) for path in run.folder.rglob("*") if path.is_file())
+    weights = [weight.tolist() for weight in network.trained.get_weights()]
+    return {"met": met, "files": [name for name in files if "logs" not in name], "weights": weights, "epochs": history}
+
+
 def on_hosts(task: str, folder: Path, ports: list[str], index: int) -> dict[str, Any]:
     workers = [f"127.0.0.1:{port}" for port in ports]
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
@@ -104,6 +132,7 @@ def on_hosts(task: str, folder: Path, ports: list[str], index: int) -> dict[str,
     answer["went on"] = trained(devices, broken, True)
     answer["normalised"] = trained(devices, folder / "whole", True)
     answer["weighed"] = trained(devices, folder / "weighed", False)
+    answer["described"] = described(folder, hosts)
     answer["stopped"] = trained(devices, folder / "stopped", True, stop=True)["epochs"]
     return answer
 

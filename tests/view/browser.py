@@ -317,9 +317,11 @@ class Browser:
         frames = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done))"
         self.driver.execute_async_script(frames)
 
-    def faults(self) -> list[str]:
-        """What the browser complained of."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+    def faults(self, address: str) -> list[str]:
+        """What the browser complained of in pages of the server with this address, and not of one that is gone."""
+        origin = "/".join(address.split("/")[:3]) + "/"
+        said = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+        return [message for message in said if message.startswith(origin)]
 
     def quit(self) -> None:
         """End it."""

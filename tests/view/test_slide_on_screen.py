@@ -182,6 +182,8 @@ def test_the_slide_is_seen_before_bokeh_draws_it_in_the_same_place(server: Runni
         # A pixel along all edges in sight is 0.0044 of the picture.
         assert (np.abs(first - drawn).sum(axis=2) > 60).mean() < 0.006
     faults = [
-        one for one in browser.faults() if "ERR_BLOCKED_BY_CLIENT" not in one and "Bokeh is not defined" not in one
+        one
+        for one in browser.faults(server.prefix)
+        if "ERR_BLOCKED_BY_CLIENT" not in one and "Bokeh is not defined" not in one
     ]
     assert not [one for one in faults if "favicon" not in one]

@@ -4,6 +4,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+from melano_tf.errors import InputError
 from melano_tf.models.bag_settings import BagKind
 from melano_tf.papers.bags.settings import BASELINE, BagsSettings
 from melano_tf.papers.plan import Extent, Load
@@ -45,7 +46,11 @@ def sizes_of(settings: BagsSettings) -> Sizes:
 
 @functools.lru_cache(maxsize=1)
 def _read(features: Path, table: Path, by: BagBy, classes: tuple[str, ...]) -> Sizes:
-    bags = read_feature_cohort(features, table, False, by, classes or None).bags(by, classes or None)
+    try:
+        cohort = read_feature_cohort(features, table, False, by, classes or None)
+    except InputError:  # all that is wrong is told at once, also what only the values tell
+        cohort = read_feature_cohort(features, table, True, by, classes or None)
+    bags = cohort.bags(by, classes or None)
     usual = max(1, round(bags.sizes.mean()))
     return Sizes(len(bags.ids), usual, max(1, int(bags.sizes.max())), bags.width, len(bags.classes))
 
