@@ -7,6 +7,7 @@ import secrets
 import sys
 import webbrowser
 from collections.abc import Callable
+from concurrent.futures import wait
 from functools import partial
 
 from bokeh.application import Application
@@ -22,6 +23,7 @@ from melano_tf.view.run_cases import Runs
 from melano_tf.view.settings import ViewSettings
 from melano_tf.view.site import Site, app
 
+WARM_S = 10.0
 TOKEN_BYTES = 24
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
@@ -117,6 +119,8 @@ def view(settings: ViewSettings, say: Callable[[str], None]) -> None:
     give_back_freed_memory()
     server, site = make_server(settings)
     where = address(settings, server, site)
+    # The address is said when the first pages stand; where that takes long, before.
+    wait([site.aside.submit(warm, site)], timeout=WARM_S)
     if not is_this_machine(settings.host):
         say(
             f"WARNING: --host {settings.host} opens these runs, with all pictures of their patients, to everybody "
@@ -124,7 +128,6 @@ def view(settings: ViewSettings, say: Callable[[str], None]) -> None:
         )
     say(f"view      {', '.join(site.runs.names())}: {where}")
     say("          notes are written to notes/<reader>.csv of each run, nothing else is changed; Ctrl-C ends it")
-    site.aside.submit(warm, site)
     server.start()
     if settings.browser:
         server.io_loop.add_callback(webbrowser.open, where)
