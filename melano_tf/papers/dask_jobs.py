@@ -26,6 +26,7 @@ from melano_tf.papers.step_states import inputs_of
 from melano_tf.training.tensorflow_runtime import configure, import_quietly
 
 TOPIC = "melano_tf"
+SILENT = 50  # logging.CRITICAL
 WAIT_S = 20.0  # for a scheduler, and for its first worker
 
 
@@ -249,14 +250,15 @@ def _client(address: str) -> Any:
 def _local(settings: Any) -> Any:
     """Processes on this machine, one step at a time each; with `gpus` each of them sees one GPU."""
     quiet = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    options = {"nthreads": 1, "memory_limit": 0}  # a training that grows is the machine's affair, not a reason to kill
+    # A training that grows is the machine's affair, not a reason to kill. What Dask logs is not for the terminal.
+    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": SILENT}
     seen: Sequence[Mapping[str, str]] = [{"CUDA_VISIBLE_DEVICES": str(number)} for number in settings.gpus]
     workers = {
         number: {"cls": distributed.Nanny, "options": {**options, "env": {**quiet, **gpu}}}
         for number, gpu in enumerate(seen or [{}] * settings.processes())
     }
     scheduler = {"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
-    return distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=50)
+    return distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=SILENT)
 
 
 def _check_gpus(numbers: Sequence[int]) -> None:
@@ -276,12 +278,16 @@ def _check_workers(client: Any, scheduler: str) -> None:
         raise InputError(f"--scheduler {scheduler}: has no worker; start some, and give the same command") from None
 
     def version_there() -> str:  # in here, so that it is sent as it is: a worker may have no such module
+        from contextlib import suppress
         from importlib import import_module
 
         try:
-            return str(import_module("melano_tf").__version__)
+            version = str(import_module("melano_tf").__version__)
         except ImportError:
             return "nowhere"
+        with suppress(ImportError):  # of another version, which may lack it
+            import_module("melano_tf.training.tensorflow_runtime").import_quietly()  # before anything else imports it
+        return version
 
     for address, version in client.run(version_there).items():
         if version == "nowhere":
