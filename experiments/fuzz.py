@@ -1,6 +1,6 @@
 """Damaged inputs of every kind, by the hundred: each is read, or refused in one line, within a minute and 2 GiB.
 
-python -m experiments.fuzz slides --out /tmp/fuzz        (from the repository's folder; no kind: all of them)
+python -m experiments.fuzz slides --out runs/fuzz       (from the repository's folder; no kind: all of them)
 
 The damaged files are drawn from seeds: the kind's name and the case's number. Each kind is judged in a process of its
 own, which is watched: a case that raises, ends the process, takes longer than 60 s or more than 2 GiB besides what the
