@@ -9,10 +9,11 @@ import pytest
 
 pytest.importorskip("bokeh", reason="needs Bokeh: pip install 'melano_tf[view]'")
 from melano_tf.slides.tissue import TissueMask
+from melano_tf.view.asked_models import Map
 from tests.view.browser import Browser, Running
 from tests.view.made_run import BLOCK, MPP, SIZE, TISSUE, made_run, tiles_of
 
-LAYERS = ("map", "mask", "grid")
+LAYERS = ("map", "mask", "grid", "cam")
 MASK_PX = 16  # side of the mask's pixel, level-0 px
 NEAR = 40  # px of the screen around a corner that are looked at
 # A layer, one of its corners (level-0 px), and whether it lies right of and below that corner (1) or left and above.
@@ -120,6 +121,34 @@ def test_maps_mask_and_grid_lie_in_place_to_one_pixel(server: Running, browser: 
                 break
         found |= here
     assert np.abs(list(found.values())).max() <= 1.0, found
+
+
+def test_what_a_model_saw_in_a_tile_lies_on_that_tile_to_one_pixel(
+    server: Running, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Map("CAM", np.ones((5, 3), np.float32), "")
+    monkeypatch.setattr("melano_tf.view.pages.tile.tile_maps", lambda *asked: [seen])
+    browser.open(f"{server.prefix}slide?run=0&case=0&layers=&map=no+map")
+    browser.until(lambda: browser.run("return model('grid').data_source.data.left.length === 12"))
+    browser.settled()
+    row = tiles_of().iloc[11]
+    browser.mouse(browser.point("stage", float(row["x"]) + 100, -float(row["y"]) - 100), click=True)
+    browser.until(lambda: f"x {row['x']:,.0f}, y {row['y']:,.0f}" in browser.words())
+    browser.press("c")
+    browser.until(lambda: browser.run("return model('cam').data_source.data.image.length === 1"))
+    begins = (float(row["x"]), float(row["y"]))
+    ends = (begins[0] + float(row["w0"]), begins[1] + float(row["h0"]))
+    for wide in (2600, 700, 90):
+        for corner, inwards in ((begins, 1), (ends, -1)):
+            browser.run(WINDOW, *corner, wide)
+            browser.settled()
+            left, top, width, height = browser.frame()
+            true = left + width / 2 + 0.5, top + height / 2 + 0.5
+            middle = round(true[0]), round(true[1])
+            bare, with_it = (around(browser, middle, layer) for layer in ("none of them", "cam"))
+            changed, inside = np.abs(with_it - bare).sum(axis=2), NEAR + 14 * inwards
+            for line, at, wanted in zip((changed[inside], changed[:, inside]), middle, true, strict=True):
+                assert abs(edge(line, inwards) + at - NEAR - wanted) <= 1.0, (wide, corner)
 
 
 def test_a_slide_by_mouse_and_keyboard(server: Running, browser: Browser) -> None:
