@@ -139,9 +139,13 @@ class ImageCache:
         """Stored images of rows, uint8 (n, px, px, 3)."""
         result = np.empty((len(rows), self.stored_px, self.stored_px, 3), np.uint8)
         for place, row in enumerate(rows):
-            shard, within = divmod(int(row), SHARD)
-            result[place] = self._open(self._shards[shard])[within]
+            result[place] = self.image(row)
         return result
+
+    def image(self, row: int) -> np.ndarray:
+        """A stored image where it lies, uint8 (px, px, 3); not to be written to."""
+        shard, within = divmod(int(row), SHARD)
+        return np.asarray(self._open(self._shards[shard])[within])
 
     def identity(self, rows: np.ndarray) -> list[tuple[str, int]]:
         """What rows hold, for the key of what is made of them: (name of the shard, place in it), of each."""
