@@ -47,6 +47,11 @@ def test_a_crash_is_one_line_and_the_next_read_begins_anew(slides: Path) -> None
         with pytest.raises(SlideReadError, match=r"slide b .*was ended \(exit code -6\).*may be damaged"):
             slide.read(300, 300, 20, 1.0)
         np.testing.assert_array_equal(slide.read(300, 300, 20, 1.0), before)
+        os.kill(slide._process.pid, signal.SIGKILL)
+        slide._process.join()  # nobody is there any more who could be asked
+        with pytest.raises(SlideReadError, match=r"slide b .*was ended \(exit code -9\)"):
+            slide.read(300, 300, 20, 1.0)
+        np.testing.assert_array_equal(slide.read(300, 300, 20, 1.0), before)
 
 
 def test_what_cannot_be_opened_is_said_as_by_a_slide(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
