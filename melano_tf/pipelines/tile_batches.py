@@ -243,7 +243,8 @@ def _damage(error: tf.errors.OpError) -> str | None:
     ours = re.search(r"\bInputError: (.*?)\s*(?:\nTraceback|$)", error.message, flags=re.DOTALL)
     if ours:
         return ours.group(1)
-    if not re.search("DecodeJpeg|map/while|TensorList", error.message):
+    of_pixels = re.search("DecodeJpeg|map/while|TensorList", error.message)
+    if not of_pixels or not isinstance(error, tf.errors.InvalidArgumentError):  # memory may run out there, too
         return None
     return (
         "a stored tile cannot be decoded, its file is damaged; `doctor --run` with this run's folder names it: remove "
