@@ -37,7 +37,8 @@ class SlideApart(Slide):
         self._forget()
         try:
             self._begin()
-        except SlideReadError as error:
+        except InputError as error:
+            self.close()
             raise InputError(str(error)) from None
 
     def read(self, x: float, y: float, size: int | tuple[int, int], mpp: float) -> Image:

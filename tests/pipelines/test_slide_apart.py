@@ -54,9 +54,16 @@ def test_a_crash_is_one_line_and_the_next_read_begins_anew(slides: Path) -> None
         np.testing.assert_array_equal(slide.read(300, 300, 20, 1.0), before)
 
 
+def sockets() -> int:
+    """How many this process has open."""
+    return sum(link.is_socket() for link in Path("/proc/self/fd").iterdir())
+
+
 def test_what_cannot_be_opened_is_said_as_by_a_slide(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"none\.tiff: no such file"):
+    before = sockets()
+    with pytest.raises(InputError, match=r"none\.tiff: no such file") as refused:
         SlideApart(slides / "none.tiff")
+    assert sockets() == before, refused  # also while the error is kept
     monkeypatch.setattr(slide_apart, "_serve", process_work.serve_and_die)
     with pytest.raises(InputError, match=r"slide c .*was ended \(exit code -6\)"):
         SlideApart(slides / "c.tiff", mpp=MPP)
