@@ -238,7 +238,7 @@ def judge_tiles(folder: Path, count: int) -> None:
     import pandas as pd
 
     from melano_tf.models.seanet import build_source
-    from melano_tf.pipelines.tfrecords import append_image
+    from melano_tf.pipelines.tfrecords import PLACE, append_image
     from melano_tf.pipelines.tile_batches import predict_batches
     from melano_tf.training.inference import predict
     from melano_tf.training.steps import traced
@@ -246,8 +246,8 @@ def judge_tiles(folder: Path, count: int) -> None:
     rows = []
     with (folder / "slide.tfrecord").open("wb") as file:
         for number, path in enumerate(sorted((folder / "pictures").glob("*.jpg"))):
-            offset, length = append_image(file, {"slide_id": "slide"}, "jpeg", path.read_bytes())
-            rows.append({"slide_id": "slide", "tile": number, "offset": offset, "length": length})
+            place = append_image(file, {"slide_id": "slide"}, "jpeg", path.read_bytes())
+            rows.append({"slide_id": "slide", "tile": number, **dict(zip(PLACE, place, strict=True))})
     tiles = pd.DataFrame(rows).iloc[np.arange(count) % FILES].assign(tile=np.arange(count))
     model = build_source("standin", INPUT_PX, seanet=True, head="gmp", weights="none", freeze="none", seed=0)
     forward = traced(lambda x: model(x, training=False))
