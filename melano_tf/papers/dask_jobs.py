@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import distributed
@@ -23,9 +24,9 @@ from melano_tf.papers.helping import Asked, Helper
 from melano_tf.papers.plan import Recipe, Step
 from melano_tf.papers.shell import LeftOut, Stopped, Work, act, do
 from melano_tf.papers.step_states import inputs_of
+from melano_tf.runs.settings_digest import digest
 from melano_tf.training.tensorflow_runtime import configure, import_quietly
 
-TOPIC = "melano_tf"
 SILENT = 50  # logging.CRITICAL
 WAIT_S = 20.0  # for a scheduler, and for its first worker
 
@@ -61,17 +62,19 @@ class FarTraceback(Exception):
 
 
 class Hands(distributed.WorkerPlugin):
-    """What a worker process holds between steps: a `Helper`.
+    """What a worker process holds between a run's steps: a `Helper`.
 
     Args:
         recipe, settings: of the run.
         threads: of TensorFlow.
-    """
 
-    name = "melano_tf"
+    Attributes:
+        name: of the run, among those that share the cluster.
+    """
 
     def __init__(self, recipe: Recipe, settings: Any, threads: int) -> None:
         self.recipe, self.settings, self.threads = recipe, settings, threads
+        self.name = run_name(settings.out)
         self.worker: Any = None
         self.helper: Helper | None = None
         self.lock: Any = None
@@ -89,7 +92,7 @@ class Hands(distributed.WorkerPlugin):
         try:
             helper = self._ready()
             step, run, work = helper.ready(asked), helper.run, helper.work
-            run.show = lambda text: self.worker.log_event(TOPIC, {"step": asked.name, "text": text})
+            run.show = lambda text: self.worker.log_event(self.name, {"step": asked.name, "text": text})
             run.show("begun")
             run.perform(asked.name, asked.key, inputs_of(work, step), functools.partial(act, work, step))
         except LeftOut as reason:
@@ -109,9 +112,14 @@ class Hands(distributed.WorkerPlugin):
         return self.helper
 
 
-def do_far(asked: Asked) -> Outcome:
-    """What is handed out: one step, done by the worker's `Hands`."""
-    hands: Any = distributed.get_worker().plugins[Hands.name]
+def run_name(folder: Path) -> str:
+    """What a run is called on a cluster, where others may do the same steps for folders of their own."""
+    return f"melano_tf-{digest(str(Path(folder).resolve()))}"
+
+
+def do_far(name: str, asked: Asked) -> Outcome:
+    """What is handed out: one step, done by the worker's `Hands` of this name."""
+    hands: Any = distributed.get_worker().plugins[name]
     outcome: Outcome = hands.do(asked)
     return outcome
 
@@ -134,9 +142,11 @@ def walk(recipe: Recipe, work: Work, steps: Sequence[Step]) -> None:
     if not left:
         return
     with opened(work) as client:
-        client.register_plugin(Hands(recipe, work.settings, work.settings.threads_each()))
+        hands = Hands(recipe, work.settings, work.settings.threads_each())
+        client.register_plugin(hands)
         with _Board(client, work) as board:
             _hand_out(client, work, left, board)
+        client.unregister_worker_plugin(hands.name)  # a cluster outlives its runs
 
 
 def _hand_out(client: Any, work: Work, steps: Sequence[Step], board: "_Board") -> None:
@@ -175,8 +185,8 @@ def _nothing_to_do(work: Work, step: Step) -> bool:
 
 def _handed(client: Any, work: Work, step: Step) -> Any:
     work.run.begin(step.name)
-    asked = Asked.of(work, step)
-    return client.submit(do_far, asked, key=f"{step.name}-{asked.key}", pure=False)
+    asked, name = Asked.of(work, step), run_name(work.run.folder)
+    return client.submit(do_far, name, asked, key=f"{step.name}-{asked.key}-{name}", pure=False)
 
 
 def _taken_back(work: Work, step: Step, future: Any) -> None:
@@ -185,10 +195,9 @@ def _taken_back(work: Work, step: Step, future: Any) -> None:
     def end(work: Work, step: Step) -> str:
         try:
             outcome: Outcome = future.result()
-        except distributed.KilledWorker as error:
+        except distributed.KilledWorker:
             raise Stopped(
-                f"{step.name}: {error.last_worker and 'its process'} died again and again (memory?); the same command "
-                "goes on from its checkpoint"
+                f"{step.name}: its process died again and again (memory?); the same command goes on from its checkpoint"
             ) from None
         if outcome.left_out:
             raise LeftOut(outcome.left_out)
@@ -300,17 +309,17 @@ class _Board:
     """One bar over all steps that are handed out, with what is going on in each process."""
 
     def __init__(self, client: Any, work: Work) -> None:
-        self.client, self.work = client, work
+        self.client, self.work, self.topic = client, work, run_name(work.run.folder)
         self.going: dict[str, str] = {}
         self.handed = self.ended = 0
         self.bar = tqdm(total=0, desc="trainings", unit="step", leave=False, mininterval=1.0, disable=None)
 
     def __enter__(self) -> "_Board":
-        self.client.subscribe_topic(TOPIC, self._heard)
+        self.client.subscribe_topic(self.topic, self._heard)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.client.unsubscribe_topic(TOPIC)
+        self.client.unsubscribe_topic(self.topic)
         self.bar.close()
 
     def _heard(self, event: tuple[float, Mapping[str, str]]) -> None:

@@ -283,9 +283,37 @@ def test_prediction_sees_whole_images_in_order(cache: ImageCache) -> None:
     assert list(predict_image_batches(cache, [], 24, 2)) == []
 
 
-def test_images_are_mapped_and_not_loaded(cache: ImageCache) -> None:
+def files_in_memory() -> int:
+    """Bytes of files that count as this process's memory."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssFile"))
+
+
+def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
+    """As mapped files do: of this one 12 MiB."""
+    images = np.random.default_rng(3).integers(0, 256, (256, 128, 128, 3), np.uint8)
+    np.save(tmp_path / "shard.npy", images)
+    names = [str(number) for number in range(256)]
+    facts = {"aspects": [1.0] * 256, "unreadable": {}}
+    found = ImageCache(names, [tmp_path / "shard.npy"], [facts], 128)
+    found.pixels(np.array([0]))
+    before = files_in_memory()
+    for start in range(0, 256, 32):
+        rows = np.arange(start, start + 32)[::-1]
+        np.testing.assert_array_equal(found.pixels(rows), images[rows])
+    assert files_in_memory() - before < 2**20
+
+
+def test_a_shard_that_was_cut_off_is_one_line(cache: ImageCache) -> None:
     cache.pixels(np.array([0]))
-    assert isinstance(cache._open(cache._shards[0]).base, np.memmap)
+    with cache._shards[0].open("r+b") as file:
+        file.truncate(2000)
+    with pytest.raises(InputError, match=r"\.npy: cannot be read \(it was cut off\); remove the folder, and give"):
+        cache.pixels(np.array([10]))
+    with pytest.raises(InputError, match=r"\.npy: cannot be read \(.*\); remove the folder, and give"):
+        ImageCache(cache.image_ids, cache._shards, [{"aspects": [1.0] * COUNT, "unreadable": {}}], 24).pixels(
+            np.array([0])
+        )
 
 
 def test_settings_and_empty_sets_are_refused(cache: ImageCache) -> None:
