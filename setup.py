@@ -50,6 +50,7 @@ setup(
         "opencv-python-headless>=4.10,<6",
         "openslide-python>=1.4,<2",
         "openslide-bin>=4.0.0.6",
+        "google-crc32c>=1.5,<2",
         "tifffile>=2024.8",
         "imagecodecs>=2024.6",
         "shapely>=2.0,<3",

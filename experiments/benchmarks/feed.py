@@ -36,7 +36,7 @@ from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.image_batches import ImageBatches
 from melano_tf.pipelines.image_cache import cache_images
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
-from melano_tf.pipelines.tfrecords import append_image
+from melano_tf.pipelines.tfrecords import PLACE, append_image
 from melano_tf.pipelines.tile_batches import TileBatches
 from melano_tf.training.loop import LoopSettings, train
 from melano_tf.training.tensorflow_runtime import configure
@@ -70,8 +70,8 @@ def tile_batches(files: list[Path], folder: Path) -> TileBatches:
     rows = []
     with (folder / "slide.tfrecord").open("wb") as file:
         for number, path in enumerate(files):
-            offset, length = append_image(file, {"slide_id": "slide"}, "jpeg", path.read_bytes())
-            rows.append({"slide_id": "slide", "tile": number, "offset": offset, "length": length})
+            place = append_image(file, {"slide_id": "slide"}, "jpeg", path.read_bytes())
+            rows.append({"slide_id": "slide", "tile": number, **dict(zip(PLACE, place, strict=True))})
     tiles, flips = pd.DataFrame(rows), AugmentSettings(flip=True)
     return TileBatches(tiles, folder, PX, BATCH, 0, np.zeros(len(rows)), augment=flips, cache_mib=0.0)
 

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # All benchmarks beside their peers, and the table of docs/benchmarks.md
 #
-# Runs each benchmark that has a peer, one after the other, prints one table of ratios with the machine, and writes it
-# into `docs/benchmarks.md` in the place of the last one. A ratio is this project's rate over the peer's of the same
-# minutes; absolute rates are of a machine that others may use.
+# Runs each benchmark that has a peer (growth's is a straight line), one after the other, prints one table of ratios
+# with the machine, and writes it into `docs/benchmarks.md` in the place of the last one. A ratio is this project's rate
+# over the peer's of the same minutes; absolute rates are of a machine that others may use.
 #
 # Run: `experiments/benchmarks/peers.sh peers` once, then
 # `python experiments/benchmarks/run.py --peer peers/bin/python`
@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- table of experiments/benchmarks/run.py -->", "<!-- end of the table -->"
 # Script, and what it is given beside --json; those with a peer in another environment take --peer.
-BENCHMARKS: dict[str, tuple[str, ...]] = {"cutting": (), "feed": ("--peer",), "step": ("--peer",)}
+BENCHMARKS: dict[str, tuple[str, ...]] = {"cutting": (), "feed": ("--peer",), "step": ("--peer",), "growth": ()}
 
 
 # %%
@@ -58,14 +58,15 @@ def machine() -> str:
     return f"{facts['processor']}, {os.cpu_count()} cores, {platform.system()}, {packages}; {day}, load {load}"
 
 
-def write(page: Path, text: str) -> None:
-    """Put a text between the page's marks."""
+def write(page: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
+    """Put a text between two marks of a page."""
+    begin, end = marks
     content = page.read_text(encoding="utf-8")
-    before, _, rest = content.partition(BEGIN)
-    _, mark, after = rest.partition(END)
+    before, _, rest = content.partition(begin)
+    _, mark, after = rest.partition(end)
     if not mark:
-        raise SystemExit(f"{page}: has not the lines {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        raise SystemExit(f"{page}: has not the lines {begin} and {end}")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 # %%

@@ -147,9 +147,9 @@ def area(labels: NDArray[np.bool_], scores: NDArray[np.float64], index: NDArray[
     m, n = len(positive), len(negative)
     if not m or not n:
         return Area(math.nan, math.nan, np.zeros(groups), (m, n), (0.0, 0.0), 0)
-    # Ranks among all less ranks among one's own count the other class below, ties half (Sun & Xu 2014).
     from scipy.stats import rankdata  # heavy, as scipy.optimize below: who only shows intervals does without
 
+    # Ranks among all less ranks among one's own count the other class below, ties half (Sun & Xu 2014).
     ranks = rankdata(np.r_[positive, negative])
     v10 = (ranks[:m] - rankdata(positive)) / n
     v01 = 1 - (ranks[m:] - rankdata(negative)) / m
@@ -213,9 +213,9 @@ def _score_ends(value: float, samples: Sequence[tuple[float, float]], c: float) 
     def outside(a: float) -> float:
         return (value - a) ** 2 - c * c * sum(hanley_mcneil(a, *one) for one in samples) / len(samples) ** 2
 
-    # At 0 and 1 the variance vanishes: a value there is itself a root, and the ends beyond it are not sought.
     from scipy.optimize import brentq
 
+    # At 0 and 1 the variance vanishes: a value there is itself a root, and the ends beyond it are not sought.
     low = float(brentq(outside, 0.0, min(value, 1 - EDGE))) if value > EDGE else 0.0
     high = float(brentq(outside, max(value, EDGE), 1.0)) if value < 1 - EDGE else 1.0
     return low, high

@@ -14,21 +14,22 @@ import distributed
 from melano_tf.papers.dask_cluster import wait_for_one
 from melano_tf.pipelines.processes import Engine, WorkerDied
 
-PLUGIN = "melano_tf"  # under this name a worker process holds what it works with: `dask_jobs.Hands`
+COUNTS = "melano_tf"  # among the scheduler's metadata: how often an item was begun and not ended
 ATTEMPTS = 2
 
 
-def far_engine(client: Any, threads: int) -> Engine:
+def far_engine(client: Any, run: str, threads: int) -> Engine:
     """The processes of a cluster.
 
     Args:
-        client: of the cluster, whose processes hold the plugin `PLUGIN`.
+        client: of the cluster.
+        run: the name under which its processes hold the run's `dask_jobs.Hands`.
         threads: of each process.
     """
-    return Engine(lambda function, items: _spread(client, function, items), lambda items: [threads] * items)
+    return Engine(lambda function, items: _spread(client, run, function, items), lambda items: [threads] * items)
 
 
-def _spread(client: Any, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+def _spread(client: Any, run: str, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
     waiting, open_, killed = deque(range(len(items))), dict[Any, int](), [0] * len(items)
     marks = [uuid.uuid4().hex for _ in items]
     name = getattr(function, "func", function).__name__.strip("_")  # as Dask's dashboard shows it
@@ -38,7 +39,7 @@ def _spread(client: Any, function: Callable[[Any], Any], items: Sequence[Any]) -
             while waiting and len(open_) < max(1, len(client.nthreads())):
                 index = waiting.popleft()
                 key = f"{name}-{marks[index]}-{killed[index]}"
-                open_[client.submit(_do, function, items[index], marks[index], key=key, pure=False)] = index
+                open_[client.submit(_do, run, function, items[index], marks[index], key=key, pure=False)] = index
             wait_for_one(client, list(open_))
             for future in [one for one in open_ if one.done()]:
                 index = open_.pop(future)
@@ -56,15 +57,15 @@ def _spread(client: Any, function: Callable[[Any], Any], items: Sequence[Any]) -
         client.cancel(list(open_))
 
 
-def _do(function: Callable[[Any], Any], item: Any, mark: str) -> Any:
+def _do(run: str, function: Callable[[Any], Any], item: Any, mark: str) -> Any:
     """In a process of the cluster: work on an item, unless it has ended two processes already."""
-    hands: Any = distributed.get_worker().plugins[PLUGIN]
+    hands: Any = distributed.get_worker().plugins[run]
     with hands.alone():
         client = distributed.get_client()
-        begun = client.get_metadata([PLUGIN, mark], 0)
+        begun = client.get_metadata([COUNTS, mark], 0)
         if begun >= ATTEMPTS:
             return WorkerDied()
-        client.set_metadata([PLUGIN, mark], begun + 1)
+        client.set_metadata([COUNTS, mark], begun + 1)
         result = function(item)
-        client.set_metadata([PLUGIN, mark], begun)
+        client.set_metadata([COUNTS, mark], begun)
         return result

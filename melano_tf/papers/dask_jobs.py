@@ -11,6 +11,7 @@ import functools
 import os
 import threading
 import traceback
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +23,14 @@ from tqdm import tqdm
 
 from melano_tf.errors import InputError, line_of
 from melano_tf.papers.dask_cluster import loss_named, opened, wait_for_one
-from melano_tf.papers.dask_items import PLUGIN, far_engine
+from melano_tf.papers.dask_items import far_engine
 from melano_tf.papers.helping import Asked, Helper
 from melano_tf.papers.plan import Recipe, Step
 from melano_tf.papers.shell import LeftOut, Stopped, Work, act, do
 from melano_tf.papers.step_states import inputs_of
+from melano_tf.runs.settings_digest import digest
 from melano_tf.training.tensorflow_runtime import configure, import_quietly
 
-TOPIC = "melano_tf"
 _ONE = threading.Lock()  # of a worker process, whichever runs its work is of
 
 
@@ -64,18 +65,22 @@ class FarTraceback(Exception):
 
 
 class Hands(distributed.WorkerPlugin):
-    """What a worker process holds between steps: a `Helper`.
+    """What a worker process holds between a run's steps: a `Helper`.
 
     Args:
         recipe, settings: of the run.
         threads: of TensorFlow.
-    """
 
-    name = PLUGIN
+    Attributes:
+        name: of the run, among those that share the cluster.
+        folder: of the command: what its relative paths mean.
+        configured: TensorFlow's threads; None: it is not at work for this run yet.
+    """
 
     def __init__(self, recipe: Recipe, settings: Any, threads: int) -> None:
         self.recipe, self.settings, self.threads = recipe, settings, threads
-        self.folder = Path.cwd()  # of the command: what its relative paths mean
+        self.name = run_name(settings.out)
+        self.folder = Path.cwd()
         self.configured: int | None = None
         self.worker: Any = None
         self.helper: Helper | None = None
@@ -92,24 +97,23 @@ class Hands(distributed.WorkerPlugin):
             InputError: the folder of the command is not there, or TensorFlow is at work there in another way.
         """
         with _ONE:
+            try:
+                os.chdir(self.folder)
+            except OSError as error:
+                line = f"{self.folder}: {error.strerror}; workers must see it, too"
+                raise InputError(f"worker {self.worker.address}: {line}") from None
             if self.configured is None:
                 self.configured = self._configure()
             yield
 
     def _configure(self) -> int:
-        where = f"worker {self.worker.address}"
-        try:
-            os.chdir(self.folder)
-        except OSError as error:
-            raise InputError(f"{where}: {self.folder}: {error.strerror}; workers must see it, too") from None
         import_quietly()
         cv2.setNumThreads(1)
         try:
             return configure(self.threads, deterministic=self.settings.deterministic)
         except RuntimeError as error:  # of TensorFlow, which another run has begun there
-            raise InputError(
-                f"{where}: {line_of(error).rstrip('.')}; restart it, or give the --threads of the run before"
-            ) from None
+            line = f"{line_of(error).rstrip('.')}; restart it, or give the --threads of the run before"
+            raise InputError(f"worker {self.worker.address}: {line}") from None
 
     def do(self, asked: Asked) -> Outcome:
         """Do one step."""
@@ -144,7 +148,7 @@ class Hands(distributed.WorkerPlugin):
         known = self.worker.state.tasks.get(task)
         if known is None or known.state != "executing":
             raise Stopped(f"{step}: the command that asked for it has ended")
-        self.worker.log_event(TOPIC, {"step": step, "text": text})
+        self.worker.log_event(self.name, {"step": step, "text": text})
 
     def _ready(self) -> Helper:
         if self.helper is None:
@@ -153,9 +157,14 @@ class Hands(distributed.WorkerPlugin):
         return self.helper
 
 
-def do_far(asked: Asked) -> Outcome:
-    """What is handed out: one step, done by the worker's `Hands`."""
-    hands: Any = distributed.get_worker().plugins[Hands.name]
+def run_name(folder: Path) -> str:
+    """What a run is called on a cluster, where others may do the same steps for folders of their own."""
+    return f"melano_tf-{digest(str(Path(folder).resolve()))}"
+
+
+def do_far(name: str, asked: Asked) -> Outcome:
+    """What is handed out: one step, done by the worker's `Hands` of this name."""
+    hands: Any = distributed.get_worker().plugins[name]
     outcome: Outcome = hands.do(asked)
     return outcome
 
@@ -178,19 +187,21 @@ def walk(recipe: Recipe, work: Work, steps: Sequence[Step]) -> None:
     if not left:
         return
     with opened(work) as client, loss_named(work.settings.scheduler):
-        client.register_plugin(Hands(recipe, work.settings, work.settings.threads_each()))
-        work.engine = far_engine(client, _threads_of_items(client, work))
+        hands = Hands(recipe, work.settings, work.settings.threads_each())
+        client.register_plugin(hands)
+        work.engine = far_engine(client, hands.name, _threads_of_items(client, work))
         try:
             with _Board(client, work) as board:
                 _hand_out(client, work, left, board)
         finally:
             work.engine = None
+        client.unregister_worker_plugin(hands.name)  # a cluster outlives its runs
 
 
 def _threads_of_items(client: Any, work: Work) -> int:
     """For a slide or a block of images: the share of each process in this machine; of a cluster what Dask gave each."""
     if work.settings.scheduler:
-        return int(work.settings.workers) or min(client.nthreads().values())
+        return int(work.settings.workers) or min(client.nthreads().values(), default=1)
     return max(1, work.workers // int(work.settings.processes()))
 
 
@@ -230,8 +241,9 @@ def _nothing_to_do(work: Work, step: Step) -> bool:
 
 def _handed(client: Any, work: Work, step: Step) -> Any:
     work.run.begin(step.name)
-    asked = Asked.of(work, step)
-    return client.submit(do_far, asked, key=f"{step.name}-{asked.key}", pure=False)
+    asked, name = Asked.of(work, step), run_name(work.run.folder)
+    # Dask does a task once for all who hand it out under one name: also for another run, or for this one given again.
+    return client.submit(do_far, name, asked, key=f"{step.name}-{asked.key}-{uuid.uuid4().hex}", pure=False)
 
 
 def _taken_back(work: Work, step: Step, future: Any) -> None:
@@ -241,10 +253,9 @@ def _taken_back(work: Work, step: Step, future: Any) -> None:
         try:
             with loss_named(work.settings.scheduler):
                 outcome: Outcome = future.result()
-        except distributed.KilledWorker as error:
+        except distributed.KilledWorker:
             raise Stopped(
-                f"{step.name}: {error.last_worker and 'its process'} died again and again (memory?); the same command "
-                "goes on from its checkpoint"
+                f"{step.name}: its process died again and again (memory?); the same command goes on from its checkpoint"
             ) from None
         if outcome.left_out:
             raise LeftOut(outcome.left_out)
@@ -265,17 +276,17 @@ class _Board:
     """One bar over all steps that are handed out, with what is going on in each process."""
 
     def __init__(self, client: Any, work: Work) -> None:
-        self.client, self.work = client, work
+        self.client, self.work, self.topic = client, work, run_name(work.run.folder)
         self.going: dict[str, str] = {}
         self.handed = self.ended = 0
         self.bar = tqdm(total=0, desc="trainings", unit="step", leave=False, mininterval=1.0, disable=None)
 
     def __enter__(self) -> "_Board":
-        self.client.subscribe_topic(TOPIC, self._heard)
+        self.client.subscribe_topic(self.topic, self._heard)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.client.unsubscribe_topic(TOPIC)
+        self.client.unsubscribe_topic(self.topic)
         self.bar.close()
 
     def _heard(self, event: tuple[float, Mapping[str, str]]) -> None:

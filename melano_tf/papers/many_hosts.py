@@ -181,10 +181,25 @@ def follow(recipe: Recipe, settings: Any, say: Say) -> None:
         company.at, done = step.name, done + 1
         say(f"  {step.name}")
         helper.work.scratch = helper.run.folder / "work" / step.name / asked.key
-        with contextlib.suppress(Elsewhere, LeftOut), kernels_named():
-            step.does(helper.work, *step.args)
-            raise RunError(f"{step.name}: the chief called to a training, and there is none here")
+        take_part(helper.work, step, company)
     say(f"helped with {done} steps; the chief goes on with tables and report")
+
+
+def take_part(work: Work, step: Step, company: Follower) -> None:
+    """Do what is a helping host's of a step that the chief called to.
+
+    Raises:
+        RunError: no training comes here, to which the chief called.
+    """
+    why = "there is none"
+    with contextlib.suppress(Elsewhere), kernels_named():
+        try:
+            step.does(work, *step.args)
+        except LeftOut as reason:
+            if not company.called:  # the chief found the same, in the training
+                return
+            why = str(reason)
+        raise RunError(f"{step.name}: the chief called to a training, and here {why}")
 
 
 def agree(hosts: Hosts, settings_key: str, token: str, fault: Callable[[str], str]) -> None:

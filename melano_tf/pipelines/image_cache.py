@@ -1,8 +1,8 @@
 """Single images: decoded and resized once into a cache on disk, from which any image can be read alone.
 
-The cache is a folder of shards, each a `.npy` of a few hundred images, opened by memory mapping: what a batch needs is
-read, and no more. A shard's name is a digest of what is in it (the settings and each file's checksum), so that a
-changed image or setting makes new shards, and two runs can share one folder.
+The cache is a folder of shards, each a `.npy` of a few hundred images: what a batch needs is read, and no more. A
+shard's name is a digest of what is in it (the settings and each file's checksum), so that a changed image or setting
+makes new shards, and two runs can share one folder.
 """
 
 import functools
@@ -18,8 +18,9 @@ import tensorflow as tf
 from melano_tf.dermoscopy.colour_constancy import normalise
 from melano_tf.dermoscopy.image_files import UnreadableImageError, pillow_pixels, read_header, read_image
 from melano_tf.dermoscopy.jpeg_scans import check_whole, read_scans
-from melano_tf.errors import InputError, RunError, line_of
+from melano_tf.errors import RunError
 from melano_tf.pipelines.image_settings import ImageCacheSettings
+from melano_tf.pipelines.npy_rows import OPEN_FILES, NpyRows
 from melano_tf.pipelines.processes import Engine, WorkerDied, in_this_process
 from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic, read_json, write_json
@@ -28,7 +29,6 @@ from melano_tf.runs.settings_digest import digest
 VERSION = 1  # of what is stored: raised whenever the same file and settings give other pixels
 SHARD = 256  # images
 SHRINKS = (8, 4, 2)  # a JPEG can be decoded at these fractions of its size
-OPEN_SHARDS = 512
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,7 @@ class ImageCache:
         self.stored_px = stored_px
         self._places = {name: place for place, name in enumerate(self.image_ids)}
         self._shards = list(shards)
-        # Mapped, not read: the operating system keeps what is used often.
-        self._open = functools.lru_cache(maxsize=OPEN_SHARDS)(_open_shard)
+        self._open = functools.lru_cache(maxsize=OPEN_FILES)(functools.partial(NpyRows, remedy="the folder"))
 
     def rows(self, image_ids: Sequence[str]) -> np.ndarray:
         """Where images stand in the cache, int64 (n,).
@@ -140,23 +139,23 @@ class ImageCache:
         """Stored images of rows, uint8 (n, px, px, 3)."""
         result = np.empty((len(rows), self.stored_px, self.stored_px, 3), np.uint8)
         for place, row in enumerate(rows):
-            shard, within = divmod(int(row), SHARD)
-            result[place] = self._open(self._shards[shard])[within]
+            self._read(row, result[place])
         return result
+
+    def image(self, row: int) -> np.ndarray:
+        """A stored image, uint8 (px, px, 3)."""
+        result = np.empty((self.stored_px, self.stored_px, 3), np.uint8)
+        self._read(row, result)
+        return result
+
+    def _read(self, row: int, into: np.ndarray) -> None:
+        shard, within = divmod(int(row), SHARD)
+        self._open(self._shards[shard]).read(within, into)
 
     def identity(self, rows: np.ndarray) -> list[tuple[str, int]]:
         """What rows hold, for the key of what is made of them: (name of the shard, place in it), of each."""
         places = (divmod(int(row), SHARD) for row in rows)
         return [(self._shards[shard].stem, within) for shard, within in places]
-
-
-def _open_shard(path: Path) -> np.ndarray:
-    try:
-        return np.asarray(np.load(path, mmap_mode="r"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({line_of(error)}); remove the folder, and give the command again"
-        ) from None
 
 
 def cache_images(

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from melano_tf.pipelines.image_cache import ImageCache
+from melano_tf.pipelines.npy_rows import NpyRows
 from melano_tf.runs.atomic_files import atomic
 
 EVEN = 8  # largest difference of grey levels in an image of one colour
@@ -19,15 +20,15 @@ class EditedCache(ImageCache):
     Args:
         base: the cache; its shards are shared.
         rows: places in it of the images that are replaced, (m,).
-        pixels: theirs, uint8 (m, px, px, 3); may be memory-mapped.
+        pixels: file of theirs, uint8 (m, px, px, 3), as `write_cropped` writes it.
         aspects: width / height of the new pictures, (m,).
     """
 
-    def __init__(self, base: ImageCache, rows: Sequence[int], pixels: np.ndarray, aspects: Sequence[float]) -> None:
+    def __init__(self, base: ImageCache, rows: Sequence[int], pixels: Path, aspects: Sequence[float]) -> None:
         self.__dict__.update(base.__dict__)
-        if pixels.shape != (len(rows), base.stored_px, base.stored_px, 3) or len(aspects) != len(rows):
-            raise ValueError(f"{len(rows)} images to replace, but pixels {pixels.shape} and {len(aspects)} aspects")
-        self._base, self._new = base, pixels
+        self._base, self._new = base, NpyRows(pixels, "it")
+        if self._new.shape != (len(rows), base.stored_px, base.stored_px, 3) or len(aspects) != len(rows):
+            raise ValueError(f"{len(rows)} images to replace, but pixels {self._new.shape} and {len(aspects)} aspects")
         self._place = {int(row): place for place, row in enumerate(rows)}
         self.aspects = base.aspects.copy()
         self.aspects[np.asarray(rows, np.int64)] = np.asarray(aspects, np.float32)
@@ -37,7 +38,7 @@ class EditedCache(ImageCache):
         result = self._base.pixels(rows)
         for place, row in enumerate(rows):
             if (new := self._place.get(int(row))) is not None:
-                result[place] = self._new[new]
+                self._new.read(new, result[place])
         return result
 
 

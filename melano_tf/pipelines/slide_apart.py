@@ -37,7 +37,8 @@ class SlideApart(Slide):
         self._forget()
         try:
             self._begin()
-        except SlideReadError as error:
+        except InputError as error:
+            self.close()
             raise InputError(str(error)) from None
 
     def read(self, x: float, y: float, size: int | tuple[int, int], mpp: float) -> Image:
@@ -70,14 +71,14 @@ class SlideApart(Slide):
     def _ask(self, name: str, *arguments: Any) -> Any:
         if self._pipe is None:
             self._begin()
-        assert self._pipe is not None
-        self._pipe.send((name, arguments))
-        return self._answer()
+        return self._answer((name, arguments))
 
-    def _answer(self) -> Any:
-        """What the process sends; what it raised is raised here."""
+    def _answer(self, question: tuple[str, tuple[Any, ...]] | None = None) -> Any:
+        """What the process sends, asked or (None) of itself; what it raised is raised here."""
         assert self._pipe is not None
         try:
+            if question is not None:
+                self._pipe.send(question)
             fine, value = self._pipe.recv()
         except (EOFError, OSError):
             self.close()

@@ -20,7 +20,7 @@ import pandas as pd
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.slide_outcome import SlideOutcome, failure, raise_if_store_unwritable, standing, write_outcome
-from melano_tf.pipelines.tfrecords import append_image, slide_files
+from melano_tf.pipelines.tfrecords import PLACE, append_image, slide_files
 from melano_tf.pipelines.tile_store_settings import Grid, StoreSettings, plain_row, slide_key
 from melano_tf.pipelines.wanted_tiles import wanted_rows, wanted_too
 from melano_tf.runs import journal
@@ -138,7 +138,7 @@ def _store_tiles(
     else:
         order, features = cutting_order(slide, table, grid), FEATURES
     order = order[rows[order]]
-    tiles, places = table.to_dict("records"), table[["offset", "length"]].to_numpy(np.int64, copy=True)
+    tiles, places = table.to_dict("records"), table[list(PLACE)].to_numpy(np.int64, copy=True)
 
     def encoded(index: int) -> bytes:
         tile = tiles[index]
@@ -152,7 +152,7 @@ def _store_tiles(
             for index, image in zip(order, in_order(encoded, order.tolist(), slide.threads), strict=True):
                 names = {name: tiles[index][name] for name in features}
                 places[index] = append_image(file, names, "jpeg", image)
-    table = table.assign(offset=places[:, 0], length=places[:, 1])
+    table = table.assign(**dict(zip(PLACE, places.T, strict=True)))
     write_table(files[1], table)
     return table
 
@@ -207,8 +207,7 @@ def _listed(
         table, positions, missing = magnified_table(slide, mask, geometry, grid, *whose, everywhere=everywhere)
     else:
         table, positions = tile_table(slide, mask, geometry, grid, *whose)
-    places = np.zeros(len(table), np.int64)
-    table = table.assign(offset=places, length=places)
+    table = table.assign(**dict.fromkeys(PLACE, np.zeros(len(table), np.int64)))
     notes = [*([slide.mpp_note] if slide.mpp_note else []), *missing]
     if annotation is None:
         return _Listing(table, positions, "; ".join(notes), "")

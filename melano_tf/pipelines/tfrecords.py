@@ -5,78 +5,26 @@ written here: the record's frame (length, masked CRC-32C, payload, masked CRC-32
 Example. TensorFlow reads the files; it checks both checksums of every record.
 """
 
-import functools
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import google_crc32c
 import numpy as np
 
 from melano_tf.errors import InputError
 
 Feature = bytes | str | int | float
 
-POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reversed
-BLOCK = 1024
+PLACE = ("offset", "length", "crc")  # columns of a table of images: where one stands in its file, its CRC-32C
 HEAD_BYTES = 12  # a record's length (8) and that length's checksum (4) stand before its payload
-
-
-@functools.cache
-def _byte_table() -> np.ndarray:
-    """CRC of each single byte, uint32 (256,)."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, (table >> 1) ^ np.uint32(POLYNOMIAL), table >> 1).astype(np.uint32)
-    return table
-
-
-@functools.cache
-def _block_table() -> np.ndarray:
-    """What byte b at place i of a block adds to the block's CRC, uint32 (BLOCK, 256)."""
-    table = np.empty((BLOCK, 256), np.uint32)
-    table[-1] = row = _byte_table()
-    for place in range(BLOCK - 2, -1, -1):
-        row = (row >> 8) ^ _byte_table()[row & 0xFF]
-        table[place] = row
-    return table
-
-
-@functools.cache
-def _shift_tables() -> list[list[int]]:
-    """For each of a CRC's four bytes: what it becomes after a block of zeros has passed."""
-    # A CRC that meets zeros behaves like its bytes standing at the start of that block.
-    return [[int(value) for value in _block_table()[byte]] for byte in range(4)]
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli) of `data`.
-
-    The checksum is linear over bits: each byte's part is looked up by its place in a block of 1024 bytes, the parts
-    are combined by exclusive or, and the blocks are chained; about 100 MB/s where a loop over bytes has 5.
-    """
-    if len(data) < 4:
-        crc = 0xFFFFFFFF
-        for byte in data:
-            crc = (crc >> 8) ^ int(_byte_table()[(crc ^ byte) & 0xFF])
-        return crc ^ 0xFFFFFFFF
-    blocks = -(-len(data) // BLOCK)
-    padded = np.zeros(blocks * BLOCK, np.uint8)
-    start = len(padded) - len(data)  # zeros before the data leave a CRC of zero as it is
-    padded[start:] = np.frombuffer(data, np.uint8)
-    padded[start : start + 4] ^= 0xFF  # the start value 0xFFFFFFFF
-    parts = np.bitwise_xor.reduce(_block_table()[np.arange(BLOCK), padded.reshape(blocks, BLOCK)], axis=1)
-    zero, one, two, three = _shift_tables()
-    crc = 0
-    for part in parts.tolist():
-        crc = part ^ zero[crc & 0xFF] ^ one[crc >> 8 & 0xFF] ^ two[crc >> 16 & 0xFF] ^ three[crc >> 24]
-    return crc ^ 0xFFFFFFFF
 
 
 def masked_crc(data: bytes) -> bytes:
     """The checksum as TFRecord stores it: rotated by 15 bits, a constant added, little endian."""
-    crc = crc32c(data)
+    crc = google_crc32c.value(data)
     return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
@@ -114,7 +62,7 @@ def example(features: Mapping[str, Feature]) -> bytes:
     return message_field(1, b"".join(entries))
 
 
-def append_image(file: BinaryIO, features: Mapping[str, Feature], name: str, image: bytes) -> tuple[int, int]:
+def append_image(file: BinaryIO, features: Mapping[str, Feature], name: str, image: bytes) -> tuple[int, int, int]:
     """Append one Example whose last feature is an encoded image.
 
     Args:
@@ -124,14 +72,14 @@ def append_image(file: BinaryIO, features: Mapping[str, Feature], name: str, ima
         image: its encoded bytes.
 
     Returns:
-        (offset, length) of the image's bytes in the file, so that it can be read without its record.
+        `PLACE` of the image's bytes in the file, so that it can be read, and checked, without its record.
     """
     payload = example({**features, name: image})
     head = struct.pack("<Q", len(payload))
     start = file.tell()
     file.write(head + masked_crc(head) + payload + masked_crc(payload))
     # The last feature's bytes end the message.
-    return start + HEAD_BYTES + len(payload) - len(image), len(image)
+    return start + HEAD_BYTES + len(payload) - len(image), len(image), google_crc32c.value(image)
 
 
 def slide_files(folder: Path, slide_id: str) -> tuple[Path, Path, Path]:
@@ -140,11 +88,11 @@ def slide_files(folder: Path, slide_id: str) -> tuple[Path, Path, Path]:
     return folder / f"{slide_id}.tfrecord", folder / f"{slide_id}.tiles.parquet", folder / f"{slide_id}.json"
 
 
-def read_jpegs(folder: Path, slide_id: str, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
-    """Some of a slide's JPEGs by their places in its record file.
+def read_jpegs(folder: Path, slide_id: str, places: Iterable[Sequence[int]]) -> list[bytes]:
+    """Some of a slide's JPEGs by their places (`PLACE`) in its record file.
 
     Raises:
-        InputError: the record file is missing, or shorter than its table says.
+        InputError: the record file is missing, shorter than its table says, or not what was written.
     """
     path = slide_files(folder, slide_id)[0]
     try:
@@ -152,9 +100,18 @@ def read_jpegs(folder: Path, slide_id: str, offsets: Sequence[int], lengths: Seq
     except OSError as error:
         raise InputError(f"{path}: {os.strerror(error.errno or 0)}; run the tiling step again") from None
     try:
-        jpegs = [os.pread(handle, length, offset) for offset, length in zip(offsets, lengths, strict=True)]
+        return [_read_jpeg(handle, path, *map(int, place)) for place in places]
     finally:
         os.close(handle)
-    if any(len(jpeg) != length for jpeg, length in zip(jpegs, lengths, strict=True)):
+
+
+def _read_jpeg(handle: int, path: Path, offset: int, length: int, crc: int) -> bytes:
+    jpeg = os.pread(handle, length, offset)
+    if len(jpeg) != length:
         raise InputError(f"{path}: shorter than its table says; run the tiling step again")
-    return jpegs
+    if google_crc32c.value(jpeg) != crc:
+        raise InputError(
+            f"{path}: the tile at byte {offset} is not what was written (bit rot?); remove the file, and give the "
+            "same command again"
+        )
+    return jpeg

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
-from melano_tf.pipelines.tfrecords import read_jpegs
+from melano_tf.pipelines.tfrecords import PLACE, read_jpegs
 from melano_tf.training.describe import Shown
 from melano_tf.training.hosts import Share
 
@@ -115,7 +115,7 @@ class TileImages:
     Several data sets over parts of one table can share one of these, so that each tile is decoded once.
 
     Args:
-        tiles: rows with slide_id, tile, offset and length.
+        tiles: rows with slide_id, tile and the columns of `PLACE`.
         folder: the store.
         input_px: side of the images in pixels.
         cache_mib: memory that decoded images may take, in MiB. Where all fit, they are decoded at first use and kept;
@@ -128,8 +128,7 @@ class TileImages:
         self.count = len(tiles)
         self.cached = self.count * input_px * input_px * 3 <= cache_mib * 2**20
         self._slides = tiles["slide_id"].to_numpy(dtype=object)
-        self._offsets = tiles["offset"].to_numpy(np.int64)
-        self._lengths = tiles["length"].to_numpy(np.int64)
+        self._places = tiles[list(PLACE)].to_numpy(np.int64)
         self._keys = pd.MultiIndex.from_arrays([self._slides, tiles["tile"].to_numpy(np.int64)])
         self._memory: np.ndarray | None = None
 
@@ -151,8 +150,7 @@ class TileImages:
         slides = self._slides[rows]
         for slide_id in dict.fromkeys(slides):
             places = np.flatnonzero(slides == slide_id)
-            these = rows[places]
-            result[places] = read_jpegs(self.folder, slide_id, self._offsets[these], self._lengths[these])
+            result[places] = read_jpegs(self.folder, slide_id, self._places[rows[places]])
         return result
 
     @property
@@ -223,7 +221,7 @@ def prepared(data: tf.data.Dataset, as_numpy: bool = False) -> Iterator[Any]:
     """A data set's elements, `AHEAD` of them ready, in order, without the tuning that takes memory and start-up time.
 
     Raises:
-        InputError: what is stored cannot be read or decoded.
+        InputError: what is stored cannot be read, or is not what was written.
     """
     options = tf.data.Options()
     options.deterministic = True
@@ -241,14 +239,7 @@ def prepared(data: tf.data.Dataset, as_numpy: bool = False) -> Iterator[Any]:
 def _damage(error: tf.errors.OpError) -> str | None:
     """One line for what was raised of a stored file within a graph; None for any other error."""
     ours = re.search(r"\bInputError: (.*?)\s*(?:\nTraceback|$)", error.message, flags=re.DOTALL)
-    if ours:
-        return ours.group(1)
-    if not re.search("DecodeJpeg|map/while|TensorList", error.message):
-        return None
-    return (
-        "a stored tile cannot be decoded, its file is damaged; `doctor --run` with this run's folder names it: remove "
-        "it, and give the same command again"
-    )
+    return ours.group(1) if ours else None
 
 
 class TileBatches:

@@ -44,6 +44,7 @@ TABLE = {
     "tumour": "float64",
     "offset": "int64",
     "length": "int64",
+    "crc": "int64",
 }
 MAGNIFICATION = {"magnification": "str"}
 

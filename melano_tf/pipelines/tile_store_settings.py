@@ -14,7 +14,7 @@ from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.tiling import TileGrid
 from melano_tf.slides.tissue import HEADROOM
 
-FORMAT = 3  # part of every key: change it when the files' content changes
+FORMAT = 4  # part of every key: change it when the files' content changes
 ROW = ("slide_id", "path", "patient_id", "label", "annotation", "mpp")
 Grid = TileGrid | TileGrids
 

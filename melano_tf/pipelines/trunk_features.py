@@ -1,6 +1,6 @@
 """What a frozen trunk makes of images, kept on disk: each image is looked at once, however often it is trained on.
 
-The cache is a folder of shards (`.npy`, float16, memory-mapped) of some images each, with every view of them: the turns
+The cache is a folder of shards (`.npy`, float16) of some images each, with every view of them: the turns
 and mirror images of a square, which are all the augmentation that features on disk can have. A shard's name is a
 digest of what is in it (the trunk's weights, the images, the views), so that unfinished work is taken up where it
 stopped, and another trunk makes other shards.
@@ -15,9 +15,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from melano_tf.errors import InputError, line_of
+from melano_tf.errors import InputError
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_cache import ImageCache
+from melano_tf.pipelines.npy_rows import OPEN_FILES, NpyRows
 from melano_tf.pipelines.tile_batches import decoders, epoch_order, prepared, python_call
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.settings_digest import digest
@@ -59,8 +60,9 @@ class FeatureCache:
         self.image_ids, self.views = tuple(image_ids), tuple(views)
         self._places = {name: place for place, name in enumerate(self.image_ids)}
         self.paths = tuple(shards)
-        self._shards = [_open(path) for path in shards]
-        self.shape: tuple[int, ...] = self._shards[0].shape[2:]
+        self._open = functools.lru_cache(maxsize=OPEN_FILES)(functools.partial(NpyRows, remedy="it"))
+        self.shape: tuple[int, ...]
+        [self.shape] = {self._open(path).shape[2:] for path in self.paths}  # of each, so that all can be read
 
     def rows(self, image_ids: Sequence[str]) -> np.ndarray:
         """Where images stand, int64 (n,).
@@ -76,15 +78,8 @@ class FeatureCache:
         result = np.empty((len(rows), *self.shape), np.float16)
         for place, (row, which) in enumerate(zip(rows.tolist(), views.tolist(), strict=True)):
             shard, within = divmod(row, SHARD)
-            result[place] = self._shards[shard][within, which]
+            self._open(self.paths[shard]).read(within * len(self.views) + which, result[place])
         return result
-
-
-def _open(path: Path) -> np.ndarray:
-    try:
-        return np.asarray(np.load(path, mmap_mode="r"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({line_of(error)}); remove it, and give the command again") from None
 
 
 def cache_features(

@@ -103,6 +103,9 @@ class FolderLock:
         aside = self.folder / f"{HOLDER}.{uuid.uuid4().hex}"
         with contextlib.suppress(FileNotFoundError):  # released, or taken away by another run
             self._holder.rename(aside)  # once, whoever else tries
+            if (found := _told(aside)) != held:  # another run took the folder since, and lives
+                aside.rename(self._holder)
+                raise self._refusal(found)
             aside.unlink()
 
     def _refusal(self, held: dict[str, Any]) -> InputError:
@@ -120,8 +123,12 @@ class FolderLock:
 
 def holder_of(folder: Path) -> dict[str, Any]:
     """Who holds a folder: machine, host, process; empty where that is not known."""
+    return _told(Path(folder) / HOLDER)
+
+
+def _told(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads((Path(folder) / HOLDER).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -229,8 +229,11 @@ class Slide:
         width, height = (size, size) if isinstance(size, int | np.integer) else (int(size[0]), int(size[1]))
         if not (width > 0 and height > 0 and mpp > 0 and math.isfinite(x + y + mpp)):
             raise ValueError(f"slide {self.slide_id}: cannot read {width}x{height} px at {mpp} µm/px from ({x}, {y})")
+        parts = list(self._blocks(x, y, (width, height), mpp))
+        if len(parts) == 1:  # a tile: nothing to put together
+            return np.ascontiguousarray(resample(self._patch(parts[0])[0], *parts[0].axes))
         image = np.empty((height, width, 3), np.uint8)
-        for block in self._blocks(x, y, (width, height), mpp):
+        for block in parts:
             patch, _ = self._patch(block)
             image[block.rows, block.columns] = resample(patch, *block.axes)
         return image

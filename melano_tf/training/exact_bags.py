@@ -78,8 +78,14 @@ class BagStep:
         Raises:
             TrainingError: the bag is empty, or the embedder updates BatchNorm statistics.
         """
-        loss, losses = self.accumulate(batch)
-        return {"loss": loss, "loss_per_sample": losses, **self._call("update", self._update)}
+        tiles, rest = _one_bag(batch)
+        if _count(tiles) <= self.chunk:
+            with self._statistics_unchanged():
+                loss, losses, update = self._call("whole step", self._whole_step, tiles, rest)
+        else:
+            loss, losses = self.accumulate(batch)
+            update = self._call("update", self._update)
+        return {"loss": loss, "loss_per_sample": losses, **update}
 
     def gradients(self, batch: Batch) -> list[np.ndarray]:
         """The bag's gradient for each of the optimizer's variables (embedder's, then aggregator's), no update made."""
@@ -91,15 +97,9 @@ class BagStep:
     def accumulate(self, batch: Batch) -> tuple[Any, Any]:
         """Leave the bag's gradient in the float32 sums, times `loss_scale`; returns the weighted loss (scalar) and the
         loss (1,)."""
-        tiles = batch["x"]
-        rest = {name: value for name, value in batch.items() if name != "x"}
-        count = _count(tiles)
-        if len(batch["id"]) != 1:
-            raise TrainingError(f"a bag step takes one bag, not {len(batch['id'])}")
-        if count == 0:
-            raise TrainingError(f"the bag {np.asarray(batch['id']).tolist()} holds no tiles")
+        tiles, rest = _one_bag(batch)
         self._call("reset", self._reset)
-        if count <= self.chunk:
+        if _count(tiles) <= self.chunk:
             with self._statistics_unchanged():
                 return self._call("whole", self._whole, tiles, rest)
         start = [state.numpy() for state in self._random]
@@ -153,14 +153,21 @@ class BagStep:
         self._add(self._embedder_part, gradients)
 
     def _whole(self, tiles: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
+        loss, losses, gradients = self._whole_gradients(tiles, rest)
+        self._add(self._trainable, gradients)
+        return loss, losses
+
+    def _whole_step(self, tiles: Any, rest: dict[str, Any]) -> tuple[Any, Any, Any]:
+        loss, losses, gradients = self._whole_gradients(tiles, rest)
+        return loss, losses, applied(self.optimizer, [tf.convert_to_tensor(g) for g in gradients], self._trainable)
+
+    def _whole_gradients(self, tiles: Any, rest: dict[str, Any]) -> tuple[Any, Any, list[Any]]:
         variables = [variable.value for variable in self._trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             loss, losses = self._loss(float32(self.embedder(tiles, training=True)), rest)
             scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        self._add(self._trainable, gradients)
-        return loss, losses
+        return loss, losses, tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     def _loss(self, embeddings: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
         outputs = float32(self.aggregator(embeddings[None], training=True))
@@ -180,6 +187,15 @@ class BagStep:
     def _statistics_unchanged(self) -> "_Unchanged":
         first, self._statistics_checked = not self._statistics_checked, True
         return _Unchanged(self.embedder if first else None)
+
+
+def _one_bag(batch: Batch) -> tuple[Any, dict[str, Any]]:
+    """A bag's tiles, and what else its batch holds."""
+    if len(batch["id"]) != 1:
+        raise TrainingError(f"a bag step takes one bag, not {len(batch['id'])}")
+    if _count(batch["x"]) == 0:
+        raise TrainingError(f"the bag {np.asarray(batch['id']).tolist()} holds no tiles")
+    return batch["x"], {name: value for name, value in batch.items() if name != "x"}
 
 
 class _Unchanged:

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
-from melano_tf.pipelines.tfrecords import read_jpegs, slide_files
+from melano_tf.pipelines.tfrecords import PLACE, read_jpegs, slide_files
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.training.familiarity import UNTOLD, distance_words, read_familiarity
 from melano_tf.view.run_cases import Seen
@@ -112,7 +112,9 @@ def tile_maps(
         row = row[row["magnification"] == magnification]
     if not len(row) or not int(row["length"].iloc[0]):
         raise InputError(f"tile {tile} of {slide_id} is not stored")
-    jpegs = read_jpegs(folder, slide_id, row["offset"].tolist()[:1], row["length"].tolist()[:1])
+    if PLACE[-1] not in row:
+        raise InputError(f"{folder}: tiles without checksums, of an older version; give the run's command again")
+    jpegs = read_jpegs(folder, slide_id, row[list(PLACE)].to_numpy()[:1])
     picture = np.asarray(decode(tf.constant(jpegs), tf.constant(sidecar.input_px)), np.float32)
     far = far_words(how_far(run, stem, network, sidecar, picture))
     found = []

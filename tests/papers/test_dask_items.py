@@ -25,6 +25,9 @@ from tests.papers.tiny import TINY
 from tests.papers.zoome_run import ZOOME
 from tests.pipelines import process_work
 
+SETTINGS = SimpleNamespace(out="run", deterministic=True)
+NAME = dask_jobs.run_name(SETTINGS.out)
+
 
 @pytest.fixture(scope="module")
 def cluster():
@@ -37,7 +40,7 @@ def cluster():
 def hands(cluster):
     """A client of the cluster, whose processes can work."""
     with distributed.Client(cluster) as client:
-        client.register_plugin(dask_jobs.Hands(None, Running(), 1))
+        client.register_plugin(dask_jobs.Hands(None, SETTINGS, 1))
         yield client
 
 
@@ -88,7 +91,7 @@ def test_slides_and_images_are_those_of_one_process(
 
 
 def test_a_process_that_dies_twice_costs_its_item_and_no_other(hands, tmp_path):
-    engine = far_engine(hands, 3)
+    engine = far_engine(hands, NAME, 3)
     items = [(str(tmp_path / name), times) for name, times in (("a", 0), ("b", 2), ("c", 0), ("d", 0))]
     assert engine.threads(2) == [3, 3]
     found = dict(engine.spread(process_work.dies_so_often, items))
@@ -117,7 +120,7 @@ def test_workers_that_do_not_see_the_runs_folder_are_refused(hands, tmp_path):
 
 def test_a_worker_that_cannot_work_as_asked_says_so_in_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    hands = dask_jobs.Hands(None, Running(), 1)
+    hands = dask_jobs.Hands(None, SETTINGS, 1)
     hands.worker = SimpleNamespace(address="tcp://10.0.0.7:1")
 
     def other_threads(*_, **__):
@@ -137,7 +140,7 @@ def test_a_step_that_nobody_waits_for_any_more_ends(hands, tmp_path):
 
     def trains(said):
         worker = distributed.get_worker()
-        show = functools.partial(worker.plugins["melano_tf"]._show, "toy", worker.get_current_task())
+        show = functools.partial(worker.plugins[NAME]._show, "toy", worker.get_current_task())
         try:
             while True:
                 show("goes on")

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import distributed
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.papers import dask_cluster
+from melano_tf.papers import dask_cluster, dask_jobs
 from melano_tf.papers.helping import HelpingRun, look
 from melano_tf.papers.plan import Step
 from melano_tf.papers.run_settings import Running
@@ -121,6 +122,23 @@ class Workers:
 def test_a_worker_of_another_version_or_without_the_package_is_refused(package, line):
     with pytest.raises(InputError, match=rf"worker tcp://10\.0\.0\.7:1: {line}"):
         dask_cluster._check_workers(Workers(package), "tcp://10.0.0.1:1")
+
+
+def test_two_runs_of_the_same_settings_on_one_cluster_keep_apart(tmp_path):
+    """Dask does a task once for all who hand it out under one name."""
+    handed = []
+
+    class Cluster:
+        def submit(self, function, name, asked, key, pure):
+            handed.append((key, name))
+
+    for folder in ("one", "two"):
+        settings = Running()
+        work = Work(HelpingRun(tmp_path / folder, "toy", settings, 1, print), settings, {})
+        dask_jobs._handed(Cluster(), work, Step("count/a", "count", print))
+        assert handed[-1][1] == dask_jobs.Hands(None, SimpleNamespace(out=tmp_path / folder), 1).name
+    (first, _), (second, _) = handed
+    assert first != second and first.startswith("count/a-")
 
 
 def test_data_that_changed_under_the_run_are_refused(tmp_path):

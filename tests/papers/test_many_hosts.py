@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, RunError
 from melano_tf.papers.helping import HelpingRun
-from melano_tf.papers.many_hosts import Chief, Elsewhere, Follower, agree
+from melano_tf.papers.many_hosts import Chief, Elsewhere, Follower, agree, take_part
 from melano_tf.papers.plan import Step
 from melano_tf.papers.run_settings import Running
-from melano_tf.papers.shell import Work
+from melano_tf.papers.shell import LeftOut, Work
 from tests.papers.test_plan import toy as toy
 
 
@@ -97,6 +97,23 @@ def test_a_host_follows_into_each_training_and_leaves_behind_the_last(tmp_path: 
     assert together(decide, help_out) == [None, "dismissed"]
     assert helps == ["built", "a", "built", "b", "c", "d", "built", "e"]
     assert [word for word in chiefs if word != "written"] == helps and chiefs.count("written") == 3
+
+
+def test_a_training_that_one_host_alone_leaves_out_ends_the_run(tmp_path: Path) -> None:
+    """The chief waits in it; to leave the step out here as well would be to wait for each other."""
+    company = Follower(hosts(1)[0])
+    work = Work(HelpingRun(tmp_path, "toy", Running(), 1, print), Running(), {})
+
+    def too_few(_: Work) -> None:
+        raise LeftOut("one patient of the fold is there")
+
+    company.called = True  # to the step, whose training nobody came to yet
+    with pytest.raises(RunError, match="one: the chief called to a training, and here one patient of the fold"):
+        take_part(work, Step("one", "train", too_few), company)
+    with pytest.raises(RunError, match="one: the chief called to a training, and here there is none"):
+        take_part(work, Step("one", "train", lambda work: []), company)
+    company.called = False
+    take_part(work, Step("one", "train", too_few), company)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from melano_tf.pipelines.tfrecords import append_image
+from melano_tf.pipelines.tfrecords import PLACE, append_image
 
 
 def tile_image(slide: int, tile: int, px: int) -> np.ndarray:
@@ -23,10 +23,10 @@ def make_store(folder: Path, slides: int = 3, tiles: int = 7, px: int = 16) -> p
             for tile in range(tiles):
                 image = tile_image(slide, tile, px)
                 jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
-                offset, length = append_image(file, {"slide_id": f"s{slide}", "x": tile}, "jpeg", jpeg)
+                place = append_image(file, {"slide_id": f"s{slide}", "x": tile}, "jpeg", jpeg)
                 tumour = float((slide + tile) % 3 == 0)
-                rows.append((f"s{slide}", f"p{slide}", tile, tumour, offset, length))
-    columns = ["slide_id", "patient_id", "tile", "tumour", "offset", "length"]
+                rows.append((f"s{slide}", f"p{slide}", tile, tumour, *place))
+    columns = ["slide_id", "patient_id", "tile", "tumour", *PLACE]
     return pd.DataFrame(rows, columns=columns)
 
 

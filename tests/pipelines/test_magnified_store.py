@@ -10,7 +10,7 @@ from small_slides import MPP, write_annotation, write_slide_file
 
 from melano_tf.pipelines.slide_cutting import write_slide
 from melano_tf.pipelines.slide_outcome import finished
-from melano_tf.pipelines.tfrecords import read_jpegs
+from melano_tf.pipelines.tfrecords import PLACE, read_jpegs
 from melano_tf.pipelines.tile_store import write_cohort
 from melano_tf.pipelines.tile_store_settings import StoreSettings
 from melano_tf.slides.magnifications import TileGrids
@@ -25,7 +25,7 @@ def row(path: Path, label: str = "MM") -> dict:
 
 
 def stored(folder: Path, slide_id: str, rows: pd.DataFrame) -> list[np.ndarray]:
-    jpegs = read_jpegs(folder, slide_id, rows["offset"].to_numpy(), rows["length"].to_numpy())
+    jpegs = read_jpegs(folder, slide_id, rows[list(PLACE)].to_numpy())
     return [cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for one in jpegs]
 
 
@@ -98,7 +98,7 @@ def test_what_is_wanted_later_is_added_and_the_rest_stays(slides, tmp_path, monk
     last = cut({"fine": "whole"}, "bit by bit")
     assert set(reads) == {0.5} and len(reads) == (last["magnification"] == "fine").sum()
     # The same tiles under the same numbers as from one pass, and the same pixels.
-    places = ["offset", "length"]
+    places = list(PLACE)
     pd.testing.assert_frame_equal(last.drop(columns=places), everything.drop(columns=places))
     pictures = [stored(tmp_path / name, "a", table) for name, table in (("bit by bit", last), ("at once", everything))]
     assert all(np.array_equal(*pair) for pair in zip(*pictures, strict=True))

@@ -23,9 +23,10 @@ def cache(tmp_path: Path) -> ImageCache:
     return cache_images(files, sums, ImageCacheSettings(stored_px=16), tmp_path / "cache")
 
 
-def test_only_the_replaced_images_change(cache: ImageCache) -> None:
+def test_only_the_replaced_images_change(cache: ImageCache, tmp_path: Path) -> None:
     new = np.full((1, 16, 16, 3), 77, np.uint8)
-    edited = EditedCache(cache, [2], new, [0.5])
+    np.save(tmp_path / "new.npy", new)
+    edited = EditedCache(cache, [2], tmp_path / "new.npy", [0.5])
     before, after = cache.pixels(np.arange(4)), edited.pixels(np.array([3, 2, 0, 1]))
     np.testing.assert_array_equal(after[1], new[0])
     np.testing.assert_array_equal(after[[0, 2, 3]], before[[3, 0, 1]])
@@ -35,9 +36,10 @@ def test_only_the_replaced_images_change(cache: ImageCache) -> None:
         edited.rows(["elsewhere"])
 
 
-def test_pixels_of_another_number_are_refused(cache: ImageCache) -> None:
+def test_pixels_of_another_number_are_refused(cache: ImageCache, tmp_path: Path) -> None:
+    np.save(tmp_path / "new.npy", np.zeros((1, 16, 16, 3), np.uint8))
     with pytest.raises(ValueError, match="2 images to replace"):
-        EditedCache(cache, [0, 1], np.zeros((1, 16, 16, 3), np.uint8), [1.0, 1.0])
+        EditedCache(cache, [0, 1], tmp_path / "new.npy", [1.0, 1.0])
 
 
 def test_a_crop_fills_the_picture_and_keeps_its_true_shape(cache: ImageCache, tmp_path: Path) -> None:
@@ -49,6 +51,7 @@ def test_a_crop_fills_the_picture_and_keeps_its_true_shape(cache: ImageCache, tm
     assert pixels[1][:, 0].max() < 60 < 150 < pixels[1][8, 8].min()
     empty, none = write_cropped(cache, {}, tmp_path / "none.npy")
     assert np.load(empty).shape == (0, 16, 16, 3) and none == []
+    np.testing.assert_array_equal(EditedCache(cache, [], empty, []).pixels(np.array([1])), cache.pixels(np.array([1])))
 
 
 def test_stored_gives_every_row_once_in_order(cache: ImageCache) -> None:

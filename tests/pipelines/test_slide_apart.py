@@ -47,11 +47,23 @@ def test_a_crash_is_one_line_and_the_next_read_begins_anew(slides: Path) -> None
         with pytest.raises(SlideReadError, match=r"slide b .*was ended \(exit code -6\).*may be damaged"):
             slide.read(300, 300, 20, 1.0)
         np.testing.assert_array_equal(slide.read(300, 300, 20, 1.0), before)
+        os.kill(slide._process.pid, signal.SIGKILL)
+        slide._process.join()  # nobody is there any more who could be asked
+        with pytest.raises(SlideReadError, match=r"slide b .*was ended \(exit code -9\)"):
+            slide.read(300, 300, 20, 1.0)
+        np.testing.assert_array_equal(slide.read(300, 300, 20, 1.0), before)
+
+
+def sockets() -> int:
+    """How many this process has open."""
+    return sum(link.is_socket() for link in Path("/proc/self/fd").iterdir())
 
 
 def test_what_cannot_be_opened_is_said_as_by_a_slide(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"none\.tiff: no such file"):
+    before = sockets()
+    with pytest.raises(InputError, match=r"none\.tiff: no such file") as refused:
         SlideApart(slides / "none.tiff")
+    assert sockets() == before, refused  # also while the error is kept
     monkeypatch.setattr(slide_apart, "_serve", process_work.serve_and_die)
     with pytest.raises(InputError, match=r"slide c .*was ended \(exit code -6\)"):
         SlideApart(slides / "c.tiff", mpp=MPP)

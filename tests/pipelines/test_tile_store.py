@@ -23,7 +23,7 @@ from melano_tf.pipelines import slide_cutting, tile_store
 from melano_tf.pipelines.processes import on_this_machine
 from melano_tf.pipelines.slide_cutting import write_slide
 from melano_tf.pipelines.slide_outcome import finished
-from melano_tf.pipelines.tfrecords import read_jpegs
+from melano_tf.pipelines.tfrecords import PLACE, read_jpegs
 from melano_tf.pipelines.tile_store import write_cohort
 from melano_tf.pipelines.tile_store_settings import StoreSettings
 from melano_tf.runs import journal
@@ -96,7 +96,7 @@ def test_a_slide_becomes_tiles(slides: Path, tmp_path: Path) -> None:
     assert (table["tissue"] >= 0.2).all()
     # The polygon is the slide's left half.
     assert (table["tumour"] == np.where(table["x"] < SIZE[0] / 2, 1.0, 0.0)).all()
-    jpegs = read_jpegs(tmp_path, "a", table["offset"].tolist(), table["length"].tolist())
+    jpegs = read_jpegs(tmp_path, "a", table[list(PLACE)].to_numpy())
     with Slide(slides / "a.tiff") as slide:
         for jpeg, tile in zip(jpegs, table.to_dict("records"), strict=True):
             image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
@@ -192,8 +192,8 @@ def test_a_wide_slide_is_cut_in_columns_and_nothing_is_lost(
     one, other = (pd.read_parquet(tmp_path / name / "a.tiles.parquet") for name in ("rows", "columns"))
     assert one["offset"].is_monotonic_increasing and not other["offset"].is_monotonic_increasing
     pd.testing.assert_frame_equal(one.drop(columns="offset"), other.drop(columns="offset"))
-    places = [(table["offset"].tolist(), table["length"].tolist()) for table in (one, other)]
-    jpegs = [read_jpegs(tmp_path / name, "a", *place) for name, place in zip(("rows", "columns"), places, strict=True)]
+    places = [table[list(PLACE)].to_numpy() for table in (one, other)]
+    jpegs = [read_jpegs(tmp_path / name, "a", place) for name, place in zip(("rows", "columns"), places, strict=True)]
     assert jpegs[0] == jpegs[1]
 
 

@@ -76,6 +76,22 @@ def test_a_dead_run_of_another_machine_gives_way_to_one_of_many(tmp_path: Path, 
     held[0].release()
 
 
+def test_a_run_that_took_a_dead_ones_folder_first_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system may tell a watcher late that another one, who watched too, holds the folder now."""
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)
+    (tmp_path / HOLDER).write_text(json.dumps({**FAR, "host": "node3"}))
+
+    def watched_late(path: Path) -> bool:
+        path.write_text(json.dumps(FAR))
+        return False
+
+    monkeypatch.setattr(folder_lock, "_goes_on", watched_late)
+    with pytest.raises(InputError, match=r"another run \(process 41 on node7\) is at work"):
+        FolderLock(tmp_path)
+    assert holder_of(tmp_path) == FAR
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", HOLDER]
+
+
 def test_a_file_system_without_the_kernels_lock_is_no_other_run(tmp_path: Path, monkeypatch) -> None:
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

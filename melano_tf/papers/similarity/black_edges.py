@@ -71,7 +71,7 @@ def edges_of(work: Work) -> Edges:
         types = {"image_id": str, "reason": str, "found": bool, "removed": bool}
         found = pd.read_csv(work.path("edges", "edges.csv"), dtype=types)
         removed = found[found["removed"]]
-        cropped = np.load(work.path("edges", "pixels.npy"), mmap_mode="r")
+        cropped = work.path("edges", "pixels.npy")
         cache = EditedCache(work.value("cohort").cache, removed["row"].tolist(), cropped, removed["aspect"].tolist())
         edges = Edges(cache, found)
         work.say(edges.line())
