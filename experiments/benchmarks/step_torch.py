@@ -39,7 +39,7 @@ def main() -> None:
         loss = (logits.float() ** 2).mean()
         loss.backward()
         optimizer.step()
-        float(loss)
+        loss.item()
         sys.stdout.write(f"{time.perf_counter() - started}\n")
         sys.stdout.flush()
 

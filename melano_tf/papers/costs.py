@@ -4,14 +4,15 @@ import contextlib
 import importlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from tqdm import tqdm
 
-from melano_tf.dermoscopy.isic_records import read_isic
+from melano_tf.dermoscopy.isic_records import Findings, read_isic
 from melano_tf.errors import InputError
 from melano_tf.papers.plan import Extent, Load, Recipe, Step
 from melano_tf.pipelines.slide_apart import SlideApart
@@ -169,14 +170,21 @@ def slides_extent(settings: Any, spec: str, grid: TileGrid | TileGrids, drawn: A
     return Extent({"slides": len(sizes), "tiles": tiles}, disk)
 
 
-def images_extent(settings: Any) -> Extent:
+def images_extent(settings: Any, check: Callable[[Path, pd.DataFrame, Findings], None] | None = None) -> Extent:
     """Images: those of the user's tables, or the phantoms' lesions with their further views.
+
+    Args:
+        settings: of a recipe on images.
+        check: raises InputError where the paper needs other tables than these.
 
     Raises:
         InputError: what is wrong with the tables, before anything is measured.
     """
     if settings.table:
-        count = len(read_isic(settings.table)[0])
+        records, findings = read_isic(settings.table)
+        if check is not None:
+            check(Path(settings.table[0]), records, findings)
+        count = len(records)
     else:
         drawn = settings.phantom
         lesions = drawn.patients * sum(drawn.lesions_per_patient) / 2

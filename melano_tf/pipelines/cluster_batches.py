@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.pipelines.augment import sample_seeds
-from melano_tf.pipelines.image_batches import seen
+from melano_tf.pipelines.image_batches import CachedImages
 from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
 from melano_tf.pipelines.tile_batches import decoders, prepared, python_call
@@ -44,29 +44,27 @@ class ClusterImageBatches:
         if len(image_ids) != sampler.count:
             raise ValueError(f"{len(image_ids)} images, but the sampler counts {sampler.count}")
         self.cache, self.input_px, self.sampler, self.seed, self.augment = cache, input_px, sampler, seed, augment
+        self._images = CachedImages(cache, input_px, augment)
         self._places = cache.rows(image_ids)
         self._ids = np.array(list(image_ids), dtype=object)
         self.steps_per_epoch = sampler.steps_per_epoch
 
     def _facts(self, step: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What a step holds: pixels, aspects, rows, clusters, ids."""
+        """What a step holds: places, aspects, rows, clusters, ids."""
         rows, labels = self.sampler.draw(int(step))
         places = self._places[rows]
-        return self.cache.pixels(places), self.cache.aspects[places], rows, labels, self._ids[rows]
+        return places, self.cache.aspects[places], rows, labels, self._ids[rows]
 
     def from_step(self, step: int) -> Iterator[dict[str, Any]]:
         """Batches from a global step to the end of its epoch: the next epoch's clusters are not made yet."""
-        types = [tf.uint8, tf.float32, tf.int64, tf.int32, tf.string]
-        px = self.cache.stored_px
-        shapes = [[None, px, px, 3], [None], [None], [None], [None]]
+        types = [tf.int64, tf.float32, tf.int64, tf.int32, tf.string]
 
         def load(index: tf.Tensor) -> dict[str, Any]:
             facts = python_call(self._facts, [index], types)
-            pixels, aspects, rows, labels, ids = map(tf.ensure_shape, facts, shapes)
+            places, aspects, rows, labels, ids = (tf.ensure_shape(fact, [None]) for fact in facts)
             # By the place in the batch, not by the image: copies of one image must differ.
             seeds = sample_seeds(self.seed, index, tf.range(tf.shape(rows, tf.int64)[0], dtype=tf.int64))
-            image = seen(pixels, aspects, self.input_px, self.augment, seeds)
-            image = tf.ensure_shape(image, [None, self.input_px, self.input_px, 3])
+            image = self._images.tensor(places, aspects, seeds)
             return {"x": {"image": image}, "y": labels, "id": ids, "row": rows}
 
         end = (step // self.steps_per_epoch + 1) * self.steps_per_epoch

@@ -12,7 +12,7 @@ from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
 from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
-from melano_tf.pipelines.image_transforms import transformed, views
+from melano_tf.pipelines.image_transforms import transformed, views, warped
 from melano_tf.pipelines.sample_random_numbers import VIEWS, uniform
 from melano_tf.pipelines.tile_batches import decoders, epoch_order, part_of, prepared, python_call
 from melano_tf.training.describe import Shown
@@ -22,10 +22,8 @@ DRAWS = 3
 Change = Callable[[Any, Any, Any], Any]
 
 
-def seen(
-    pixels: Any, aspects: Any, output_px: int, augment: ImageAugmentSettings | None = None, seeds: Any = None
-) -> Any:
-    """Stored images as a network sees them: cropped, turned and flipped, or whole; resampled once, if need be.
+def seen(pixels: Any, aspects: Any, output_px: int) -> Any:
+    """Stored images as a network sees them: whole and upright; resampled once, if need be.
 
     Whatever batch an image stands in, the result is the same.
 
@@ -33,36 +31,76 @@ def seen(
         pixels: uint8 (n, px, px, 3), from the cache.
         aspects: width / height of the pictures, (n,).
         output_px: side of the result.
-        augment: the augmentation; None: the whole picture, upright.
-        seeds: int64 (n, 2), from `augment.sample_seeds`, where there is an augmentation.
 
     Returns:
         uint8 (n, output_px, output_px, 3).
     """
-    if augment is None and tuple(pixels.shape[1:3]) == (output_px, output_px):
+    if tuple(pixels.shape[1:3]) == (output_px, output_px):
         return tf.convert_to_tensor(pixels)
-    return _compiled(output_px, augment)(pixels, aspects, seeds if augment is not None else tf.zeros([0, 2], tf.int64))
+    return _compiled(output_px)(pixels, aspects)
 
 
 @functools.cache
-def _compiled(output_px: int, augment: ImageAugmentSettings | None) -> Any:
-    """One TensorFlow function for each choice, traced once for all data sets."""
-    return tf.function(functools.partial(_seen, output_px=output_px, augment=augment), reduce_retracing=True)
+def _compiled(output_px: int) -> Any:
+    """One TensorFlow function for each size, traced once for all data sets."""
+    return tf.function(functools.partial(_seen, output_px=output_px), reduce_retracing=True)
 
 
-def _seen(pixels: Any, aspects: Any, seeds: Any, output_px: int, augment: ImageAugmentSettings | None) -> Any:
+def _seen(pixels: Any, aspects: Any, output_px: int) -> Any:
     count = tf.shape(pixels)[0]
-    degrees, zoom, mirrored = tf.zeros([count]), tf.ones([count]), tf.zeros([count], tf.bool)
-    if augment is not None:
-        draws = uniform(seeds, DRAWS, VIEWS)
-        zoom = augment.smallest_crop + (1 - augment.smallest_crop) * draws[:, 0]
-        degrees = augment.rotation * (2 * draws[:, 1] - 1)
-        mirrored = draws[:, 2] < augment.flip
-    height, width = tf.shape(pixels)[1], tf.shape(pixels)[2]
-    transforms = views(degrees, zoom, mirrored, aspects, (height, width), (output_px, output_px))
-    fill = "nearest" if augment is None else augment.fill
-    result = transformed(tf.cast(pixels, tf.float32), transforms, (output_px, output_px), fill)
+    source, output = (tf.shape(pixels)[1], tf.shape(pixels)[2]), (output_px, output_px)
+    upright = views(tf.zeros([count]), tf.ones([count]), tf.zeros([count], tf.bool), aspects, source, output)
+    result = transformed(tf.cast(pixels, tf.float32), upright, output, "nearest")
     return tf.cast(tf.clip_by_value(tf.round(result), 0, 255), tf.uint8)
+
+
+def drawn_views(seeds: Any, aspects: Any, augment: ImageAugmentSettings, stored_px: int, output_px: int) -> Any:
+    """A crop, turn and flip of each picture, as transforms float32 (n, 8).
+
+    Args:
+        seeds: int64 (n, 2), from `augment.sample_seeds`.
+        aspects: width / height of the pictures, (n,).
+        augment: what may be drawn.
+        stored_px, output_px: sides of the stored pictures and of the result.
+    """
+    draws = uniform(seeds, DRAWS, VIEWS)
+    zoom = augment.smallest_crop + (1 - augment.smallest_crop) * draws[:, 0]
+    degrees = augment.rotation * (2 * draws[:, 1] - 1)
+    mirrored = draws[:, 2] < augment.flip
+    return views(degrees, zoom, mirrored, aspects, (stored_px, stored_px), (output_px, output_px))
+
+
+class CachedImages:
+    """A cache's images as a network sees them, for use in a tf.data graph.
+
+    Args:
+        cache: the decoded images.
+        input_px: side of the model's input in pixels.
+        augment: how each is changed; None: whole and upright.
+    """
+
+    def __init__(self, cache: ImageCache, input_px: int, augment: ImageAugmentSettings | None) -> None:
+        self.cache, self.input_px, self.augment = cache, input_px, augment
+
+    def tensor(self, places: Any, aspects: Any, seeds: Any) -> Any:
+        """uint8 (n, input_px, input_px, 3).
+
+        Args:
+            places: int64 (n,), of the cache.
+            aspects: width / height of the pictures, (n,).
+            seeds: int64 (n, 2), from `augment.sample_seeds`.
+        """
+        stored, px = self.cache.stored_px, self.input_px
+        if self.augment is None:
+            pixels = tf.ensure_shape(python_call(self.cache.pixels, [places], tf.uint8), [None, stored, stored, 3])
+            return tf.ensure_shape(seen(pixels, aspects, px), [None, px, px, 3])
+        transforms = drawn_views(seeds, aspects, self.augment, stored, px)
+        return tf.ensure_shape(python_call(self._warped, [places, transforms], tf.uint8), [None, px, px, 3])
+
+    def _warped(self, places: np.ndarray, transforms: np.ndarray) -> np.ndarray:
+        assert self.augment is not None
+        size = (self.input_px, self.input_px)
+        return warped(map(self.cache.image, places), transforms, size, self.augment.fill)
 
 
 class ImageBatches:
@@ -107,6 +145,7 @@ class ImageBatches:
             raise InputError("no images to train on")
         count = len(image_ids)
         self.cache, self.input_px, self.batch, self.seed, self.augment = cache, input_px, batch, seed, augment
+        self._images = CachedImages(cache, input_px, augment)
         self._places = cache.rows(image_ids)
         self._ids = np.array(list(image_ids), dtype=object)
         self._labels = np.asarray(labels).astype(np.int32)
@@ -127,14 +166,14 @@ class ImageBatches:
         return part
 
     def _facts(self, step: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What a step holds: pixels, aspects, metadata and rows of what is read, its start; rows, labels, weights,
+        """What a step holds: places, aspects, metadata and rows of what is read, its start; rows, labels, weights,
         ids."""
         epoch, part = divmod(int(step), self.steps_per_epoch)
         rows = self.order(epoch)[part * self.batch : (part + 1) * self.batch]
         own, start = part_of(rows, self.share)
         places = self._places[own]
         facts = (self._metadata[own], own, start, rows, self._labels[rows], self._weights[rows], self._ids[rows])
-        return (self.cache.pixels(places), self.cache.aspects[places], *facts)
+        return (places, self.cache.aspects[places], *facts)
 
     def from_step(self, step: int) -> Iterator[dict[str, Any]]:
         """Batches from a global step on, without end; nothing before it is read."""
@@ -147,16 +186,14 @@ class ImageBatches:
             step: the first one.
             change: (images uint8 (B, px, px, 3), the epoch, rows int64 (B,)) -> images; in the data set's own graph.
         """
-        types = [tf.uint8, tf.float32, tf.float32, tf.int64, tf.int64, tf.int64, tf.int32, tf.float32, tf.string]
-        px, width = self.cache.stored_px, self._metadata.shape[1]
-        shapes = [[None, px, px, 3], [None], [None, width], [None], [], [None], [None], [None], [None]]
+        types = [tf.int64, tf.float32, tf.float32, tf.int64, tf.int64, tf.int64, tf.int32, tf.float32, tf.string]
+        shapes = [[None], [None], [None, self._metadata.shape[1]], [None], [], [None], [None], [None], [None]]
 
         def load(index: tf.Tensor) -> dict[str, Any]:
             facts = python_call(self._facts, [index], types)
-            pixels, aspects, metadata, own, start, rows, labels, weights, ids = map(tf.ensure_shape, facts, shapes)
+            places, aspects, metadata, own, start, rows, labels, weights, ids = map(tf.ensure_shape, facts, shapes)
             seeds = sample_seeds(self.seed, index // self.steps_per_epoch, own)
-            image = seen(pixels, aspects, self.input_px, self.augment, seeds)
-            image = tf.ensure_shape(image, [None, self.input_px, self.input_px, 3])
+            image = self._images.tensor(places, aspects, seeds)
             if change is not None:
                 image = change(image, index // self.steps_per_epoch, own)
             x = {"image": image}

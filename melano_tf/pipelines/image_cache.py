@@ -137,9 +137,18 @@ class ImageCache:
         """Stored images of rows, uint8 (n, px, px, 3)."""
         result = np.empty((len(rows), self.stored_px, self.stored_px, 3), np.uint8)
         for place, row in enumerate(rows):
-            shard, within = divmod(int(row), SHARD)
-            self._open(self._shards[shard]).read(within, result[place])
+            self._read(int(row), result[place])
         return result
+
+    def image(self, row: int) -> np.ndarray:
+        """A stored image, uint8 (px, px, 3)."""
+        result = np.empty((self.stored_px, self.stored_px, 3), np.uint8)
+        self._read(int(row), result)
+        return result
+
+    def _read(self, row: int, into: np.ndarray) -> None:
+        shard, within = divmod(row, SHARD)
+        self._open(self._shards[shard]).read(within, into)
 
     def identity(self, rows: np.ndarray) -> list[tuple[str, int]]:
         """What rows hold, for the key of what is made of them: (name of the shard, place in it), of each."""

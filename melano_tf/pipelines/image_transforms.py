@@ -6,12 +6,20 @@ column, y the row, and (0, 0) the centre of the first pixel.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
 Fill = Literal["constant", "nearest", "reflect", "wrap"]
+BORDERS: dict[Fill, int] = {
+    "constant": cv2.BORDER_CONSTANT,
+    "nearest": cv2.BORDER_REPLICATE,
+    "reflect": cv2.BORDER_REFLECT,
+    "wrap": cv2.BORDER_WRAP,
+}
 
 
 def views(degrees: Any, zoom: Any, mirrored: Any, aspect: Any, source: tuple[int, int], output: tuple[int, int]) -> Any:
@@ -65,3 +73,23 @@ def transformed(images: Any, transforms: Any, output: tuple[int, int], fill: Fil
         interpolation="BILINEAR",
         fill_mode=fill.upper(),
     )
+
+
+def warped(images: Iterable[np.ndarray], transforms: np.ndarray, output: tuple[int, int], fill: Fill) -> np.ndarray:
+    """As `transformed`, by OpenCV: several times as fast, rounded to whole grey levels, its places to 1/32 pixel.
+
+    Args:
+        images: uint8 (h, w, 3) each, of any sizes.
+        transforms: float32 (n, 8) without perspective.
+        output: height and width of the result, px.
+        fill: what stands outside of an image.
+
+    Returns:
+        uint8 (n, *output, 3).
+    """
+    result = np.empty((len(transforms), *output, 3), np.uint8)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    for place, (image, transform) in enumerate(zip(images, transforms, strict=True)):
+        matrix = transform[:6].reshape(2, 3).astype(np.float64)
+        cv2.warpAffine(image, matrix, output[::-1], dst=result[place], flags=flags, borderMode=BORDERS[fill])
+    return result

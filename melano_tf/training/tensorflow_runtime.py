@@ -55,11 +55,13 @@ def configure(threads: int, mirror: bool = False, deterministic: bool = True) ->
         InputError: a negative number; Keras has another backend: training and export need TensorFlow's; or `mirror`
             where there are no several GPUs, or a host that does not come.
     """
+    import cv2
     import keras
     import tensorflow as tf
 
     from melano_tf.training.hosts import cluster, strategy_of_hosts
 
+    cv2.setNumThreads(1)  # images are changed by several of tf.data's threads already
     if threads < 0:
         raise InputError(f"--threads {threads}: give how many, or 0 for one a core")
     if keras.backend.backend() != "tensorflow":

@@ -201,3 +201,14 @@ def test_a_wrong_table_is_said_before_anything_is_measured(tmp_path: Path) -> No
     header = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,target"
     table.write_text(f"{header}\nISIC_1,IP_1,male,50,torso,0\nISIC_2,IP_2,male,55,torso,1\nISIC_3,IP_2,,,,0\n")
     assert images_extent(settings).counts == {"images": 3}
+
+
+@pytest.mark.parametrize("recipe", ["similarity", "weighting"])
+def test_tables_of_another_set_are_refused_before_anything_is_measured(recipe: str, tmp_path: Path) -> None:
+    header = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,target"
+    table = tmp_path / "other.csv"
+    table.write_text(f"{header}\nISIC_1,IP_1,male,50,torso,0\n")
+    found = importlib.import_module(f"melano_tf.papers.{recipe}.settings").RECIPE
+    settings = dataclasses.replace(found.preset("paper"), table=(table,), images=(tmp_path,))
+    with pytest.raises(InputError, match=r"other\.csv: a table of isic2020; this paper is about ISIC 20"):
+        extent_of(found, settings)

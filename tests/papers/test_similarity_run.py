@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from melano_tf.papers import costs
 from melano_tf.papers.similarity.tables import OPTIMISTIC
 from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.predictions import probabilities
@@ -212,7 +213,8 @@ def test_black_images_are_left_out_and_named(phantoms, tmp_path, inside):
     assert none.code == 2 and "not one image can be used" in none.errors
 
 
-def test_tables_of_another_set_or_with_unknown_classes_are_refused(phantoms, tmp_path, inside):
+def test_tables_of_another_set_or_with_unknown_classes_are_refused(phantoms, tmp_path, monkeypatch, inside):
+    monkeypatch.setattr(costs, "_measure", lambda *_: pytest.fail("a network was measured before the table was read"))
     arguments = table_of(phantoms, tmp_path, 3)
     truth = pd.read_csv(tmp_path / "truth.csv").rename(columns={"SCC": "WART"})
     truth.to_csv(tmp_path / "truth.csv", index=False)

@@ -2,6 +2,8 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from melano_tf.dermoscopy.image_files import UnreadableImageError, read_image
 from melano_tf.errors import InputError
 from melano_tf.pipelines import image_cache as module
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.image_batches import ColouredBatches, ImageBatches, predict_image_batches, seen
+from melano_tf.pipelines.image_batches import CachedImages, ColouredBatches, ImageBatches, predict_image_batches
 from melano_tf.pipelines.image_cache import ImageCache, cache_images, decode_image, prune_cache
 from melano_tf.pipelines.image_crops import CroppedBatches
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
@@ -244,6 +246,14 @@ def test_an_augmented_image_depends_on_seed_epoch_and_image_and_not_on_its_batch
     assert any(np.any(image != by_row[0][row]) for row, image in zip(later["row"], later["x"]["image"], strict=True))
 
 
+def augmented(pixels: np.ndarray, settings: ImageAugmentSettings, seeds: np.ndarray) -> np.ndarray:
+    """Square pictures (n, px, px, 3), each once, as a training sees them."""
+    cache: Any = SimpleNamespace(stored_px=pixels.shape[1], image=lambda row: pixels[row])
+    images = CachedImages(cache, pixels.shape[1], settings)
+    found = images.tensor(np.arange(len(pixels)), np.ones(len(pixels), np.float32), seeds)
+    return np.asarray(found)
+
+
 def test_augmentation_stays_within_its_settings() -> None:
     """A picture whose red says the column and whose green says the row shows where each pixel came from."""
     px, count = 64, 200
@@ -252,7 +262,7 @@ def test_augmentation_stays_within_its_settings() -> None:
     pixels = np.repeat(np.rint(picture).astype(np.uint8)[None], count, axis=0)
     seeds = np.stack([np.full(count, 3), np.arange(count)], axis=1).astype(np.int64)
     settings = ImageAugmentSettings()
-    found = seen(pixels, np.ones(count, np.float32), px, settings, seeds).numpy().astype(float)
+    found = augmented(pixels, settings, seeds).astype(float)
     across = found[:, 32, 42] - found[:, 32, 22]  # change of (column, row, blue) over 20 output pixels
     step = (250 - 2) / (px - 1) * 20
     zoom = np.hypot(across[:, 0], across[:, 1]) / step
@@ -262,7 +272,7 @@ def test_augmentation_stays_within_its_settings() -> None:
     flipped = (across[:, 0] < 0).mean()
     assert 0.4 < flipped < 0.6
     none = ImageAugmentSettings(smallest_crop=1.0, rotation=0.0, flip=0.0)
-    np.testing.assert_array_equal(seen(pixels[:3], np.ones(3, np.float32), px, none, seeds[:3]), pixels[:3])
+    np.testing.assert_array_equal(augmented(pixels[:3], none, seeds[:3]), pixels[:3])
 
 
 def test_prediction_sees_whole_images_in_order(cache: ImageCache) -> None:

@@ -1,9 +1,10 @@
 """Turns, crops and flips: against numpy's own, against a loop, and in the picture's own proportions."""
 
+import cv2
 import numpy as np
 import pytest
 
-from melano_tf.pipelines.image_transforms import transformed, views
+from melano_tf.pipelines.image_transforms import transformed, views, warped
 
 RNG = np.random.default_rng(5)
 
@@ -84,3 +85,25 @@ def test_what_is_outside_is_filled(fill: str, value: float) -> None:
     found = seen(np.full((1, 16, 16, 1), 200.0), (16, 16), degrees=45, fill=fill)
     assert found[0, 0, 0, 0] == pytest.approx(value, abs=0.5)
     assert found[0, 8, 8, 0] == pytest.approx(200.0, abs=0.5)
+
+
+@pytest.mark.parametrize("fill", ["constant", "nearest", "reflect"])
+def test_opencvs_pixels_are_tensorflows_to_a_grey_level(fill: str) -> None:
+    """Of pictures of another size than the result, none of them square in what it shows."""
+    rng = np.random.default_rng(8)
+    noise = [cv2.GaussianBlur(rng.normal(128, 400, (40, 40, 3)), (0, 0), 2) for _ in range(6)]
+    images = np.clip(np.stack(noise), 0, 255).astype(np.uint8)
+    degrees, zoom, aspect = rng.uniform(-90, 90, 6), rng.uniform(0.7, 1, 6), rng.uniform(0.5, 2, 6)
+    transforms = np.asarray(views(degrees, zoom, rng.random(6) < 0.5, aspect, (40, 40), (31, 31)))
+    exact = np.clip(np.asarray(transformed(images.astype(np.float32), transforms, (31, 31), fill)), 0, 255)
+    found = warped(iter(images), transforms, (31, 31), fill)
+    apart = np.abs(found - exact)
+    assert apart.mean() < 0.5 and apart.max() < 6  # rounding, and 1/64 px where a picture is steepest
+    assert images.std() > 20
+
+
+def test_opencv_takes_images_that_may_not_be_written_to() -> None:
+    image = np.full((9, 9, 3), 7, np.uint8)
+    image.flags.writeable = False
+    still = np.array([[1, 0, 0, 0, 1, 0, 0, 0]], np.float32)
+    np.testing.assert_array_equal(warped([image], still, (9, 9), "constant")[0], image)

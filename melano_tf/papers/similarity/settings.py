@@ -276,5 +276,5 @@ RECIPE = Recipe(
     words=WORDS,
     method="melano_tf.papers.similarity.method:method",
     aside=("images", "cache"),
-    extent="melano_tf.papers.costs:images_extent",
+    extent="melano_tf.papers.similarity.cohort:extent",
 )
