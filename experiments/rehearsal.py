@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,6 +203,15 @@ def session(command: list[str], stem: str, until: int, checkpoint: Path | None) 
     return seen
 
 
+def kept_step(folder: Path) -> int:
+    """The step of the newest checkpoint below a folder: where the next session goes on."""
+    found = []
+    for file in folder.rglob("checkpoint*.npz"):
+        with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile), np.load(file) as arrays:
+            found.append(json.loads(arrays["header"].tobytes())["state"]["step"])
+    return max(found)
+
+
 def pace(points: list[tuple[float, int]]) -> list[float]:
     """Seconds a step between what the bar showed, without the first two steps of a session."""
     kept = points[2:] if len(points) > 4 else points[1:]
@@ -217,6 +227,7 @@ def rehearse(one: Rehearsal, given: argparse.Namespace, folder: Path, more: list
         command = [sys.executable, __file__, "--slide", str(given.slide), "--bag", str(out), "--steps", str(steps)]
         command += ["--threads", str(given.threads)]
     first = session(command, one.stem, steps // 2, out)
+    kept = kept_step(out)
     second = session(command, one.stem, steps, None)
     rates = pace(first.points) + pace(second.points)
     return {
@@ -224,7 +235,7 @@ def rehearse(one: Rehearsal, given: argparse.Namespace, folder: Path, more: list
         "what": one.what,
         "steps": second.points[-1][1] if second.points else first.points[-1][1],
         "killed after": first.points[-1][1],
-        "went on at": second.points[0][1] if second.points else None,
+        "went on at": kept,
         "seconds a step": round(statistics.median(rates), 2) if rates else None,
         "peak GiB": round(max(first.peak, second.peak) / GIB, 2),
         "load": round(os.getloadavg()[0], 1),

@@ -137,17 +137,17 @@ class ImageCache:
         """Stored images of rows, uint8 (n, px, px, 3)."""
         result = np.empty((len(rows), self.stored_px, self.stored_px, 3), np.uint8)
         for place, row in enumerate(rows):
-            self._read(int(row), result[place])
+            self._read(row, result[place])
         return result
 
     def image(self, row: int) -> np.ndarray:
         """A stored image, uint8 (px, px, 3)."""
         result = np.empty((self.stored_px, self.stored_px, 3), np.uint8)
-        self._read(int(row), result)
+        self._read(row, result)
         return result
 
     def _read(self, row: int, into: np.ndarray) -> None:
-        shard, within = divmod(row, SHARD)
+        shard, within = divmod(int(row), SHARD)
         self._open(self._shards[shard]).read(within, into)
 
     def identity(self, rows: np.ndarray) -> list[tuple[str, int]]:

@@ -34,7 +34,7 @@ class EditedCache(ImageCache):
         self.aspects[np.asarray(rows, np.int64)] = np.asarray(aspects, np.float32)
 
     def _read(self, row: int, into: np.ndarray) -> None:
-        if (new := self._place.get(row)) is None:
+        if (new := self._place.get(int(row))) is None:
             super()._read(row, into)
         else:
             self._new.read(new, into)
