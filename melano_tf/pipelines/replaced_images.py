@@ -26,20 +26,18 @@ class EditedCache(ImageCache):
 
     def __init__(self, base: ImageCache, rows: Sequence[int], pixels: Path, aspects: Sequence[float]) -> None:
         self.__dict__.update(base.__dict__)
-        self._base, self._new = base, NpyRows(pixels, "it")
+        self._new = NpyRows(pixels, "it")
         if self._new.shape != (len(rows), base.stored_px, base.stored_px, 3) or len(aspects) != len(rows):
             raise ValueError(f"{len(rows)} images to replace, but pixels {self._new.shape} and {len(aspects)} aspects")
         self._place = {int(row): place for place, row in enumerate(rows)}
         self.aspects = base.aspects.copy()
         self.aspects[np.asarray(rows, np.int64)] = np.asarray(aspects, np.float32)
 
-    def pixels(self, rows: np.ndarray) -> np.ndarray:
-        """Stored images of rows, uint8 (n, px, px, 3)."""
-        result = self._base.pixels(rows)
-        for place, row in enumerate(rows):
-            if (new := self._place.get(int(row))) is not None:
-                self._new.read(new, result[place])
-        return result
+    def _read(self, row: int, into: np.ndarray) -> None:
+        if (new := self._place.get(int(row))) is None:
+            super()._read(row, into)
+        else:
+            self._new.read(new, into)
 
 
 def even(pixels: np.ndarray) -> bool:

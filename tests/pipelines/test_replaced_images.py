@@ -29,6 +29,7 @@ def test_only_the_replaced_images_change(cache: ImageCache, tmp_path: Path) -> N
     edited = EditedCache(cache, [2], tmp_path / "new.npy", [0.5])
     before, after = cache.pixels(np.arange(4)), edited.pixels(np.array([3, 2, 0, 1]))
     np.testing.assert_array_equal(after[1], new[0])
+    np.testing.assert_array_equal(np.stack([edited.image(row) for row in (3, 2, 0, 1)]), after)
     np.testing.assert_array_equal(after[[0, 2, 3]], before[[3, 0, 1]])
     assert edited.aspects.tolist() == [1.5, 1.5, 0.5, 1.5] and cache.aspects.tolist() == [1.5] * 4
     assert edited.rows(["i2"]).tolist() == [2] and edited.stored_px == 16
