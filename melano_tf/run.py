@@ -161,10 +161,10 @@ def _recipe(name: str, arguments: list[str]) -> int:
         reproduce(recipe, settings, say)
         return 0
     try:
-        from melano_tf.papers import dask_jobs
+        from melano_tf.papers import dask_cluster, dask_jobs
     except ModuleNotFoundError as error:
         raise InputError(f'--jobs, --gpus and --scheduler need {error.name}: pip install ".[cluster]"') from None
-    dask_jobs.check_there(settings)
+    dask_cluster.check_there(settings)
     reproduce(recipe, settings, say, dask_jobs.walk)
     return 0
 

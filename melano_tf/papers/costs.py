@@ -86,6 +86,7 @@ def _measure(
     from melano_tf.training.tensorflow_runtime import computing_in
 
     gpu, paces, began = has_gpu(), dict[str, Pace](), time.monotonic()
+    devices = _devices(settings)
     loads = {step.load.network: step.load for step in trainings if step.load is not None}
     with computing_in(settings.precision), tqdm(loads.items(), desc="measuring", unit="network", leave=False) as bar:
         for name, load in bar:
@@ -94,19 +95,22 @@ def _measure(
     for name, load in loads.items():
         pace, own = paces[name], [step.name for step in trainings if step.load and step.load.network == name]
         each = pace.seconds * load.batch * (load.bag or 1) * load.passes
-        hours = each * sum(steps[step] for step in own) / 3600
-        kept = load.held or settings.micro_batch or load.batch
+        over = devices if load.spread else 1
+        hours = each * sum(steps[step] for step in own) / 3600 / over
+        kept = math.ceil((load.held or settings.micro_batch or load.batch) / over)
         memory = pace.state + kept * pace.activations
         widest = max(widest, (name, memory), key=lambda pair: pair[1])
         seconds, saved = seconds + 3600 * hours, saved + len(own) * pace.saved
         found.lines.append(
             f"cost      {name}: {len(own)} trainings, {sum(steps[step] for step in own):,} steps of {each:.3g} s "
             f"(measured with {pace.pictures} of {load.bag or load.batch} {_measured(load, instances)}): {hours:,.1f} h"
+            + (f" on {over} devices" if over > 1 else "")
         )
     found.hours = seconds / 3600 / max(1, len(settings.gpus))
     where = "the GPU's memory" if gpu else "memory"
     cache = f", and up to {settings.cache_mib / 1024:.1f} for tiles held" if hasattr(settings, "cache_mib") else ""
-    on = f"on {len(settings.gpus) or 'a'} GPU" if gpu else "on this processor"
+    here = f"on {len(settings.gpus) or 'a'} GPU" if gpu else "on this processor"
+    on = f"on {devices} devices" if devices > 1 else here
     found.lines += [
         f"cost      {found.hours:,.1f} h {on} in all at most (measured in {time.monotonic() - began:.0f} s)",
         f"cost      {where}, GiB: about {widest[1] / GIB:.1f} for a step of {widest[0]}{cache}",
@@ -119,11 +123,25 @@ def _measured(load: Load, instances: tuple[int, int]) -> str:
     return f"bags of {instances[0]:,} instances" if load.of == "bags" else "pictures"
 
 
+def _devices(settings: Any) -> int:
+    """Over how many a training is spread: the GPUs (or processors, without any) of all hosts, as many on each."""
+    from melano_tf.training.hosts import cluster
+
+    if not settings.mirror:
+        return 1
+    there = cluster()
+    return (len(there.addresses) if there else 1) * max(1, _gpus())
+
+
 def has_gpu() -> bool:
     """Whether TensorFlow sees one here."""
+    return _gpus() > 0
+
+
+def _gpus() -> int:
     import tensorflow as tf
 
-    return bool(tf.config.list_physical_devices("GPU"))
+    return len(tf.config.list_physical_devices("GPU"))
 
 
 def check_affordable(found: Bill, settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""Trainings side by side: the steps of a plan are handed to Dask, which finds each a process, and another if it dies.
+"""Work side by side: the steps of a plan are handed to Dask, which finds each a process, and another if it dies.
 
 Only this process, which holds the run's folder, decides what is finished, and writes the run's record. A process that
 is handed a step makes the plan again from the same settings, looks at the same data (whose identity must be the same),
@@ -8,18 +8,22 @@ checkpoint. Results are those of one process, for the same threads a training, w
 
 import contextlib
 import functools
+import os
 import threading
 import traceback
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import distributed
 from tqdm import tqdm
 
-from melano_tf import __version__
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
+from melano_tf.papers.dask_cluster import loss_named, opened, wait_for_one
+from melano_tf.papers.dask_items import far_engine
 from melano_tf.papers.helping import Asked, Helper
 from melano_tf.papers.plan import Recipe, Step
 from melano_tf.papers.shell import LeftOut, Stopped, Work, act, do
@@ -27,8 +31,7 @@ from melano_tf.papers.step_states import inputs_of
 from melano_tf.runs.settings_digest import digest
 from melano_tf.training.tensorflow_runtime import configure, import_quietly
 
-SILENT = 50  # logging.CRITICAL
-WAIT_S = 20.0  # for a scheduler, and for its first worker
+_ONE = threading.Lock()  # of a worker process, whichever runs its work is of
 
 
 @dataclass(frozen=True)
@@ -70,29 +73,61 @@ class Hands(distributed.WorkerPlugin):
 
     Attributes:
         name: of the run, among those that share the cluster.
+        folder: of the command: what its relative paths mean.
+        configured: TensorFlow's threads; None: it is not at work for this run yet.
     """
 
     def __init__(self, recipe: Recipe, settings: Any, threads: int) -> None:
         self.recipe, self.settings, self.threads = recipe, settings, threads
         self.name = run_name(settings.out)
+        self.folder = Path.cwd()
+        self.configured: int | None = None
         self.worker: Any = None
         self.helper: Helper | None = None
-        self.lock: Any = None
 
     def setup(self, worker: Any) -> None:
         """Nothing is imported yet: that is left to the first step, which may take its time."""
-        self.worker, self.lock = worker, threading.Lock()
+        self.worker = worker
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """The process as it works, for one piece of work at a time, also where a worker has several threads.
+
+        Raises:
+            InputError: the folder of the command is not there, or TensorFlow is at work there in another way.
+        """
+        with _ONE:
+            try:
+                os.chdir(self.folder)
+            except OSError as error:
+                line = f"{self.folder}: {error.strerror}; workers must see it, too"
+                raise InputError(f"worker {self.worker.address}: {line}") from None
+            if self.configured is None:
+                self.configured = self._configure()
+            yield
+
+    def _configure(self) -> int:
+        import_quietly()
+        cv2.setNumThreads(1)
+        try:
+            return configure(self.threads, deterministic=self.settings.deterministic)
+        except RuntimeError as error:  # of TensorFlow, which another run has begun there
+            line = f"{line_of(error).rstrip('.')}; restart it, or give the --threads of the run before"
+            raise InputError(f"worker {self.worker.address}: {line}") from None
 
     def do(self, asked: Asked) -> Outcome:
-        """Do one step; one at a time, also where a worker has several threads."""
-        with self.lock:
-            return self._do(asked)
+        """Do one step."""
+        try:
+            with self.alone():
+                return self._do(asked)
+        except InputError as error:
+            return Outcome(wrong=str(error))
 
     def _do(self, asked: Asked) -> Outcome:
         try:
             helper = self._ready()
             step, run, work = helper.ready(asked), helper.run, helper.work
-            run.show = lambda text: self.worker.log_event(self.name, {"step": asked.name, "text": text})
+            run.show = functools.partial(self._show, asked.name, self.worker.get_current_task())
             run.show("begun")
             run.perform(asked.name, asked.key, inputs_of(work, step), functools.partial(act, work, step))
         except LeftOut as reason:
@@ -104,11 +139,21 @@ class Hands(distributed.WorkerPlugin):
             return Outcome(failed=traceback.format_exc(), error=line)
         return Outcome(notes=run.notes)
 
+    def _show(self, step: str, task: Any, text: str) -> None:
+        """Send on how far a step is.
+
+        Raises:
+            Stopped: nobody waits for it any more; what goes on with it elsewhere has its files to itself.
+        """
+        known = self.worker.state.tasks.get(task)
+        if known is None or known.state != "executing":
+            raise Stopped(f"{step}: the command that asked for it has ended")
+        self.worker.log_event(self.name, {"step": step, "text": text})
+
     def _ready(self) -> Helper:
         if self.helper is None:
-            import_quietly()
-            threads = configure(self.threads, deterministic=self.settings.deterministic)
-            self.helper = Helper(self.recipe, self.settings, threads)
+            assert self.configured is not None
+            self.helper = Helper(self.recipe, self.settings, self.configured)
         return self.helper
 
 
@@ -134,19 +179,30 @@ def walk(recipe: Recipe, work: Work, steps: Sequence[Step]) -> None:
 
     Raises:
         InputError: the scheduler does not answer, a worker has another version, or an input is wrong.
-        Stopped: the processes of a step died again and again.
+        Stopped: the processes of a step died again and again, or the scheduler is gone.
     """
     left = list(steps)
     while left and _nothing_to_do(work, left[0]):  # a run that is finished starts no process
         do(work, left.pop(0))
     if not left:
         return
-    with opened(work) as client:
+    with opened(work) as client, loss_named(work.settings.scheduler):
         hands = Hands(recipe, work.settings, work.settings.threads_each())
         client.register_plugin(hands)
-        with _Board(client, work) as board:
-            _hand_out(client, work, left, board)
+        work.engine = far_engine(client, hands.name, _threads_of_items(client, work))
+        try:
+            with _Board(client, work) as board:
+                _hand_out(client, work, left, board)
+        finally:
+            work.engine = None
         client.unregister_worker_plugin(hands.name)  # a cluster outlives its runs
+
+
+def _threads_of_items(client: Any, work: Work) -> int:
+    """For a slide or a block of images: the share of each process in this machine; of a cluster what Dask gave each."""
+    if work.settings.scheduler:
+        return int(work.settings.workers) or min(client.nthreads().values(), default=1)
+    return max(1, work.workers // int(work.settings.processes()))
 
 
 def _hand_out(client: Any, work: Work, steps: Sequence[Step], board: "_Board") -> None:
@@ -164,7 +220,7 @@ def _hand_out(client: Any, work: Work, steps: Sequence[Step], board: "_Board") -
                 open_[_handed(client, work, step)] = step
                 board.more(step.name)
         if open_:
-            distributed.wait(list(open_), return_when="FIRST_COMPLETED")
+            wait_for_one(client, list(open_))
             for future in [one for one in open_ if one.done()]:
                 step = open_.pop(future)
                 _taken_back(work, step, future)
@@ -186,7 +242,8 @@ def _nothing_to_do(work: Work, step: Step) -> bool:
 def _handed(client: Any, work: Work, step: Step) -> Any:
     work.run.begin(step.name)
     asked, name = Asked.of(work, step), run_name(work.run.folder)
-    return client.submit(do_far, name, asked, key=f"{step.name}-{asked.key}-{name}", pure=False)
+    # Dask does a task once for all who hand it out under one name: also for another run, or for this one given again.
+    return client.submit(do_far, name, asked, key=f"{step.name}-{asked.key}-{uuid.uuid4().hex}", pure=False)
 
 
 def _taken_back(work: Work, step: Step, future: Any) -> None:
@@ -194,7 +251,8 @@ def _taken_back(work: Work, step: Step, future: Any) -> None:
 
     def end(work: Work, step: Step) -> str:
         try:
-            outcome: Outcome = future.result()
+            with loss_named(work.settings.scheduler):
+                outcome: Outcome = future.result()
         except distributed.KilledWorker:
             raise Stopped(
                 f"{step.name}: its process died again and again (memory?); the same command goes on from its checkpoint"
@@ -212,97 +270,6 @@ def _taken_back(work: Work, step: Step, future: Any) -> None:
         return key
 
     do(work, step, end)
-
-
-@contextlib.contextmanager
-def opened(work: Work) -> Iterator[Any]:
-    """A client of the cluster that the settings name, or of one on this machine for as long as this lasts.
-
-    Raises:
-        InputError: it does not answer, has no worker, or one of another version.
-    """
-    settings = work.settings
-    with contextlib.ExitStack() as stack:
-        if settings.scheduler:
-            client = stack.enter_context(_client(settings.scheduler))
-        else:
-            cluster = stack.enter_context(_local(settings))
-            client = stack.enter_context(distributed.Client(cluster))
-        _check_workers(client, settings.scheduler)
-        where = settings.scheduler or f"{settings.processes()} processes on this machine"
-        work.say(f"trainings side by side: {where}" + (f", watch them at {d}" if (d := client.dashboard_link) else ""))
-        yield client
-
-
-def check_there(settings: Any) -> None:
-    """Whether the GPUs or the cluster that the settings name are there, before anything is done.
-
-    Raises:
-        InputError: the settings do not go together; a GPU is not there; the scheduler does not answer, has no worker,
-            or one of another version.
-    """
-    settings.check_running()
-    _check_gpus(settings.gpus)
-    if settings.scheduler:
-        with _client(settings.scheduler) as client:
-            _check_workers(client, settings.scheduler)
-
-
-def _client(address: str) -> Any:
-    try:
-        return distributed.Client(address, timeout=WAIT_S)
-    except (OSError, TimeoutError, ValueError) as error:
-        line = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"--scheduler {address}: no Dask scheduler answers there ({line})") from None
-
-
-def _local(settings: Any) -> Any:
-    """Processes on this machine, one step at a time each; with `gpus` each of them sees one GPU."""
-    quiet = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    # A training that grows is the machine's affair, not a reason to kill. What Dask logs is not for the terminal.
-    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": SILENT}
-    seen: Sequence[Mapping[str, str]] = [{"CUDA_VISIBLE_DEVICES": str(number)} for number in settings.gpus]
-    workers = {
-        number: {"cls": distributed.Nanny, "options": {**options, "env": {**quiet, **gpu}}}
-        for number, gpu in enumerate(seen or [{}] * settings.processes())
-    }
-    scheduler = {"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
-    return distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=SILENT)
-
-
-def _check_gpus(numbers: Sequence[int]) -> None:
-    if not numbers:
-        return
-    import tensorflow as tf
-
-    there = len(tf.config.list_physical_devices("GPU"))
-    if missing := [number for number in numbers if number >= there]:
-        raise InputError(f"--gpus {missing[0]}: there is no such GPU here; TensorFlow sees {there}, counted from 0")
-
-
-def _check_workers(client: Any, scheduler: str) -> None:
-    try:
-        client.wait_for_workers(1, timeout=WAIT_S)
-    except TimeoutError:
-        raise InputError(f"--scheduler {scheduler}: has no worker; start some, and give the same command") from None
-
-    def version_there() -> str:  # in here, so that it is sent as it is: a worker may have no such module
-        from contextlib import suppress
-        from importlib import import_module
-
-        try:
-            version = str(import_module("melano_tf").__version__)
-        except ImportError:
-            return "nowhere"
-        with suppress(ImportError):  # of another version, which may lack it
-            import_module("melano_tf.training.tensorflow_runtime").import_quietly()  # before anything else imports it
-        return version
-
-    for address, version in client.run(version_there).items():
-        if version == "nowhere":
-            raise InputError(f"worker {address}: has no melano_tf; install version {__version__} there")
-        if version != __version__:
-            raise InputError(f"worker {address}: has melano_tf {version}, and this is {__version__}; install the same")
 
 
 class _Board:

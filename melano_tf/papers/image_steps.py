@@ -171,7 +171,7 @@ def cached(work: Work, store: ImageCacheSettings, show: Callable[[int], object])
     found: ImageRecords = work.value("read")
     files = dict(zip(found.there["image_id"], found.there["path"], strict=True))
     place = work.settings.cache or work.run.folder / "images"
-    return cache_images(files, found.sums, store, place, work.workers, show)
+    return cache_images(files, found.sums, store, place, work.workers, show, work.engine)
 
 
 def usable_images(work: Work, store: ImageCacheSettings) -> tuple[pd.DataFrame, ImageCache]:

@@ -69,6 +69,11 @@ class Load:
     step: Callable[[Any, int], Any] | None = None
     passes: float = 1.0
 
+    @property
+    def spread(self) -> bool:
+        """Whether --mirror spreads its batches over devices: not what takes a bag at a time."""
+        return not self.bag and self.of != "bags"
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -99,7 +104,8 @@ class Step:
             which tasks there are), so that it is no part of what says whether an earlier session's results still stand.
         taken: not to be done, but taken where it stands finished from before (`--cells`).
         tolerant: a training where others go on if it fails; what needs it is left out.
-        here: done in this process, though trainings are handed to others: it takes all cores itself (tiling, decoding).
+        here: done in this process, though trainings are handed to others: it shares out its slides or images itself
+            (`Work.engine`), or takes all cores.
         restate: (work, *args), called whenever the step stands finished, also from before: lets its model's sidecar say
             what the training does not depend on, for example a threshold (`Run.restate`).
         load: of a training: what it costs; None: little beside the others.

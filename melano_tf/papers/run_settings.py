@@ -24,7 +24,7 @@ class Running:
     yes: bool = False
     """Begin although this machine has no GPU and the run would take more than a day."""
     workers: int = 0
-    """Threads and processes that draw, tile, decode and hash; 0: one a core."""
+    """Threads and processes that draw, tile, decode and hash, shared out among --jobs; 0: one a core."""
     threads: int = 0
     """Threads of TensorFlow in each training; 0: one a core, shared out among --jobs. Results are bit-identical only
     for the same number."""
@@ -41,13 +41,13 @@ class Running:
     """Equal commands give equal bits. With --no-deterministic a training that was interrupted ends with other bits than
     one that was not, and operations run that a GPU has no deterministic kernel for."""
     jobs: int | None = None
-    """Trainings side by side, each in a process of its own; 0: one a core. More than one needs the extra "cluster". Not
-    given: one; in a demo one a core, up to four, where that extra is installed."""
+    """Trainings side by side, each in a process of its own, before them slides and images; 0: one a core. More than one
+    needs the extra "cluster". Not given: one; in a demo one a core, up to four, where that extra is installed."""
     gpus: tuple[int, ...] = ()
     """Numbers of GPUs, for example 0 1 2 3: one training at a time on each of them. Needs the extra "cluster"."""
     scheduler: str = ""
     """Address of a Dask cluster that is there already, tcp://host:port, whose workers see the run's folder under the
-    same path: trainings go there. Needs the extra "cluster"."""
+    same path: trainings, slides and images go there. Needs the extra "cluster"."""
 
     def check_running(self) -> None:
         """Whether these go together.

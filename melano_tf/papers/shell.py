@@ -15,6 +15,7 @@ from melano_tf.papers.costs import Bill, bill, check_affordable
 from melano_tf.papers.initial_weights import given_weights, local_weights, weights_of
 from melano_tf.papers.plan import Backbone, Output, Plan, Recipe, Step, chosen_groups
 from melano_tf.papers.step_states import TO_DO, Finished, inputs_of, recorded_key, state_of
+from melano_tf.pipelines.processes import Engine
 from melano_tf.reports.report_html import write_report
 from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic
@@ -59,6 +60,7 @@ class Work:
         values: what the `always` steps gave, by name.
         left_out: {step that these data do not allow: why}.
         failed: {step that failed: why}.
+        engine: what cuts slides and decodes images elsewhere; None: processes and threads of this machine.
         decides: whether this process says what of the run is finished; False where it only helps with single steps.
     """
 
@@ -71,6 +73,7 @@ class Work:
         self.values: dict[str, Any] = {}
         self.left_out: dict[str, str] = {}
         self.failed: dict[str, str] = {}
+        self.engine: Engine | None = None
         self._identities: dict[str, str] = {}
         self._held: dict[str, Any] = {}
         self._alone: dict[str, tuple[Any, Any]] = {}

@@ -153,7 +153,7 @@ def cut_slides(work: Work, cutting: Cutting) -> list[Path]:
         manifest = manifest[manifest["wanted"].map(bool)].reset_index(drop=True)
     how = (cutting.grid, cutting.store, folder, work.workers)
     with tqdm(total=len(manifest), desc="cutting tiles", unit="slide", leave=False) as bar:
-        write_cohort(manifest, *how, _shown_on(bar), cutting.annotation)
+        write_cohort(manifest, *how, _shown_on(bar), cutting.annotation, work.engine)
     if wanted is not None:
         written = [write_frame(folder / CHOICE, choice)]
     files = [path for slide_id in manifest["slide_id"] for path in slide_files(folder, slide_id)[:2]]

@@ -18,8 +18,10 @@ import tensorflow as tf
 from melano_tf.dermoscopy.colour_constancy import normalise
 from melano_tf.dermoscopy.image_files import UnreadableImageError, pillow_pixels, read_header, read_image
 from melano_tf.dermoscopy.jpeg_scans import check_whole, read_scans
+from melano_tf.errors import RunError
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.npy_rows import OPEN_FILES, NpyRows
+from melano_tf.pipelines.processes import Engine, WorkerDied, in_this_process
 from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic, read_json, write_json
 from melano_tf.runs.settings_digest import digest
@@ -163,6 +165,7 @@ def cache_images(
     folder: Path,
     threads: int = 2,
     progress: Callable[[int], object] = lambda images: None,
+    engine: Engine | None = None,
 ) -> ImageCache:
     """Decode and resize every image that is not in the cache yet; unfinished work is taken up at its last shard.
 
@@ -173,25 +176,40 @@ def cache_images(
         folder: of the shards; may be shared by runs.
         threads: images decoded at once; the pixels do not depend on it.
         progress: called with the number of images done with each shard.
+        engine: what makes the shards, which must see `folder` and the files under the same paths; None: this process,
+            one after the other.
+
+    Raises:
+        RunError: an engine's process died twice over one shard.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = list(files)
-    shards, facts = [], []
-    for start in range(0, len(names), SHARD):
-        part = names[start : start + SHARD]
-        content = [[name, checksums[name]] for name in part]
-        path = folder / f"{digest([VERSION, settings.identity(), content])}.npy"
-        if not path.exists() or not path.with_suffix(".json").exists():
-            _write_shard(path, {name: files[name] for name in part}, settings, threads)
-        shards.append(path)
-        facts.append(read_json(path.with_suffix(".json")))
+    parts = [names[start : start + SHARD] for start in range(0, len(names), SHARD)]
+    contents = [[[name, checksums[name]] for name in part] for part in parts]
+    shards = [folder / f"{digest([VERSION, settings.identity(), content])}.npy" for content in contents]
+    todo = [place for place, path in enumerate(shards) if not (path.exists() and path.with_suffix(".json").exists())]
+    progress(len(names) - sum(len(parts[place]) for place in todo))
+    engine = engine or in_this_process(threads)
+    asked = [(shards[place], {name: files[name] for name in parts[place]}) for place in todo]
+    write = functools.partial(_write_shard, settings=settings)
+    for index, result in engine.spread(write, list(zip(asked, engine.threads(len(todo)), strict=True))):
+        part = parts[todo[index]]
+        if isinstance(result, WorkerDied):
+            raise RunError(f"decoding the images {part[0]} to {part[-1]} killed its process twice (out of memory?)")
         progress(len(part))
+    facts = [read_json(path.with_suffix(".json")) for path in shards]
     return ImageCache(names, shards, facts, settings.stored_px)
 
 
-def _write_shard(path: Path, files: Mapping[str, Path | str], settings: ImageCacheSettings, threads: int) -> None:
-    """The pixels, and beside them what was found; the facts are written last."""
+def _write_shard(asked: tuple[tuple[Path, Mapping[str, Path | str]], int], settings: ImageCacheSettings) -> None:
+    """The pixels, and beside them what was found; the facts are written last.
+
+    Args:
+        asked: (the shard's path, the file of each image), threads.
+        settings: size and limits.
+    """
+    (path, files), threads = asked
 
     def one(file: Path | str) -> StoredImage | str:
         try:

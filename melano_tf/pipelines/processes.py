@@ -25,6 +25,33 @@ class WorkerDied:
     """Stands for the result of an item that cost two processes their lives while it worked alone."""
 
 
+@dataclass(frozen=True)
+class Engine:
+    """What works on many items side by side.
+
+    Attributes:
+        spread: (picklable function, items) -> (index, its result or `WorkerDied`) of each item as it is finished, in no
+            fixed order; what the function raises is raised here and ends the work.
+        threads: number of items -> threads that each of them may take, in the order in which they are begun.
+    """
+
+    spread: Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[tuple[int, Any]]]
+    threads: Callable[[int], list[int]]
+
+
+def on_this_machine(workers: int) -> Engine:
+    """So many processes of this machine, as `spread` has them; the last items share all workers as their threads."""
+    return Engine(
+        lambda function, items: spread(function, items, workers),
+        lambda items: [max(1, workers // (items - index)) for index in range(items)],
+    )
+
+
+def in_this_process(threads: int) -> Engine:
+    """One item after the other, each with so many threads."""
+    return Engine(lambda function, items: spread(function, items, 0), lambda items: [threads] * items)
+
+
 def spread(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[tuple[int, Result | WorkerDied]]:

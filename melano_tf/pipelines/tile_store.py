@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from melano_tf.pipelines.processes import DIED, WorkerDied, spread
+from melano_tf.pipelines.processes import DIED, Engine, WorkerDied, on_this_machine
 from melano_tf.pipelines.slide_cutting import ATTEMPTS, write_slide, write_table
 from melano_tf.pipelines.slide_outcome import SlideOutcome, failure, finished, raise_if_store_unwritable, write_outcome
 from melano_tf.pipelines.tfrecords import slide_files
@@ -57,6 +57,7 @@ def write_cohort(
     workers: int = 2,
     progress: Callable[[int, int], object] | None = None,
     annotation: AnnotationSettings = AS_DRAWN,
+    engine: Engine | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cut a cohort's slides into stored tiles, several slides at a time; fewer slides than workers share them.
 
@@ -71,6 +72,7 @@ def write_cohort(
         workers: processes, and threads of the last slides; 0 means this process alone.
         progress: called with (slides done, slides in all), first with what was finished before.
         annotation: how outlines are read.
+        engine: what cuts the slides, which must see `folder` and them under the same paths; None: `workers`.
 
     Returns:
         (tiles, outcomes): the tables of all stored tiles (`TABLE`'s columns, with a `TileGrids` also magnification,
@@ -92,7 +94,8 @@ def write_cohort(
     report = progress or (lambda done, total: None)
     report(len(rows) - len(todo), len(rows))
     cut = functools.partial(_cut, grid=grid, store=store, folder=folder, annotation=annotation)
-    for index, result in spread(cut, list(zip(todo, _threads(len(todo), workers), strict=True)), workers):
+    engine = engine or on_this_machine(workers)
+    for index, result in engine.spread(cut, list(zip(todo, engine.threads(len(todo)), strict=True))):
         slide_id = todo[index]["slide_id"]
         if isinstance(result, WorkerDied):
             result = failure(slide_id, DIED, ATTEMPTS, 0.0)
@@ -104,13 +107,8 @@ def write_cohort(
     return _write_tables(manifest, [outcome for outcome in outcomes.values() if outcome is not None], folder)
 
 
-def _threads(slides: int, workers: int) -> list[int]:
-    """Threads for each of the slides, in the order in which they are begun: the last ones share all workers."""
-    return [max(1, workers // (slides - index)) for index in range(slides)]
-
-
 def _cut(slide: tuple[Mapping[str, Any], int], **how: Any) -> SlideOutcome:
-    """`write_slide` of a row with its threads, as one item for `spread`."""
+    """`write_slide` of a row with its threads, as one item for an engine."""
     row, threads = slide
     return write_slide(row, threads=threads, **how)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,12 @@ from melano_tf.training.fit import Network
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.pace import Pace, measure
 
-SETTINGS: Any = SimpleNamespace(precision="float32", micro_batch=0, gpus=(), yes=False, scheduler="", cache_mib=512)
+SETTINGS: Any = SimpleNamespace(
+    precision="float32", micro_batch=0, gpus=(), mirror=False, yes=False, scheduler="", cache_mib=512
+)
+
+
+TWO_HOSTS = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
 
 
 def small() -> Network:
@@ -85,6 +91,20 @@ def test_the_bill_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     half = SimpleNamespace(**{**vars(SETTINGS), "micro_batch": 4, "gpus": (0, 1)})
     spread = bill(SimpleNamespace(extent="here"), half, steps, measured=True)
     assert spread.hours == pytest.approx(found.hours / 2) and "about 2.5 for a step of bags" in "\n".join(spread.lines)
+
+    monkeypatch.setenv("TF_CONFIG", json.dumps(TWO_HOSTS))
+    assert bill(SimpleNamespace(extent="here"), SETTINGS, steps, measured=True).hours == found.hours  # no --mirror
+    mirrored = SimpleNamespace(**{**vars(SETTINGS), "mirror": True})
+    hosts = bill(SimpleNamespace(extent="here"), mirrored, steps, measured=True)
+    assert hosts.hours == pytest.approx((2 * 5000 * 4 / 2 + 200 * 15 * 2) / 3600)  # bags are not spread
+    assert ": 5.6 h on 2 devices" in "\n".join(hosts.lines) and ": 1.7 h" in "\n".join(hosts.lines)
+    assert "about 2.5 for a step of bags" in "\n".join(hosts.lines)  # 1 + 4 / 4 of the other
+    monkeypatch.setattr(costs, "_gpus", lambda: 4)
+    monkeypatch.delenv("TF_CONFIG")
+    gpus = bill(SimpleNamespace(extent="here"), mirrored, steps, measured=True)
+    assert gpus.hours == pytest.approx((2 * 5000 * 4 / 4 + 200 * 15 * 2) / 3600)
+    assert "h on 4 devices in all at most" in gpus.lines[-3]
+    monkeypatch.setattr(costs, "_gpus", lambda: 0)
 
     asked.clear()
     unmeasured = bill(SimpleNamespace(extent="here"), SETTINGS, steps, measured=False)

@@ -1,6 +1,7 @@
 """Steps handed to other processes: the same files as from one, whatever breaks there."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import distributed
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.papers import dask_jobs
+from melano_tf.papers import dask_cluster, dask_jobs
 from melano_tf.papers.helping import HelpingRun, look
 from melano_tf.papers.plan import Step
 from melano_tf.papers.run_settings import Running
@@ -18,6 +19,7 @@ from melano_tf.papers.shell import Looked, Work
 from melano_tf.runs.settings_digest import digest
 from melano_tf.training.progress import bar_over_epochs
 from tests.papers.test_plan import toy as toy
+from tests.papers.tiny import CHECKOUT, Finished
 
 
 def files(run: Path) -> dict[str, str]:
@@ -43,9 +45,28 @@ def test_two_processes_write_what_one_writes_and_the_run_goes_on_from_it(toy, tm
     assert "did 0 steps, kept 2" in again and "side by side" not in again  # a finished run starts no process
 
 
+ANEW = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from melano_tf import run
+from melano_tf.papers import PAPERS
+PAPERS["toy"] = ("toy_paper", "counts letters")
+sys.exit(run.main(["toy", *sys.argv[2:]]))
+"""
+
+
+def toy_anew(tmp_path: Path, *arguments: str) -> Finished:
+    """The toy's command in a process of its own, as a user gives it: what its children say is on its stderr, too."""
+    line = [sys.executable, "-c", ANEW, str(tmp_path / "elsewhere"), "--out", str(tmp_path / "run"), *arguments]
+    loud = {name: value for name, value in os.environ.items() if name not in ("TF_CPP_MIN_LOG_LEVEL", "GRPC_VERBOSITY")}
+    done = subprocess.run(line, capture_output=True, text=True, cwd=CHECKOUT, env=loud, check=False)
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
 def test_a_process_that_dies_costs_its_step_and_a_failure_is_the_steps_alone(toy, tmp_path):
-    dies = toy("--jobs", "2", "--fails", "dies")
+    dies = toy_anew(tmp_path, "--jobs", "2", "--fails", "dies")
     assert dies.code == 0, dies.errors
+    assert dies.errors == ""  # what Dask and TensorFlow log there is not for the terminal
     assert set(files(tmp_path / "run")) == {"a.txt", "b.txt", "table1.txt", "a", "b"}
     broken = toy("--out", str(tmp_path / "other"), "--jobs", "2", "--fails", "a")
     assert broken.code == 1 and "1 of 3 trainings failed (a)" in broken.errors
@@ -66,7 +87,7 @@ def test_a_process_that_dies_costs_its_step_and_a_failure_is_the_steps_alone(toy
     ],
 )
 def test_what_cannot_be_is_one_line(toy, tmp_path, monkeypatch, arguments, line):
-    monkeypatch.setattr(dask_jobs, "WAIT_S", 1.0)
+    monkeypatch.setattr(dask_cluster, "WAIT_S", 1.0)
     told = toy(*arguments)
     assert told.code == 2 and line in told.errors and "Traceback" not in told.errors
     assert not (tmp_path / "run").exists()  # before anything is read, drawn or measured
@@ -100,7 +121,7 @@ class Workers:
 )
 def test_a_worker_of_another_version_or_without_the_package_is_refused(package, line):
     with pytest.raises(InputError, match=rf"worker tcp://10\.0\.0\.7:1: {line}"):
-        dask_jobs._check_workers(Workers(package), "tcp://10.0.0.1:1")
+        dask_cluster._check_workers(Workers(package), "tcp://10.0.0.1:1")
 
 
 def test_two_runs_of_the_same_settings_on_one_cluster_keep_apart(tmp_path):

@@ -50,3 +50,15 @@ def write_and_die(*_: Any, **__: Any) -> SlideOutcome:
 def serve_and_die(*_: Any) -> None:
     """A slide that aborts whoever opens it."""
     os.kill(os.getpid(), signal.SIGABRT)
+
+
+def dies_so_often(item: tuple[str, int]) -> int:
+    """How often it was begun, by a file that says so; kills its process the first so many times."""
+    path, times = Path(item[0]), item[1]
+    with path.open("a") as file:
+        file.write("begun\n")
+    begun = len(path.read_text().splitlines())
+    if begun <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.2)
+    return begun

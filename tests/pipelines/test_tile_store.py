@@ -20,6 +20,7 @@ from small_slides import MPP, SIZE, write_annotation, write_slide_file
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines import slide_cutting, tile_store
+from melano_tf.pipelines.processes import on_this_machine
 from melano_tf.pipelines.slide_cutting import write_slide
 from melano_tf.pipelines.slide_outcome import finished
 from melano_tf.pipelines.tfrecords import PLACE, read_jpegs
@@ -177,8 +178,8 @@ def test_threads_on_one_slide_write_what_one_writes(slides: Path, tmp_path: Path
 
 
 def test_the_last_slides_share_the_workers() -> None:
-    assert tile_store._threads(5, 4) == [1, 1, 1, 2, 4]
-    assert tile_store._threads(1, 1) == [1] and tile_store._threads(2, 8) == [4, 8]
+    assert on_this_machine(4).threads(5) == [1, 1, 1, 2, 4]
+    assert on_this_machine(1).threads(1) == [1] and on_this_machine(8).threads(2) == [4, 8]
 
 
 def test_a_wide_slide_is_cut_in_columns_and_nothing_is_lost(
