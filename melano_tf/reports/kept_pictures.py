@@ -1,5 +1,6 @@
 """Pictures that a report draws, kept from one report to the next: of an unchanged run none is drawn again."""
 
+import functools
 import hashlib
 import zipfile
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
+import melano_tf
 from melano_tf import __version__
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.settings_digest import digest
@@ -19,8 +21,8 @@ NAME = ".report-pictures.zip"
 class KeptPictures:
     """PNGs by what they are drawn of, in one file of a run's folder.
 
-    A picture stands for what it was drawn of, the version of this program and matplotlib's; the archive's checksums are
-    read. What the last report did not show is forgotten.
+    A picture stands for what it was drawn of, this program's files and matplotlib's version; the archive's checksums
+    are read. What the last report did not show is forgotten.
 
     Args:
         folder: the run's.
@@ -38,7 +40,7 @@ class KeptPictures:
             of: all that the picture depends on: tables, or what JSON can hold.
             draw: makes it, where it is not kept.
         """
-        key = digest([__version__, matplotlib.__version__, _plain(of)])
+        key = digest([_code(), matplotlib.__version__, _plain(of)])
         found = self.before.get(key)
         self.shown[key] = draw() if found is None else found
         return self.shown[key]
@@ -50,6 +52,14 @@ class KeptPictures:
         with atomic(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for key, content in sorted(self.shown.items()):
                 archive.writestr(zipfile.ZipInfo(key), content)
+
+
+@functools.cache
+def _code() -> str:
+    """What the code that draws is known by: of a checkout it changes from one report to the next."""
+    package = Path(melano_tf.__file__).parent
+    facts = {str(path.relative_to(package)): path.stat() for path in sorted(package.rglob("*.py"))}
+    return digest([__version__, {name: (fact.st_size, fact.st_mtime_ns) for name, fact in facts.items()}])
 
 
 def _plain(of: Any) -> Any:

@@ -115,8 +115,29 @@ class FolderLock:
             "wait for it, or choose another --out"
         )
 
+    def check(self) -> None:
+        """Raises InputError where another run took the folder: this one gave no sign of life, as if it were dead."""
+        if not self._stands():
+            raise InputError(
+                f"{self.folder}: this run stood still for so long that another one took the folder "
+                f"({self._refusal(holder_of(self.folder)).args[0].partition(': ')[2]}); what was finished stands"
+            )
+
+    def _stands(self) -> bool:
+        """Whether the file still names this run; another one that looks at it may put it aside for a moment."""
+        began = time.monotonic()
+        while True:
+            try:
+                return self._holder.read_text(encoding="utf-8") == self.token
+            except FileNotFoundError:
+                if time.monotonic() - began > WATCH_S / 6:
+                    return False
+                time.sleep(WATCH_S / 300)
+            except OSError:  # a file system that is away for a moment
+                return True
+
     def _beat(self) -> None:
-        while not self._over.wait(BEAT_S):
+        while not self._over.wait(BEAT_S) and self._stands():
             with contextlib.suppress(OSError):
                 os.utime(self._holder)
 

@@ -309,6 +309,10 @@ class Run:
             self.end(name, key)
         return key
 
+    def _check_lock(self) -> None:
+        if self._lock is not None:  # that of a process which only helps is another's
+            self._lock.check()
+
     def stands(self, name: str, key: str) -> bool:
         """Whether a step is finished under this key; if so, it counts as kept."""
         if not self.finished(name, key):
@@ -322,15 +326,25 @@ class Run:
         return list(read_json(self.folder / "steps" / f"{name}.json")["outputs"])
 
     def begin(self, name: str) -> None:
-        """A step is done anew: what stood under its name is no longer its result."""
+        """A step is done anew: what stood under its name is no longer its result.
+
+        Raises:
+            InputError: another run took the folder.
+        """
+        self._check_lock()
         self._discard_damaged(self.path("steps", f"{name}.json"))
         journal.remove(self.path("steps", f"{name}.json"))
         self._unmake(name)
 
     def perform(self, name: str, key: str, inputs: Mapping[str, Any], work: Callable[[Path], Iterable[Path]]) -> None:
-        """Do a step and record that it is finished; between `begin` and `end`, which another process may call."""
+        """Do a step and record that it is finished; between `begin` and `end`, which another process may call.
+
+        Raises:
+            InputError: another run took the folder.
+        """
         started = time.monotonic()
         outputs = [Path(path) for path in work(self.scratch(name, key))]
+        self._check_lock()
         state = {
             "key": key,
             "inputs": plain(inputs),

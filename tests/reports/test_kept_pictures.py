@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from melano_tf.reports import run_figures
+from melano_tf.reports import kept_pictures, run_figures
 from melano_tf.reports.kept_pictures import NAME, KeptPictures
 from melano_tf.reports.report_html import write_report
 from tests.reports.made_run import MODEL, made_run, predictions
@@ -70,3 +70,19 @@ def test_what_is_damaged_or_no_longer_shown_is_not_kept(run: Path, drawn: list[i
     assert kept.png(["other"], lambda: b"other") == b"other" and len(kept.before) == 4
     kept.keep()
     assert list(KeptPictures(run).before.values()) == [b"other"]
+
+
+def test_a_changed_file_of_the_code_draws_anew(
+    run: Path, drawn: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "code" / "__init__.py"
+    code.parent.mkdir()
+    code.write_text("colour = 'red'")
+    monkeypatch.setattr(kept_pictures.melano_tf, "__file__", str(code))
+    for text, pictures in (("colour = 'red'", 4), ("colour = 'red'", 4), ("colour = 'blue'", 8)):
+        if code.read_text() != text:
+            code.write_text(text)
+        kept_pictures._code.cache_clear()
+        write_report(run)
+        assert len(drawn) == pictures
+    kept_pictures._code.cache_clear()

@@ -11,6 +11,7 @@ import pytest
 from melano_tf.errors import InputError
 from melano_tf.runs import folder_lock
 from melano_tf.runs.folder_lock import HOLDER, FolderLock, holder_of
+from melano_tf.runs.run_folder import Run
 
 FAR = {"machine": "another", "host": "node7", "process": 41}
 
@@ -103,3 +104,33 @@ def test_a_file_system_without_the_kernels_lock_is_no_other_run(tmp_path: Path, 
     lock.release()
     (tmp_path / HOLDER).write_text(lock.token)  # as a killed run leaves it
     FolderLock(tmp_path).release()
+
+
+def test_a_run_that_was_taken_for_dead_stops(tmp_path: Path) -> None:
+    """Suspended for so long that a run on another machine took its folder; woken, it neither beats nor writes on."""
+    with Run(tmp_path, "toy", {"a": 1}, 1, lambda line: None) as run:
+        run.step("first", {}, lambda scratch: [])
+        (tmp_path / HOLDER).unlink()
+        (tmp_path / HOLDER).write_text(json.dumps(FAR))
+        time.sleep(0.1)
+        untouched = (tmp_path / HOLDER).stat().st_mtime_ns
+        time.sleep(0.1)
+        assert (tmp_path / HOLDER).stat().st_mtime_ns == untouched
+        done = []
+        with pytest.raises(InputError, match=r"another one took the folder \(another run \(process 41 on node7\)"):
+            run.step("second", {}, lambda scratch: done.append(1) or [])
+        assert not done
+    assert (tmp_path / "steps" / "first.json").exists() and not (tmp_path / "steps" / "second.json").exists()
+    assert holder_of(tmp_path) == FAR
+
+
+def test_a_file_that_is_put_aside_for_a_moment_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_lock, "WATCH_S", 3.0)
+    lock = FolderLock(tmp_path)
+    (tmp_path / HOLDER).rename(tmp_path / "aside")
+    threading.Timer(0.1, lambda: (tmp_path / "aside").rename(tmp_path / HOLDER)).start()
+    lock.check()
+    (tmp_path / HOLDER).unlink()
+    with pytest.raises(InputError, match="another one took the folder"):
+        lock.check()
+    lock.release()

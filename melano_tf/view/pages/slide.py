@@ -342,9 +342,9 @@ class SlidePage:
         wanted = self.beside.value
         if self.beside_pane is not None:
             self.beside_pane.close()
-        if not wanted:
-            self.stage.children = [self.pane.figure]
             self.beside_pane = None
+            self.stage.children = [self.pane.figure]
+        if not wanted:
             return
         number, _, name = wanted.partition(":")
         other = self.page.site.runs.get(int(number))
