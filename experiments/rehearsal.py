@@ -7,8 +7,8 @@
 # random: what they are does not matter to the clock.
 #
 # Printed, a line a training: the steps done, where the second session went on, seconds a step (the median of what the
-# progress bar shows, without each session's first steps, which trace the graph) and the largest resident memory of the
-# process.
+# progress bar shows, without each session's first steps, which trace the graph; a smaller last batch of an epoch is one
+# of them) and the largest resident memory of the process.
 #
 # Command: `python experiments/rehearsal.py --slide CMU-1-Small-Region.svs`
 #
@@ -56,9 +56,10 @@ class Rehearsal:
     arguments: tuple[str, ...]
 
 
+# Large enough for several whole batches an epoch.
 SLIDES = (
-    *("--phantom.patients", "14", "--phantom.malignant-share", "0.5", "--phantom.second-slide-share", "0"),
-    *("--phantom.width-um", "1600", "1650", "--phantom.height-um", "1200", "1250"),
+    *("--phantom.patients", "24", "--phantom.malignant-share", "0.5", "--phantom.second-slide-share", "0"),
+    *("--phantom.width-um", "3600", "3650", "--phantom.height-um", "2400", "2450"),
 )
 IMAGES = ("--phantom.height-px", "256", "--phantom.patients")
 REHEARSALS = (
