@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ from melano_tf.papers.similarity.students import Judged, Student
 from melano_tf.papers.similarity.tables import OPTIMISTIC, accuracy, best_of, chance, highest, judged_part, result_table
 from melano_tf.papers.zoome.settings import preset as zoome
 from melano_tf.pipelines.augment import sample_seeds
-from melano_tf.pipelines.image_batches import seen
+from melano_tf.pipelines.image_batches import CachedImages
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
 from melano_tf.reports.table_layout import markdown
 from melano_tf.reports.tables import Table
@@ -206,10 +207,11 @@ def test_no_training_image_gets_black_corners() -> None:
     pixels = np.full((200, 32, 32, 3), 180, np.uint8)
     aspects = np.tile([4 / 3, 1.0], 100).astype(np.float32)
     seeds = sample_seeds(0, 1, np.arange(200))
+    cache: Any = SimpleNamespace(stored_px=32, image=lambda row: pixels[row])
 
     def black(augment: ImageAugmentSettings) -> float:
         """Share of images with a black pixel in a corner."""
-        found = seen(pixels, aspects, 32, augment, seeds).numpy()
+        found = np.asarray(CachedImages(cache, 32, augment).tensor(np.arange(200), aspects, seeds))
         return float((found[:, [0, 0, -1, -1], [0, -1, 0, -1]].max(axis=-1) < 20).any(axis=1).mean())
 
     for name in ("paper", "demo"):

@@ -13,6 +13,7 @@ from melano_tf.papers.plan import Plan
 from melano_tf.papers.shell import Work, do
 from melano_tf.papers.slide_steps import Cutting, add_slide_steps, cut_identity, cut_tiles
 from melano_tf.pipelines import tile_store
+from melano_tf.pipelines.processes import in_this_process
 from melano_tf.pipelines.tile_store_settings import StoreSettings
 from melano_tf.runs.run_folder import Run
 from melano_tf.slides.annotations import AnnotationSettings
@@ -136,7 +137,7 @@ def test_a_slide_that_failed_is_tried_again_by_the_next_command(slides, tmp_path
 
     with monkeypatch.context() as patch:
         patch.setattr(Slide, "read", away)
-        patch.setattr(tile_store, "spread", lambda cut, items, workers: enumerate(map(cut, items)))  # in this process
+        patch.setattr(tile_store, "on_this_machine", lambda workers: in_this_process(1))
         first = session(out, slides, ONE)
     assert set(first[2]["slide_id"]) == {"a"} and any("the share was away" in line for line in first[3])
     cut = (out / "tiles" / "a.tfrecord").stat().st_mtime_ns
