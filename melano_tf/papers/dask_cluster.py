@@ -40,7 +40,7 @@ def opened(work: Work) -> Iterator[Any]:
         _check_workers(client, settings.scheduler)
         _check_folder(client, work.run.folder)
         where = settings.scheduler or f"{settings.processes()} processes on this machine"
-        work.say(f"trainings side by side: {where}" + (f", watch them at {d}" if (d := client.dashboard_link) else ""))
+        work.say(f"side by side: {where}" + (f", watch them at {d}" if (d := client.dashboard_link) else ""))
         yield client
 
 

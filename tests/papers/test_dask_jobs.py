@@ -35,7 +35,7 @@ def test_two_processes_write_what_one_writes_and_the_run_goes_on_from_it(toy, tm
     far = toy("--out", str(tmp_path / "far"), "--jobs", "2")
     assert far.code == 0, far.errors
     assert files(tmp_path / "far") == alone
-    assert "trainings side by side: 2 processes on this machine" in far.shown and "did 2 steps" in far.shown
+    assert "side by side: 2 processes on this machine" in far.shown and "did 2 steps" in far.shown
     assert far.shown.count("handed out") == 2 + 1 and ": ended, 3 of 3 handed out" in far.shown  # no bar in a file
     assert "  no z in the text" in far.shown.splitlines()  # left out there, said here
     assert (tmp_path / "far" / "made.json").read_text().count('"step": "count/a"') == 1
