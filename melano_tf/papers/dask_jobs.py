@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import distributed
 from tqdm import tqdm
 
@@ -108,7 +107,6 @@ class Hands(distributed.WorkerPlugin):
 
     def _configure(self) -> int:
         import_quietly()
-        cv2.setNumThreads(1)
         try:
             return configure(self.threads, deterministic=self.settings.deterministic)
         except RuntimeError as error:  # of TensorFlow, which another run has begun there

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -19,7 +20,8 @@ from melano_tf.dermoscopy.image_files import ImageSettings
 from melano_tf.dermoscopy.isic_records import Findings, read_isic
 from melano_tf.errors import InputError
 from melano_tf.papers.audit_cases import CASES, write_cases
-from melano_tf.papers.plan import Plan
+from melano_tf.papers.costs import images_extent
+from melano_tf.papers.plan import Extent, Plan
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.phantoms.skin.isic_data_sets import draw_dermoscopy
 from melano_tf.pipelines.image_cache import ImageCache, cache_images, prune_cache
@@ -50,6 +52,32 @@ class ImageRecords:
     def there(self) -> pd.DataFrame:
         """The records that have a file."""
         return self.records[self.records["path"].notna()].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class PaperTables:
+    """Which tables a paper is about.
+
+    Attributes:
+        dataset: the name of their description.
+        about: the same in words.
+        lesions: what to do about tables that name no lesions.
+    """
+
+    dataset: str
+    about: str
+    lesions: str
+
+    def check(self, table: Path, records: pd.DataFrame, findings: Findings) -> None:
+        """Raises InputError: these are tables of another data set, or name no lesions."""
+        if findings.dataset != self.dataset:
+            raise InputError(f"{table}: a table of {findings.dataset}; this paper is about {self.about}")
+        if records["lesion"].isna().all():
+            raise InputError(f"{table}: {self.lesions}")
+
+    def extent(self, settings: Any) -> Extent:
+        """How many images there are. Raises InputError as `check`."""
+        return images_extent(settings, self.check)
 
 
 Check = Callable[[Work, ImageRecords], None]

@@ -18,7 +18,6 @@ BORDERS: dict[Fill, int] = {
     "constant": cv2.BORDER_CONSTANT,
     "nearest": cv2.BORDER_REPLICATE,
     "reflect": cv2.BORDER_REFLECT,
-    "wrap": cv2.BORDER_WRAP,
 }
 
 
@@ -82,7 +81,7 @@ def warped(images: Iterable[np.ndarray], transforms: np.ndarray, output: tuple[i
         images: uint8 (h, w, 3) each, of any sizes.
         transforms: float32 (n, 8) without perspective.
         output: height and width of the result, px.
-        fill: what stands outside of an image.
+        fill: what stands outside of an image; not "wrap".
 
     Returns:
         uint8 (n, *output, 3).

@@ -109,10 +109,8 @@ class FolderLock:
             aside.unlink()
 
     def _refusal(self, held: dict[str, Any]) -> InputError:
-        where = f" on {held['host']}" if held.get("machine") not in (None, machine()) else ""
         return InputError(
-            f"{self.folder}: another run (process {held.get('process', 'unknown')}{where}) is at work in this folder; "
-            "wait for it, or choose another --out"
+            f"{self.folder}: {_named(held)} is at work in this folder; wait for it, or choose another --out"
         )
 
     def check(self) -> None:
@@ -120,7 +118,7 @@ class FolderLock:
         if not self._stands():
             raise InputError(
                 f"{self.folder}: this run stood still for so long that another one took the folder "
-                f"({self._refusal(holder_of(self.folder)).args[0].partition(': ')[2]}); what was finished stands"
+                f"({_named(holder_of(self.folder))}); what was finished stands"
             )
 
     def _stands(self) -> bool:
@@ -145,6 +143,12 @@ class FolderLock:
 def holder_of(folder: Path) -> dict[str, Any]:
     """Who holds a folder: machine, host, process; empty where that is not known."""
     return _told(Path(folder) / HOLDER)
+
+
+def _named(held: dict[str, Any]) -> str:
+    """A holder, for messages."""
+    where = f" on {held['host']}" if held.get("machine") not in (None, machine()) else ""
+    return f"another run (process {held.get('process', 'unknown')}{where})"
 
 
 def _told(path: Path) -> dict[str, Any]:

@@ -3,19 +3,13 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from melano_tf.dermoscopy.image_files import ImageHeader
-from melano_tf.dermoscopy.isic_records import Findings
-from melano_tf.errors import InputError
-from melano_tf.papers.costs import images_extent
-from melano_tf.papers.image_steps import ImageRecords, copies_of, usable_images
-from melano_tf.papers.plan import Extent
+from melano_tf.papers.image_steps import ImageRecords, PaperTables, copies_of, usable_images
 from melano_tf.papers.shell import Looked, Work
-from melano_tf.papers.similarity.settings import SimilaritySettings
 from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.pipelines.replaced_images import even, stored
 from melano_tf.runs.settings_digest import plain
@@ -23,6 +17,12 @@ from melano_tf.specs import load_spec
 from melano_tf.splits.undivided_groups import joined_groups, owner_groups, pair_places
 
 DATASET = "isic2019"
+TABLES = PaperTables(
+    DATASET,
+    "ISIC 2019's eight classes",
+    "without lesions and sources; give ISIC_2019_Training_Metadata.csv after the ground truth",
+)
+extent = TABLES.extent
 
 
 @dataclass(frozen=True)
@@ -61,24 +61,9 @@ def class_names() -> tuple[str, ...]:
     return tuple(str(name) for name in load_spec(DATASET)["labels"])
 
 
-def check_tables(table: Path, records: pd.DataFrame, findings: Findings) -> None:
-    """Raises InputError: the tables are not ISIC 2019's, or name no lesions."""
-    if findings.dataset != DATASET:
-        raise InputError(f"{table}: a table of {findings.dataset}; this paper is about ISIC 2019's eight classes")
-    if records["lesion"].isna().all():
-        raise InputError(
-            f"{table}: without lesions and sources; give ISIC_2019_Training_Metadata.csv after the ground truth"
-        )
-
-
-def extent(settings: SimilaritySettings) -> Extent:
-    """How many images there are. Raises InputError as `check_tables`."""
-    return images_extent(settings, check_tables)
-
-
 def said_images(work: Work, found: ImageRecords) -> None:
-    """Say how many images there are of each source. Raises InputError as `check_tables`."""
-    check_tables(found.table, found.records, found.findings)
+    """Say how many images there are of each source. Raises InputError as `PaperTables.check`."""
+    TABLES.check(found.table, found.records, found.findings)
     counted = ", ".join(f"{name} {count:,}" for name, count in found.there["source"].value_counts().items())
     work.say(f"images    {len(found.there):,} of {len(found.records):,} rows: {counted}")
 

@@ -11,12 +11,9 @@ import pandas as pd
 import yaml
 
 from melano_tf.dermoscopy.colour_constancy import ColourConstancy
-from melano_tf.dermoscopy.isic_records import Findings
 from melano_tf.errors import InputError
 from melano_tf.models.taxonomy import Taxonomy
-from melano_tf.papers.costs import images_extent
-from melano_tf.papers.image_steps import ImageRecords, copies_of, usable_images
-from melano_tf.papers.plan import Extent
+from melano_tf.papers.image_steps import ImageRecords, PaperTables, copies_of, usable_images
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.papers.weighting.image_settings import ImageStoreSettings
 from melano_tf.papers.weighting.settings import WeightingSettings
@@ -30,6 +27,13 @@ from melano_tf.splits.leaks import LeakError, image_leaks, leak_lines
 from melano_tf.splits.undivided_groups import joined_groups, owner_groups, pair_places
 
 DATASET = "isic2018"
+TABLES = PaperTables(
+    DATASET,
+    "ISIC 2018's seven classes",
+    "names no lesions, which must not be divided; also give ISIC2018_Task3_Training_LesionGroupings.csv or HAM10000's "
+    "metadata",
+)
+extent = TABLES.extent
 
 
 @dataclass(frozen=True)
@@ -119,30 +123,14 @@ def class_names() -> tuple[str, ...]:
     return tuple(sorted(labels, key=lambda name: labels[name]))
 
 
-def check_tables(table: Path, records: pd.DataFrame, findings: Findings) -> None:
-    """Raises InputError: the tables are not ISIC 2018's, or name no lesions."""
-    if findings.dataset != DATASET:
-        raise InputError(f"{table}: a table of {findings.dataset}; this paper is about ISIC 2018's seven classes")
-    if records["lesion"].isna().all():
-        raise InputError(
-            f"{table}: names no lesions, which must not be divided; also give "
-            "ISIC2018_Task3_Training_LesionGroupings.csv or HAM10000's metadata"
-        )
-
-
-def extent(settings: WeightingSettings) -> Extent:
-    """How many images there are. Raises InputError as `check_tables`."""
-    return images_extent(settings, check_tables)
-
-
 def said_images(work: Work, found: ImageRecords) -> None:
     """Say how many images there are, of how many lesions.
 
     Raises:
-        InputError: as `check_tables`, or there are too few of a class.
+        InputError: as `PaperTables.check`, or there are too few of a class.
     """
     settings, there = work.settings, found.there
-    check_tables(found.table, found.records, found.findings)
+    TABLES.check(found.table, found.records, found.findings)
     where = "phantoms" if not settings.table else settings.table[0]
     work.say(f"images    {len(there):,} of {there['lesion'].nunique():,} lesions ({where})")
     check_classes(there, class_names(), settings)
