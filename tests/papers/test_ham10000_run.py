@@ -17,10 +17,13 @@ from melano_tf import run
 from melano_tf.evaluation.multiclass_metrics import multiclass_metrics
 from melano_tf.models.tta_and_prior_shift import prior_factors, shifted
 from melano_tf.papers.notebook import restored
-from melano_tf.papers.weighting.best_cell import FAVOURS, best_powers
+from melano_tf.papers.weighting.best_cell import FAVOURS, BestTraining, best_powers
 from melano_tf.papers.weighting.settings import RECIPE, preset
+from melano_tf.papers.weighting.surest_errors import surest_errors
+from melano_tf.phantoms.skin.other_cameras import CHANGES
 from melano_tf.runs.atomic_files import read_json
-from melano_tf.runs.predictions import probabilities
+from melano_tf.runs.predictions import TEST, probabilities
+from melano_tf.runs.predictions import predictions as frame_of
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.client import ClientSettings
 from melano_tf.serving.model_finding import open_model
@@ -33,6 +36,7 @@ TINY = (
     *(*PRESET, "--threads", "1", "--store.stored-px", "40", "--network.input-px", "48", "--training.flat-epochs", "2"),
     *("--transfer.best-epochs", "1", "--transfer.folds", "2", "--evaluation.repeats", "50"),
 )
+BEST = ("train/best-fold-1", "train/best-fold-1-cameras")
 ROWS = ("CEL", "CEL-CB", "CEL-ES", "CEL-SPL", "CEL-OHEM", "CEL-OHEM per class")
 
 
@@ -81,6 +85,42 @@ def test_the_best_cells_table_follows_from_its_predictions(finished: Path) -> No
     confusion = pd.read_csv(finished / "tables" / "best-confusion.csv", index_col="true")
     assert confusion.to_numpy().sum() == len(said)
     assert np.trace(confusion.to_numpy()[:, :-1]) / len(said) == pytest.approx(table["Acc", "shifted for Acc + BAcc"])
+
+
+def test_changed_pictures_are_judged_by_the_saved_model(finished: Path) -> None:
+    said = predictions(finished, "best-fold-1-cameras", "unshifted")
+    plain = said[said["change"] == ""].set_index("image_id")
+    whole = predictions(finished, "best-fold-1").set_index("image_id").loc[plain.index]
+    np.testing.assert_allclose(probabilities(plain), probabilities(whole), atol=2e-3)  # the same pictures
+    kinds = {(name, each) for name, one in CHANGES.items() for each in one.strengths}
+    assert set(zip(said["change"], said["strength"], strict=True)) == {("", 0.0), *kinds}
+    table = pd.read_csv(finished / "tables" / "cameras.csv").set_index(["row", "column"])
+    for name, strength in kinds:
+        own = said[(said["change"] == name) & (said["strength"] == strength)]
+        assert own["image_id"].tolist() == plain.index.tolist()
+        if strength == CHANGES[name].strengths[-1]:  # 40 px hardly see the mildest blur
+            assert np.abs(probabilities(own) - probabilities(plain)).max() > 1e-2, name
+        judge = multiclass_metrics(own["target"].to_numpy(), probabilities(own))
+        cell = table.loc[("BAcc", CHANGES[name].named(strength))]
+        assert cell["ours"] == pytest.approx(judge["BAcc"]) and cell["low"] <= cell["ours"] <= cell["high"]
+    assert {path.name for path in (finished / "figures").glob("*.png")} >= {"cameras.png", "best-errors.png"}
+
+
+def test_the_surest_errors_are_wrong_sure_and_one_a_lesion() -> None:
+    names, groups = [f"i{place}" for place in range(7)], ["a", "a", "b", "c", "d", "e", "f"]
+    said = np.array([[0.4, 0.6], [0.1, 0.9], [0.3, 0.7], [0.2, 0.8], [0.9, 0.1], [0.8, 0.2], [0.45, 0.55]])
+    rows = pd.DataFrame(
+        {"case": names, "image_id": names, "group": groups, "target": [0, 0, 0, 0, 1, 1, 1], "part": TEST}
+    )
+    frame = frame_of(rows, said, ("no", "yes"))
+    fold = BestTraining(1, {"both": np.array([1.0, 1.0])}, 0.0, frame, frame)
+    found = surest_errors([fold], each=2)
+    assert found["image_id"].tolist() == ["i1", "i3", "i4", "i5"]  # i0 is of i1's lesion, i2 the third of its class
+    assert found["called"].tolist() == [1, 1, 0, 0]
+    # Shifted far enough, all are called so: those of the other class are the errors.
+    far = BestTraining(1, {"both": np.array([100.0, 1.0])}, 0.0, frame, frame)
+    assert surest_errors([far])["target"].unique().tolist() == [1]
+    assert surest_errors([]).empty
 
 
 def test_the_report_shows_the_presets_tables(finished: Path) -> None:
@@ -171,14 +211,20 @@ def test_what_a_changed_setting_repeats(finished: Path, inside: Callable[..., Fi
 
     assert planned() == set()
     assert planned("--evaluation.repeats", "60") == set()
-    assert planned("--transfer.best-epochs", "2") == {"train/best-fold-1", "model/final"}
-    assert planned("--splits.hold-out", "0.3") == {"train/best-fold-1", "model/final"}
-    assert planned("--transfer.best-folds", "1", "2") == {"train/best-fold-2", "model/final"}
+    assert planned("--transfer.best-epochs", "2") == {*BEST, "model/final"}
+    assert planned("--splits.hold-out", "0.3") == {*BEST, "model/final"}
+    assert planned("--transfer.camera-images", "7") == {"train/best-fold-1-cameras"}
+    assert planned("--transfer.camera-images", "0") == set()
+    assert planned("--transfer.best-folds", "1", "2") == {
+        "train/best-fold-2",
+        "train/best-fold-2-cameras",
+        "model/final",
+    }
     strategies = {f"train/flat-adam-cel{weights}-split-{fold}" for fold in (1, 2) for weights in ("", "-cb")}
     changed = planned("--transfer.cut", "block1_conv", "--strategies", "none,cb")
     assert changed == {"features", *strategies}
     changed = planned("--training.adam-epsilon", "1e-8", "--strategies", "none,cb")
-    assert changed == {*strategies, "train/best-fold-1", "model/final"}
+    assert changed == {*strategies, *BEST, "model/final"}
 
 
 @pytest.mark.parametrize(
@@ -187,6 +233,7 @@ def test_what_a_changed_setting_repeats(finished: Path, inside: Callable[..., Fi
         (("--tables", "3"), "give numbers from 1 to 2"),
         (("--gamma", "auto"), "--gamma auto: not with --preset ham10000"),
         (("--transfer.best-folds", "1", "6"), "best_folds (1, 6): numbers from 1 to 5"),
+        (("--transfer.camera-images", "-3"), "camera_images -3: a number of images"),
         (("--transfer.cut", "conv_pw_11_relu"), "standin has no layer 'conv_pw_11_relu'"),
         (("--transfer.best-cut", "gone"), "standin has no layer 'gone'"),
         (("--network.weights", "imagenet"), "standin: has no ImageNet weights"),

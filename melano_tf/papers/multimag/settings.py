@@ -235,7 +235,7 @@ def preset(name: str) -> MultimagSettings:
             input_px=48,
             epochs=20,
             patience=8,
-            least_steps=200,
+            least_steps=400,
             batch=32,
             learning_rate=0.001,
         ),

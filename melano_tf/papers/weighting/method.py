@@ -33,7 +33,15 @@ from melano_tf.papers.weighting.models import (
     train_cell,
     warm_up,
 )
+from melano_tf.papers.weighting.other_cameras import (
+    cameras_depend_on,
+    cameras_name,
+    draw_cameras,
+    judge_cameras,
+    write_cameras,
+)
 from melano_tf.papers.weighting.settings import STEPS, TRANSFER_STEPS, WeightingSettings
+from melano_tf.papers.weighting.surest_errors import draw_errors
 from melano_tf.papers.weighting.tables import count_images, write_results
 from melano_tf.papers.weighting.training_grid import TABLES, Cell, cells_of, shown_cells
 from melano_tf.papers.weighting.trunk_transfer import (
@@ -142,10 +150,29 @@ def transfer_method(s: WeightingSettings, transfer: TransferSettings) -> Plan:
         plan.output("differences", "tables", [*splits, *trained], write_differences)
     if bests := [best(fold, [split_name(fold)], "train") for fold in transfer.best_folds]:
         plan.output("best", "tables", bests, write_best)
+        add_other_cameras(plan, s, transfer)
         final = best(None, ["cohort", *bests], "model")
         plan.output("the model for use", "model", [final], None)
+        plan.output("figure errors", "figures", bests, draw_errors)
     add_figures(plan, s, splits)
     return plan
+
+
+def add_other_cameras(plan: Plan, s: WeightingSettings, transfer: TransferSettings) -> None:
+    """Each fold's best cell on judged images as other cameras would show them (not in the paper)."""
+    if not transfer.camera_images:
+        return
+    asked = [
+        plan.step(
+            *(cameras_name(fold), judge_cameras, fold),
+            needs=[best_name(fold), split_name(fold)],
+            depends=cameras_depend_on(s),
+            group="train",
+        )
+        for fold in transfer.best_folds
+    ]
+    plan.output("cameras", "tables", asked, write_cameras)
+    plan.output("figure cameras", "figures", asked, draw_cameras)
 
 
 def add_splits(plan: Plan, s: WeightingSettings, taxonomy: Taxonomy, numbers: Sequence[int]) -> list[str]:

@@ -22,6 +22,8 @@ WORDS = ReportWords(
     pictures=(
         ("figure[34]*", "Where the hierarchical network looked at its last decision."),
         ("figure*", "Recall of hard or easy classes by loss and weighting."),
+        ("best-errors*", "Judged images that the best cell is surest of, and wrong."),
+        ("cameras*", "How the best cell holds up where another camera took the pictures."),
         ("pace*", "Which share of the images took part in each epoch."),
     ),
 )

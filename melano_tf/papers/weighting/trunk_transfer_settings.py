@@ -36,6 +36,8 @@ class TransferSettings:
     """Multiply its images by 1 + u, u uniform in ± this share."""
     hue: float = 8.0
     """Turn its images' hue by an angle uniform in ± this many degrees."""
+    camera_images: int = 500
+    """So many judged images of a fold, at most, are judged again as other cameras would show them; 0: none."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -47,6 +49,8 @@ class TransferSettings:
                 faults.append(f"{name} {chosen}: numbers from 1 to {self.folds}, each once")
         if not self.strategy_folds:
             faults.append("strategy_folds: one at least")
+        if self.camera_images < 0:
+            faults.append(f"camera_images {self.camera_images}: a number of images, or 0 for none")
         if self.best_epochs < 1 or not self.best_rate > 0:
             faults.append(f"best_epochs {self.best_epochs} and best_rate {self.best_rate:g}: at least 1, and above 0")
         if faults:

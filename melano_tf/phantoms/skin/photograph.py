@@ -128,7 +128,7 @@ def draw_view(
     tint = np.asarray(inks.absorption, np.float32) + np.maximum(hue, 0) * HUE_RED + np.maximum(-hue, 0) * HUE_BLUE
     image = _skin(skin, width, height, rng) * np.exp(-inks.strength * density * tint)
     if rng.uniform() < hair_share:
-        image = _hairs(image, 1 + int(rng.poisson(skin.hairs)), rng)
+        image = draw_hairs(image, 1 + int(rng.poisson(skin.hairs)), rng)
     if rng.uniform() < ruler_share:
         image = _ruler(image, rng)
     image = image * _light(style, width, height, rng)
@@ -175,8 +175,14 @@ def _skin(skin: Skin, width: int, height: int, rng: np.random.Generator) -> Arra
     return colour * np.stack([shade, shade - np.maximum(red, 0), shade - np.maximum(red, 0)], axis=-1)
 
 
-def _hairs(image: Array, count: int, rng: np.random.Generator) -> Array:
-    """Curved hairs of one colour, dark or light, that cross the picture."""
+def draw_hairs(image: Array, count: int, rng: np.random.Generator) -> Array:
+    """Curved hairs of one colour, dark or light, that cross the picture; at most 25.
+
+    Args:
+        image: float32 (h, w, 3), 0 to 255.
+        count: of hairs.
+        rng: source of all that is random.
+    """
     height, width = image.shape[:2]
     layer = np.zeros((height, width), np.float32)
     main = rng.uniform(0, np.pi)
