@@ -105,32 +105,17 @@ def _augment(images: tf.Tensor, seeds: tf.Tensor, settings: AugmentSettings) -> 
 
 
 def _moved(images: tf.Tensor, draws: tf.Tensor, settings: AugmentSettings) -> tf.Tensor:
-    """Flips and quarter turns of uint8 images, as one gather of whole rows."""
+    """Flips and quarter turns of uint8 images, by OpenCV: TensorFlow would touch the whole batch several times."""
     import tensorflow as tf
 
-    count, height, width = (tf.shape(images)[axis] for axis in range(3))
+    from melano_tf.pipelines.image_transforms import turned
+
     off = tf.zeros_like(draws[:, 0], tf.bool)
     quarters = tf.cast(draws[:, 2] * 4, tf.int32) if settings.rotate90 else tf.zeros_like(draws[:, 2], tf.int32)
-    # A turn is an exchange of the axes and flips: by 1 (anticlockwise) of the rows, by 3 of the columns, by 2 of both.
-    exchanged = quarters % 2 == 1
-    rows_flipped = tf.math.logical_xor((quarters == 1) | (quarters == 2), draws[:, 1] < 0.5 if settings.flip else off)
-    columns_flipped = tf.math.logical_xor(quarters >= 2, draws[:, 0] < 0.5 if settings.flip else off)
-    upright = [images, tf.transpose(images, [0, 2, 1, 3])] if settings.rotate90 else [images]
-    kinds = [kind for image in upright for kind in (image, _mirrored(image))]
-    kind = 2 * tf.cast(exchanged, tf.int32) + tf.cast(columns_flipped, tf.int32)
-    row = tf.range(height)[None, :]
-    row = tf.where(rows_flipped[:, None], height - 1 - row, row)
-    rows = (kind[:, None] * count + tf.range(count)[:, None]) * height + row
-    flat = tf.reshape(tf.concat(kinds, axis=0), [-1, width * 3])
-    return tf.reshape(tf.gather(flat, rows), tf.shape(images))
-
-
-def _mirrored(images: tf.Tensor) -> tf.Tensor:
-    """Left for right; TensorFlow is fast for pixels of three channels in three dimensions."""
-    import tensorflow as tf
-
-    shape = tf.shape(images)
-    return tf.reshape(tf.reverse(tf.reshape(images, [-1, shape[2], 3]), axis=[1]), shape)
+    rows, columns = (draws[:, 1] < 0.5, draws[:, 0] < 0.5) if settings.flip else (off, off)
+    # stateless: another call with the same images gives the same ones.
+    moved = tf.numpy_function(turned, [images, quarters, rows, columns], tf.uint8, stateful=False)
+    return tf.ensure_shape(moved, images.shape)
 
 
 def _colour(images: tf.Tensor, spread: tf.Tensor, settings: AugmentSettings) -> tf.Tensor:

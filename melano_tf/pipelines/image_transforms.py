@@ -19,6 +19,7 @@ BORDERS: dict[Fill, int] = {
     "nearest": cv2.BORDER_REPLICATE,
     "reflect": cv2.BORDER_REFLECT,
 }
+FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}  # (up for down, left for right), as OpenCV calls them
 
 
 def views(degrees: Any, zoom: Any, mirrored: Any, aspect: Any, source: tuple[int, int], output: tuple[int, int]) -> Any:
@@ -91,4 +92,30 @@ def warped(images: Iterable[np.ndarray], transforms: np.ndarray, output: tuple[i
     for place, (image, transform) in enumerate(zip(images, transforms, strict=True)):
         matrix = transform[:6].reshape(2, 3).astype(np.float64)
         cv2.warpAffine(image, matrix, output[::-1], dst=result[place], flags=flags, borderMode=BORDERS[fill])
+    return result
+
+
+def turned(images: np.ndarray, quarters: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Images turned by quarters and then mirrored; no pixel is changed.
+
+    Args:
+        images: uint8 (n, h, w, 3); square, where one is turned.
+        quarters: anticlockwise turns by 90 degrees, int (n,).
+        rows, columns: bool (n,): up for down, and left for right.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    if (quarters % 2).any() and images.shape[1] != images.shape[2]:
+        raise ValueError(f"images of {images.shape[2]} x {images.shape[1]} px cannot be turned by a quarter")
+    result = np.empty_like(images)
+    for image, into, quarter, up_down, left_right in zip(images, result, quarters, rows, columns, strict=True):
+        # A turn is an exchange of the axes and flips: by 1 (anticlockwise) of the rows, by 3 of the columns, by 2 of
+        # both.
+        source = cv2.transpose(image) if quarter % 2 else image
+        flipped = (up_down != (quarter in (1, 2)), left_right != (quarter >= 2))
+        if any(flipped):
+            cv2.flip(source, FLIPS[flipped], dst=into)
+        else:
+            into[...] = source
     return result
