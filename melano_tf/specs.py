@@ -1,5 +1,7 @@
 """Where `data_specs/` lies: inside the wheel once installed, beside the package in a checkout."""
 
+import copy
+import functools
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,14 @@ def spec_path(name: str) -> Path:
 
 
 def load_spec(name: str) -> dict[str, Any]:
-    """The data set description `data_specs/<name>.yaml` as a dict."""
+    """The data set description `data_specs/<name>.yaml` as a dict of one's own."""
+    return copy.deepcopy(_parsed(spec_path(f"{name}.yaml")))
+
+
+@functools.cache
+def _parsed(path: Path) -> dict[str, Any]:
+    """A file of the package, read once: it takes tens of milliseconds, and a plan asks for it at every training."""
     import yaml
 
-    with spec_path(f"{name}.yaml").open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8") as file:
         return dict(yaml.safe_load(file))

@@ -48,7 +48,7 @@ class CamRow:
 def save_figure(path: Path, figure: Figure) -> Path:
     """Write a figure as PNG, atomically; returns the path."""
     with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
+        figure.savefig(temporary, format="png", dpi=DPI)
     return Path(path)
 
 

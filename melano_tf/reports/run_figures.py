@@ -145,5 +145,5 @@ def _training_figure(name: str, parts: dict[str, pd.DataFrame]) -> Figure:
 def png(figure: Figure) -> bytes:
     """A figure's PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()

@@ -81,14 +81,27 @@ def recorded(folder: Path, only_found: bool = False) -> list[Path]:
     root = _root(folder)
     if root is None:
         return []
-    found: dict[Path, None] = {}
-    for line in (root / NAME).read_text(encoding="utf-8", errors="replace").splitlines():
+    names: dict[str, None] = {}
+    for line in _lines(root):
         with contextlib.suppress(ValueError):  # the last line of a machine that lost its power
             name = json.loads(line)
             if isinstance(name, list) == only_found:
-                found[root / (name[0] if only_found else name)] = None
-    below = Path(folder).resolve()
-    return [path for path in found if path.is_relative_to(below)]
+                names[name[0] if only_found else name] = None
+    inside = str(Path(folder).resolve().relative_to(root))
+    return [root / name for name in names if inside == "." or name == inside or name.startswith(inside + os.sep)]
+
+
+def _lines(root: Path) -> list[str]:
+    return (root / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _stands(path: Path, *only_found: bool) -> bool:
+    """Whether a journal names a path, as made (False) or as found (True)."""
+    root = _root(path.parent)
+    if root is None:
+        return False
+    lines = _lines(root)  # compared as they stand: a run of thousands of files asks for each of them
+    return any(_line(root, path, kind).rstrip() in lines for kind in only_found)
 
 
 def check_replaceable(path: Path) -> None:
@@ -100,7 +113,7 @@ def check_replaceable(path: Path) -> None:
     path = _place(path)
     if not os.path.lexists(path) or _root(path.parent) is None:
         return
-    if path not in recorded(path.parent) and path not in recorded(path.parent, only_found=True):
+    if not _stands(path, False, True):
         raise InputError(
             f"{path}: was not made by this program, and would be replaced; move it away, or choose another --out"
         )
@@ -109,7 +122,7 @@ def check_replaceable(path: Path) -> None:
 def remove(path: Path) -> bool:
     """Remove a file, if this program made it; returns whether it did."""
     path = _place(path)
-    if not os.path.lexists(path) or path not in recorded(path.parent):
+    if not os.path.lexists(path) or not _stands(path, False):
         return False
     path.unlink()
     return True

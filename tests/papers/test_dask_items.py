@@ -21,6 +21,7 @@ from melano_tf.papers.shell import Stopped
 from melano_tf.pipelines import image_cache
 from melano_tf.pipelines.processes import WorkerDied
 from melano_tf.runs.folder_lock import FolderLock
+from tests import forked
 from tests.papers.tiny import TINY
 from tests.papers.zoome_run import ZOOME
 from tests.pipelines import process_work
@@ -32,7 +33,7 @@ NAME = dask_jobs.run_name(SETTINGS.out)
 @pytest.fixture(scope="module")
 def cluster():
     """Two processes that are there already; whoever worked here last left them as they are."""
-    with dask_cluster._local(Running(jobs=2)) as cluster:
+    with forked.workers(), dask_cluster._local(Running(jobs=2)) as cluster:
         yield cluster.scheduler_address
 
 

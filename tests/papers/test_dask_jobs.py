@@ -18,8 +18,16 @@ from melano_tf.papers.run_settings import Running
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.runs.settings_digest import digest
 from melano_tf.training.progress import bar_over_epochs
+from tests import forked
 from tests.papers.test_plan import toy as toy
 from tests.papers.tiny import CHECKOUT, Finished
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forked_workers():
+    """Those of this process; of a command that is started anew they are started anew, too."""
+    with forked.workers():
+        yield
 
 
 def files(run: Path) -> dict[str, str]:

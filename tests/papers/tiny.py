@@ -19,7 +19,18 @@ TINY = (
     *("--phantom.patients", "14", "--phantom.malignant-share", "0.5", "--phantom.second-slide-share", "0.1"),
     *("--phantom.width-um", "800", "900", "--phantom.height-um", "600", "700"),
     *("--store.stored-px", "96", "--source.input-px", "48", "--source.epochs", "2", "--target.epochs", "1"),
-    *("--target.max-tiles", "6", "--evaluation.repeats", "200", "--maps.slides", "2", "--maps.thumbnail-mpp", "4"),
+    *(
+        "--split.folds",
+        "2",
+        "--target.max-tiles",
+        "6",
+        "--evaluation.repeats",
+        "200",
+        "--maps.slides",
+        "2",
+        "--maps.thumbnail-mpp",
+        "4",
+    ),
 )
 EVERYTHING = ("--tables", "1,2,3,4,5", "--figures", "6,7,8,9")
 

@@ -1,14 +1,16 @@
 import importlib.util
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests import forked
+from tests.forked import Forked
+
 HERE = Path(__file__).parent
+ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 @pytest.fixture(scope="session")
@@ -22,17 +24,10 @@ def toy() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def start_script() -> Callable[..., subprocess.Popen]:
-    """Start a script of this folder in a process of its own, on the CPU, with this checkout importable."""
+def start_script() -> Callable[..., Forked]:
+    """Start a script of this folder in a process of its own, on the CPU."""
 
-    def start(name: str, *arguments: str) -> subprocess.Popen:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(HERE.parents[1]),
-            "CUDA_VISIBLE_DEVICES": "",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
-        command = [sys.executable, str(HERE / name), *arguments]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def start(name: str, *arguments: str) -> Forked:
+        return forked.script(HERE / name, *arguments, environment={**os.environ, **ON_CPU})
 
     return start

@@ -2,7 +2,6 @@
 
 import importlib.util
 import random
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,23 +107,15 @@ def test_killed_and_resumed_ends_with_the_same_bits(start_script: Callable, tmp_
     chance = random.Random(3)
     at, delay = chance.randint(1, 11), chance.uniform(0.0, 0.05)
     killed = start_script("toy_clusters.py", "train", str(tmp_path / "killed"))
-    _line(killed, f"step {at}")
+    killed.until(f"^step {at}$")
     time.sleep(delay)
-    killed.kill()
-    killed.communicate()
+    killed.process.kill()
+    killed.wait()
     check = start_script("toy_clusters.py", "check", str(tmp_path / "killed"))
-    output, errors = check.communicate(timeout=300)
-    assert check.returncode == 0, errors
+    code, output, errors = check.wait(timeout=300)
+    assert code == 0, errors
     digests = [line.split() for line in output.splitlines() if line.split()[0] in ("resumed", "unbroken")]
     assert digests[0][1] == digests[1][1], f"killed {delay * 1000:.1f} ms after step {at}"
-
-
-def _line(process: subprocess.Popen, wanted: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == wanted:
-            return
-    raise AssertionError(f"{wanted!r} never came: {process.stderr.read() if process.stderr else ''}")
 
 
 def test_features_are_those_of_inference_and_are_counted(toy: ModuleType, tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ import pytest
 
 @pytest.fixture(scope="module")
 def answer(start_script: Callable) -> dict[str, Any]:
-    process = start_script("two_devices.py")
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    code, output, errors = start_script("two_devices.py").wait(timeout=300)
+    assert code == 0, errors
     found = json.loads(output.splitlines()[-1])
     assert found["replicas"] == 2
     return found

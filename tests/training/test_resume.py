@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,30 +11,22 @@ import pytest
 from melano_tf.training.checkpoint import before
 
 
-def _line(process: subprocess.Popen, wanted: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == wanted:
-            return
-    raise AssertionError(f"{wanted!r} never came: {process.stderr.read() if process.stderr else ''}")
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_and_resumed_ends_with_the_same_bits(start_script: Callable, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     at, delay = chance.randint(2, 18), chance.uniform(0.0, 0.02)
     killed = start_script("toy.py", "train", str(tmp_path / "killed"))
-    _line(killed, f"step {at}")
+    killed.until(f"^step {at}$")
     time.sleep(delay)  # in the middle of a step, or while the checkpoint is being written
-    killed.kill()
-    killed.communicate()
+    killed.process.kill()
+    killed.wait()
     latest = tmp_path / "killed" / "checkpoint.npz"  # gone for a moment, while the next one takes its place
     assert latest.exists() or before(latest).exists()
     shutil.copytree(tmp_path / "killed", tmp_path / "copy")
 
     check = start_script("toy.py", "check", str(tmp_path / "killed"))
-    output, errors = check.communicate(timeout=300)
-    assert check.returncode == 0, errors
+    code, output, errors = check.wait(timeout=300)
+    assert code == 0, errors
     lines = [line.split() for line in output.splitlines()]
     resumed, unbroken = lines[0], lines[1]
     assert (resumed[0], unbroken[0]) == ("resumed", "unbroken")

@@ -247,8 +247,8 @@ def preset(name: str) -> SimilaritySettings:
         paper,
         preset="demo",
         threads=1,
-        store=dataclasses.replace(paper.store, stored_px=72),
-        network=dataclasses.replace(paper.network, teacher="standin_residual", student="standin_residual", input_px=64),
+        store=dataclasses.replace(paper.store, stored_px=54),
+        network=dataclasses.replace(paper.network, teacher="standin_residual", student="standin_residual", input_px=48),
         cluster=dataclasses.replace(
             paper.cluster,
             clusters=8,
@@ -263,7 +263,7 @@ def preset(name: str) -> SimilaritySettings:
         transfer=dataclasses.replace(
             paper.transfer, combinations="1,4,1+2+3+4", epochs=30, batch=16, learning_rate=1e-3
         ),
-        phantom=PhantomDermoscopySettings(layout="isic2019", patients=400, clarity=0.95),
+        phantom=PhantomDermoscopySettings(layout="isic2019", patients=280, clarity=0.95),
     )
 
 

@@ -220,7 +220,7 @@ def preset(name: str) -> SpitzoidSettings:
         tables=(1, 4, 5),
         figures=(8, 9),
         grid=dataclasses.replace(paper.grid, tile_px=256),
-        store=dataclasses.replace(paper.store, stored_px=96),
+        store=dataclasses.replace(paper.store, stored_px=64),
         augment=AugmentSettings(flip=True, rotate90=True),
         source=dataclasses.replace(
             paper.source,
@@ -228,12 +228,13 @@ def preset(name: str) -> SpitzoidSettings:
             rival="standin_residual",
             weights="none",
             freeze="none",
-            input_px=96,
+            input_px=64,
             epochs=4,
             optimizer="adam",
         ),
         split=dataclasses.replace(paper.split, folds=3),
         target=dataclasses.replace(paper.target, epochs=20, optimizer="adam", max_tiles=12, chunk=12),
+        phantom=dataclasses.replace(paper.phantom, patients=36),
     )
 
 

@@ -304,10 +304,10 @@ def _demo() -> WeightingSettings:
         preset="demo",
         threads=1,
         tables=(1, 2, 3),
-        store=dataclasses.replace(paper.store, stored_px=80),
+        store=dataclasses.replace(paper.store, stored_px=60),
         splits=dataclasses.replace(paper.splits, count=1),
         network=dataclasses.replace(
-            paper.network, backbone="standin", weights="none", input_px=64, dropout=0.1, lstm_units=64, embedding=16
+            paper.network, backbone="standin", weights="none", input_px=48, dropout=0.1, lstm_units=64, embedding=16
         ),
         training=dataclasses.replace(
             paper.training,

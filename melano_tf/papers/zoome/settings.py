@@ -180,7 +180,7 @@ def preset(name: str) -> ZoomeSettings:
         threads=1,
         tables=(1,),
         comparators=False,
-        store=dataclasses.replace(paper.store, stored_px=80),
+        store=dataclasses.replace(paper.store, stored_px=60),
         folds=dataclasses.replace(paper.folds, count=3, hold_out=0.2),
         network=dataclasses.replace(
             paper.network,
@@ -188,10 +188,10 @@ def preset(name: str) -> ZoomeSettings:
             maron="resnet_standin",
             kaur="kaur_standin",
             alexnet="alexnet_standin",
-            input_px=64,
+            input_px=48,
         ),
         training=dataclasses.replace(paper.training, epochs=20, batch=32, learning_rate=1e-3),
-        phantom=PhantomDermoscopySettings(patients=360, signal=2.5, clarity=0.5),
+        phantom=PhantomDermoscopySettings(patients=240, signal=2.5, clarity=0.5),
     )
 
 
