@@ -1,13 +1,17 @@
 """What a run is about to cost, told before its first hour: samples, steps, hours on this machine, memory, disk."""
 
+from __future__ import annotations
+
 import contextlib
+import heapq
 import importlib
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -21,6 +25,9 @@ from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.slides.tiling import TileGrid, grid_origins
 from melano_tf.specs import load_spec
 
+if TYPE_CHECKING:
+    from melano_tf.training.pace import Pace
+
 GIB = 2**30
 FEW_STEPS = 2000  # fewer in all are begun without being measured: it would take longer than it tells
 LONG_HOURS = 24.0
@@ -33,11 +40,40 @@ class Bill:
 
     Attributes:
         lines: for the person at the terminal.
-        hours: of all of them on this machine, one after the other; None: not measured.
+        hours: until the last of them ends, as many at a time as the settings say; None: not measured.
     """
 
     lines: list[str] = field(default_factory=list)
     hours: float | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """One that is to be done, and what was measured of its network.
+
+    Attributes:
+        name: of its step in the plan.
+        load: what is known of it beforehand.
+        steps: of the optimiser, at most.
+        pace: of its network, measured alone.
+        over: devices that each batch is spread over.
+    """
+
+    name: str
+    load: Load
+    steps: int
+    pace: Pace
+    over: int
+
+    @property
+    def step_seconds(self) -> float:
+        """Of one step on one device."""
+        return self.pace.seconds * self.load.batch * (self.load.bag or 1) * self.load.passes
+
+    @property
+    def seconds(self) -> float:
+        """Of all of them."""
+        return self.step_seconds * self.steps / self.over
 
 
 def extent_of(recipe: Recipe, settings: Any) -> Extent:
@@ -55,67 +91,136 @@ def steps_of(load: Load, extent: Extent) -> int:
     return load.epochs * math.ceil(samples / load.batch)
 
 
-def bill(recipe: Recipe, settings: Any, undone: Sequence[Step], measured: bool) -> Bill:
+def bill(recipe: Recipe, settings: Any, steps: Sequence[Step], undone: Sequence[Step], measured: bool) -> Bill:
     """What is about to be done costs this.
 
     Args:
         recipe, settings: whose.
-        undone: the steps to be done.
+        steps: all that are wanted, in the plan's order: they say which training waits for which.
+        undone: those of them that are to be done.
         measured: whether three steps of each network may be measured for it.
     """
     if not recipe.extent:
         return Bill()
-    extent, trainings = extent_of(recipe, settings), [step for step in undone if step.load is not None]
+    extent = extent_of(recipe, settings)
+    loads = {step.name: step.load for step in undone if step.load is not None}
+    counts = {name: steps_of(load, extent) for name, load in loads.items()}
     counted = ", ".join(f"{count:,} {name}" for name, count in extent.counts.items())
-    steps = {step.name: steps_of(step.load, extent) for step in trainings if step.load is not None}
-    found = Bill([f"cost      {counted} at most; {len(trainings)} trainings to do, {sum(steps.values()):,} steps"])
+    found = Bill([f"cost      {counted} at most; {len(loads)} trainings to do, {sum(counts.values()):,} steps"])
     disk = dict(extent.disk)
-    if trainings and measured and sum(steps.values()) >= FEW_STEPS:
-        disk["models"] = _measure(found, settings, trainings, steps, extent.instances)
+    if measured and sum(counts.values()) >= FEW_STEPS:
+        began = time.monotonic()
+        paces, devices = _paces(settings, loads.values(), extent.instances), _devices(settings)
+        trainings = [
+            Training(name, load, counts[name], paces[load.network], devices if load.spread else 1)
+            for name, load in loads.items()
+        ]
+        took = f" (measured in {time.monotonic() - began:.0f} s)"
+        seconds = {training.name: training.seconds for training in trainings}
+        found.hours = side_by_side(steps, seconds, at_a_time(settings)) / 3600
+        found.lines += _networks_told(trainings, extent.instances)
+        found.lines += [_hours_told(settings, steps, seconds, found.hours) + took, _memory_told(settings, trainings)]
+        disk["models"] = sum(training.pace.saved for training in trainings)
     if disk:
         told = ", ".join(f"{name} {size / GIB:.1f}" for name, size in disk.items())
         found.lines.append(f"cost      disk, GiB: {told}")
     return found
 
 
-def _measure(
-    found: Bill, settings: Any, trainings: Sequence[Step], steps: dict[str, int], instances: tuple[int, int]
-) -> int:
-    """Add hours and memory to a bill; returns the bytes of all models."""
-    from melano_tf.training.pace import Pace, measure
+def side_by_side(steps: Sequence[Step], seconds: Mapping[str, float], places: float) -> float:
+    """Seconds until the last of these trainings ends, each of which begins as `dask_jobs` hands it out: in the plan's
+    order, once all that it stands on is done and a place is free.
+
+    Args:
+        steps: in the plan's order.
+        seconds: of each that takes time worth counting, by name.
+        places: trainings that go on at a time.
+    """
+    left, waiting = list(steps), {step.name for step in steps}
+    going: list[tuple[float, str]] = []
+    now = 0.0
+    while left or going:
+        for step in list(left):
+            if waiting.isdisjoint(step.needs) and (step.name not in seconds or len(going) < places):
+                left.remove(step)
+                if step.name in seconds:
+                    heapq.heappush(going, (now + seconds[step.name], step.name))
+                else:
+                    waiting.discard(step.name)
+        if going:
+            now, ended = heapq.heappop(going)
+            waiting.discard(ended)
+    return now
+
+
+def at_a_time(settings: Any) -> int:
+    """Trainings that go on side by side, each as fast as if it were alone: one on each of --gpus, or on a processor as
+    many of --jobs as have cores for their threads. Processes that share one GPU are not counted, nor is a cluster whose
+    machines are not known here."""
+    if settings.gpus:
+        return len(settings.gpus)
+    if settings.scheduler or not settings.spread_out or has_gpu():
+        return 1
+    return max(1, min(settings.processes(), (os.cpu_count() or 1) // settings.threads_each()))
+
+
+def _paces(settings: Any, loads: Iterable[Load], instances: tuple[int, int]) -> dict[str, Pace]:
+    """Of each network, by what it is called, measured with the threads that a training has."""
+    from melano_tf.training.pace import measure
     from melano_tf.training.tensorflow_runtime import computing_in
 
-    gpu, paces, began = has_gpu(), dict[str, Pace](), time.monotonic()
-    devices = _devices(settings)
-    loads = {step.load.network: step.load for step in trainings if step.load is not None}
-    with computing_in(settings.precision), tqdm(loads.items(), desc="measuring", unit="network", leave=False) as bar:
+    found: dict[str, Pace] = {}
+    distinct = {load.network: load for load in loads}
+    with computing_in(settings.precision), tqdm(distinct.items(), desc="measuring", unit="network", leave=False) as bar:
         for name, load in bar:
-            paces[name] = measure(load.build, load.bag or load.batch, load.step, bool(load.bag), instances)
-    seconds, saved, widest = 0.0, 0, ("", 0)
-    for name, load in loads.items():
-        pace, own = paces[name], [step.name for step in trainings if step.load and step.load.network == name]
-        each = pace.seconds * load.batch * (load.bag or 1) * load.passes
-        over = devices if load.spread else 1
-        hours = each * sum(steps[step] for step in own) / 3600 / over
-        kept = math.ceil((load.held or settings.micro_batch or load.batch) / over)
-        memory = pace.state + kept * pace.activations
-        widest = max(widest, (name, memory), key=lambda pair: pair[1])
-        seconds, saved = seconds + 3600 * hours, saved + len(own) * pace.saved
-        found.lines.append(
-            f"cost      {name}: {len(own)} trainings, {sum(steps[step] for step in own):,} steps of {each:.3g} s "
-            f"(measured with {pace.pictures} of {load.bag or load.batch} {_measured(load, instances)}): {hours:,.1f} h"
+            found[name] = measure(load.build, load.bag or load.batch, load.step, bool(load.bag), instances)
+    return found
+
+
+def _networks_told(trainings: Sequence[Training], instances: tuple[int, int]) -> list[str]:
+    """A line for each network: its trainings, one after the other."""
+    lines = []
+    for network in dict.fromkeys(training.load.network for training in trainings):
+        own = [training for training in trainings if training.load.network == network]
+        load, over, pace = own[0].load, own[0].over, own[0].pace
+        lines.append(
+            f"cost      {network}: {len(own)} trainings, {sum(each.steps for each in own):,} steps of "
+            f"{own[0].step_seconds:.3g} s (measured with {pace.pictures} of {load.bag or load.batch} "
+            f"{_measured(load, instances)}): {sum(each.seconds for each in own) / 3600:,.1f} h"
             + (f" on {over} devices" if over > 1 else "")
         )
-    found.hours = seconds / 3600 / max(1, len(settings.gpus))
-    where = "the GPU's memory" if gpu else "memory"
+    return lines
+
+
+def _hours_told(settings: Any, steps: Sequence[Step], seconds: Mapping[str, float], hours: float) -> str:
+    """The line with the hours of all trainings."""
+    alone, chain = sum(seconds.values()) / 3600, side_by_side(steps, seconds, math.inf) / 3600
+    apart = f"{alone:,.1f} h one after the other, {chain:,.1f} h the longest chain of them"
+    if settings.gpus:
+        return f"cost      {hours:,.1f} h on {len(settings.gpus)} GPUs, one training on each, in all at most ({apart})"
+    devices, here = _devices(settings), "a GPU" if has_gpu() else "this processor"
+    told = f"cost      {hours:,.1f} h on {f'{devices} devices' if devices > 1 else here} in all at most"
+    if settings.scheduler:
+        return f"{told}, one after the other; what the cluster is and how many it does at a time is not known here"
+    if (places := at_a_time(settings)) > 1:
+        threads = f"{settings.threads_each()} thread{'s' * (settings.threads_each() > 1)} each"
+        together = f"{places} at a time of {threads}, if they do not slow each other"
+        return f"{told.removesuffix(' at most')}, {together} ({apart})"
+    shared = ": its processes share the device" if settings.spread_out else ""
+    return f"{told}, one after the other{shared}"
+
+
+def _memory_told(settings: Any, trainings: Sequence[Training]) -> str:
+    """The line with what the widest training needs."""
+    widest = ("", 0)
+    for training in trainings:
+        load, pace = training.load, training.pace
+        kept = math.ceil((load.held or settings.micro_batch or load.batch) / training.over)
+        widest = max(widest, (load.network, pace.state + kept * pace.activations), key=lambda pair: pair[1])
+    where = "the GPU's memory" if has_gpu() else "memory"
     cache = f", and up to {settings.cache_mib / 1024:.1f} for tiles held" if hasattr(settings, "cache_mib") else ""
-    here = f"on {len(settings.gpus) or 'a'} GPU" if gpu else "on this processor"
-    on = f"on {devices} devices" if devices > 1 else here
-    found.lines += [
-        f"cost      {found.hours:,.1f} h {on} in all at most (measured in {time.monotonic() - began:.0f} s)",
-        f"cost      {where}, GiB: about {widest[1] / GIB:.1f} for a step of {widest[0]}{cache}",
-    ]
-    return saved
+    each = f", in each of {settings.processes()} processes" if settings.processes() > 1 else ""
+    return f"cost      {where}, GiB: about {widest[1] / GIB:.1f} for a step of {widest[0]}{cache}{each}"
 
 
 def _measured(load: Load, instances: tuple[int, int]) -> str:

@@ -335,7 +335,7 @@ def finish(work: Work, plan: Plan) -> Path:
     return run.folder
 
 
-def show(recipe: Recipe, settings: Any, steps: Iterable[Step], outputs: Iterable[Output], say: Say) -> Path:
+def show(recipe: Recipe, settings: Any, steps: Sequence[Step], outputs: Iterable[Output], say: Say) -> Path:
     """`--plan`: every step, whether it is finished, would be done and why, what would be made, and what it would cost;
     nothing is done."""
     states, differ = states_of(recipe, settings, steps, local_weights(steps), Run.finished)
@@ -347,20 +347,20 @@ def show(recipe: Recipe, settings: Any, steps: Iterable[Step], outputs: Iterable
         if output.makes is not None:
             say(f"  {output.name:<44} made of {len(output.needs)} steps")
     undone = [step for step, words in states if words.startswith(TO_DO) and not step.taken]
-    for line in bill(recipe, settings, undone, measured=True).lines:
+    for line in bill(recipe, settings, steps, undone, measured=True).lines:
         say(line)
     say(f"{len(undone)} steps would be done; nothing was done (--plan)")
     return Path(settings.out)
 
 
 def told_costs(
-    recipe: Recipe, settings: Any, steps: Iterable[Step], weights: Mapping[Backbone, str | None], say: Say
+    recipe: Recipe, settings: Any, steps: Sequence[Step], weights: Mapping[Backbone, str | None], say: Say
 ) -> Bill:
     """Say what the steps that are not finished are about to cost; of a demo only how many there are."""
     # By its key alone: whether a finished step's files are whole is looked at when its turn comes.
     states, _ = states_of(recipe, settings, steps, weights, lambda run, name, key: recorded_key(run, name) == key)
     undone = [step for step, words in states if words.startswith(TO_DO) and not step.taken]
-    found = bill(recipe, settings, undone, measured=settings.preset != "demo")
+    found = bill(recipe, settings, steps, undone, measured=settings.preset != "demo")
     for line in found.lines:
         say(line)
     return found

@@ -43,7 +43,7 @@ def seen(pixels: Any, aspects: Any, output_px: int) -> Any:
 @functools.cache
 def _compiled(output_px: int) -> Any:
     """One TensorFlow function for each size, traced once for all data sets."""
-    return tf.function(functools.partial(_seen, output_px=output_px), reduce_retracing=True)
+    return tf.function(functools.partial(_seen, output_px=output_px), reduce_retracing=True, autograph=False)
 
 
 def _seen(pixels: Any, aspects: Any, output_px: int) -> Any:

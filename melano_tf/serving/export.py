@@ -26,7 +26,7 @@ from melano_tf.runs.settings_digest import plain
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving import network_loading
 from melano_tf.serving.feature_graph import MOST_INSTANCES, FeatureNetwork
-from melano_tf.serving.image_graph import ImageNetwork, Limits
+from melano_tf.serving.image_graph import ImageNetwork, Limits, signature
 from melano_tf.serving.magnified_models import judged_by, tile_signatures
 from melano_tf.serving.model_interface import Card
 from melano_tf.serving.network_loading import telling_network
@@ -212,7 +212,7 @@ def card_endpoint(content: dict[str, Any]) -> Any:
     def give(ask: Any) -> dict[str, Any]:
         return {"card_json": tf.fill([tf.size(ask)], tf.constant(text))}
 
-    return tf.function(give, input_signature=[tf.TensorSpec([None], tf.int32, name="ask")])
+    return signature(give, tf.TensorSpec([None], tf.int32, name="ask"))
 
 
 def write_archive(folder: Path, networks: list[keras.Model], endpoints: dict[str, Any]) -> None:

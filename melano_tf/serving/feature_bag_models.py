@@ -19,6 +19,7 @@ from melano_tf.serving.client import Client, RefusedError, refusal_words
 from melano_tf.serving.model_interface import Answer, Card, Case, unheard
 from melano_tf.serving.network_loading import load_telling
 from melano_tf.training.embedding import heard
+from melano_tf.training.steps import traced
 
 # Their layers must be known before a model is loaded.
 __all__ = ["SUFFIXES", "ExportedFeatures", "FeatureModel", "LocalFeatures", "bag_models"]
@@ -125,7 +126,7 @@ class LocalFeatures:
     @cached_property
     def _network(self) -> tuple[Any, Any]:
         network = load_telling(self.card.model, self.card.sidecar)
-        forward = tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
+        forward = traced(lambda inputs: network(inputs, training=False))
         return forward, network.input["features"].dtype
 
     def judge(self, features: np.ndarray) -> JudgedBag:

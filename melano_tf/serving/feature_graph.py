@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.encoded_image_checks import refuse_count
-from melano_tf.serving.image_graph import Limits, answers, shared
+from melano_tf.serving.image_graph import Limits, answers, shared, signature
 from melano_tf.training.embedding import heard
 
 MOST_INSTANCES = 100_000  # of a bag, unless something else is said
@@ -36,14 +36,11 @@ class FeatureNetwork:
             tf.TensorSpec([None, None, self.width], tf.float32, name="features"),
             tf.TensorSpec([None, None], tf.bool, name="mask"),
         ]
-        alone = [tf.TensorSpec([None, self.width], tf.float32, name="features")]
+        alone = tf.TensorSpec([None, self.width], tf.float32, name="features")
         return {
-            "serving_default": tf.function(
-                lambda features, mask: self._answers(features, mask), input_signature=several
-            ),
-            "bag": tf.function(
-                lambda features: self._answers(features[None], tf.ones([1, tf.shape(features)[0]], tf.bool)),
-                input_signature=alone,
+            "serving_default": signature(lambda features, mask: self._answers(features, mask), *several),
+            "bag": signature(
+                lambda features: self._answers(features[None], tf.ones([1, tf.shape(features)[0]], tf.bool)), alone
             ),
         }
 

@@ -6,6 +6,7 @@ Behind the network stand calibration, threshold and decision. All outputs have t
 answer row by row and join requests.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from melano_tf.serving.encoded_image_checks import (
 from melano_tf.serving.image_remarks import remarks_on
 from melano_tf.serving.jpeg_graph import corner_is_grey, with_filler
 from melano_tf.training.embedding import heard
+from melano_tf.training.steps import traced
 
 Told = Mapping[str, Any]  # what is told of patients: a tensor (B,) by the name of each field
 UNDECIDED = "undecided"  # where two classes are the most probable
@@ -126,6 +128,13 @@ def decode_images(
     return pixels, tf.ones_like(aspects) if crop == "centre" else aspects
 
 
+@functools.cache
+def decoder(size: int, limits: Limits, shrink: bool = True, crop: str = "whole") -> Any:
+    """`decode_images` as one function of the graph, which all signatures call: traced and stored once."""
+    signature = [tf.TensorSpec([None], tf.string)]
+    return traced(lambda contents: decode_images(contents, size, limits, shrink, crop), signature)
+
+
 def _decode(
     content: Any, branch: Any, end: Any, doubtful: Any, ratios: Sequence[int], size: int, crop: str
 ) -> tuple[Any, Any]:
@@ -163,7 +172,16 @@ def colour_layer(store: Mapping[str, Any]) -> Any:
 
 def shared(network: Any) -> Any:
     """A network in inference mode as one function of the graph, which all signatures call: traced and stored once."""
-    return tf.function(lambda inputs: network(inputs, training=False))
+    return traced(lambda inputs: network(inputs, training=False))
+
+
+def signature(call: Callable[..., Any], *specs: Any) -> Any:
+    """`call` as one of the graph's signatures.
+
+    Its code decides nothing by a tensor's value in Python's own words (`if`, `for`), which would have to be rewritten
+    as a graph's: that takes longer than the tracing.
+    """
+    return tf.function(call, input_signature=specs, autograph=False)
 
 
 class ImageNetwork:
@@ -190,10 +208,8 @@ class ImageNetwork:
         images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")
         if (code := self.code) is None:
             return {
-                "serving_default": tf.function(
-                    lambda image_bytes: self._bytes(image_bytes), input_signature=[contents]
-                ),
-                "tensors": tf.function(lambda image: self._tensors(image), input_signature=[images]),
+                "serving_default": signature(lambda image_bytes: self._bytes(image_bytes), contents),
+                "tensors": signature(lambda image: self._tensors(image), images),
             }
         told = [
             tf.TensorSpec([None], tf.float32 if isinstance(one, NumberField) else tf.string, name=one.name)
@@ -204,13 +220,12 @@ class ImageNetwork:
             def call(image: Any, *values: Any) -> dict[str, Any]:
                 return answer(image, {one.name: value for one, value in zip(code.fields, values, strict=True)})
 
-            return tf.function(named(call, [spec.name for spec in (first, *told)]), input_signature=[first, *told])
+            return signature(named(call, [spec.name for spec in (first, *told)]), first, *told)
 
         return {
             "serving_default": with_metadata(self._bytes, contents),
-            "image_only": tf.function(
-                lambda image_bytes: self._bytes(image_bytes, nothing_told(tf.size(image_bytes), code)),
-                input_signature=[contents],
+            "image_only": signature(
+                lambda image_bytes: self._bytes(image_bytes, nothing_told(tf.size(image_bytes), code)), contents
             ),
             "tensors": with_metadata(self._tensors, images),
         }
@@ -218,7 +233,7 @@ class ImageNetwork:
     def _bytes(self, contents: Any, told: Told | None = None) -> dict[str, Any]:
         if told is not None:
             told = checked_metadata(told, self.code)
-        pixels, aspects = decode_images(contents, self.store["stored_px"], self.limits, crop=self.crop)
+        pixels, aspects = decoder(self.store["stored_px"], self.limits, crop=self.crop)(contents)
         return self._answers(pixels, aspects, told)
 
     def _tensors(self, images: Any, told: Told | None = None) -> dict[str, Any]:

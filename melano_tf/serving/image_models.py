@@ -19,6 +19,7 @@ from melano_tf.serving.model_interface import Answer, Card, Case, positive, unhe
 from melano_tf.serving.model_kinds import ANSWERING
 from melano_tf.serving.network_loading import load_telling
 from melano_tf.training.embedding import heard
+from melano_tf.training.steps import traced
 
 CHUNK = 32  # images in memory at once; it changes memory and speed, not the answer
 # Their layers must be known before a model is loaded.
@@ -109,7 +110,7 @@ class LocalImages:
     @cached_property
     def _forward(self) -> Any:
         network = load_telling(self.card.model, self.card.sidecar)
-        return tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
+        return traced(lambda inputs: network(inputs, training=False))
 
     def judge(self, cases: Sequence[Case]) -> list[JudgedImage | str]:
         """One a case; raises InputError for a word of the metadata that is none of the model's."""

@@ -15,7 +15,7 @@ import tensorflow as tf
 from melano_tf.models.biopsy_classifier import split_target
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.encoded_image_checks import refuse_count
-from melano_tf.serving.image_graph import Limits, answers, decode_images, resized, shared
+from melano_tf.serving.image_graph import Limits, answers, decoder, resized, shared, signature
 from melano_tf.serving.magnified_models import OWN, judged_by, tile_signatures
 from melano_tf.training.embedding import heard, telling
 from melano_tf.training.familiarity import Familiarity
@@ -32,12 +32,12 @@ class TileNetwork:
         contents = tf.TensorSpec([None], tf.string, name="image_bytes")
         images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")
         return {
-            "serving_default": tf.function(lambda image_bytes: self._bytes(image_bytes), input_signature=[contents]),
-            "tensors": tf.function(lambda image: self._tensors(image), input_signature=[images]),
+            "serving_default": signature(lambda image_bytes: self._bytes(image_bytes), contents),
+            "tensors": signature(lambda image: self._tensors(image), images),
         }
 
     def _bytes(self, contents: Any) -> dict[str, Any]:
-        return self._answers(decode_images(contents, self.sidecar.input_px, self.limits, shrink=False)[0])
+        return self._answers(decoder(self.sidecar.input_px, self.limits, shrink=False)(contents)[0])
 
     def _tensors(self, images: Any) -> dict[str, Any]:
         return self._answers(checked_tiles(images, self.sidecar.input_px, self.limits))
@@ -67,9 +67,9 @@ class MagnifiedNetwork(TileNetwork):
     def endpoints(self) -> dict[str, Any]:
         """The signatures, TensorFlow functions by name."""
         found = super().endpoints()
-        for magnification, signature in tile_signatures(self.judges).items():
+        for magnification, name in tile_signatures(self.judges).items():
             if self.judges[magnification] != OWN:
-                found[signature] = self.others[self.judges[magnification]].endpoints()["serving_default"]
+                found[name] = self.others[self.judges[magnification]].endpoints()["serving_default"]
         return found
 
 
@@ -122,18 +122,16 @@ class BagNetwork:
         embeddings = tf.TensorSpec([None, None, self.channels], tf.float32, name="embeddings")
         mask = tf.TensorSpec([None, None], tf.bool, name="mask")
         return {
-            "serving_default": tf.function(lambda tile_bytes: self._bag(tile_bytes), input_signature=[bags]),
-            "embed": tf.function(lambda tile_bytes: self._embed_bytes(tile_bytes), input_signature=[contents]),
-            "embed_tensors": tf.function(lambda tile: self._embed_tensors(tile), input_signature=[images]),
-            "aggregate": tf.function(
-                lambda embeddings, mask: self._aggregate(embeddings, mask), input_signature=[embeddings, mask]
-            ),
+            "serving_default": signature(lambda tile_bytes: self._bag(tile_bytes), bags),
+            "embed": signature(lambda tile_bytes: self._embed_bytes(tile_bytes), contents),
+            "embed_tensors": signature(lambda tile: self._embed_tensors(tile), images),
+            "aggregate": signature(lambda embeddings, mask: self._aggregate(embeddings, mask), embeddings, mask),
         }
 
     def _embed_bytes(self, contents: Any) -> dict[str, Any]:
         # Both networks may want their own size; each resizes the decoded tile itself, as in `predict`.
         sizes = (self.source_sidecar.input_px, self.sidecar.input_px)
-        tiles = [decode_images(contents, size, self.limits, shrink=False)[0] for size in dict.fromkeys(sizes)]
+        tiles = [decoder(size, self.limits, shrink=False)(contents)[0] for size in dict.fromkeys(sizes)]
         return self._embed(tiles[0], tiles[-1])
 
     def _embed_tensors(self, images: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a run says that it will cost, before it begins."""
 
 import dataclasses
+import functools
 import importlib
 import json
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.papers import PAPERS, costs, shell
+from melano_tf.papers import PAPERS, costs, run_settings, shell
 from melano_tf.papers.bags.loads import sizes_of
 from melano_tf.papers.bags.settings import MODELS
-from melano_tf.papers.costs import Bill, bill, check_affordable, extent_of, images_extent, steps_of
+from melano_tf.papers.costs import Bill, bill, check_affordable, extent_of, images_extent, side_by_side, steps_of
 from melano_tf.papers.plan import Extent, Load, Step
+from melano_tf.papers.run_settings import Running
 from melano_tf.papers.shell import planned
 from melano_tf.phantoms.feature_files import FeaturePhantomSettings, draw_features
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings, plan_images
@@ -25,10 +27,14 @@ from melano_tf.training.fit import Network
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.pace import Pace, measure
 
-SETTINGS: Any = SimpleNamespace(
-    precision="float32", micro_batch=0, gpus=(), mirror=False, yes=False, scheduler="", cache_mib=512
-)
 
+@dataclasses.dataclass(frozen=True)
+class Settings(Running):
+    cache_mib: int = 512
+    preset: str = "paper"
+
+
+SETTINGS = Settings()
 
 TWO_HOSTS = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
 
@@ -80,7 +86,8 @@ def test_the_bill_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Load("one", small, epochs=10, batch=8, of="tiles", share=1.0)
     bags = Load("bags", small, epochs=100, batch=1, of="slides", share=0.5, bag=30, held=6, passes=2.0)
     steps = [Step(f"train/{i}", "train", print, load=load) for i, load in enumerate((one, one, bags, None))]
-    found = bill(SimpleNamespace(extent="here"), SETTINGS, steps, measured=True)
+    billed = functools.partial(bill, SimpleNamespace(extent="here"), steps=steps, undone=steps, measured=True)
+    found = billed(SETTINGS)
     assert asked == [(8, False), (30, True)]  # each network once
     # 2 x 5,000 steps of 8 x 0.5 s, and 200 of 30 x 0.5 s, twice the work
     assert found.hours == pytest.approx((2 * 5000 * 4 + 200 * 15 * 2) / 3600)
@@ -88,29 +95,97 @@ def test_the_bill_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "4 slides, 4,000 tiles at most; 3 trainings to do, 10,200 steps" in shown
     assert "about 3.0 for a step of one, and up to 0.5 for tiles held" in shown  # 1 + 8 / 4
     assert "disk, GiB: tiles 2.0, models 3.0" in shown
-    half = SimpleNamespace(**{**vars(SETTINGS), "micro_batch": 4, "gpus": (0, 1)})
-    spread = bill(SimpleNamespace(extent="here"), half, steps, measured=True)
-    assert spread.hours == pytest.approx(found.hours / 2) and "about 2.5 for a step of bags" in "\n".join(spread.lines)
+    assert "in all at most, one after the other (measured" in found.lines[-3]
+    spread = billed(dataclasses.replace(SETTINGS, micro_batch=4, gpus=(0, 1)))
+    assert spread.hours == pytest.approx((5000 * 4 + 200 * 15 * 2) / 3600)  # the bags after one of the others
+    assert (
+        "7.2 h on 2 GPUs, one training on each" in spread.lines[-3] and "12.8 h one after the other" in spread.lines[-3]
+    )
+    assert "about 2.5 for a step of bags, and up to 0.5 for tiles held, in each of 2 processes" in spread.lines[-2]
 
     monkeypatch.setenv("TF_CONFIG", json.dumps(TWO_HOSTS))
-    assert bill(SimpleNamespace(extent="here"), SETTINGS, steps, measured=True).hours == found.hours  # no --mirror
-    mirrored = SimpleNamespace(**{**vars(SETTINGS), "mirror": True})
-    hosts = bill(SimpleNamespace(extent="here"), mirrored, steps, measured=True)
+    assert billed(SETTINGS).hours == found.hours  # no --mirror
+    mirrored = dataclasses.replace(SETTINGS, mirror=True)
+    hosts = billed(mirrored)
     assert hosts.hours == pytest.approx((2 * 5000 * 4 / 2 + 200 * 15 * 2) / 3600)  # bags are not spread
     assert ": 5.6 h on 2 devices" in "\n".join(hosts.lines) and ": 1.7 h" in "\n".join(hosts.lines)
     assert "about 2.5 for a step of bags" in "\n".join(hosts.lines)  # 1 + 4 / 4 of the other
     monkeypatch.setattr(costs, "_gpus", lambda: 4)
     monkeypatch.delenv("TF_CONFIG")
-    gpus = bill(SimpleNamespace(extent="here"), mirrored, steps, measured=True)
+    gpus = billed(mirrored)
     assert gpus.hours == pytest.approx((2 * 5000 * 4 / 4 + 200 * 15 * 2) / 3600)
     assert "h on 4 devices in all at most" in gpus.lines[-3]
     monkeypatch.setattr(costs, "_gpus", lambda: 0)
 
     asked.clear()
-    unmeasured = bill(SimpleNamespace(extent="here"), SETTINGS, steps, measured=False)
+    unmeasured = billed(SETTINGS, measured=False)
     assert unmeasured.hours is None and len(unmeasured.lines) == 2 and not asked
-    assert bill(SimpleNamespace(extent="here"), SETTINGS, steps[2:], measured=True).hours is None and not asked
-    assert bill(SimpleNamespace(extent=""), SETTINGS, steps, measured=True) == Bill()
+    assert billed(SETTINGS, undone=steps[2:]).hours is None and not asked
+    assert bill(SimpleNamespace(extent=""), SETTINGS, steps, steps, measured=True) == Bill()
+
+
+def chained() -> list[Step]:
+    """Two cohorts: a source, a choice of tiles that takes no time, and two targets on it; the first source is done."""
+    steps = []
+    for cohort in "ab":
+        steps += [
+            Step(f"source/{cohort}", "source", print),
+            Step(f"choice/{cohort}", "choice", print, needs=(f"source/{cohort}",), always=True),
+            Step(f"target/{cohort}/1", "target", print, needs=(f"choice/{cohort}",)),
+            Step(f"target/{cohort}/2", "target", print, needs=(f"choice/{cohort}",)),
+        ]
+    return steps
+
+
+def test_side_by_side_a_training_waits_for_what_it_stands_on_and_for_a_place() -> None:
+    seconds = {"source/a": 5.0, "target/a/1": 2.0, "target/a/2": 7.0, "source/b": 6.0, "target/b/1": 3.0}
+    took = functools.partial(side_by_side, chained(), seconds)
+    assert took(1) == sum(seconds.values())
+    # Two places: both sources, until 5 and 6; the targets of a from 5 to 7 and from 6 to 13; that of b from 7 to 10.
+    assert took(2) == 13
+    assert took(3) == took(100) == 12  # source/a and its longer target
+    only = side_by_side(chained(), {"target/a/1": 2.0, "target/b/1": 3.0}, 2)
+    assert only == 3  # the sources are done
+
+
+@pytest.mark.parametrize(
+    ("running", "gpus", "places", "words"),
+    [
+        ({}, 0, 1, "15.0 h on this processor in all at most, one after the other"),
+        ({"jobs": 3}, 0, 3, "6.0 h on this processor in all, 3 at a time of 2 threads each, if they do not slow"),
+        ({"jobs": 40}, 0, 6, "6.0 h on this processor in all, 6 at a time of 1 thread each"),
+        ({"jobs": 3, "threads": 3}, 0, 2, "9.0 h on this processor in all, 2 at a time of 3 threads each"),
+        (
+            {"jobs": 3, "threads": 6},
+            0,
+            1,
+            "15.0 h on this processor in all at most, one after the other: its processes",
+        ),
+        ({"jobs": 3}, 1, 1, "15.0 h on a GPU in all at most, one after the other: its processes share the device"),
+        ({"gpus": (1, 3)}, 4, 2, "9.0 h on 2 GPUs, one training on each, in all at most"),
+        (
+            {"scheduler": "tcp://there:1"},
+            0,
+            1,
+            "15.0 h on this processor in all at most, one after the other; what the",
+        ),
+    ],
+)
+def test_the_hours_are_those_of_so_many_trainings_at_a_time(
+    running: dict[str, Any], gpus: int, places: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five trainings of three hours each, of which two stand on the first."""
+    monkeypatch.setattr(run_settings.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(costs, "_gpus", lambda: gpus)
+    monkeypatch.setattr(costs, "extent_of", lambda *_: Extent({"tiles": 8 * 1000}))
+    monkeypatch.setattr(pace, "measure", lambda *_: Pace(3 * 3600 / 8000, 8, 2**30, 2**28, 2**30))
+    load = Load("one", small, epochs=1, batch=8, of="tiles", share=1.0)
+    steps = [Step(f"train/{i}", "train", print, needs=("train/0",) if i > 2 else (), load=load) for i in range(5)]
+    settings = dataclasses.replace(SETTINGS, **running)
+    found = bill(SimpleNamespace(extent="here"), settings, steps, steps, measured=True)
+    assert costs.at_a_time(settings) == places
+    assert f"cost      {words}" in "\n".join(found.lines)
+    assert found.hours == pytest.approx(float(words.split()[0]))
 
 
 def test_more_than_a_day_without_a_gpu_wants_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +193,7 @@ def test_more_than_a_day_without_a_gpu_wants_a_yes(monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match=r"no GPU, and the run would take it about 2\.5 days; --yes"):
         check_affordable(Bill(hours=60.0), SETTINGS)
     for hours, more in ((None, {}), (24.0, {}), (60.0, {"yes": True}), (60.0, {"scheduler": "tcp://there:1"})):
-        check_affordable(Bill(hours=hours), SimpleNamespace(**{**vars(SETTINGS), **more}))
+        check_affordable(Bill(hours=hours), dataclasses.replace(SETTINGS, **more))
     monkeypatch.setattr(costs, "has_gpu", lambda: True)
     check_affordable(Bill(hours=60.0), SETTINGS)
 
@@ -126,7 +201,7 @@ def test_more_than_a_day_without_a_gpu_wants_a_yes(monkeypatch: pytest.MonkeyPat
 def test_a_run_that_is_not_affordable_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[bool] = []
 
-    def dear(recipe: Any, settings: Any, undone: Any, measured: bool) -> Bill:
+    def dear(recipe: Any, settings: Any, steps: Any, undone: Any, measured: bool) -> Bill:
         asked.append(measured)
         assert {step.name for step in undone} == {"tiles", "source/final", "target/final"}
         return Bill(["cost      much"], 60.0)

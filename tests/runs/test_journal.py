@@ -169,6 +169,19 @@ def test_a_foreign_file_under_one_of_our_names_is_not_replaced(tmp_path: Path) -
     assert (tmp_path / "table.csv").read_text() == "mine"
 
 
+def test_whoever_asks_for_one_file_reads_no_others_name(tmp_path: Path, monkeypatch) -> None:
+    """A journal grows with every file that is written, and each of them asks."""
+    journal.open_folder(tmp_path)
+    journal.claim(*(tmp_path / f"{number}ä.csv" for number in range(30)), tmp_path / "a.csv")
+    for name in ("7ä.csv", "a.csv", "7.csv"):
+        (tmp_path / name).write_text("text")
+    monkeypatch.setattr(journal.json, "loads", lambda line: pytest.fail("the whole journal is read"))
+    journal.check_replaceable(tmp_path / "7ä.csv")
+    assert journal.remove(tmp_path / "a.csv") and not journal.remove(tmp_path / "7.csv")
+    with pytest.raises(InputError, match=r"7\.csv: was not made by this program"):
+        journal.check_replaceable(tmp_path / "7.csv")
+
+
 def test_half_a_line_of_the_journal_names_nothing(tmp_path: Path) -> None:
     journal.open_folder(tmp_path)
     journal.claim(tmp_path / "a")

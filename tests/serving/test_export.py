@@ -1,5 +1,6 @@
 """An exported model in a fresh process that cannot import melano_tf and has no oneDNN; and the files beside it."""
 
+import functools
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from melano_tf.serving.patient_metadata import Patient
 from melano_tf.serving.serving_files import read_card
 from melano_tf.serving.tile_graph import TileNetwork
 from melano_tf.serving.warmup import FILE
+from tests import forked
 from tests.papers.tiny import Finished
 from tests.serving.conftest import Models
 from tests.serving.pictures import encoded
@@ -46,9 +48,11 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import json, pathlib, numpy as np, tensorflow as tf
 work = pathlib.Path(sys.argv[1])
-answers = {}
+answers, loaded = {}, {}
 for job in json.loads((work / "jobs.json").read_text()):
-    function = tf.saved_model.load(job["folder"]).signatures[job["signature"]]
+    if job["folder"] not in loaded:
+        loaded[job["folder"]] = tf.saved_model.load(job["folder"])
+    function = loaded[job["folder"]].signatures[job["signature"]]
     given = np.load(work / job["inputs"], allow_pickle=True)
     specs = {spec.name: spec for spec in function.structured_input_signature[1].values()}
     arrays = {k: v.tolist() if v.dtype == object else v for k, v in given.items()}
@@ -253,21 +257,16 @@ def test_grouped_convolutions_are_portable_only_where_asked(models: Models) -> N
 
 def test_saved_model_cli_shows_and_runs_it(models: Models, pictures: Path, tmp_path: Path) -> None:
     folder = str(models.exports["seven"].folder)
-    cli = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
-    shown = subprocess.run(
-        [*cli, "show", "--dir", folder, "--tag_set", "serve", "--signature_def", "serving_default"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    cli = functools.partial(forked.start, cwd=tmp_path, module="tensorflow.python.tools.saved_model_cli")
+    asked = ("--dir", folder, "--tag_set", "serve", "--signature_def", "serving_default")
+    code, shown, errors = cli("show", *asked).wait()
+    assert code == 0, errors[-2000:]
     for name in ("image_bytes", "classes", "probabilities", "calibrated_probabilities", "decision"):
         assert f"['{name}']" in shown
-    run = [*cli, "run", "--dir", folder, "--tag_set", "serve", "--signature_def", "serving_default"]
     np.save(tmp_path / "images.npy", np.array([(pictures / "photo.jpg").read_bytes()]))
-    given = f"image_bytes={tmp_path / 'images.npy'}"
-    done = subprocess.run([*run, "--inputs", given], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "Result for output key probabilities" in done.stdout
+    code, shown, errors = cli("run", *asked, "--inputs", f"image_bytes={tmp_path / 'images.npy'}").wait()
+    assert code == 0, errors[-2000:]
+    assert "Result for output key probabilities" in shown
 
 
 def test_the_files_beside_the_graph(models: Models) -> None:

@@ -1,5 +1,6 @@
 """The exported graph against the training's own reader: the same pixels, whatever the file; bad files cost nothing."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.tile_batches import decode
 from melano_tf.pipelines.tumour_tile_selection import select_tumour_tiles
 from melano_tf.runs.settings_digest import plain
-from melano_tf.serving.image_graph import Limits, checked_metadata, colour_layer, decode_images, encode_metadata
+from melano_tf.serving.image_graph import (
+    Limits,
+    checked_metadata,
+    colour_layer,
+    decode_images,
+    decoder,
+    encode_metadata,
+)
 from melano_tf.serving.tile_graph import select_tiles
 from tests.serving.pictures import FILES, bad_files, encoded, picture
 
@@ -31,7 +39,7 @@ def test_mixed_files_give_the_pixels_of_training(pictures: Path, settings: dict,
     store = ImageCacheSettings(stored_px=size, **settings)
     files = sorted(pictures.iterdir())
     contents = tf.constant([file.read_bytes() for file in files])
-    pixels, aspects = tf.function(lambda x: decode_images(x, size, LIMITS, crop=store.crop))(contents)
+    pixels, aspects = decoder(size, LIMITS, crop=store.crop)(contents)
     layer = colour_layer(plain(store))
     pixels = pixels if layer is None else layer(pixels)
     for place, file in enumerate(files):
@@ -57,15 +65,13 @@ def test_tiles_give_the_pixels_of_training() -> None:
 
 
 @pytest.fixture(scope="module")
-def reader() -> tf.types.experimental.GenericFunction:
+def reader() -> Callable[[tf.Tensor], tf.Tensor]:
     """One traced reader for all bad files."""
-    return tf.function(
-        lambda contents: decode_images(contents, 16, LIMITS)[0], input_signature=[tf.TensorSpec([None], tf.string)]
-    )
+    return lambda contents: decoder(16, LIMITS)(contents)[0]
 
 
 @pytest.mark.parametrize("name", list(bad_files()))
-def test_a_bad_file_is_refused_by_its_index(name: str, reader: tf.types.experimental.GenericFunction) -> None:
+def test_a_bad_file_is_refused_by_its_index(name: str, reader: Callable[[tf.Tensor], tf.Tensor]) -> None:
     content, reason = bad_files()[name]
     good = FILES["photo.jpg"]()
     with pytest.raises(tf.errors.InvalidArgumentError) as refused:
@@ -86,12 +92,12 @@ def test_the_training_reader_refuses_what_the_graph_refuses(name: str, tmp_path:
         read_image(path, 400_000)
 
 
-def test_all_bad_files_of_a_request_are_named(reader: tf.types.experimental.GenericFunction) -> None:
+def test_all_bad_files_of_a_request_are_named(reader: Callable[[tf.Tensor], tf.Tensor]) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"image 0 is empty; image 2 is neither"):
         reader(tf.constant([b"", FILES["rgb.png"](), b"text"]))
 
 
-def test_damaged_pixels_are_refused(reader: tf.types.experimental.GenericFunction) -> None:
+def test_damaged_pixels_are_refused(reader: Callable[[tf.Tensor], tf.Tensor]) -> None:
     content = bytearray(FILES["rgb.png"]())
     content[60:200] = bytes(140)
     with pytest.raises(tf.errors.InvalidArgumentError):

@@ -1,9 +1,12 @@
 """One training on two hosts: two processes of this machine, and one for comparison."""
 
 import json
+import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,9 @@ import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.training.hosts import Cluster, Share, cluster_of, wait_for
+from tests.training.conftest import ON_CPU
+
+HERE = Path(__file__).parent
 
 
 def free_ports(count: int) -> list[str]:
@@ -24,9 +30,17 @@ def free_ports(count: int) -> list[str]:
     return ports
 
 
-def last_line(process: subprocess.Popen) -> Any:
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+def started_anew(*arguments: str) -> subprocess.Popen:
+    """A host that leaves as a user's does: a forked process ends before TensorFlow takes leave of the others. It begins
+    once it is sent a line, with TensorFlow loaded."""
+    command = [sys.executable, str(HERE / "two_hosts.py"), *arguments]
+    environment = {**os.environ, **ON_CPU, "PYTHONPATH": str(HERE.parents[1])}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, env=environment, text=True, **pipes)
+
+
+def last_line(code: int, output: str, errors: str) -> Any:
+    assert code == 0, errors
     return json.loads(output.splitlines()[-1])
 
 
@@ -36,17 +50,22 @@ def found(start_script: Callable, tmp_path_factory: pytest.TempPathFactory) -> d
     folder = tmp_path_factory.mktemp("hosts")
     reference = start_script("two_hosts.py", "reference", str(folder / "one"))
 
-    def both(task: str) -> list[subprocess.Popen]:
+    def both(task: str) -> list[tuple[str, ...]]:
         ports = free_ports(2)
-        return [start_script("two_hosts.py", task, str(folder / "two"), *ports, str(index)) for index in range(2)]
+        return [("two_hosts.py", task, str(folder / "two"), *ports, str(index)) for index in range(2)]
 
-    chief, other = both("dies")
-    errors = chief.communicate(timeout=300)[1]
-    died = {"codes": [chief.returncode, other.wait(60)], "errors": errors.strip().splitlines()}
-    other.communicate()
+    chief, other = [start_script(*arguments) for arguments in both("dies")]
+    going = [started_anew(*arguments[1:]) for arguments in both("goes-on")]
+    code, _, errors = chief.wait(300)
+    died = {"codes": [code, other.wait(60)[0]], "errors": errors.strip().splitlines()}
     written = sorted(path.name for path in (folder / "two" / "broken").iterdir())
-    hosts = [last_line(process) for process in both("goes-on")]
-    return {"died": died, "written": written, "hosts": hosts, "reference": last_line(reference)}
+    for process in going:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=300) for process in going]
+    hosts = [last_line(process.returncode, *texts) for process, texts in zip(going, said, strict=True)]
+    return {"died": died, "written": written, "hosts": hosts, "reference": last_line(*reference.wait(300))}
 
 
 def test_a_host_that_dies_ends_the_other_with_one_line(found: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 TASK
     dies        both train in FOLDER/broken; the second host dies at step 7
-    goes-on     both go on there, and train elsewhere what is compared with the reference
+    goes-on     once a line comes, both go on there, and train elsewhere what is compared with the reference
     reference   one process: the same trainings on one device and on two (no ports)
 Prints one JSON object.
 """
@@ -21,6 +21,7 @@ import tensorflow as tf
 from melano_tf.errors import RunError
 from melano_tf.runs.run_folder import Run
 from melano_tf.runs.settings_digest import plain
+from melano_tf.training import hosts as hosts_of_training
 from melano_tf.training.fit import Network, Training, by_gradient, optimise
 from melano_tf.training.hosts import Hosts, Share, losses_named, shared_out
 from melano_tf.training.loop import GradientStep, LoopSettings, train
@@ -119,8 +120,12 @@ def described(folder: Path, hosts: Hosts) -> dict[str, Any]:
 
 
 def on_hosts(task: str, folder: Path, ports: list[str], index: int) -> dict[str, Any]:
+    if task == "goes-on":
+        sys.stdin.readline()
     workers = [f"127.0.0.1:{port}" for port in ports]
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
+    if task == "dies":
+        hosts_of_training.HEARTBEAT_S = 10  # and not a minute, which a test would wait for the chief to know
     configure(1, mirror=True)
     devices = strategy(True)
     broken = folder / "broken"
