@@ -40,7 +40,7 @@ class Forked:
         while (found := re.search(pattern, self._said("out"), re.MULTILINE)) is None:
             assert works, f"{pattern!r} never came: {self._said('err')}"
             works = self.process.is_alive()
-            time.sleep(0.001)
+            time.sleep(0.02)  # beside what it waits for
         return found
 
     def wait(self, timeout: float | None = None) -> tuple[int, str, str]:

@@ -216,7 +216,8 @@ def again(shared: TinyRun, folder: Path, plants: list[Plant]) -> tuple[str, ...]
     shutil.copytree(shared.folder, folder)
     for step in (step for plant in plants for step in plant.redone):
         (folder / "steps" / f"{step}.json").unlink()
-    return (plants[0].recipe, "--out", str(folder), *RUNS[plants[0].recipe][1], *plants[0].more)
+    own, more = RUNS[plants[0].recipe][1], plants[0].more
+    return (plants[0].recipe, "--out", str(folder), *own, *more, "--figures", "none")  # which tell nothing of leaks
 
 
 def refused(shared: TinyRun, folder: Path, plant: Plant, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:

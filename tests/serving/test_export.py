@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from tensorflow.python.saved_model import loader_impl
 
 from melano_tf.metadata_fields import SEX, SITE
 from melano_tf.models.biopsy_classifier import split_target
@@ -253,6 +254,15 @@ def test_grouped_convolutions_are_portable_only_where_asked(models: Models) -> N
         network = load_network(models.files["zoome"], portable)
         grouped = [layer for layer in network.layers if isinstance(layer, GroupedConv2D) and layer.groups > 1]
         assert grouped and all(layer.portable == portable for layer in grouped)
+
+
+def test_what_decodes_images_stands_in_the_graph_once(models: Models) -> None:
+    """Two signatures of one model, and one of another, take files: their parts of the graph are long."""
+    for name in ("zoome", "biopsy"):
+        saved = loader_impl.parse_saved_model(str(models.exports[name].folder))
+        functions = saved.meta_graphs[0].graph_def.library.function
+        decoders = [node.op for function in functions for node in function.node_def if node.op == "DecodePng"]
+        assert len(decoders) == 2, "of 8 bits and of 16"
 
 
 def test_saved_model_cli_shows_and_runs_it(models: Models, pictures: Path, tmp_path: Path) -> None:

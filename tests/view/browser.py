@@ -4,12 +4,7 @@ import asyncio
 import base64
 import io
 import logging
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -25,6 +20,7 @@ from PIL import Image
 
 from melano_tf.view.server import address, make_server
 from melano_tf.view.settings import ViewSettings
+from tests import forked
 
 CHECKOUT = Path(__file__).parents[2]
 # A model of the page by its name; `view(name)` is what the browser drew of it.
@@ -42,28 +38,17 @@ class Serving:
     Attributes:
         address: where it begins.
         prefix: the address up to the token's slash.
-        process: it.
     """
 
     def __init__(self, runs: Sequence[Path], *arguments: str) -> None:
-        command = [sys.executable, "-m", "melano_tf.run", "view", *map(str, runs), "--no-browser", *arguments]
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=CHECKOUT, env=environment
-        )
-        assert self.process.stdout is not None
-        self.shown = ""
-        for line in self.process.stdout:
-            self.shown += line
-            if found := re.search(r"(http://[^/\s]+/[^/\s]+/)(\S*)", line):
-                self.prefix, self.address = found[1], found[0]
-                return
-        raise AssertionError(self.shown)
+        self._command = forked.start("view", *map(str, runs), "--no-browser", *arguments, cwd=CHECKOUT)
+        found = self._command.until(r"(http://[^/\s]+/[^/\s]+/)(\S*)\s")
+        self.prefix, self.address = found[1], found[1] + found[2]
 
     def kill(self) -> None:
         """End it at once."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self._command.process.kill()
+        self._command.process.join()
 
 
 @contextmanager

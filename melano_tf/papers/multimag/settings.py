@@ -214,7 +214,7 @@ class MultimagSettings(Running):
 def preset(name: str) -> MultimagSettings:
     """The settings of `--preset paper` (the paper's own) or `--preset demo` (a named change of them).
 
-    The demo is sized for two cores: stand-in networks of a few layers at 48 px, trained from scratch for a few epochs
+    The demo is sized for two cores: stand-in networks of a few layers at 64 px, trained from scratch for a few epochs
     on some hundred tiles a magnification.
     """
     paper = MultimagSettings()
@@ -225,22 +225,24 @@ def preset(name: str) -> MultimagSettings:
         preset="demo",
         threads=1,
         tables=(1, 2),
-        store=dataclasses.replace(paper.store, stored_px=48),
-        caps=CapSettings(separate=(300, 700, 800, 1000), mixed=(300, 400, 400, 400), melanoma=500, nevus=500, nevi=450),
+        store=dataclasses.replace(paper.store, stored_px=64),
+        caps=CapSettings(
+            separate=(300, 900, 1000, 1200), mixed=(300, 400, 400, 400), melanoma=500, nevus=500, nevi=450
+        ),
         augment=AugmentSettings(flip=True, rotate90=True),
         model=dataclasses.replace(
             paper.model,
             backbones=("standin_residual", "standin"),
             weights="none",
-            input_px=48,
+            input_px=64,
             epochs=20,
             patience=8,
-            least_steps=400,
+            least_steps=200,
             batch=32,
             learning_rate=0.001,
         ),
         show=dataclasses.replace(paper.show, measured=32),
-        phantom=dataclasses.replace(paper.phantom, patients=28),
+        phantom=dataclasses.replace(paper.phantom, patients=30),
     )
 
 
