@@ -137,6 +137,21 @@ def maps_of(model: keras.Model, image: NDArray[np.generic], class_index: int) ->
     return {name: answer.maps[0] for name, answer in answers.items()}, captions
 
 
+def in_float32(model: keras.Model) -> keras.Model:
+    """The model, or one of the same weights that computes in float32 throughout: tf-keras-vis knows no other numbers.
+
+    Args:
+        model: a functional one, of any precision policy.
+    """
+    if all(layer.compute_dtype == "float32" for layer in model.layers if layer.weights):
+        return model
+    copy = keras.models.clone_model(
+        model, clone_function=lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+    )
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def _by_gradient(
     method: Any, model: keras.Model, x: NDArray[np.generic], class_index: int, layer: str
 ) -> ActivationMaps:
@@ -145,7 +160,7 @@ def _by_gradient(
     if "float" not in model.inputs[0].dtype:
         raise ValueError(f"Grad-CAM needs a model whose input is a float tensor, not {model.inputs[0].dtype}")
     model.get_layer(layer)  # an unknown name is refused here, with the names that there are
-    explainer = method(_logits(model), model_modifier=None, clone=False)
+    explainer = method(_logits(in_float32(model)), model_modifier=None, clone=False)
 
     def explained(part: NDArray[np.generic]) -> Maps:
         raw = explainer(

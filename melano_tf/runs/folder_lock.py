@@ -88,7 +88,22 @@ class FolderLock:
                 file.write(self.token)
                 file.flush()
                 os.fsync(file.fileno())
+            self._settle()
             return
+
+    def _settle(self) -> None:
+        """Wait while another run has a holder's file put aside, to look at it: of one that lives it comes back.
+
+        Raises:
+            InputError: it came back.
+        """
+        began, own = time.monotonic(), json.loads(self.token)
+        while (found := holder_of(self.folder)) in (own, {}) and any(self.folder.glob(f"{HOLDER}.*")):
+            if time.monotonic() - began > WATCH_S / 6:
+                break
+            time.sleep(WATCH_S / 300)
+        if found != own:
+            raise self._refusal(found)
 
     def _clear_dead(self) -> None:
         """Take away what a dead holder left.
@@ -100,10 +115,12 @@ class FolderLock:
         decided = self._kernel and held.get("machine") == machine()
         if not decided and _goes_on(self._holder):
             raise self._refusal(held)
+        if (now := holder_of(self.folder)) not in (held, {}):  # another run took the folder since, and lives
+            raise self._refusal(now)
         aside = self.folder / f"{HOLDER}.{uuid.uuid4().hex}"
         with contextlib.suppress(FileNotFoundError):  # released, or taken away by another run
             self._holder.rename(aside)  # once, whoever else tries
-            if (found := _told(aside)) != held:  # another run took the folder since, and lives
+            if (found := _told(aside)) != held:  # the same, in this very moment
                 aside.rename(self._holder)
                 raise self._refusal(found)
             aside.unlink()

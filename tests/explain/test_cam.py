@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from melano_tf.explain import cam
-from melano_tf.explain.cam import METHODS, class_activation_map, grad_cam, gradient_map, has_cam
+from melano_tf.explain.cam import (
+    METHODS,
+    class_activation_map,
+    grad_cam,
+    grad_cam_plus_plus,
+    gradient_map,
+    has_cam,
+)
+from melano_tf.training.tensorflow_runtime import computing_in
 
 
 def classified(scores: keras.KerasTensor) -> keras.KerasTensor:
@@ -52,6 +60,18 @@ def test_grad_cam_of_average_pooling_is_the_cam(tiles: np.ndarray) -> None:
     # the gradient of an average over 24 positions is the weight / 24
     np.testing.assert_allclose(by_gradient.raw * 24, np.maximum(plain.raw, 0), atol=1e-5)
     np.testing.assert_allclose(by_gradient.maps, plain.maps, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_model_of_another_precision_is_explained_in_float32(tiles: np.ndarray, precision: str) -> None:
+    whole = tiny(keras.layers.GlobalAveragePooling2D)
+    with computing_in(precision):
+        model = tiny(keras.layers.GlobalAveragePooling2D)
+    model.set_weights(whole.get_weights())
+    assert model.get_layer("features").compute_dtype == precision
+    for method in (grad_cam, grad_cam_plus_plus):
+        np.testing.assert_allclose(method(model, tiles, 1).raw, method(whole, tiles, 1).raw, atol=1e-6)
+    assert model.get_layer("features").compute_dtype == precision  # asked for again it answers as before
 
 
 def test_grad_cam_of_maximum_pooling_written_out(tiles: np.ndarray) -> None:

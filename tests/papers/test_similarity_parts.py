@@ -58,7 +58,7 @@ def cell(table: pd.DataFrame, row: str, column: str, what: str = "ours") -> floa
 def test_the_papers_preset_is_the_paper_and_the_demo_says_what_it_changes() -> None:
     assert RECIPE.changes(preset("paper")) == []
     changed = {name: here for name, here, _ in RECIPE.changes(preset("demo"))}
-    assert changed["network.student"] == "standin_residual" and changed["network.input_px"] == 64
+    assert changed["network.student"] == "standin_residual" and changed["network.input_px"] == 48
     assert not any(name.startswith("phantom") for name in changed)
     assert list(COMBINATIONS.values()) == [(1,), (2,), (3,), (4,), (1, 2), (2, 3), (3, 4), (2, 3, 4), (1, 2, 3, 4)]
 

@@ -100,8 +100,8 @@ def test_a_setting_changes_the_steps_that_depend_on_it(chosen: dict[str, Any], c
 
 def test_weights_are_of_the_networks_that_a_step_builds() -> None:
     plan = method(settings(network__weights="mine.weights.h5"))
-    assert plan.steps["cluster/teacher"].weights == (("standin_residual", "mine.weights.h5", 64),)
-    assert plan.steps["train/baseline-lesion"].weights == (("standin_residual", "mine.weights.h5", 64),)
+    assert plan.steps["cluster/teacher"].weights == (("standin_residual", "mine.weights.h5", 48),)
+    assert plan.steps["train/baseline-lesion"].weights == (("standin_residual", "mine.weights.h5", 48),)
     assert plan.steps["edges"].weights == plan.steps["cluster/groups"].weights == ()
 
 

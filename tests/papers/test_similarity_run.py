@@ -214,7 +214,7 @@ def test_black_images_are_left_out_and_named(phantoms, tmp_path, inside):
 
 
 def test_tables_of_another_set_or_with_unknown_classes_are_refused(phantoms, tmp_path, monkeypatch, inside):
-    monkeypatch.setattr(costs, "_measure", lambda *_: pytest.fail("a network was measured before the table was read"))
+    monkeypatch.setattr(costs, "_paces", lambda *_: pytest.fail("a network was measured before the table was read"))
     arguments = table_of(phantoms, tmp_path, 3)
     truth = pd.read_csv(tmp_path / "truth.csv").rename(columns={"SCC": "WART"})
     truth.to_csv(tmp_path / "truth.csv", index=False)

@@ -77,6 +77,22 @@ def test_a_dead_run_of_another_machine_gives_way_to_one_of_many(tmp_path: Path, 
     held[0].release()
 
 
+def test_a_holder_that_is_being_looked_at_is_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run has put a living holder's file aside, and puts it back: who comes in that moment does not hold."""
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)
+    aside = tmp_path / f"{HOLDER}.looked-at"
+    aside.write_text(json.dumps(FAR))
+    back = threading.Timer(0.02, aside.rename, (tmp_path / HOLDER,))
+    back.start()
+    with pytest.raises(InputError, match=r"another run \(process 41 on node7\) is at work"):
+        FolderLock(tmp_path)
+    back.join()
+    assert holder_of(tmp_path) == FAR
+    # Whoever put it aside has died since: it does not come back, and keeps nobody out.
+    (tmp_path / HOLDER).rename(aside)
+    FolderLock(tmp_path).release()
+
+
 def test_a_run_that_took_a_dead_ones_folder_first_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network file system may tell a watcher late that another one, who watched too, holds the folder now."""
     monkeypatch.setattr("fcntl.flock", lambda *_: None)

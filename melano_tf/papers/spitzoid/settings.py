@@ -233,7 +233,9 @@ def preset(name: str) -> SpitzoidSettings:
             optimizer="adam",
         ),
         split=dataclasses.replace(paper.split, folds=3),
-        target=dataclasses.replace(paper.target, epochs=20, optimizer="adam", max_tiles=12, chunk=12),
+        target=dataclasses.replace(
+            paper.target, epochs=20, optimizer="adam", learning_rate=0.0006, max_tiles=12, chunk=12
+        ),
         phantom=dataclasses.replace(paper.phantom, patients=36),
     )
 
