@@ -98,8 +98,11 @@ class FolderLock:
             InputError: it came back.
         """
         began, own = time.monotonic(), json.loads(self.token)
-        while (found := holder_of(self.folder)) in (own, {}) and any(self.folder.glob(f"{HOLDER}.*")):
-            if time.monotonic() - began > WATCH_S / 6:
+        while True:
+            aside = any(self.folder.glob(f"{HOLDER}.*"))  # before the holder is read: it may come back in between
+            if (found := holder_of(self.folder)) not in (own, {}):
+                raise self._refusal(found)
+            if not aside or time.monotonic() - began > WATCH_S / 6:
                 break
             time.sleep(WATCH_S / 300)
         if found != own:
