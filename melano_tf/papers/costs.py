@@ -186,28 +186,33 @@ def _networks_told(trainings: Sequence[Training], instances: tuple[int, int]) ->
         lines.append(
             f"cost      {network}: {len(own)} trainings, {sum(each.steps for each in own):,} steps of "
             f"{own[0].step_seconds:.3g} s (measured with {pace.pictures} of {load.bag or load.batch} "
-            f"{_measured(load, instances)}): {sum(each.seconds for each in own) / 3600:,.1f} h"
+            f"{_measured(load, instances)}): {told(sum(each.seconds for each in own) / 3600)}"
             + (f" on {over} devices" if over > 1 else "")
         )
     return lines
 
 
+def told(hours: float) -> str:
+    """A time for people: of less than an hour its minutes."""
+    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+
+
 def _hours_told(settings: Any, steps: Sequence[Step], seconds: Mapping[str, float], hours: float) -> str:
     """The line with the hours of all trainings."""
     alone, chain = sum(seconds.values()) / 3600, side_by_side(steps, seconds, math.inf) / 3600
-    apart = f"{alone:,.1f} h one after the other, {chain:,.1f} h the longest chain of them"
+    apart = f"{told(alone)} one after the other, {told(chain)} the longest chain of them"
     if settings.gpus:
-        return f"cost      {hours:,.1f} h on {len(settings.gpus)} GPUs, one training on each, in all at most ({apart})"
+        return f"cost      {told(hours)} on {len(settings.gpus)} GPUs, one training on each, in all at most ({apart})"
     devices, here = _devices(settings), "a GPU" if has_gpu() else "this processor"
-    told = f"cost      {hours:,.1f} h on {f'{devices} devices' if devices > 1 else here} in all at most"
+    line = f"cost      {told(hours)} on {f'{devices} devices' if devices > 1 else here} in all at most"
     if settings.scheduler:
-        return f"{told}, one after the other; what the cluster is and how many it does at a time is not known here"
+        return f"{line}, one after the other; what the cluster is and how many it does at a time is not known here"
     if (places := at_a_time(settings)) > 1:
         threads = f"{settings.threads_each()} thread{'s' * (settings.threads_each() > 1)} each"
         together = f"{places} at a time of {threads}, if they do not slow each other"
-        return f"{told.removesuffix(' at most')}, {together} ({apart})"
+        return f"{line.removesuffix(' at most')}, {together} ({apart})"
     shared = ": its processes share the device" if settings.spread_out else ""
-    return f"{told}, one after the other{shared}"
+    return f"{line}, one after the other{shared}"
 
 
 def _memory_told(settings: Any, trainings: Sequence[Training]) -> str:

@@ -16,7 +16,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers import PAPERS, costs, run_settings, shell
 from melano_tf.papers.bags.loads import sizes_of
 from melano_tf.papers.bags.settings import MODELS
-from melano_tf.papers.costs import Bill, bill, check_affordable, extent_of, images_extent, side_by_side, steps_of
+from melano_tf.papers.costs import Bill, bill, check_affordable, extent_of, images_extent, side_by_side, steps_of, told
 from melano_tf.papers.plan import Extent, Load, Step
 from melano_tf.papers.run_settings import Running
 from melano_tf.papers.shell import planned
@@ -307,3 +307,7 @@ def test_tables_of_another_set_are_refused_before_anything_is_measured(recipe: s
     settings = dataclasses.replace(found.preset("paper"), table=(table,), images=(tmp_path,))
     with pytest.raises(InputError, match=r"other\.csv: a table of isic2020; this paper is about ISIC 20"):
         extent_of(found, settings)
+
+
+def test_less_than_an_hour_is_told_in_minutes() -> None:
+    assert [told(hours) for hours in (1234.56, 1.0, 0.999, 0.02)] == ["1,234.6 h", "1.0 h", "59.9 min", "1.2 min"]
