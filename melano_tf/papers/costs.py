@@ -122,8 +122,8 @@ def bill(recipe: Recipe, settings: Any, steps: Sequence[Step], undone: Sequence[
         found.lines += [_hours_told(settings, steps, seconds, found.hours) + took, _memory_told(settings, trainings)]
         disk["models"] = sum(training.pace.saved for training in trainings)
     if disk:
-        told = ", ".join(f"{name} {size / GIB:.1f}" for name, size in disk.items())
-        found.lines.append(f"cost      disk, GiB: {told}")
+        sizes = ", ".join(f"{name} {size / GIB:.1f}" for name, size in disk.items())
+        found.lines.append(f"cost      disk, GiB: {sizes}")
     return found
 
 

@@ -1,5 +1,7 @@
 """Class activation maps against the same sums written out, on models of a few weights."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -72,6 +74,8 @@ def test_a_model_of_another_precision_is_explained_in_float32(tiles: np.ndarray,
     for method in (grad_cam, grad_cam_plus_plus):
         np.testing.assert_allclose(method(model, tiles, 1).raw, method(whole, tiles, 1).raw, atol=1e-6)
     assert model.get_layer("features").compute_dtype == precision  # asked for again it answers as before
+    for method in (class_activation_map, functools.partial(gradient_map, layer="refined")):  # in its own precision
+        np.testing.assert_allclose(method(model, tiles, 1).raw, method(whole, tiles, 1).raw, atol=2e-2)
 
 
 def test_grad_cam_of_maximum_pooling_written_out(tiles: np.ndarray) -> None:

@@ -88,7 +88,7 @@ def test_the_best_cells_table_follows_from_its_predictions(finished: Path) -> No
 
 
 def test_changed_pictures_are_judged_by_the_saved_model(finished: Path) -> None:
-    said = predictions(finished, "best-fold-1-cameras", "unshifted")
+    said = predictions(finished, "best-fold-1", "cameras")
     plain = said[said["change"] == ""].set_index("image_id")
     whole = predictions(finished, "best-fold-1").set_index("image_id").loc[plain.index]
     np.testing.assert_allclose(probabilities(plain), probabilities(whole), atol=2e-3)  # the same pictures

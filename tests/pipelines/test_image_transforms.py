@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from melano_tf.pipelines.image_transforms import transformed, views, warped
+from melano_tf.pipelines.image_transforms import transformed, turned, views, warped
 
 RNG = np.random.default_rng(5)
 
@@ -107,3 +107,11 @@ def test_opencv_takes_images_that_may_not_be_written_to() -> None:
     image.flags.writeable = False
     still = np.array([[1, 0, 0, 0, 1, 0, 0, 0]], np.float32)
     np.testing.assert_array_equal(warped([image], still, (9, 9), "constant")[0], image)
+
+
+def test_lopsided_images_are_mirrored_and_not_turned_by_a_quarter() -> None:
+    images, no, yes = RNG.integers(0, 256, (2, 4, 7, 3), np.uint8), np.array([False, False]), np.array([True, False])
+    found = turned(images, np.array([0, 2]), yes, no)
+    np.testing.assert_array_equal(found, [images[0, ::-1], images[1, ::-1, ::-1]])
+    with pytest.raises(ValueError, match="images of 7 x 4 px cannot be turned by a quarter"):
+        turned(images, np.array([0, 3]), no, no)

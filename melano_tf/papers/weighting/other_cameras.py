@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def _seed(work: Work, fold: int) -> int:
 
 
 def _file(work: Work, fold: int) -> Path:
-    return work.path("unshifted", f"{best_stem(fold)}-cameras.parquet")
+    return work.path("cameras", f"{best_stem(fold)}.parquet")
 
 
 def camera_folds(work: Work) -> list[int]:
@@ -110,18 +111,33 @@ def by_camera(work: Work) -> dict[tuple[str, float], list[JudgedSplit]]:
     return found
 
 
-def measured(
-    work: Work,
-) -> tuple[dict[tuple[str, float], list[dict[str, float]]], dict[tuple[str, float], dict[str, Interval]]]:
-    """Of each change and strength the metrics of each fold, and the intervals of their means by lesion."""
-    classes, drawn = work.value("cohort").classes, resampled(work.settings)
-    found = by_camera(work)
-    metrics = {key: [multiclass_metrics(one.y, one.scores) for one in splits] for key, splits in found.items()}
-    around = {
-        key: split_intervals(splits, classes, **drawn) | {MEAN_AUC: split_mean_auc(splits, **drawn)}
-        for key, splits in found.items()
-    }
-    return metrics, around
+@dataclass(frozen=True)
+class Measured:
+    """The best cell by (change, strength); ("", 0): as photographed.
+
+    Attributes:
+        metrics: of each fold.
+        around: intervals of their means, by lesion.
+    """
+
+    metrics: Mapping[tuple[str, float], Sequence[Mapping[str, float]]]
+    around: Mapping[tuple[str, float], Mapping[str, Interval]]
+
+
+def measured(work: Work) -> Measured:
+    """What the table and the figure show; resampled once for both."""
+
+    def measure() -> Measured:
+        classes, drawn, found = work.value("cohort").classes, resampled(work.settings), by_camera(work)
+        return Measured(
+            {key: [multiclass_metrics(one.y, one.scores) for one in splits] for key, splits in found.items()},
+            {
+                key: split_intervals(splits, classes, **drawn) | {MEAN_AUC: split_mean_auc(splits, **drawn)}
+                for key, splits in found.items()
+            },
+        )
+
+    return work.alone("cameras", [work.identity(cameras_name(fold)) for fold in camera_folds(work)], measure)
 
 
 def named(name: str, strength: float) -> str:
@@ -131,14 +147,14 @@ def named(name: str, strength: float) -> str:
 
 def write_cameras(work: Work) -> list[Path]:
     """cameras: the best cell where another camera took the judged images, by change and strength."""
-    metrics, around = measured(work)
+    found = measured(work)
     frame = metric_table(
-        {named(*key): folds for key, folds in metrics.items()},
+        {named(*key): folds for key, folds in found.metrics.items()},
         load_published("weighting"),
         NO_CELLS,
         published_as={},
         metrics=SHOWN,
-        intervals={named(*key): one for key, one in around.items()},
+        intervals={named(*key): one for key, one in found.around.items()},
     )
     folds, limit = camera_folds(work), transfer_of(work.settings).camera_images
     notes = (
@@ -160,7 +176,6 @@ def write_cameras(work: Work) -> list[Path]:
 
 def draw_cameras(work: Work) -> list[Path]:
     """Accuracy and balanced accuracy over each change's strength, below a judged image at its strongest."""
-    metrics, around = measured(work)
     folds = camera_folds(work)
     if not folds:
         work.say("no figure of other cameras: no best cell was asked about changed images")
@@ -174,20 +189,15 @@ def draw_cameras(work: Work) -> list[Path]:
     data = (
         "PHANTOM images" if not work.settings.table else f"fold{'s' * (len(folds) != 1)} {', '.join(map(str, folds))}"
     )
-    figure = camera_figure(metrics, around, examples, f"The best cell and other cameras ({data})")
+    figure = camera_figure(measured(work), examples, f"The best cell and other cameras ({data})")
     return saved(work, "cameras", figure)
 
 
-def camera_figure(
-    metrics: Mapping[tuple[str, float], Sequence[Mapping[str, float]]],
-    around: Mapping[tuple[str, float], Mapping[str, Interval]],
-    examples: Mapping[str, np.ndarray],
-    title: str,
-) -> Figure:
+def camera_figure(found: Measured, examples: Mapping[str, np.ndarray], title: str) -> Figure:
     """A column a change: a picture at its strongest, and below it the means over folds with their intervals.
 
     Args:
-        metrics, around: from `measured`.
+        found: of all changes.
         examples: {change: uint8 (h, w, 3)}.
         title: of the figure.
     """
@@ -200,8 +210,8 @@ def camera_figure(
         above.set_title(named(name, CHANGES[name].strengths[-1]), fontsize=8)
         keys = [("", 0.0), *((name, strength) for strength in CHANGES[name].strengths)]
         for metric, (words, colour, marker) in DRAWN.items():
-            means = np.array([np.mean([fold[metric] for fold in metrics[key]]) for key in keys])
-            ends = np.array([(around[key][metric].low, around[key][metric].high) for key in keys])
+            means = np.array([np.mean([fold[metric] for fold in found.metrics[key]]) for key in keys])
+            ends = np.array([(found.around[key][metric].low, found.around[key][metric].high) for key in keys])
             bars = np.clip(np.stack([means - ends[:, 0], ends[:, 1] - means]), 0, None)
             below.errorbar(range(len(keys)), means, bars, color=colour, marker=marker, capsize=2, label=words)
         below.set_xticks(range(len(keys)), ["as is", *(f"{one:g}" for one in CHANGES[name].strengths)], fontsize=8)
