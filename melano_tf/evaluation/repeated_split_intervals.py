@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from melano_tf.evaluation.bootstrap import group_draws, percentile_interval, resampled_auc
+from melano_tf.evaluation.calibration import expected_calibration_error, top_label
 from melano_tf.evaluation.interval import WILSON, Interval, closed_interval, wider_interval
 from melano_tf.evaluation.multiclass_metrics import (
     CLOSED,
@@ -24,6 +25,7 @@ from melano_tf.evaluation.multiclass_metrics import (
 
 OVERALL = ("Acc", "BAcc", "mPR", "mF1")
 MEAN_AUC = "mAUC"
+CALIBRATION = "ECE"
 BY_CLASS = ("RE", "PR", "F1")
 
 
@@ -107,15 +109,76 @@ def split_mean_auc(
     Args:
         splits, repeats, level, seed: as `split_intervals`. A resample that lacks a class leaves it undefined.
     """
+    drawn, count = _resampled_auc(splits, repeats, seed)
+    return percentile_interval(_mean_auc(splits), drawn, level, count)
+
+
+def split_calibration_error(
+    splits: Sequence[JudgedSplit], *, repeats: int = 2000, level: float = 0.95, seed: int = 0, bins: int = 15
+) -> Interval:
+    """The expected calibration error's mean over splits, with its interval: percentile bootstrap over lesions.
+
+    A resample's own error is larger than that of all lesions on average (it adds its noise to each bin), so that the
+    interval leans upward.
+
+    Args:
+        splits, repeats, level, seed: as `split_intervals`.
+        bins: of equal width, of the most probable class's probability.
+    """
+    index, draws = group_draws([name for split in splits for name in split.groups], repeats, seed)
+    places = np.split(index, np.cumsum([len(split.groups) for split in splits])[:-1])
+    samples = []
+    for split, at in zip(splits, places, strict=True):
+        right, confidence = top_label(split.y, split.scores)
+        gaps = np.zeros((bins, draws.shape[1]))
+        edges = np.linspace(0, 1, bins + 1)
+        np.add.at(gaps, (np.searchsorted(edges[1:-1], confidence, side="left"), at), right - confidence)
+        drawn = draws @ np.bincount(at, minlength=draws.shape[1])
+        samples.append(np.abs(draws @ gaps.T).sum(axis=1) / np.where(drawn > 0, drawn, np.nan))
+    value = float(np.mean([expected_calibration_error(split.y, split.scores, bins) for split in splits]))
+    return percentile_interval(value, np.mean(samples, axis=0), level, draws.shape[1])
+
+
+def paired_auc_difference(
+    first: Sequence[JudgedSplit],
+    other: Sequence[JudgedSplit],
+    *,
+    repeats: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The other one's macro ROC AUC minus the first one's, as `paired_differences`.
+
+    Args:
+        first, other, repeats, level, seed: as there.
+
+    Raises:
+        ValueError: other images.
+    """
+    _check_pairs(first, other)
+    (before, count), (after, _) = (_resampled_auc(splits, repeats, seed) for splits in (first, other))
+    return percentile_interval(_mean_auc(other) - _mean_auc(first), after - before, level, count)
+
+
+def _mean_auc(splits: Sequence[JudgedSplit]) -> float:
+    return float(np.mean([multiclass_metrics(split.y, split.scores)[MEAN_AUC] for split in splits]))
+
+
+def _resampled_auc(splits: Sequence[JudgedSplit], repeats: int, seed: int) -> tuple[NDArray[np.float64], int]:
+    """The macro ROC AUC's mean over splits in each resample, (repeats,), and the number of lesions."""
     index, draws = group_draws([name for split in splits for name in split.groups], repeats, seed)
     places = np.split(index, np.cumsum([len(split.groups) for split in splits])[:-1])
     samples = []
     for split, at in zip(splits, places, strict=True):
         y, scores = check_classes(split.y, split.scores)
-        by_class = [resampled_auc(y == k, scores[:, k], at, draws) for k in np.unique(y)]
-        samples.append(np.mean(by_class, axis=0))
-    value = float(np.mean([multiclass_metrics(split.y, split.scores)[MEAN_AUC] for split in splits]))
-    return percentile_interval(value, np.mean(samples, axis=0), level, draws.shape[1])
+        samples.append(np.mean([resampled_auc(y == k, scores[:, k], at, draws) for k in np.unique(y)], axis=0))
+    return np.mean(samples, axis=0), draws.shape[1]
+
+
+def _check_pairs(first: Sequence[JudgedSplit], other: Sequence[JudgedSplit]) -> None:
+    for one, two in zip(first, other, strict=True):
+        if list(one.groups) != list(two.groups) or not np.array_equal(one.y, two.y):
+            raise ValueError("paired differences need the same images in the same order")
 
 
 def paired_differences(
@@ -139,9 +202,7 @@ def paired_differences(
     Raises:
         ValueError: other images.
     """
-    for one, two in zip(first, other, strict=True):
-        if list(one.groups) != list(two.groups) or not np.array_equal(one.y, two.y):
-            raise ValueError("paired differences need the same images in the same order")
+    _check_pairs(first, other)
     index, draws = group_draws([name for split in first for name in split.groups], repeats, seed)
     places = np.split(index, np.cumsum([len(split.groups) for split in first])[:-1])
     values, samples = [], []

@@ -18,7 +18,7 @@ class Halves:
     Attributes:
         whole: as given.
         trunk: from the network's input to the cut; none of its layers is trained.
-        rest: from the cut to the network's outputs.
+        rest: from the cut, and from the inputs behind the first one, to the network's outputs.
     """
 
     whole: keras.Model
@@ -27,12 +27,12 @@ class Halves:
 
 
 def split_at(model: keras.Model, layer: str) -> Halves:
-    """Cut a network with one input behind a layer, and freeze what lies before it.
+    """Cut a network behind a layer that its first input alone leads to, and freeze what lies before it.
 
     A frozen batch normalisation uses its stored statistics, also within a training step of the whole.
 
     Args:
-        model: a functional model with one input.
+        model: a functional model; its first input is the picture.
         layer: the last layer of the trunk.
 
     Raises:
@@ -42,14 +42,13 @@ def split_at(model: keras.Model, layer: str) -> Halves:
     if layer not in names:
         close = [name for name in names if name.split("_")[:2] == layer.split("_")[:2]]
         raise InputError(f"{model.name} has no layer {layer!r}; there are {', '.join(close or names[:40])}")
-    if len(model.inputs) != 1:
-        raise InputError(f"{model.name} has {len(model.inputs)} inputs; a network with one can be cut in two")
     at = model.get_layer(layer).output
     if any(at is output for output in model.outputs):
         raise InputError(f"nothing lies behind {layer} in {model.name}: there would be nothing to train")
-    trunk = keras.Model(model.inputs[0], at, name=f"{model.name}_trunk")
+    picture, *others = model.inputs
     try:
-        rest = keras.Model(at, model.outputs[0], name=f"{model.name}_rest")
+        trunk = keras.Model(picture, at, name=f"{model.name}_trunk")
+        rest = keras.Model([at, *others] if others else at, model.outputs[0], name=f"{model.name}_rest")
     except ValueError:
         raise InputError(f"{model.name} cannot be cut behind {layer}: another path leads around it") from None
     before = {id(each) for each in trunk.layers}

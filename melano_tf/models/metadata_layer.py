@@ -49,6 +49,11 @@ class MetadataCode:
         """How many numbers there are: 12 for six sites."""
         return len(self.names)
 
+    def values_of(self, records: Any) -> dict[str, NDArray[Any]]:
+        """What a data frame of records says of its patients, (n,) for each field: for `encode`."""
+        kinds = {one.name: float if isinstance(one, NumberField) else object for one in self.fields}
+        return {name: records[name].to_numpy(kind) for name, kind in kinds.items()}
+
     def encode(self, values: Mapping[str, ArrayLike]) -> NDArray[np.float32]:
         """(n, width) float32 of n patients.
 

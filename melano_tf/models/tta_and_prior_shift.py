@@ -169,13 +169,15 @@ def shifted(probabilities: np.ndarray, factors: np.ndarray) -> np.ndarray:
 def answering(
     network: keras.Model, stored_px: int, views: int = 4, factors: Sequence[float] | None = None
 ) -> keras.Model:
-    """The model to be saved: {"image": (B, H, W, 3) in 0..255} -> probabilities (B, C), for pictures of any size.
+    """The model to be saved: "image" (B, H, W, 3) in 0..255, and "metadata" (B, M) where the network takes it ->
+    probabilities (B, C), for pictures of any size.
 
     A picture is brought to the `stored_px` pixels that the training had, then to the network's own side; the
     probabilities of its mirrored views are averaged, and shifted by class, all in float32.
 
     Args:
-        network: (B, px, px, 3) -> (B, C) probabilities; its layers are used, not copied.
+        network: (B, px, px, 3), and perhaps metadata behind it, -> (B, C) probabilities; its layers are used, not
+            copied.
         stored_px: side of the training's pictures.
         views: see `Mirrored`.
         factors: see `Shifted`; None: no shift.
@@ -186,10 +188,12 @@ def answering(
         x = ToSide(int(network.inputs[0].shape[1]), dtype="float32", name="network_pixels")(x)
     if views > 1:
         x = Mirrored(views, dtype="float32", name="mirrored")(x)
-    # A model of the same layers that takes a tensor, whatever the network's own inputs are called.
-    x = keras.Model(network.inputs[0], network.outputs[0], name=network.name)(x)
+    told = [keras.Input(each.shape[1:], name="metadata") for each in network.inputs[1:]]
+    seen = [keras.layers.Concatenate(axis=0, name="told_views")([each] * views) if views > 1 else each for each in told]
+    # A model of the same layers that takes tensors, whatever the network's own inputs are called.
+    x = keras.Model(list(network.inputs), network.outputs[0], name=network.name)([x, *seen])
     if views > 1:
         x = MeanOfViews(views, dtype="float32", name="mean_of_views")(x)
     if factors is not None:
         x = Shifted(factors, dtype="float32", name="shifted")(x)
-    return keras.Model({"image": image}, x, name="answering")
+    return keras.Model([image, *told] if told else {"image": image}, x, name="answering")

@@ -205,30 +205,35 @@ class ImageBatches:
         return tf.data.Dataset.range(step, np.iinfo(np.int64).max).map(load, num_parallel_calls=decoders())
 
 
-class ColouredBatches:
-    """Batches of images whose pixels are also augmented as `pipelines.augment` does it: brightness, hue, stain.
+class ChangedBatches:
+    """Batches of images whose pixels are changed once they were cropped and turned.
 
     Args:
         batches: of images.
-        settings: what is on.
+        change: (images uint8 (B, px, px, 3), seeds int64 (B, 2) of `augment.sample_seeds`) -> images; in the data set's
+            own graph.
     """
 
-    def __init__(self, batches: ImageBatches, settings: AugmentSettings) -> None:
-        self.batches, self.settings = batches, settings
+    def __init__(self, batches: ImageBatches, change: Callable[[Any, Any], Any]) -> None:
+        self.batches, self.change = batches, change
         self.steps_per_epoch = batches.steps_per_epoch
 
-    def shared(self, share: Share) -> "ColouredBatches":
+    def shared(self, share: Share) -> "ChangedBatches":
         """As of `ImageBatches`."""
-        return ColouredBatches(self.batches.shared(share), self.settings)
+        return ChangedBatches(self.batches.shared(share), self.change)
 
     def from_step(self, step: int) -> Iterator[dict[str, Any]]:
         """Batches from a global step on, without end."""
-        seed, settings = self.batches.seed, self.settings
 
         def change(images: Any, epoch: Any, rows: Any) -> Any:
-            return augment(images, sample_seeds(seed, epoch, rows), settings)
+            return self.change(images, sample_seeds(self.batches.seed, epoch, rows))
 
         yield from prepared(self.batches.data(step, change))
+
+
+def coloured(settings: AugmentSettings) -> Callable[[Any, Any], Any]:
+    """A change for `ChangedBatches`: brightness, hue and stain, as `pipelines.augment` does it."""
+    return functools.partial(augment, settings=settings)
 
 
 def predict_image_batches(

@@ -69,6 +69,8 @@ def _judged_record(answer: Answer, card: Card) -> dict[str, Any]:
             record["calibrated_probabilities"] = _named(fitted.apply(answer.probabilities), sidecar)
         called = int(decide(answer.probabilities[None])[0])
         record["decision"] = "undecided" if called == UNDECIDED else sidecar.classes[called]
+        if answer.untold is not None:
+            evidence["probabilities_without_metadata"] = _named(answer.untold, sidecar)
     elif len(sidecar.classes) == 2:
         decision = Decision.from_sidecar(sidecar.cut, sidecar.threshold_from, sidecar.calibration)
         p = float(answer.probabilities[1])

@@ -1,7 +1,8 @@
 """A decision among several classes in favour of accuracy or of balanced accuracy: a model's operating points."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,6 +40,12 @@ def favour_factors(sidecar: Sidecar, favour: Favour, where: Path | str) -> np.nd
             "weighting --preset ham10000 has"
         )
     return relative
+
+
+def favour_calibration(sidecar: Sidecar, favour: Favour) -> Mapping[str, Any] | None:
+    """The calibration of that operating point's probabilities, as a sidecar holds one; None where none was fitted."""
+    found: Mapping[str, Any] | None = sidecar.run["operating_points"][favour].get("calibration")
+    return found
 
 
 def favoured(probabilities: np.ndarray, factors: np.ndarray) -> np.ndarray:

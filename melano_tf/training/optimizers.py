@@ -1,6 +1,7 @@
 """Optimisers and learning-rate schedules by name; a schedule is a pure function of the global step."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -17,6 +18,7 @@ def make_optimizer(
     nesterov: bool = False,
     clipnorm: float | None = None,
     epsilon: float = 1e-7,
+    averaging: float = 0.0,
 ) -> keras.optimizers.Optimizer:
     """An optimiser by name.
 
@@ -30,6 +32,7 @@ def make_optimizer(
         nesterov: Nesterov's momentum; of SGD.
         clipnorm: largest L2 norm of each variable's gradient, or None.
         epsilon: of Adam, above 0: Keras has 1e-7, PyTorch 1e-8. SGD has none and takes no notice.
+        averaging: share of the old in a running mean of the weights (`take_average`), 0 <= averaging < 1; 0: none.
 
     Raises:
         InputError: the name is unknown, or a value does not belong to this optimiser.
@@ -44,12 +47,17 @@ def make_optimizer(
         raise InputError(f"clipnorm: {clipnorm} is not a positive number")
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise InputError(f"epsilon: {epsilon} is not a positive number")
+    if not 0 <= averaging < 1:
+        raise InputError(f"averaging: {averaging} is not in 0..1 (1 excluded)")
+    options: dict[str, Any] = {"clipnorm": clipnorm}
+    if averaging:
+        options |= {"use_ema": True, "ema_momentum": averaging}
     if name == "sgd":
-        return _scaling(keras.optimizers.SGD(learning_rate, momentum=momentum, nesterov=nesterov, clipnorm=clipnorm))
+        return _scaling(keras.optimizers.SGD(learning_rate, momentum=momentum, nesterov=nesterov, **options))
     if name == "adam":
         if momentum:
             raise InputError("momentum: belongs to sgd; adam has its own (beta 0.9)")
-        return _scaling(keras.optimizers.Adam(learning_rate, epsilon=epsilon, clipnorm=clipnorm))
+        return _scaling(keras.optimizers.Adam(learning_rate, epsilon=epsilon, **options))
     raise InputError(f"optimizer: {name!r} is unknown; choose sgd or adam")
 
 
@@ -58,6 +66,18 @@ def _scaling(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimize
     if keras.config.dtype_policy().compute_dtype != "float16":
         return optimizer
     return keras.optimizers.LossScaleOptimizer(optimizer)
+
+
+def take_average(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
+    """Give weights that were trained their running mean, where the optimiser keeps one; again is the same.
+
+    Args:
+        optimizer: from `make_optimizer`, built.
+        variables: those that it was built on, in that order.
+    """
+    own = optimizer.inner_optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else optimizer
+    if own.use_ema:
+        own.finalize_variable_values(list(variables))
 
 
 def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:

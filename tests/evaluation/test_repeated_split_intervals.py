@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from melano_tf.evaluation.binary_metrics import roc_auc
+from melano_tf.evaluation.bootstrap import group_draws
 from melano_tf.evaluation.repeated_split_intervals import (
     JudgedSplit,
+    paired_auc_difference,
     paired_differences,
+    split_calibration_error,
     split_intervals,
     split_mean_auc,
     split_metrics,
@@ -96,3 +99,51 @@ def test_the_mean_auc_of_splits() -> None:
     assert found.value == pytest.approx(np.mean(by_hand))
     assert found.low < found.value < found.high
     assert found.groups == len({*splits[0].groups, *splits[1].groups})
+
+
+def normalised(split: JudgedSplit) -> JudgedSplit:
+    scores = np.asarray(split.scores)
+    return JudgedSplit(split.y, scores / scores.sum(axis=1, keepdims=True), split.groups)
+
+
+def naive_error(y: list[int], scores: list[list[float]], bins: int) -> float:
+    """Weighted gaps between how sure and how often right, by bins of the highest probability."""
+    total = 0.0
+    for k in range(bins):
+        inside = [i for i, row in enumerate(scores) if k / bins < max(row) <= (k + 1) / bins]
+        right = sum(scores[i][y[i]] == max(scores[i]) for i in inside)
+        total += abs(right - sum(max(scores[i]) for i in inside))
+    return total / len(y)
+
+
+def test_the_calibration_error_of_each_resample_is_that_of_a_naive_loop() -> None:
+    lesions = [f"l{n}" for n in range(14)]
+    splits = [normalised(drawn(5, 60, lesions)), normalised(drawn(6, 45, lesions))]
+    found = split_calibration_error(splits, repeats=200, seed=3, bins=7)
+    lists = [(list(map(int, s.y)), np.asarray(s.scores).tolist(), list(s.groups)) for s in splits]
+    assert found.value == pytest.approx(np.mean([naive_error(y, p, 7) for y, p, _ in lists]))
+    _, draws = group_draws([name for s in splits for name in s.groups], 200, 3)
+    names = sorted({name for s in splits for name in s.groups})
+    resampled = []
+    for times in draws:
+        count = dict(zip(names, times.tolist(), strict=True))
+        rows = [[i for i, g in enumerate(groups) for _ in range(count[g])] for _, _, groups in lists]
+        each = [naive_error([y[i] for i in r], [p[i] for i in r], 7) for (y, p, _), r in zip(lists, rows, strict=True)]
+        resampled.append(np.mean(each))
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert found.groups == len(names)
+
+
+def test_a_paired_difference_of_auc_is_that_of_the_same_draws() -> None:
+    lesions = [f"l{n}" for n in range(30)]
+    first = [drawn(7, 80, lesions), drawn(8, 70, lesions)]
+    blurred = [JudgedSplit(s.y, 0.5 * np.asarray(s.scores) + 0.5 * np.asarray(s.scores)[::-1], s.groups) for s in first]
+    found = paired_auc_difference(first, blurred, repeats=300, seed=2)
+    one, other = (split_mean_auc(splits, repeats=300, seed=2) for splits in (first, blurred))
+    assert found.value == pytest.approx(other.value - one.value) and found.value < 0
+    assert found.high - found.low < (one.high - one.low) + (other.high - other.low)
+    same = paired_auc_difference(first, first, repeats=50)
+    assert same.value == 0 and math.isnan(same.low)  # no width is no interval
+    with pytest.raises(ValueError, match="the same images in the same order"):
+        paired_auc_difference(first, [blurred[0], drawn(9, 70, lesions)])

@@ -77,3 +77,18 @@ def test_what_cannot_be_cut_is_refused(shortcut: bool, layer: str, words: str) -
     with pytest.raises(InputError, match=words):
         split_at(model, layer)
     assert all(each.trainable for each in model.layers)
+
+
+def test_what_comes_in_behind_the_cut_is_an_input_of_the_rest() -> None:
+    keras.utils.set_random_seed(2)
+    picture, told = keras.Input((6, 8, 3), name="image"), keras.Input((4,), name="metadata")
+    x = keras.layers.Conv2D(5, 3, name="first")(picture)
+    x = keras.layers.GlobalAveragePooling2D(name="mean")(x)
+    x = keras.layers.Dense(2, name="classes")(keras.layers.Concatenate(name="both")([x, told]))
+    halves = split_at(keras.Model([picture, told], x, name="told"), "first")
+    pictures, facts = keras.ops.full((3, 6, 8, 3), 2.0), keras.ops.eye(4)[:3]
+    wanted = halves.whole([pictures, facts])
+    np.testing.assert_allclose(halves.rest([halves.trunk(pictures), facts]), wanted, rtol=1e-5)
+    assert [each.trainable for each in halves.whole.layers if each.weights] == [False, True]
+    with pytest.raises(InputError, match="another path leads around it"):
+        split_at(keras.Model([picture, told], x, name="told"), "both")

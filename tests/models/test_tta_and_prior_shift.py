@@ -113,3 +113,19 @@ def test_the_saved_model_brings_any_picture_to_the_trainings_pixels(tmp_path: Pa
         views = [seen, seen[:, :, ::-1], seen[:, ::-1], seen[:, ::-1, ::-1]]
         mean = np.mean([network(view).numpy() for view in views], axis=0)
         np.testing.assert_allclose(model({"image": pictures}), shifted(mean, np.array(factors)), rtol=1e-3, atol=1e-5)
+
+
+def test_the_saved_model_of_a_network_that_is_told_something_asks_each_view_with_it(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    picture, told = keras.Input((8, 8, 3), name="image"), keras.Input((2,), name="metadata")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(picture))
+    x = keras.layers.Concatenate()([x, told])
+    network = keras.Model([picture, told], keras.layers.Dense(3, activation="softmax")(x))
+    answering(network, 8, 4, [1.0, 0.5, 0.2]).save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    pictures = RNG.uniform(0, 255, (5, 8, 8, 3)).astype(np.float32)
+    facts = RNG.uniform(-3, 3, (5, 2)).astype(np.float32)  # others for each picture
+    views = [pictures, pictures[:, :, ::-1], pictures[:, ::-1], pictures[:, ::-1, ::-1]]
+    mean = np.mean([network([view, facts]).numpy() for view in views], axis=0)
+    said = model({"image": pictures, "metadata": facts})
+    np.testing.assert_allclose(said, shifted(mean, np.array([1.0, 0.5, 0.2])), rtol=1e-3, atol=1e-5)

@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 from melano_tf import run
+from melano_tf.evaluation.bootstrap import group_draws
+from melano_tf.evaluation.calibration import Calibration, expected_calibration_error, fit_calibration
 from melano_tf.evaluation.multiclass_metrics import multiclass_metrics
 from melano_tf.models.tta_and_prior_shift import prior_factors, shifted
 from melano_tf.papers.notebook import restored
-from melano_tf.papers.weighting.best_cell import FAVOURS, BestTraining, best_powers
+from melano_tf.papers.weighting.best_cell import FAVOURS, POWER_DRAWS, BestTraining, best_powers
 from melano_tf.papers.weighting.settings import RECIPE, preset
 from melano_tf.papers.weighting.surest_errors import surest_errors
 from melano_tf.phantoms.skin.other_cameras import CHANGES
@@ -35,6 +37,9 @@ TINY = (
     *("--jobs", "1"),
     *(*PRESET, "--threads", "1", "--store.stored-px", "40", "--network.input-px", "48", "--training.flat-epochs", "2"),
     *("--transfer.best-epochs", "1", "--transfer.folds", "2", "--evaluation.repeats", "50"),
+    *("--transfer.regular.averaging", "0.9", "--transfer.regular.mixup", "0.2", "--transfer.regular.cameras", "0.5"),
+    *("--transfer.regular.smoothing", "0.05", "--transfer.regular.adjustment", "0.5"),
+    *("--transfer.regular.strategy", "cb", "--transfer.regular.strategy-from", "0.5"),
 )
 BEST = ("train/best-fold-1", "train/best-fold-1-cameras")
 ROWS = ("CEL", "CEL-CB", "CEL-ES", "CEL-SPL", "CEL-OHEM", "CEL-OHEM per class")
@@ -79,6 +84,18 @@ def test_the_best_cells_table_follows_from_its_predictions(finished: Path) -> No
         judge = multiclass_metrics(targets, shifted(probabilities(mirrored), factors))
         for metric in ("Acc", "BAcc", "mPR", "mF1", "mAUC"):
             assert table[metric, f"shifted for {words}"] == pytest.approx(judge[metric]), (words, metric)
+        fitted = Calibration.from_json(sidecar.run["operating_points"][name]["calibration"])
+        held = predictions(finished, "best-fold-1-held-out", "unshifted")
+        again = fit_calibration(
+            held["target"].to_numpy(), shifted(probabilities(held), factors), held["group"].tolist(), hold_out="x"
+        )
+        assert fitted.temperature == pytest.approx(again.temperature, rel=1e-6) and fitted.samples == len(held)
+        sure = fitted.apply(shifted(probabilities(mirrored), factors))
+        wanted = expected_calibration_error(targets, sure)
+        assert table["ECE", f"shifted for {words}"] == pytest.approx(wanted)
+    assert sidecar.calibration == sidecar.run["operating_points"]["both"]["calibration"]
+    raw = expected_calibration_error(targets, probabilities(mirrored))
+    assert table["ECE", "mean of mirror images"] == pytest.approx(raw)
     said = predictions(finished, "best-fold-1")
     both = shifted(probabilities(mirrored), np.array(sidecar.run["factors"]))
     np.testing.assert_allclose(probabilities(said), both, atol=1e-6)
@@ -113,12 +130,12 @@ def test_the_surest_errors_are_wrong_sure_and_one_a_lesion() -> None:
         {"case": names, "image_id": names, "group": groups, "target": [0, 0, 0, 0, 1, 1, 1], "part": TEST}
     )
     frame = frame_of(rows, said, ("no", "yes"))
-    fold = BestTraining(1, {"both": np.array([1.0, 1.0])}, 0.0, frame, frame)
+    fold = BestTraining(1, {"both": np.array([1.0, 1.0])}, 0.0, {}, frame, frame)
     found = surest_errors([fold], each=2)
     assert found["image_id"].tolist() == ["i1", "i3", "i4", "i5"]  # i0 is of i1's lesion, i2 the third of its class
     assert found["called"].tolist() == [1, 1, 0, 0]
     # Shifted far enough, all are called so: those of the other class are the errors.
-    far = BestTraining(1, {"both": np.array([100.0, 1.0])}, 0.0, frame, frame)
+    far = BestTraining(1, {"both": np.array([100.0, 1.0])}, 0.0, {}, frame, frame)
     assert surest_errors([far])["target"].unique().tolist() == [1]
     assert surest_errors([]).empty
 
@@ -139,7 +156,7 @@ def test_no_lesion_is_judged_that_trained_or_chose_the_decision(finished: Path) 
     trained = predictions(finished, "flat-adam-cel-split-2")
     trained = trained[~trained["image_id"].isin(set(table["image_id"]))]
     counts = np.bincount(trained["target"], minlength=7)
-    chosen = best_powers(table["target"].to_numpy(), probabilities(table), counts)
+    chosen = best_powers(table["target"].to_numpy(), probabilities(table), counts, table["group"].tolist())
     assert {name: point["power"] for name, point in points.items()} == chosen
     np.testing.assert_allclose(points["balanced"]["factors"], prior_factors(counts, chosen["balanced"]))
 
@@ -168,6 +185,7 @@ def test_the_models_answer_as_the_tables_say(finished: Path) -> None:
         np.testing.assert_allclose(network({"image": large}), network({"image": pixels}), atol=2e-3)
     final = Sidecar.read(finished / "models" / "ham10000.keras")
     assert final.run["trained_on"] == "all images"
+    assert final.calibration == Sidecar.read(finished / "models" / "best-fold-1.keras").calibration
     assert final.run["power"] == Sidecar.read(finished / "models" / "best-fold-1.keras").run["power"]
 
 
@@ -192,10 +210,55 @@ def test_predict_decides_in_favour_of_what_the_user_says(
         np.testing.assert_allclose(said.to_numpy(), wanted, atol=4e-3)
         record = read_json(out / "predictions.json")[0]
         assert record["evidence"]["in_favour_of"] == favour
+        fitted = Calibration.from_json(points[favour]["calibration"])
+        sure = fitted.apply(np.array(list(record["probabilities"].values())))
+        np.testing.assert_allclose(list(record["calibrated_probabilities"].values()), sure, atol=1e-6)
     strategy = finished / "models" / "flat-adam-cel-split-1.keras"
     asked = ("--input", str(images), "--out", str(tmp_path / "none"), "--favour", "accuracy")
     done = inside("predict", "--model", str(strategy), *asked)
     assert done.code == 2 and "has no such operating point" in done.errors
+
+
+def test_a_best_cell_that_is_told_age_sex_and_site_answers_with_and_without_them(
+    finished: Path, inside: Callable[..., Finished], tmp_path: Path
+) -> None:
+    out = tmp_path / "told"
+    some = ("--tables", "1", "--figures", "none", "--steps", "tables", "--transfer.camera-images", "5")
+    done = inside("weighting", "--out", str(out), *TINY, "--transfer.metadata", *some)
+    assert done.code == 0, done.errors
+    assert "it is told age, sex and site" in (out / "tables" / "best.md").read_text("utf-8")
+    model = out / "models" / "best-fold-1.keras"
+    card = Sidecar.read(model)
+    table = predictions(out, "best-fold-1").head(3)
+    truth = pd.read_csv(next((out / "phantoms").rglob("HAM10000_metadata.csv"))).set_index("image_id")
+    images, facts = tmp_path / "images", tmp_path / "facts.csv"
+    images.mkdir()
+    for name in table["image_id"]:
+        shutil.copy(next((out / "phantoms").rglob(f"{name}.jpg")), images)
+    known = truth.loc[table["image_id"], ["age", "sex"]].rename_axis("image_id").reset_index()
+    spec_sites = {"trunk": "torso", "abdomen": "torso", "back": "torso", "chest": "torso"}
+    sites = truth.loc[table["image_id"], "localization"].map(lambda word: spec_sites.get(word, word))
+    known.assign(site=sites.to_numpy()).to_csv(facts, index=False)
+    asked = ("predict", "--model", str(model), "--input", str(images), "--answer-anyway")
+    done = inside(*asked, "--metadata", str(facts), "--out", str(tmp_path / "with"))
+    assert done.code == 0, done.errors
+    said = pd.read_csv(tmp_path / "with" / "predictions.csv").set_index("image").loc[table["image_id"]]
+    np.testing.assert_allclose(said.to_numpy(), probabilities(table), atol=4e-3)
+    done = inside(*asked, "--out", str(tmp_path / "without"), "--favour", "balanced")
+    assert done.code == 0, done.errors
+    blank = {one["input"]: one for one in read_json(tmp_path / "without" / "predictions.json")}
+    told = {Path(one["input"]).name: one for one in read_json(tmp_path / "with" / "predictions.json")}
+    own, balanced = (np.array(card.run["operating_points"][name]["factors"]) for name in ("both", "balanced"))
+    for path, record in blank.items():
+        without = np.array(list(told[Path(path).name]["evidence"]["probabilities_without_metadata"].values()))
+        wanted = shifted(without[None], balanced / own)[0]
+        np.testing.assert_allclose(list(record["probabilities"].values()), wanted, atol=1e-4)
+        np.testing.assert_allclose(
+            list(record["evidence"]["probabilities_without_metadata"].values()), wanted, atol=1e-4
+        )
+    plain = finished / "models" / "best-fold-1.keras"
+    done = inside("predict", "--model", str(plain), "--input", str(images), "--out", str(tmp_path / "x"), "--age", "50")
+    assert done.code == 2 and "--age: does not belong to a model of kind 'weighting'" in done.errors
 
 
 def test_the_same_command_again_trains_nothing(finished: Path, inside: Callable[..., Finished]) -> None:
@@ -212,6 +275,7 @@ def test_what_a_changed_setting_repeats(finished: Path, inside: Callable[..., Fi
     assert planned() == set()
     assert planned("--evaluation.repeats", "60") == set()
     assert planned("--transfer.best-epochs", "2") == {*BEST, "model/final"}
+    assert planned("--transfer.regular.mixup", "0") == {*BEST, "model/final"}
     assert planned("--splits.hold-out", "0.3") == {*BEST, "model/final"}
     assert planned("--transfer.camera-images", "7") == {"train/best-fold-1-cameras"}
     assert planned("--transfer.camera-images", "0") == set()
@@ -234,6 +298,10 @@ def test_what_a_changed_setting_repeats(finished: Path, inside: Callable[..., Fi
         (("--gamma", "auto"), "--gamma auto: not with --preset ham10000"),
         (("--transfer.best-folds", "1", "6"), "best_folds (1, 6): numbers from 1 to 5"),
         (("--transfer.camera-images", "-3"), "camera_images -3: a number of images"),
+        (("--transfer.regular.averaging", "1"), "averaging 1: at least 0, and below 1"),
+        (("--transfer.regular.mixup", "nan"), "mixup nan: 0 or more, and finite"),
+        (("--transfer.regular.cameras", "1.2"), "cameras 1.2: between 0 and 1"),
+        (("--transfer.regular.strategy", "cb+es"), "--transfer.regular.strategy cb+es: give none, or one of cb, es"),
         (("--transfer.cut", "conv_pw_11_relu"), "standin has no layer 'conv_pw_11_relu'"),
         (("--transfer.best-cut", "gone"), "standin has no layer 'gone'"),
         (("--network.weights", "imagenet"), "standin: has no ImageNet weights"),
@@ -301,16 +369,46 @@ def test_copies_of_an_image_stay_on_one_side(
     assert refused and all("1 pairs of exact copies on two sides" in done.errors for done in refused)
 
 
-def test_the_powers_are_where_what_they_favour_is_best() -> None:
-    targets = np.array([0] * 8 + [1] * 2)
-    counts = np.array([80, 20])
+def naive_powers(
+    targets: list[int], said: np.ndarray, counts: list[int], groups: list[str], draws: np.ndarray
+) -> dict[str, float]:
+    """The lower median over draws of lesions of the power that is best there, image by image."""
+    names, picked = sorted(set(groups)), {name: [] for name in FAVOURS}
+    for times in [np.ones(len(names), int), *draws]:
+        rows = [i for i, g in enumerate(groups) for _ in range(times[names.index(g)])]
+        accuracy_alone = {targets[i] for i in rows} != set(targets)
+        sums: dict[str, list[float]] = {name: [] for name in FAVOURS}
+        for power in [k / 10 for k in range(11)]:
+            called = [int(np.argmax(said[i] * (np.array(counts) / sum(counts)) ** -power)) for i in rows]
+            right = [c == targets[i] for c, i in zip(called, rows, strict=True)]
+            recalls = [np.mean([r for r, i in zip(right, rows, strict=True) if targets[i] == k] or [0]) for k in (0, 1)]
+            acc, balanced = float(np.mean(right)), float(np.mean(recalls))
+            for name, value in (("both", acc + balanced), ("accuracy", acc), ("balanced", balanced)):
+                sums[name].append(round(value, 6))
+        for name, values in sums.items():
+            if name == "accuracy" or not accuracy_alone:
+                picked[name].append(values.index(max(values)))
+    return {name: sorted(each)[(len(each) - 1) // 2] / 10 for name, each in picked.items()}
+
+
+def test_the_powers_are_those_that_are_best_over_draws_of_lesions() -> None:
+    counts = [80, 20]
     # The rare class is called once its probability is multiplied by more than 0.55 / 0.45 or 0.8 / 0.2, which needs
     # (80 / 20)^power: 0.2 for the one, a power above 1 for the other; a common one is lost from 0.6 / 0.4: 0.3.
     rare, common = [[0.55, 0.45], [0.82, 0.18]], [[0.6, 0.4]] + [[0.95, 0.05]] * 7
-    probabilities = np.array(common + rare)
-    assert best_powers(targets, probabilities, counts) == {"both": 0.2, "accuracy": 0.2, "balanced": 0.2}
+    trade = [[0.6, 0.4]] * 3 + [[0.95, 0.05]] * 5 + [[0.55, 0.45], [0.7, 0.3]]
+    alone, shared = [f"l{k}" for k in range(10)], ["a", "a", "b", "c", "c", "c", "d", "e", "f", "g"]
+    seen = set()
+    for said in (common + rare, trade):
+        for groups in (alone, shared):
+            targets = [0] * 8 + [1] * 2
+            _, draws = group_draws(groups, POWER_DRAWS, 0)
+            wanted = naive_powers(targets, np.array(said), counts, groups, draws)
+            assert best_powers(np.array(targets), np.array(said), np.array(counts), groups) == wanted
+            seen.add(tuple(wanted.values()))
+    assert len(seen) > 1
     nothing = np.array(common + [[0.3, 0.7]] * 2)  # nothing to gain: the least
-    assert best_powers(targets, nothing, counts) == dict.fromkeys(FAVOURS, 0.0)
-    # The second rare one comes at 0.7, when three common ones have gone at 0.3: more recall, less accuracy.
-    trade = np.array([[0.6, 0.4]] * 3 + [[0.95, 0.05]] * 5 + [[0.55, 0.45], [0.7, 0.3]])
-    assert best_powers(targets, trade, counts) == {"both": 0.2, "accuracy": 0.2, "balanced": 0.7}
+    assert best_powers(np.array(targets), nothing, np.array(counts), alone) == dict.fromkeys(FAVOURS, 0.0)
+    # Where the two rare ones are one lesion, draws without it lack the class and say nothing of its recall.
+    best = best_powers(np.array(targets), np.array(trade), np.array(counts), [*alone[:8], "r", "r"])
+    assert best["balanced"] == 0.7

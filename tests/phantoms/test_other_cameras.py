@@ -1,10 +1,12 @@
 """Pictures as another camera shows them: what changes, how strongly, and what does not."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 
-from melano_tf.phantoms.skin.other_cameras import CHANGES, changed
+from melano_tf.phantoms.skin.other_cameras import CHANGES, changed, drawn_change
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +47,30 @@ def test_each_change_is_what_it_is_called(picture: np.ndarray) -> None:
     _, coded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 20])
     again = cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     np.testing.assert_array_equal(changed(picture, "jpeg", 20, (0, 0)), again)
+
+
+def test_a_training_picture_is_changed_as_often_as_asked_by_every_camera_and_by_its_seed_alone(
+    picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = picture.copy()
+    many = [drawn_change(picture, (9, place), 0.3) for place in range(400)]
+    share = np.mean([(one != picture).any() for one in many])
+    assert 0.23 < share < 0.37
+    assert (drawn_change(picture, (9, 4), 1.0) == drawn_change(picture, (9, 4), 1.0)).all()
+    assert all((drawn_change(picture, (9, place), 0.0) == picture).all() for place in range(20))
+    np.testing.assert_array_equal(picture, kept)
+    asked: dict[str, list[float]] = {}
+    for name, one in CHANGES.items():
+
+        def noted(shown: np.ndarray, strength: float, _: np.random.Generator, own: str = name) -> np.ndarray:
+            asked.setdefault(own, []).append(strength)
+            return shown
+
+        monkeypatch.setitem(CHANGES, name, dataclasses.replace(one, change=noted))  # type: ignore[arg-type]
+    for place in range(600):
+        drawn_change(picture, (9, place), 1.0)
+    assert asked.keys() == CHANGES.keys()
+    for name, strengths in asked.items():
+        low, high = min(CHANGES[name].strengths), max(CHANGES[name].strengths)
+        assert low <= min(strengths) < low + 0.1 * (high - low) and high - 0.1 * (high - low) < max(strengths) <= high
+        assert 80 < len(strengths) < 160

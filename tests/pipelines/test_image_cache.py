@@ -14,7 +14,13 @@ from melano_tf.dermoscopy.image_files import UnreadableImageError, read_image
 from melano_tf.errors import InputError
 from melano_tf.pipelines import image_cache as module
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.image_batches import CachedImages, ColouredBatches, ImageBatches, predict_image_batches
+from melano_tf.pipelines.image_batches import (
+    CachedImages,
+    ChangedBatches,
+    ImageBatches,
+    coloured,
+    predict_image_batches,
+)
 from melano_tf.pipelines.image_cache import ImageCache, cache_images, decode_image, prune_cache
 from melano_tf.pipelines.image_crops import CroppedBatches
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
@@ -219,7 +225,7 @@ def test_each_host_reads_its_part_of_each_batch(cache: ImageCache) -> None:
     """Augmented, coloured and with metadata; the epoch's last batch, of three, does not divide by two."""
     colour = AugmentSettings(flip=True, brightness=0.2)
     source = batches(cache, ImageAugmentSettings(), metadata=np.arange(COUNT, dtype=np.float32)[:, None])
-    for whole in (source, ColouredBatches(source, colour), CroppedBatches(source, 16, 0.7, colour, 3)):
+    for whole in (source, ChangedBatches(source, coloured(colour)), CroppedBatches(source, 16, 0.7, colour, 3)):
         hosts = [taken(whole.shared(Share(host, 2, 1)), 1, 2) for host in range(2)]
         for batch, *parts in zip(taken(whole, 1, 2), *hosts, strict=True):
             size = len(batch["id"])

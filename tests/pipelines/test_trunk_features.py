@@ -11,7 +11,7 @@ from PIL import Image
 from melano_tf.errors import InputError
 from melano_tf.pipelines import trunk_features as module
 from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.image_batches import ColouredBatches, ImageBatches, seen
+from melano_tf.pipelines.image_batches import ChangedBatches, ImageBatches, coloured, seen
 from melano_tf.pipelines.image_cache import ImageCache, cache_images, decode_image
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 from melano_tf.pipelines.trunk_features import (
@@ -142,10 +142,10 @@ def test_batches_follow_from_the_step_and_every_image_comes_once_an_epoch(images
 def test_coloured_batches_change_colours_alone_and_follow_from_the_step(images: ImageCache) -> None:
     still = ImageAugmentSettings(smallest_crop=1.0, rotation=0.0, flip=0.0)
     plain = ImageBatches(images, NAMES, LABELS, 16, 3, seed=5, augment=still)
-    coloured = ColouredBatches(plain, AugmentSettings(brightness=0.2))
-    assert coloured.steps_per_epoch == 3
+    shaded = ChangedBatches(plain, coloured(AugmentSettings(brightness=0.2)))
+    assert shaded.steps_per_epoch == 3
     shares = []
-    for before, after in itertools.islice(zip(plain.from_step(0), coloured.from_step(0), strict=True), 6):
+    for before, after in itertools.islice(zip(plain.from_step(0), shaded.from_step(0), strict=True), 6):
         np.testing.assert_array_equal(before["id"], after["id"])
         dark = before["x"]["image"].numpy() < 200  # brighter ones may be clipped
         for old, new, chosen in zip(before["x"]["image"].numpy(), after["x"]["image"].numpy(), dark, strict=True):
@@ -154,8 +154,8 @@ def test_coloured_batches_change_colours_alone_and_follow_from_the_step(images: 
             shares.append(share)
     assert max(shares) < 1.21 and min(shares) > 0.79 and np.std(shares) > 0.05
     assert len({round(float(share), 3) for share in shares}) > COUNT  # other ones in the second epoch
-    one = next(iter(coloured.from_step(4)))
-    other = next(itertools.islice(coloured.from_step(0), 4, None))
+    one = next(iter(shaded.from_step(4)))
+    other = next(itertools.islice(shaded.from_step(0), 4, None))
     np.testing.assert_array_equal(one["x"]["image"], other["x"]["image"])
 
 

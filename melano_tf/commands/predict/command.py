@@ -68,7 +68,8 @@ def check_options(settings: PredictSettings, sidecar: Sidecar) -> None:
     of_slides = {"mpp": settings.mpp, "thumbnail_mpp": settings.thumbnail_mpp}
     of_patients = {"metadata": settings.metadata, **vars(settings.patient)}
     foreign: dict[str, Any] = {} if kind.judges == "slide" else dict(of_slides)
-    if kind.judges != "image" or kind.called_by != "threshold":
+    told = sidecar.preprocessing.get("metadata") is not None
+    if kind.judges != "image" or not (told or kind.called_by == "threshold"):
         foreign |= of_patients
     if kind.judges != "image" or kind.called_by == "threshold":
         foreign |= {"favour": settings.favour}

@@ -20,7 +20,7 @@ from melano_tf.serving.answer_record import answer_record, familiar_words
 from melano_tf.serving.image_models import CHUNK, cannot_be_judged
 from melano_tf.serving.model_interface import Answer, Answering, Card, Case, unheard
 from melano_tf.serving.model_kinds import ANSWERING
-from melano_tf.serving.operating_points import favour_factors, favoured
+from melano_tf.serving.operating_points import favour_calibration, favour_factors, favoured
 from melano_tf.training.familiarity import UNLIKE, distance_words
 
 SHOWN = 20
@@ -87,8 +87,10 @@ def predict_images(settings: PredictSettings, model: Answering, say: Callable[[s
         check_stems(asked.cases)
     with shown_progress(len(asked.cases)) as progress:
         answers = with_bad_rows(model.answer(asked.cases, settings.out, progress), asked, card)
-    if factors is not None:
+    if settings.favour is not None and factors is not None:
         answers = [in_favour(answer, factors, str(settings.favour)) for answer in answers]
+        own = replace(card.sidecar, calibration=favour_calibration(card.sidecar, settings.favour))
+        card = replace(card, sidecar=own)
     records = [answer_record(answer, card, settings.answer_anyway) for answer in answers]
     single = settings.input.is_file() and not is_table(settings.input)
     unreadable = [record for record in records if record["probabilities"] is None]
@@ -120,7 +122,8 @@ def in_favour(answer: Answer, factors: np.ndarray, favour: str) -> Answer:
     if answer.probabilities is None:
         return answer
     evidence = {**answer.evidence, "in_favour_of": favour}
-    return replace(answer, probabilities=favoured(answer.probabilities, factors), evidence=evidence)
+    untold = None if answer.untold is None else favoured(answer.untold, factors)
+    return replace(answer, probabilities=favoured(answer.probabilities, factors), untold=untold, evidence=evidence)
 
 
 def _words(record: dict[str, Any], form: Form, sidecar: Sidecar) -> str:

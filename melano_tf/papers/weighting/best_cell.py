@@ -1,27 +1,28 @@
 """The best cell on real images: most of a pretrained network trained by cross-entropy, and the imbalance taken out of
 its decision (--preset ham10000)."""
 
-import functools
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from melano_tf.evaluation.multiclass_metrics import multiclass_metrics
-from melano_tf.models.classifier_head import logits_of
+from melano_tf.evaluation.bootstrap import group_draws
+from melano_tf.evaluation.calibration import Calibration, fit_calibration
+from melano_tf.evaluation.multiclass_metrics import check_classes, counts_by_group, metrics_of_matrix
 from melano_tf.models.tta_and_prior_shift import answering, prior_factors, shifted
 from melano_tf.papers.shell import Work
-from melano_tf.papers.weighting.cell_answers import answers_frame, image_sidecar
+from melano_tf.papers.weighting.best_cell_training import training_of_best
+from melano_tf.papers.weighting.cell_answers import answers_frame, image_sidecar, with_metadata
 from melano_tf.papers.weighting.cohort import split_name
 from melano_tf.papers.weighting.models import sides_of
 from melano_tf.papers.weighting.settings import WeightingSettings
-from melano_tf.papers.weighting.trunk_transfer import build_halves, transfer_of
-from melano_tf.pipelines.augment import AugmentSettings
-from melano_tf.pipelines.image_batches import ColouredBatches, ImageBatches, predict_image_batches, shown_images
+from melano_tf.papers.weighting.training_grid import strategy_named
+from melano_tf.papers.weighting.trunk_transfer import transfer_of
+from melano_tf.pipelines.image_batches import predict_image_batches, shown_images
 from melano_tf.pipelines.trunk_features import FLIPS, dihedral
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.settings_digest import seed_for
@@ -29,12 +30,12 @@ from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.inner_holdout import inner_holdout
 from melano_tf.training.describe import describe
 from melano_tf.training.fed_cases import Fed, record_choice, record_path
-from melano_tf.training.fit import Network, Training, by_gradient, optimise, write_frame, write_judgement
+from melano_tf.training.fit import Network, optimise, write_frame, write_judgement
 from melano_tf.training.inference import predict
-from melano_tf.training.optimizers import cosine_schedule, make_optimizer
-from melano_tf.training.sample_weights import Strategy, StrategyBatches, focal_loss, strategy_prior
+from melano_tf.training.optimizers import take_average
 
 FINAL = "ham10000"  # stem of the model for use
+POWER_DRAWS = 1000
 POWERS = tuple(round(0.1 * step, 1) for step in range(11))
 # What a decision may be in favour of, and the figures of merit whose sum it then makes largest.
 FAVOURS = {"both": ("Acc", "BAcc"), "accuracy": ("Acc",), "balanced": ("BAcc",)}
@@ -66,6 +67,7 @@ class BestTraining:
         fold: from 1.
         factors: by which each class's probability is multiplied, by what the decision is in favour of, (C,) each.
         power: of the class shares, of the decision that the model has.
+        calibrations: of what is said with each of the factors, fitted on the lesions held out.
         upright, mirrored: what it says of the fold's images before any shift, of one view and as the mean over mirror
             images; columns as `GridTraining.predictions`.
     """
@@ -73,6 +75,7 @@ class BestTraining:
     fold: int
     factors: Mapping[str, np.ndarray]
     power: float
+    calibrations: Mapping[str, Calibration]
     upright: pd.DataFrame
     mirrored: pd.DataFrame
 
@@ -96,9 +99,11 @@ def best_depends_on(settings: WeightingSettings) -> dict[str, Any]:
         "optimizer": ["adam", transfer.best_rate, training.adam_epsilon],
         "epochs": transfer.best_epochs,
         "batch": training.batch,
+        "metadata": transfer.metadata,
         "augment": [transfer.augment, transfer.brightness, transfer.hue],
+        "regular": [transfer.regular, strategy_named(transfer.regular.strategy, settings)],
         "hold_out": settings.splits.hold_out,
-        "powers": POWERS,
+        "powers": [POWERS, POWER_DRAWS],
         "seed": settings.seed,
     }
 
@@ -126,22 +131,30 @@ def train_best(work: Work, fold: int | None) -> list[Path]:
         fold: from 1; None: on all images, with the median of the powers that the folds' models chose.
     """
     stem, part, cohort = best_stem(fold), part_of(work, fold), work.value("cohort")
-    network, history = optimise(work.run, training_of_best(work, fold, part), work.scratch)
+    sides, seed = sides_of(work, part.training, part.held, part.judged), seed_for(work.settings.seed, stem)
+    training = training_of_best(work, stem, seed, part.training, sides)
+    network, history = optimise(work.run, training, work.scratch)
+    take_average(network.optimizer, network.trained.trainable_variables)
     counts, px = cohort.counts(part.training), work.settings.store.stored_px
     files, frames = [history.write(work.path("history", f"{stem}.csv")), record_path(work.run, stem)], {}
     work.run.keep_logs(work.scratch, stem)
     if fold is None:
-        powers = median_powers(work)
+        powers, fitted = median_powers(work), median_calibrations(work)
     else:
         asked = answers(work, network, part.judged)
         held = answers(work, network, part.held)[MIRRORED]
-        powers = best_powers(cohort.targets(part.held), held, counts)
+        truth, lesions = cohort.targets(part.held), cohort.records["group"].to_numpy()[part.held].tolist()
+        powers = best_powers(truth, held, counts, lesions)
         files += [write_unshifted(work, stem, kind, part.judged, found) for kind, found in asked.items()]
         files.append(write_unshifted(work, stem, "held-out", part.held, held))
         chose = sides_of(work, part.training[:0], part.held, part.judged, {stem: ""})
         files.append(record_choice(work.run, f"{stem}-decision", chose, chose.held_out))
         said = shifted(asked[MIRRORED], prior_factors(counts, powers["both"]))  # as the saved model answers
         frames = {f"{stem}.parquet": answers_frame(cohort, part.judged, said)}
+        fitted = {
+            name: fit_calibration(truth, shifted(held, prior_factors(counts, power)), lesions, hold_out=part.held_words)
+            for name, power in powers.items()
+        }
     factors = {name: prior_factors(counts, power) for name, power in powers.items()}
     model = answering(network.saved, px, len(FLIPS), factors["both"].tolist())
     path = work.path("models", f"{stem}.keras")
@@ -149,13 +162,16 @@ def train_best(work: Work, fold: int | None) -> list[Path]:
         model.save(temporary)
     both = np.concatenate([part.training, part.held])
     shown = shown_images(cohort.cache, cohort.names(both), px, work.settings.training.batch)
-    sides = sides_of(work, part.training, part.held, part.judged)
     files += describe(work.run, Fed(stem, sides, work.scratch), model, shown)
     facts: dict[str, Any] = {"configuration": stem, "trained_on": part.trained_on, "views": len(FLIPS)}
     facts |= {"power": powers["both"], "power_from": part.held_words, "factors": factors["both"].tolist()}
-    points = {name: {"power": powers[name], "factors": factors[name].tolist()} for name in FAVOURS}
-    facts["operating_points"] = points
-    return [path, *files, *write_judgement(work.run, stem, model, frames, image_sidecar(work, facts))]
+    facts["operating_points"] = {
+        name: {"power": powers[name], "factors": factors[name].tolist(), "calibration": fitted[name].to_json()}
+        for name in FAVOURS
+    }
+    card = image_sidecar(work, facts, told=transfer_of(work.settings).metadata)
+    card = replace(card, calibration=fitted["both"].to_json())
+    return [path, *files, *write_judgement(work.run, stem, model, frames, card)]
 
 
 def write_unshifted(work: Work, stem: str, kind: str, places: np.ndarray, found: np.ndarray) -> Path:
@@ -168,68 +184,63 @@ def unshifted(work: Work, stem: str, kind: str) -> Path:
     return work.path("unshifted", f"{stem}-{kind}.parquet")
 
 
-def training_of_best(work: Work, fold: int | None, part: Part) -> Training:
-    """The best cell's training: plain cross-entropy, newly augmented images in every epoch, half a cosine."""
-    settings, cohort = work.settings, work.value("cohort")
-    transfer, seed = transfer_of(settings), seed_for(settings.seed, best_stem(fold))
-    names, targets = cohort.names(part.training), cohort.targets(part.training)
-    px, batch, counts = settings.network.input_px, settings.training.batch, cohort.counts(part.training)
-    pictures = ImageBatches(cohort.cache, names, targets, px, batch, seed, augment=transfer.augment)
-    coloured = ColouredBatches(pictures, AugmentSettings(brightness=transfer.brightness, hue=transfer.hue))
-    batches = StrategyBatches(coloured, Strategy(), counts, cohort.classes)
-    steps = transfer.best_epochs * batches.steps_per_epoch
-    return Training(
-        stem=best_stem(fold),
-        seed=seed,
-        epochs=transfer.best_epochs,
-        build=functools.partial(build_best, settings, seed, steps, len(cohort.classes)),
-        batches=batches,
-        sides=sides_of(work, part.training, part.held, part.judged),
-        step=by_gradient(focal_loss),
-        prior=strategy_prior(Strategy(), counts),
-    )
-
-
-def build_best(settings: WeightingSettings, seed: int, steps: int, classes: int) -> Network:
-    """The network, all of it behind the cut trained, and its optimiser."""
-    transfer = transfer_of(settings)
-    halves, report = build_halves(settings, transfer.best_cut, seed, classes)
-    rate = cosine_schedule(transfer.best_rate, steps)
-    optimizer = make_optimizer("adam", rate, epsilon=settings.training.adam_epsilon)
-    said = f"{report.tensors_loaded} tensors from {report.weights}" if report.tensors_loaded else ""
-    return Network(logits_of(halves.whole), optimizer, halves.whole, said)
-
-
 def answers(work: Work, network: Network, places: np.ndarray) -> dict[str, np.ndarray]:
     """Probabilities (n, C) of upright images, and their mean over the images' mirror images."""
     settings, cohort = work.settings, work.value("cohort")
     px, batch = settings.network.input_px, settings.training.batch
+    told = cohort.told(places) if transfer_of(settings).metadata else None
     shown = list(predict_image_batches(cohort.cache, cohort.names(places), px, batch))
     views = [
-        predict(network.answer, ({"x": {"image": dihedral(one["x"], view)}} for one in shown)).astype(np.float64)
+        predict(
+            network.answer,
+            ({"x": with_metadata(dihedral(one["x"], view), told, one["row"])} for one in shown),
+        ).astype(np.float64)
         for view in FLIPS
     ]
     return {UPRIGHT: views[0], MIRRORED: np.mean(views, axis=0)}
 
 
-def best_powers(targets: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> dict[str, float]:
-    """For each of `FAVOURS` the power of the class shares with which its figures of merit add up to most; ties: the
-    smallest.
+def best_powers(
+    targets: np.ndarray, probabilities: np.ndarray, counts: np.ndarray, groups: Sequence[str]
+) -> dict[str, float]:
+    """For each of `FAVOURS` the power of the class shares that is best over resamples of the lesions held out.
+
+    In each resample that power is best with which the figures of merit add up to most (ties: the smallest); the lower
+    median of these is taken. The best one on the lesions as they are leaps with single lesions of rare classes.
 
     Args:
         targets: class indices of the images held out, (n,).
         probabilities: what is said of them, (n, C).
         counts: training images of each class, (C,).
+        groups: the lesion of each image held out, (n,).
     """
-    found = [multiclass_metrics(targets, shifted(probabilities, prior_factors(counts, power))) for power in POWERS]
-    sums = {name: [round(sum(one[merit] for merit in merits), 6) for one in found] for name, merits in FAVOURS.items()}
-    return {name: POWERS[int(np.argmax(values))] for name, values in sums.items()}
+    index, draws = group_draws(groups, POWER_DRAWS, 0)
+    draws = np.concatenate([np.ones((1, draws.shape[1]), np.int64), draws])  # the lesions as they are, where they leap
+    held, found = np.isin(np.arange(len(counts)), targets), []
+    for power in POWERS:
+        called = shifted(probabilities, prior_factors(counts, power))
+        by_group = counts_by_group(*check_classes(targets, called), index, draws.shape[1])
+        matrices = (draws @ by_group.reshape(len(by_group), -1)).reshape(len(draws), *by_group.shape[1:])
+        found.append(metrics_of_matrix(matrices, held))
+    chosen = {}
+    for name, merits in FAVOURS.items():
+        sums = np.round(sum(np.stack([one[merit] for one in found]) for merit in merits), 6)
+        defined = sums[:, ~np.isnan(sums).any(axis=0)]  # a resample may lack a class
+        chosen[name] = POWERS[statistics.median_low(np.argmax(defined, axis=0).tolist())]
+    return chosen
 
 
 def median_powers(work: Work) -> dict[str, float]:
     """The lower median over folds of the power of each operating point."""
     found = [_points(work, fold) for fold in transfer_of(work.settings).best_folds]
     return {name: statistics.median_low([float(one[name]["power"]) for one in found]) for name in FAVOURS}
+
+
+def median_calibrations(work: Work) -> dict[str, Calibration]:
+    """Of each operating point the calibration of the fold whose temperature is the lower median."""
+    points = [_points(work, fold) for fold in transfer_of(work.settings).best_folds]
+    found = {name: [Calibration.from_json(one[name]["calibration"]) for one in points] for name in FAVOURS}
+    return {name: sorted(each, key=lambda one: one.temperature)[(len(each) - 1) // 2] for name, each in found.items()}
 
 
 def _points(work: Work, fold: int) -> Mapping[str, Any]:
@@ -245,6 +256,7 @@ def trained_best(work: Work, fold: int) -> BestTraining:
         points, stem = _points(work, fold), best_stem(fold)
         tables = [pd.read_parquet(unshifted(work, stem, kind)) for kind in (UPRIGHT, MIRRORED)]
         factors = {name: np.array(point["factors"]) for name, point in points.items()}
-        return BestTraining(fold, factors, float(points["both"]["power"]), *tables)
+        calibrations = {name: Calibration.from_json(point["calibration"]) for name, point in points.items()}
+        return BestTraining(fold, factors, float(points["both"]["power"]), calibrations, *tables)
 
     return work.once(best_name(fold), read)

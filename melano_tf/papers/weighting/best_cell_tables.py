@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from melano_tf.evaluation.calibration import expected_calibration_error
 from melano_tf.evaluation.interval import Interval
 from melano_tf.evaluation.multiclass_metrics import confusion_matrix, multiclass_metrics
 from melano_tf.evaluation.repeated_split_intervals import (
+    CALIBRATION,
     MEAN_AUC,
     OVERALL,
     JudgedSplit,
     paired_differences,
+    split_calibration_error,
     split_intervals,
     split_mean_auc,
     split_metrics,
@@ -41,12 +44,19 @@ def best_folds(work: Work) -> list[BestTraining]:
     return [trained_best(work, fold) for fold in transfer_of(work.settings).best_folds if work.has(best_name(fold))]
 
 
-def decisions(folds: Sequence[BestTraining]) -> dict[str, list[JudgedSplit]]:
-    """Rows of the table: what was said of each fold's images, by view and by what the decision is in favour of."""
+def decisions(folds: Sequence[BestTraining], calibrated: bool = False) -> dict[str, list[JudgedSplit]]:
+    """Rows of the table: what was said of each fold's images, by view and by what the decision is in favour of.
 
-    def split(frame: pd.DataFrame, factors: np.ndarray | None = None) -> JudgedSplit:
+    Args:
+        folds: the best cells.
+        calibrated: what is shifted also by its temperature; it changes no decision.
+    """
+
+    def split(frame: pd.DataFrame, one: BestTraining | None = None, name: str = "") -> JudgedSplit:
         said = probabilities(frame)
-        said = said if factors is None else shifted(said, factors)
+        if one is not None:
+            said = shifted(said, one.factors[name])
+            said = one.calibrations[name].apply(said) if calibrated else said
         return JudgedSplit(frame["target"].to_numpy(), said, frame["group"].tolist())
 
     rows = {
@@ -54,23 +64,29 @@ def decisions(folds: Sequence[BestTraining]) -> dict[str, list[JudgedSplit]]:
         "mean of mirror images": [split(one.mirrored) for one in folds],
     }
     for name, words in DECIDED.items():
-        rows[f"shifted for {words}"] = [split(one.mirrored, one.factors[name]) for one in folds]
+        rows[f"shifted for {words}"] = [split(one.mirrored, one, name) for one in folds]
     return rows
 
 
 def write_best(work: Work) -> list[Path]:
     """best: the best cell on each fold's judged images, by decision; best-confusion: what the saved model confuses."""
     settings, cohort, folds = work.settings, work.value("cohort"), best_folds(work)
-    drawn, rows = resampled(settings), decisions(folds)
+    drawn, rows, sure = resampled(settings), decisions(folds), decisions(folds, calibrated=True)
     around = {
-        row: split_intervals(splits, cohort.classes, **drawn) | {MEAN_AUC: split_mean_auc(splits, **drawn)}
+        row: split_intervals(splits, cohort.classes, **drawn)
+        | {MEAN_AUC: split_mean_auc(splits, **drawn), CALIBRATION: split_calibration_error(sure[row], **drawn)}
         for row, splits in rows.items()
     }
     metrics = {
-        row: [split_metrics(one, cohort.classes) | multiclass_metrics(one.y, one.scores) for one in splits]
+        row: [
+            split_metrics(one, cohort.classes)
+            | multiclass_metrics(one.y, one.scores)
+            | {CALIBRATION: expected_calibration_error(other.y, other.scores)}
+            for one, other in zip(splits, sure[row], strict=True)
+        ]
         for row, splits in rows.items()
     }
-    published, names = load_published("weighting"), (*OVERALL, MEAN_AUC)
+    published, names = load_published("weighting"), (*OVERALL, MEAN_AUC, CALIBRATION)
     frame = metric_table(metrics, published, NO_CELLS, published_as={}, metrics=names, intervals=around)
     own = f"shifted for {DECIDED['both']}"
     table = Table(
@@ -97,11 +113,14 @@ def notes_on(work: Work, folds: Sequence[BestTraining]) -> list[str]:
     return [
         whose(RECIPE, settings),
         f"Mean over fold{'s' * (len(folds) != 1)} {numbers} of {transfer.folds}, by lesion; each image is judged once.",
-        f"{settings.network.backbone} at {settings.network.input_px} px, frozen up to {transfer.best_cut}; plain "
-        f"cross-entropy, {transfer.best_epochs} epochs.",
+        f"{settings.network.backbone} at {settings.network.input_px} px, frozen up to {transfer.best_cut}; "
+        f"{', '.join(transfer.regular.words())}, {transfer.best_epochs} epochs"
+        f"{'; it is told age, sex and site' if transfer.metadata else ''}.",
         f"Shifted: probabilities divided by the class shares to a power (Acc + BAcc: {powers}) that was chosen on "
         f"{settings.splits.hold_out:.0%} of the training lesions, which trained nothing. That decision is the saved "
         "model's; the other two stand in its sidecar.",
+        "ECE: expected calibration error of the class called, 15 bins; of what is shifted after a temperature that was "
+        "fitted on the same lesions held out (predict's calibrated probabilities).",
         NO_COLOUR,
     ]
 

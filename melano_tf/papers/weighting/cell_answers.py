@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.papers.shell import Work
-from melano_tf.papers.weighting.cohort import WeightingImages
+from melano_tf.papers.weighting.cohort import CODE, WeightingImages
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.training_grid import Cell
 from melano_tf.pipelines.image_batches import predict_image_batches
@@ -29,6 +29,17 @@ def judge(
     return answers_frame(cohort, places, found)
 
 
+def with_metadata(pictures: Any, told: np.ndarray | None, rows: np.ndarray) -> dict[str, Any]:
+    """What a best cell is asked with: pictures, and what is told of them where it takes that.
+
+    Args:
+        pictures: (B, px, px, 3).
+        told: float32 (n, M), or None.
+        rows: of the pictures, (B,).
+    """
+    return {"image": pictures} if told is None else {"image": pictures, "metadata": told[rows]}
+
+
 def answers_frame(cohort: WeightingImages, places: np.ndarray, found: np.ndarray) -> pd.DataFrame:
     """What is said of images, (n, C), as `models.GridTraining` holds it."""
     rows = cohort.records[["image_id", "group", "target"]].iloc[places].reset_index(drop=True)
@@ -43,12 +54,15 @@ def sidecar_of(work: Work, cell: Cell, strategy: Strategy) -> Sidecar:
     return image_sidecar(work, facts, tree_of(cohort) if cell.network == "hierarchical" else None)
 
 
-def image_sidecar(work: Work, facts: Mapping[str, Any], taxonomy: Mapping[str, Any] | None = None) -> Sidecar:
+def image_sidecar(
+    work: Work, facts: Mapping[str, Any], taxonomy: Mapping[str, Any] | None = None, told: bool = False
+) -> Sidecar:
     """What predict needs to know of a model.
 
     Args:
         facts: of this model.
         taxonomy: of a hierarchical one.
+        told: it takes age, sex and site.
     """
     cohort, transfer = work.value("cohort"), work.settings.transfer
     return Sidecar(
@@ -59,7 +73,7 @@ def image_sidecar(work: Work, facts: Mapping[str, Any], taxonomy: Mapping[str, A
         preprocessing={
             "store": plain(cohort.store),
             "colour": "RGB, 0 to 255",
-            "metadata": None,
+            "metadata": CODE.to_json() if told else None,
         },
         threshold=None,
         threshold_from="none: the most probable class is called",

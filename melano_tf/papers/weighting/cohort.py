@@ -12,6 +12,7 @@ import yaml
 
 from melano_tf.dermoscopy.colour_constancy import ColourConstancy
 from melano_tf.errors import InputError
+from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.image_steps import ImageRecords, PaperTables, copies_of, usable_images
 from melano_tf.papers.shell import Looked, Work
@@ -34,6 +35,7 @@ TABLES = PaperTables(
     "metadata",
 )
 extent = TABLES.extent
+CODE = MetadataCode()
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ class WeightingImages:
     def counts(self, places: np.ndarray) -> np.ndarray:
         """Images of each class at these places, int64 (C,)."""
         return np.bincount(self.targets(places), minlength=len(self.classes))
+
+    def told(self, places: np.ndarray) -> np.ndarray:
+        """Age, sex and site at these places, float32 (n, `CODE.width`)."""
+        return CODE.encode(CODE.values_of(self.records.iloc[places]))
 
     def facts(self, places: np.ndarray) -> str:
         """A key of which images stand at these places, of which content, class and lesion."""
@@ -178,6 +184,22 @@ def gather(work: Work, taxonomy: Taxonomy) -> Looked:
     work.run.note(copies=copies["kind"].value_counts().to_dict())
     cohort = WeightingImages(records, classes, taxonomy, cache, store, pairs)
     return Looked(cohort, cohort.facts(np.arange(len(records))))
+
+
+def tell(work: Work) -> Looked:
+    """The metadata of all images, which the best cell may be told.
+
+    Raises:
+        InputError: the table says nothing of anybody.
+    """
+    cohort = work.value("cohort")
+    told = cohort.told(np.arange(len(cohort.records)))
+    if (told == CODE.blank(len(told))).all():
+        raise InputError(
+            "--transfer.metadata: no image has an age, a sex or a site; give HAM10000's metadata as --table, or leave "
+            "this setting out"
+        )
+    return Looked(told, digest(told.tolist()))
 
 
 def divide(work: Work, number: int) -> Looked:

@@ -19,6 +19,7 @@ from melano_tf.papers.weighting.cohort import (
     read_taxonomy,
     said_images,
     split_name,
+    tell,
 )
 from melano_tf.papers.weighting.figures import DRAWN
 from melano_tf.papers.weighting.models import (
@@ -141,7 +142,10 @@ def transfer_method(s: WeightingSettings, transfer: TransferSettings) -> Plan:
 
     def best(fold: int | None, needs: list[str], group: str) -> str:
         facts = best_depends_on(s)
-        return plan.step(best_name(fold), train_best, fold, needs=needs, depends=facts, group=group, **network)
+        told = [plan.step("metadata", tell, needs=["cohort"], group="images", always=True)] if transfer.metadata else []
+        return plan.step(
+            best_name(fold), train_best, fold, needs=[*needs, *told], depends=facts, group=group, **network
+        )
 
     if 1 in s.chosen_tables():
         plan.output("table 1", "tables", splits, count_images)

@@ -24,7 +24,7 @@ from melano_tf.papers.shared_figures import saved
 from melano_tf.papers.shared_tables import show, whose
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.best_cell import best_stem
-from melano_tf.papers.weighting.cell_answers import answers_frame
+from melano_tf.papers.weighting.cell_answers import answers_frame, with_metadata
 from melano_tf.papers.weighting.cohort import WeightingImages, split_name
 from melano_tf.papers.weighting.settings import RECIPE, WeightingSettings
 from melano_tf.papers.weighting.tables import NO_CELLS
@@ -60,10 +60,15 @@ def judge_cameras(work: Work, fold: int) -> list[Path]:
     places = chosen(work.value(split_name(fold)).judge, transfer_of(work.settings).camera_images, _seed(work, fold))
     model = keras.saving.load_model(work.path("models", f"{stem}.keras"), compile=False)
     forward, batch = traced(functools.partial(model, training=False)), work.settings.training.batch
+    told = cohort.told(places) if transfer_of(work.settings).metadata else None
     frames = []
     for name, strength in (("", 0.0), *((name, each) for name, one in CHANGES.items() for each in one.strengths)):
         batches = pictures(cohort, places, name, strength, _seed(work, fold), batch)
-        said = np.concatenate([np.asarray(forward({"image": each}), np.float64) for each in batches])
+        asked = (
+            with_metadata(each, told, np.arange(start, start + len(each)))
+            for start, each in zip(range(0, len(places), batch), batches, strict=True)
+        )
+        said = np.concatenate([np.asarray(forward(each), np.float64) for each in asked])
         frames.append(answers_frame(cohort, places, said).assign(change=name, strength=strength))
     return [write_frame(_file(work, fold), pd.concat(frames, ignore_index=True))]
 

@@ -209,6 +209,8 @@ class WeightingSettings(Running):
             faults.append("--gamma auto: not with --preset ham10000; give a number")
         if self.transfer is not None and self.training.warm_epochs:
             faults.append("--training.warm-epochs: not with --preset ham10000, whose network starts from its weights")
+        if self.transfer is not None:
+            weighting_parts(self.transfer.regular.strategy, "--transfer.regular.strategy")
         if self.transfer is None and self.network.input_px > self.store.stored_px:
             faults.append(
                 f"--network.input-px {self.network.input_px} above --store.stored-px {self.store.stored_px}: images "
@@ -270,8 +272,12 @@ class WeightingSettings(Running):
         return found
 
 
-def weighting_parts(name: str) -> tuple[str, str]:
+def weighting_parts(name: str, option: str = "--strategies") -> tuple[str, str]:
     """Class weights and curriculum of a weighting's name, "" for none: "cb+ohem" is ("cb", "ohem").
+
+    Args:
+        name: as it was given.
+        option: by which it was given, for the message.
 
     Raises:
         InputError: an unknown word, or two of one kind.
@@ -283,7 +289,7 @@ def weighting_parts(name: str) -> tuple[str, str]:
         return "", ""
     if len(classes) > 1 or len(curricula) > 1 or len(classes) + len(curricula) != len(parts):
         raise InputError(
-            f"--strategies {name}: give none, or one of {', '.join(CLASS_WEIGHTS)}, or one of {', '.join(CURRICULA)}, "
+            f"{option} {name}: give none, or one of {', '.join(CLASS_WEIGHTS)}, or one of {', '.join(CURRICULA)}, "
             "or one of each joined by +"
         )
     return (classes or [""])[0], (curricula or [""])[0]

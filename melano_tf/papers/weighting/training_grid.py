@@ -70,14 +70,25 @@ class Cell:
 
     def strategy(self, settings: WeightingSettings, gamma: float) -> Strategy:
         """Loss and weights as the step takes them; gamma is used by the focal loss alone."""
-        classes, curriculum_name = weighting_parts(self.weights)
-        return Strategy(
-            class_weights=classes or "none",  # type: ignore[arg-type]
-            curriculum=curriculum_name or "none",  # type: ignore[arg-type]
-            gamma=gamma if self.loss == "fl" else 0.0,
-            full_from=settings.rules.full_from,
-            scale=settings.rules.scale,
-        )
+        return strategy_named(self.weights, settings, gamma if self.loss == "fl" else 0.0)
+
+
+def strategy_named(weights: str, settings: WeightingSettings, gamma: float = 0.0) -> Strategy:
+    """Weights as --strategies names them, with the settings' rules.
+
+    Args:
+        weights: see `Cell`.
+        settings: of the run.
+        gamma: of the loss; 0 is cross-entropy.
+    """
+    classes, curriculum_name = weighting_parts(weights)
+    return Strategy(
+        class_weights=classes or "none",  # type: ignore[arg-type]
+        curriculum=curriculum_name or "none",  # type: ignore[arg-type]
+        gamma=gamma,
+        full_from=settings.rules.full_from,
+        scale=settings.rules.scale,
+    )
 
 
 def cells_of(settings: WeightingSettings, tables: Iterable[int]) -> list[Cell]:

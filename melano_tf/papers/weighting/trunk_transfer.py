@@ -17,9 +17,10 @@ from melano_tf.models.backbone_registry import check_backbone
 from melano_tf.models.classifier_head import classify, logits_of
 from melano_tf.models.frozen_trunk import Halves, split_at
 from melano_tf.models.tta_and_prior_shift import answering
+from melano_tf.models.zoome_network import MetadataEmbedding
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.cell_answers import answers_frame
-from melano_tf.papers.weighting.cohort import split_name
+from melano_tf.papers.weighting.cohort import CODE, split_name
 from melano_tf.papers.weighting.models import (
     decayed,
     fit_cell,
@@ -52,13 +53,16 @@ def transfer_of(settings: WeightingSettings) -> TransferSettings:
     return settings.transfer
 
 
-def build_halves(settings: WeightingSettings, cut: str, seed: int, classes: int) -> tuple[Halves, BackboneReport]:
+def build_halves(
+    settings: WeightingSettings, cut: str, seed: int, classes: int, metadata: bool = False
+) -> tuple[Halves, BackboneReport]:
     """The backbone with a dense softmax on the mean of its last map, frozen up to a layer.
 
     Args:
         cut: the last frozen layer.
         seed: of the initial weights.
         classes: of the softmax.
+        metadata: its last map is weighted by ZooME's metadata embedding, of a second input "metadata".
 
     Raises:
         InputError: weights that do not fit, or no such layer.
@@ -67,10 +71,14 @@ def build_halves(settings: WeightingSettings, cut: str, seed: int, classes: int)
     picture, features, report = build_backbone(
         chosen.backbone, chosen.input_px, weights=chosen.weights, seed=seed, input_name="image"
     )
+    inputs: Any = {"image": picture}
+    if metadata:
+        told = keras.Input((CODE.width,), name="metadata")
+        inputs, features = [picture, told], MetadataEmbedding(name="metadata_embedding")([features, told])
     x = keras.layers.GlobalAveragePooling2D(name="mean")(features)
     x = keras.layers.Dropout(chosen.dropout, name="dropout")(x)
     x = classify(x, classes, "softmax", "classes")
-    return split_at(keras.Model({"image": picture}, x, name=chosen.backbone), cut), report
+    return split_at(keras.Model(inputs, x, name=chosen.backbone), cut), report
 
 
 def check_cuts(settings: WeightingSettings) -> None:
@@ -82,7 +90,7 @@ def check_cuts(settings: WeightingSettings) -> None:
     check_backbone(settings.network.backbone, settings.network.weights, settings.network.input_px)
     without = dataclasses.replace(settings, network=dataclasses.replace(settings.network, weights="none"))
     for cut in (transfer_of(settings).cut, transfer_of(settings).best_cut):
-        build_halves(without, cut, 0, 2)
+        build_halves(without, cut, 0, 2, transfer_of(settings).metadata)
 
 
 def network_seed(settings: WeightingSettings) -> int:

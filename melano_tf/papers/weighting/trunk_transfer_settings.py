@@ -1,9 +1,64 @@
 """The settings of `--preset ham10000`: which parts of a pretrained network are trained, and on which folds."""
 
+import math
 from dataclasses import dataclass, field
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
+
+
+@dataclass(frozen=True)
+class RegularSettings:
+    """What else the best cell's training may do; each is off at 0 (or "none").
+
+    Raises:
+        InputError: a value outside its range.
+    """
+
+    averaging: float = 0.0
+    """A running mean of the weights answers, of which each step keeps this share, such as 0.999."""
+    smoothing: float = 0.0
+    """Label smoothing: this share of each target is spread evenly over all classes."""
+    mixup: float = 0.0
+    """Mixup: a picture is blended with another one of its batch, by a share drawn from Beta(a, a) with this a."""
+    cameras: float = 0.0
+    """This share of the pictures is changed as another camera might show it (one change each, of any strength)."""
+    adjustment: float = 0.0
+    """Logit adjustment in the loss: the logarithm of the class shares times this is added to the logits."""
+    strategy: str = "none"
+    """The paper's weighting of its samples, as --strategies names it: cb, es, ohem, cb+ohem ..."""
+    strategy_from: float = 0.0
+    """Share of the training from which on it weighs (deferred re-weighting); 0: from the start."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} {getattr(self, name):g}: at least 0, and below 1"
+            for name in ("averaging", "smoothing", "strategy_from")
+            if not 0 <= getattr(self, name) < 1
+        ]
+        if not 0 <= self.cameras <= 1:
+            faults.append(f"cameras {self.cameras:g}: between 0 and 1")
+        faults += [
+            f"{name} {getattr(self, name):g}: 0 or more, and finite"
+            for name in ("mixup", "adjustment")
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name)))
+        ]
+        if faults:
+            raise InputError.of("transfer.regular:", faults)
+
+    def words(self) -> list[str]:
+        """What the training does, for a table's notes."""
+        late = f" from {self.strategy_from:.0%} of the training on" if self.strategy_from else ""
+        parts = {
+            f"weighted by {self.strategy}{late}": self.strategy != "none",
+            f"logits adjusted by {self.adjustment:g} log shares": self.adjustment,
+            f"labels smoothed by {self.smoothing:g}": self.smoothing,
+            f"mixup {self.mixup:g}": self.mixup,
+            f"{self.cameras:.0%} of the pictures as other cameras show them": self.cameras,
+            f"running mean of the weights ({self.averaging:g})": self.averaging,
+        }
+        chosen = [words for words, asked in parts.items() if asked]
+        return ["cross-entropy" if chosen else "plain cross-entropy", *chosen]
 
 
 @dataclass(frozen=True)
@@ -36,6 +91,10 @@ class TransferSettings:
     """Multiply its images by 1 + u, u uniform in ± this share."""
     hue: float = 8.0
     """Turn its images' hue by an angle uniform in ± this many degrees."""
+    metadata: bool = False
+    """Tell the best cell the patient's age and sex and the lesion's site, by ZooME's metadata embedding."""
+    regular: RegularSettings = field(default_factory=RegularSettings)
+    """What else its training may do."""
     camera_images: int = 500
     """So many judged images of a fold, at most, are judged again as other cameras would show them; 0: none."""
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from melano_tf.metadata_fields import NumberField
 from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.papers.image_steps import ImageRecords, copies_of, usable_images
 from melano_tf.papers.shell import Looked, Work
@@ -18,12 +17,6 @@ from melano_tf.splits.leaks import Leak, LeakError, image_leaks, leak_lines
 from melano_tf.splits.undivided_groups import joined_groups, owner_groups, pair_places
 
 CODE = MetadataCode()
-
-
-def values_of(records: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What the records say of their patients, (n,) for each field of `CODE`."""
-    kinds = {one.name: float if isinstance(one, NumberField) else object for one in CODE.fields}
-    return {name: records[name].to_numpy(kind) for name, kind in kinds.items()}
 
 
 @dataclass(frozen=True)
@@ -103,7 +96,7 @@ def divide(work: Work) -> Looked:
         copies=copies["kind"].value_counts().to_dict(),
         leaks=kinds,
     )
-    metadata = CODE.encode(values_of(records))
+    metadata = CODE.encode(CODE.values_of(records))
     cohort = ZoomeImages(records, classes, cache, metadata, tuple(leaks), unit)
     content = {"folds": fold.tolist(), "groups": groups, "target": records["target"].tolist()}
     return Looked(cohort, [work.identity("images"), content, digest(metadata.tolist())])

@@ -11,7 +11,7 @@ import pandas as pd
 
 from melano_tf.metadata_fields import UNKNOWN, MetadataField, NumberField
 from melano_tf.models.zoome_network import MetadataEmbedding
-from melano_tf.papers.zoome.cohort import CODE, values_of
+from melano_tf.papers.zoome.cohort import CODE
 from melano_tf.pipelines.image_batches import predict_image_batches
 from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.training.steps import traced
@@ -44,7 +44,7 @@ class Value:
 
 def study(records: pd.DataFrame, permutations: int, seed: int) -> tuple[dict[str, np.ndarray], list[Value]]:
     """The metadata that a network is asked with: as given, blanked, exchanged; and each value of each field."""
-    given, count = values_of(records), len(records)
+    given, count = CODE.values_of(records), len(records)
     metadata = {GIVEN: CODE.encode(given), BLANKED: CODE.blank(count)}
     for number in range(1, permutations + 1):
         order = exchanged(records["group"].tolist(), [seed, number])

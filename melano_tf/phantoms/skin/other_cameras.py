@@ -88,3 +88,19 @@ def changed(picture: Picture, name: str, strength: float, seed: tuple[int, ...])
         uint8 (h, w, 3).
     """
     return np.ascontiguousarray(CHANGES[name].change(picture, strength, np.random.default_rng(seed)))
+
+
+def drawn_change(picture: Picture, seed: tuple[int, ...], share: float) -> Picture:
+    """A picture for training: with probability `share` changed by one camera, of any strength between its own.
+
+    Args:
+        picture: uint8 (h, w, 3), RGB.
+        seed: of all that is drawn.
+        share: in 0..1.
+    """
+    rng = np.random.default_rng(seed)
+    if rng.uniform() >= share:
+        return picture
+    one = list(CHANGES.values())[int(rng.integers(len(CHANGES)))]
+    strength = rng.uniform(min(one.strengths), max(one.strengths))
+    return np.ascontiguousarray(one.change(picture, strength, rng))

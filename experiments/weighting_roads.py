@@ -1,0 +1,188 @@
+# %% [markdown]
+# # Real images, further: what each change of the best cell's training adds on HAM10000
+#
+# Paper: *How important is each dermoscopy image?*, whose question (which sample weights help) is asked here of a
+# network that learns, beside what else is said to help: a running mean of the weights, label smoothing, mixup, pictures
+# as other cameras show them, logit adjustment in the loss, deferred re-weighting, the whole picture instead of its
+# central square, the patient's age and sex and the lesion's site, more views when it is asked.
+#
+# No fold's judged images are looked at: the table is that of fold 1's training lesions alone, divided into five folds
+# again, whose first one judges. Every road is one training of the same seed, smaller than `--preset ham10000` (128 px,
+# 12 epochs), and is compared with the plain one on the same images: the difference, with a 95 % interval by lesion. It
+# says what other lesions would change, not what another seed would.
+#
+# `python experiments/weighting_roads.py --table HAM10000_metadata.csv --images train_200x150 --weights
+# mobilenet.weights.h5 --out runs/roads` (what is finished there is not done again; `--roads plain,mixup` does some of
+# them, so that two of these commands may run side by side). Without data: phantoms, in minutes.
+#
+# What was measured: docs/papers/weighting.md.
+
+# %%
+import argparse
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from melano_tf.evaluation.interval import Interval
+from melano_tf.evaluation.multiclass_metrics import multiclass_metrics
+from melano_tf.evaluation.repeated_split_intervals import JudgedSplit, paired_auc_difference, paired_differences
+from melano_tf.models.tta_and_prior_shift import shifted
+from melano_tf.papers.notebook import say
+from melano_tf.papers.shell import reproduce
+from melano_tf.papers.weighting.cohort import class_names
+from melano_tf.papers.weighting.settings import RECIPE, WeightingSettings
+from melano_tf.pipelines.image_cache import decode_image
+from melano_tf.pipelines.image_settings import ImageCacheSettings
+from melano_tf.runs.atomic_files import read_json
+from melano_tf.runs.predictions import probabilities
+from melano_tf.runs.sidecar import Sidecar
+
+parser = argparse.ArgumentParser(allow_abbrev=False)
+parser.add_argument("--table", type=Path, help="HAM10000's metadata; none: phantoms")
+parser.add_argument("--images", type=Path, help="folder of its images")
+parser.add_argument("--weights", default="none", help="file of MobileNet's ImageNet weights")
+parser.add_argument("--out", type=Path, default=Path("runs/roads"), help="folder of the runs, one a road")
+parser.add_argument("--roads", default="all", help="roads to go, separated by commas")
+parser.add_argument("--px", type=int, default=128, help="side of the network's input")
+parser.add_argument("--epochs", type=int, default=12, help="epochs of each training")
+parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one a core")
+given = parser.parse_known_args()[0]
+
+# What each road changes: of the settings, of `transfer`, of `transfer.regular`.
+ROADS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "plain": ({}, {}),
+    "averaging": ({}, {"averaging": 0.999}),
+    "smoothing": ({}, {"smoothing": 0.1}),
+    "mixup": ({}, {"mixup": 0.2}),
+    "cameras": ({}, {"cameras": 0.5}),
+    "adjustment": ({}, {"adjustment": 1.0}),
+    "deferred": ({}, {"strategy": "cb", "strategy_from": 0.75}),
+    "whole": ({"crop": "whole"}, {}),
+    "metadata": ({}, {}),
+}
+EIGHT = "eight views"  # no training: the plain one is asked about each picture and its quarter turn
+roads = list(ROADS) if given.roads == "all" else given.roads.split(",")
+
+
+# %%
+def base(out: Path) -> WeightingSettings:
+    """The preset's settings with this program's data, for a run in `out`."""
+    settings = dataclasses.replace(RECIPE.default("ham10000", data=given.table is not None), out=out)
+    if given.table is None:
+        return settings
+    network = dataclasses.replace(settings.network, weights=given.weights, input_px=given.px)
+    return dataclasses.replace(settings, table=(given.table,), images=(given.images,), network=network)
+
+
+def inner_table() -> Path | None:
+    """The data set's table without fold 1's judged images; None of phantoms, which are divided once alone."""
+    if given.table is None:
+        return None
+    path = given.out / "inner.csv"
+    if not path.is_file():
+        outer = dataclasses.replace(base(given.out / "outer"), steps="images")
+        reproduce(RECIPE, outer, say)
+        judged = set(read_json(given.out / "outer" / "run.json")["splits"]["1"])
+        rows = pd.read_csv(given.table)
+        rows[~rows["image_id"].isin(judged)].to_csv(path, index=False)
+    return path
+
+
+def settings_of(road: str, table: Path | None) -> WeightingSettings:
+    """One road's settings."""
+    stored, regular = ROADS[road]
+    settings = base(given.out / road)
+    assert settings.transfer is not None
+    transfer = dataclasses.replace(
+        settings.transfer,
+        best_epochs=given.epochs,
+        best_folds=(1,),
+        camera_images=0,
+        metadata=road == "metadata",
+        regular=dataclasses.replace(settings.transfer.regular, **regular),
+    )
+    return dataclasses.replace(
+        settings,
+        table=() if table is None else (table,),
+        transfer=transfer,
+        store=dataclasses.replace(settings.store, **stored),
+        tables=(1,),
+        figures="none",
+        steps="tables",
+        threads=given.threads,
+        workers=1,
+    )
+
+
+table = inner_table()
+for road in roads:
+    reproduce(RECIPE, settings_of(road, table), say)
+
+# %% [markdown]
+# Each road beside the plain one: of the mean of mirror images as it is (AUC and calibration do not depend on a shift of
+# the classes, or are spoilt by it), and decided for Acc + BAcc (the power was chosen on lesions held out).
+
+
+# %%
+def judged(road: str, shifted_too: bool) -> JudgedSplit:
+    """What a road's best cell says of the inner fold's judged images."""
+    names = ("predictions", "best-fold-1") if shifted_too else ("unshifted", "best-fold-1-mirrored")
+    frame = pd.read_parquet(given.out / road / names[0] / f"{names[1]}.parquet")
+    return JudgedSplit(frame["target"].to_numpy(), probabilities(frame), frame["group"].tolist())
+
+
+def eight_views() -> tuple[JudgedSplit, JudgedSplit]:
+    """The plain best cell's mean over four mirror images of each picture and of its quarter turn; and shifted."""
+    run = given.out / "plain"
+    frame = pd.read_parquet(run / "predictions" / "best-fold-1.parquet")
+    card = Sidecar.read(run / "models" / "best-fold-1.keras")
+    model = keras.saving.load_model(run / "models" / "best-fold-1.keras", compile=False)
+    factors, store = np.array(card.run["factors"]), ImageCacheSettings(**card.preprocessing["store"])
+    found = []
+    for start in range(0, len(frame), 64):
+        files = [folder / f"{name}.jpg" for name in frame["image_id"][start : start + 64]]
+        pictures = np.stack([decode_image(file, store).pixels for file in files]).astype(np.float32)
+        said = [np.asarray(model({"image": each}), np.float64) for each in (pictures, np.rot90(pictures, axes=(1, 2)))]
+        found.append(np.mean([shifted(one, 1 / factors) for one in said], axis=0))
+    mean, truth = np.concatenate(found), frame["target"].to_numpy()
+    groups = frame["group"].tolist()
+    return JudgedSplit(truth, mean, groups), JudgedSplit(truth, shifted(mean, factors), groups)
+
+
+def beside(road: str) -> dict[str, object]:
+    """A row of the table."""
+    plain, plain_shifted = (judged("plain", which) for which in (False, True))
+    if road == EIGHT:
+        own, own_shifted = eight_views()
+    else:
+        own, own_shifted = (judged(road, which) for which in (False, True))
+    metrics = multiclass_metrics(own_shifted.y, own_shifted.scores)
+    row: dict[str, object] = {"road": road, "minutes": "none"}
+    if road != EIGHT:
+        seconds = pd.read_csv(given.out / road / "history" / "best-fold-1.csv")["seconds"].sum()
+        row["minutes"] = round(seconds / 60, 1)
+    row |= {name: round(metrics[name], 3) for name in ("Acc", "BAcc")}
+    row |= {"AUC": round(multiclass_metrics(own.y, own.scores)["mAUC"], 3)}
+    if road != "plain":
+        found = paired_differences([plain_shifted], [own_shifted], class_names())
+        row |= {f"{name} minus plain": between(found[name]) for name in ("Acc", "BAcc")}
+        row["AUC minus plain"] = between(paired_auc_difference([plain], [own]))
+        unshifted = paired_differences([plain], [own], class_names())
+        row |= {f"{name} unshifted, minus plain": between(unshifted[name]) for name in ("Acc", "BAcc")}
+    return row
+
+
+def between(found: Interval) -> str:
+    """A difference with its interval."""
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+
+
+folder = given.images or next((given.out / "plain" / "phantoms").rglob("*.jpg")).parent
+there = [road for road in ROADS if (given.out / road / "predictions" / "best-fold-1.parquet").is_file()]
+if "plain" in there:
+    rows = pd.DataFrame([beside(road) for road in [*there, EIGHT]]).fillna("")
+    rows.to_csv(given.out / "roads.csv", index=False)
+    print(rows.to_string(index=False))

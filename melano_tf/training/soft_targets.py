@@ -1,0 +1,133 @@
+"""Targets that are no single class, class shares in the loss, and weights that begin late."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from melano_tf.errors import InputError
+from melano_tf.training.hosts import Share, shared_out
+from melano_tf.training.loop import Batches
+from melano_tf.training.losses import categorical_focal, prior_loss
+from melano_tf.training.sample_weights import STRATEGY, Strategy
+from melano_tf.training.steps import Batch
+
+
+def soft_targets(y: Any, classes: int, smoothing: float = 0.0, share: Any = None) -> Any:
+    """Targets (B, C) float32, rows summing to one.
+
+    Label smoothing (Szegedy et al., CVPR 2016): (1 - smoothing) of the class and smoothing / C of each. Mixup (Zhang et
+    al., ICLR 2018): a sample's own share of that, and the rest of the next one's of the batch, as
+    `melano_tf.models.mixup_layer.Mixup` blends their pictures.
+
+    Args:
+        y: class indices (B,).
+        classes: C.
+        smoothing: in 0..1, 1 excluded.
+        share: (B,) in 0..1, or None for no mixup.
+    """
+    targets = (1.0 - smoothing) * ops.one_hot(ops.cast(y, "int32"), classes, dtype="float32") + smoothing / classes
+    if share is None:
+        return targets
+    own = ops.cast(share, "float32")[:, None]
+    return own * targets + (1 - own) * ops.roll(targets, -1, axis=0)
+
+
+def log_shares(counts: Any, strength: float) -> np.ndarray:
+    """What logit adjustment adds to the logits of a training: strength log(N_c / N), float32 (C,).
+
+    Menon et al., Long-tail learning via logit adjustment (ICLR 2021), equation 10: the network then answers, without
+    the addition, as if all classes were equally frequent (strength 1).
+
+    Raises:
+        InputError: a class without a training image.
+    """
+    counts = np.asarray(counts, np.float64)
+    if (counts <= 0).any():
+        raise InputError(
+            f"classes {np.flatnonzero(counts <= 0).tolist()} have no training image: no share to adjust by"
+        )
+    return np.asarray(strength * np.log(counts / counts.sum()), np.float32)
+
+
+def soft_focal_loss(smoothing: float, added: np.ndarray) -> Callable[[Batch, Any], Any]:
+    """The `loss_fn` of a `GradientStep` for batches with a strategy: equation 6 of soft targets and shifted logits.
+
+    Args:
+        smoothing: of the labels.
+        added: to the logits, (C,), `log_shares`.
+    """
+
+    def loss(batch: Batch, logits: Any) -> Any:
+        targets = soft_targets(batch["y"], len(added), smoothing, batch["x"].get("share"))
+        return categorical_focal(targets, logits + added, batch[STRATEGY]["gamma"])
+
+    return loss
+
+
+def soft_prior(counts: Any, strategy: Strategy, smoothing: float) -> float:
+    """As `sample_weights.strategy_prior`, of smoothed targets; mixup does not change it."""
+
+    def loss(y: Any, logits: Any) -> Any:
+        return categorical_focal(soft_targets(y, len(counts), smoothing), logits, strategy.gamma)
+
+    return prior_loss(counts, strategy.weights_of_classes(counts), loss)
+
+
+class MixedBatches:
+    """Batches whose "x" also holds "share" (B,) float32: a sample's own part of a blended picture.
+
+    A share is drawn from Beta(alpha, alpha), by seed and global step.
+
+    Args:
+        batches: of images.
+        alpha: above 0.
+        seed: of the shares.
+    """
+
+    def __init__(self, batches: Batches, alpha: float, seed: int) -> None:
+        self.batches, self.alpha, self.seed = batches, alpha, seed
+        self.steps_per_epoch = batches.steps_per_epoch
+
+    def shared(self, share: Share) -> "MixedBatches":
+        """As of `ImageBatches`: one host reads its part of the pictures, and blends within that."""
+        part = copy.copy(self)
+        part.batches = shared_out(self.batches, share)
+        return part
+
+    def from_step(self, step: int) -> Iterator[Batch]:
+        """The batches from a global step on."""
+        for number, batch in zip(itertools.count(step), self.batches.from_step(step), strict=False):
+            own = np.random.default_rng([self.seed, number]).beta(self.alpha, self.alpha, len(batch["id"]))
+            # Of a host's part: behind the batch's end the last sample stands again.
+            places = int(batch.get("x_from", 0)) + np.arange(len(batch["x"]["image"]))
+            held = own[np.minimum(places, len(own) - 1)].astype(np.float32)
+            yield {**batch, "x": {**batch["x"], "share": held}}
+
+
+class DeferredBatches:
+    """Batches that change at a step: deferred re-weighting (Cao et al., NeurIPS 2019), where both weigh differently.
+
+    Args:
+        first, then: the batches before and from step `at` on; of equally many steps an epoch.
+        at: global step.
+    """
+
+    def __init__(self, first: Batches, then: Batches, at: int) -> None:
+        if first.steps_per_epoch != then.steps_per_epoch:
+            raise ValueError(f"{first.steps_per_epoch} and {then.steps_per_epoch} steps an epoch")
+        self.first, self.then, self.at = first, then, at
+        self.steps_per_epoch = first.steps_per_epoch
+
+    def shared(self, share: Share) -> "DeferredBatches":
+        """Both so."""
+        return DeferredBatches(shared_out(self.first, share), shared_out(self.then, share), self.at)
+
+    def from_step(self, step: int) -> Iterator[Batch]:
+        """The batches from a global step on."""
+        if step < self.at:
+            yield from itertools.islice(self.first.from_step(step), self.at - step)
+        yield from self.then.from_step(max(step, self.at))
