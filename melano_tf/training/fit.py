@@ -18,13 +18,14 @@ from melano_tf.runs.run_folder import Run
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.seeding import seeded
 from melano_tf.splits.disjoint_sides import Sides
+from melano_tf.training.batch_norm import has_batch_statistics
 from melano_tf.training.checkpoint import training_variables, weights_sha256
 from melano_tf.training.describe import Shown, describe
 from melano_tf.training.fed_cases import Fed, check_chain, record_path
 from melano_tf.training.hosts import Hosts, shared_out
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
 from melano_tf.training.progress import bar_over_epochs
-from melano_tf.training.steps import LossFn, Step, has_batch_statistics, traced
+from melano_tf.training.steps import LossFn, Step, traced
 from melano_tf.training.tensorflow_runtime import computing_in, strategy
 
 Frames = Mapping[str, pd.DataFrame]

@@ -22,16 +22,17 @@ import tensorflow as tf
 from melano_tf.errors import InputError
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.journal import watched
+from melano_tf.training.batch_norm import reduce_batch_norm
 from melano_tf.training.checkpoint import load_checkpoint, training_variables
 from melano_tf.training.checkpoint_writer import CheckpointWriter
 from melano_tf.training.hosts import Hosts
+from melano_tf.training.not_finite import not_finite_line
 from melano_tf.training.steps import (
     Batch,
     GradientStep,
     Progress,
     Step,
     TrainingError,
-    reduce_batch_norm,
 )
 from melano_tf.training.stuck_training import Watch
 
@@ -45,7 +46,6 @@ __all__ = [
     "Step",
     "TrainingError",
     "Watch",
-    "reduce_batch_norm",
     "train",
 ]
 
@@ -356,7 +356,7 @@ class _Session:
             scalars = {name: float(value) for name, value in result.items() if len(np.shape(value)) == 0}
             epoch, within = divmod(step, self.batches.steps_per_epoch)
             if not all(np.isfinite(value) for value in scalars.values()):
-                raise TrainingError(_not_finite(step, epoch, self._batch_of(step), result, scalars))
+                raise TrainingError(not_finite_line(step, epoch, self._batch_of(step), result, scalars))
             if within == 0:
                 self.sums = {}
             for name, value in {**scalars, "samples": 1.0}.items():
@@ -392,28 +392,3 @@ class _Session:
     def _point(self, prefix: str, values: Mapping[str, float], at: int) -> None:
         if self.writes:
             self.points.extend((f"{prefix}/{name}", value, at) for name, value in values.items())
-
-
-def _not_finite(step: int, epoch: int, batch: Batch, result: Mapping[str, Any], scalars: Mapping[str, float]) -> str:
-    """One line: where, which scalars, which samples."""
-    ids = [bytes(name).decode(errors="replace") for name in np.asarray(batch["id"]).ravel()]
-    values = ", ".join(f"{name} = {value}" for name, value in scalars.items() if not np.isfinite(value))
-    suspects = {"loss": [result["loss_per_sample"]]} if "loss_per_sample" in result else {}
-    suspects["input"] = tf.nest.flatten(batch.get("x", []))
-    whose = ""
-    for what, arrays in suspects.items():
-        faulty = [name for name, fine in zip(ids, _finite_rows(arrays, len(ids)), strict=True) if not fine]
-        whose += f"the {what} of {', '.join(faulty)} is not finite; " if faulty else ""
-    return (
-        f"training stopped at step {step} (epoch {epoch + 1}): {values}; {whose}the batch holds {', '.join(ids)}. "
-        "Nothing after the last checkpoint was kept; look at these samples, or lower the learning rate"
-    )
-
-
-def _finite_rows(arrays: Sequence[Any], count: int) -> np.ndarray:
-    """Whether all numbers of each sample are finite, bool (count,). Arrays not by sample (bags) are left out."""
-    fine = np.ones(count, bool)
-    for array in map(np.asarray, arrays):
-        if len(array) == count and np.issubdtype(array.dtype, np.number):
-            fine &= np.isfinite(array).reshape(count, -1).all(axis=1)
-    return fine

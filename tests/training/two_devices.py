@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import InputError
+from melano_tf.training.batch_norm import reduce_batch_norm
 from melano_tf.training.exact_bags import BagStep
-from melano_tf.training.loop import GradientStep, LoopSettings, reduce_batch_norm, train
+from melano_tf.training.loop import GradientStep, LoopSettings, train
 
 SPEC = importlib.util.spec_from_file_location("training_toy", Path(__file__).with_name("toy.py"))
 toy = importlib.util.module_from_spec(SPEC)
