@@ -68,16 +68,22 @@ def _scaling(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimize
     return keras.optimizers.LossScaleOptimizer(optimizer)
 
 
-def take_average(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
+def take_average(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> bool:
     """Give weights that were trained their running mean, where the optimiser keeps one; again is the same.
+
+    The statistics of batch normalisation are then those of other weights: `batch_norm.estimate_statistics`.
 
     Args:
         optimizer: from `make_optimizer`, built.
         variables: those that it was built on, in that order.
+
+    Returns:
+        Whether there is one.
     """
     own = optimizer.inner_optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else optimizer
     if own.use_ema:
         own.finalize_variable_values(list(variables))
+    return bool(own.use_ema)
 
 
 def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:

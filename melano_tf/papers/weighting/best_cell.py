@@ -1,6 +1,7 @@
 """The best cell on real images: most of a pretrained network trained by cross-entropy, and the imbalance taken out of
 its decision (--preset ham10000)."""
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.settings_digest import seed_for
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.inner_holdout import inner_holdout
+from melano_tf.training.batch_norm import estimate_statistics
 from melano_tf.training.describe import describe
 from melano_tf.training.fed_cases import Fed, record_choice, record_path
 from melano_tf.training.fit import Network, optimise, write_frame, write_judgement
@@ -36,6 +38,7 @@ from melano_tf.training.optimizers import take_average
 
 FINAL = "ham10000"  # stem of the model for use
 POWER_DRAWS = 1000
+AVERAGE_BATCHES = 100  # of which batch normalisation takes its statistics for a running mean of the weights
 POWERS = tuple(round(0.1 * step, 1) for step in range(11))
 # What a decision may be in favour of, and the figures of merit whose sum it then makes largest.
 FAVOURS = {"both": ("Acc", "BAcc"), "accuracy": ("Acc",), "balanced": ("BAcc",)}
@@ -101,7 +104,7 @@ def best_depends_on(settings: WeightingSettings) -> dict[str, Any]:
         "batch": training.batch,
         "metadata": transfer.metadata,
         "augment": [transfer.augment, transfer.brightness, transfer.hue],
-        "regular": [transfer.regular, strategy_named(transfer.regular.strategy, settings)],
+        "regular": [AVERAGE_BATCHES, transfer.regular, strategy_named(transfer.regular.strategy, settings)],
         "hold_out": settings.splits.hold_out,
         "powers": [POWERS, POWER_DRAWS],
         "seed": settings.seed,
@@ -134,7 +137,9 @@ def train_best(work: Work, fold: int | None) -> list[Path]:
     sides, seed = sides_of(work, part.training, part.held, part.judged), seed_for(work.settings.seed, stem)
     training = training_of_best(work, stem, seed, part.training, sides)
     network, history = optimise(work.run, training, work.scratch)
-    take_average(network.optimizer, network.trained.trainable_variables)
+    if take_average(network.optimizer, network.trained.trainable_variables):
+        some = itertools.islice(training.batches.from_step(0), AVERAGE_BATCHES)
+        estimate_statistics(network.trained, (batch["x"] for batch in some))
     counts, px = cohort.counts(part.training), work.settings.store.stored_px
     files, frames = [history.write(work.path("history", f"{stem}.csv")), record_path(work.run, stem)], {}
     work.run.keep_logs(work.scratch, stem)
