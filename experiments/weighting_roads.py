@@ -34,6 +34,7 @@ from melano_tf.papers.notebook import say
 from melano_tf.papers.shell import reproduce
 from melano_tf.papers.weighting.cohort import class_names
 from melano_tf.papers.weighting.settings import RECIPE, WeightingSettings
+from melano_tf.papers.weighting.trunk_transfer_settings import RegularSettings
 from melano_tf.pipelines.image_cache import decode_image
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.runs.atomic_files import read_json
@@ -102,7 +103,7 @@ def settings_of(road: str, table: Path | None) -> WeightingSettings:
         best_folds=(1,),
         camera_images=0,
         metadata=road == "metadata",
-        regular=dataclasses.replace(settings.transfer.regular, **regular),
+        regular=RegularSettings(**regular),
     )
     return dataclasses.replace(
         settings,

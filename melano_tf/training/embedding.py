@@ -36,7 +36,7 @@ def described(model: keras.Model) -> tuple[Any, Any, Any] | None:
     The inputs are what the other two need: the picture alone, without what is told of the patient. A bag has no
     picture: its numbers are None. None of a network that has neither a layer "features" nor instances.
     """
-    inner = next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
+    inner = _inner(model)
     if inner is not None:
         return _within(model, inner)
     names = {layer.name for layer in model.layers}
@@ -64,12 +64,36 @@ def _within(model: keras.Model, inner: keras.Model) -> tuple[Any, Any, Any] | No
     found = described(inner)
     if found is None:
         return None
-    seen = inner._inbound_nodes[-1].input_tensors[0]
-    operation, node, _ = seen._keras_history
-    if operation.name == "mirrored":
-        seen = operation._inbound_nodes[node].input_tensors[0]
+    seen = _upright(inner)
     _, embedding, _ = found
     return model.inputs[0], keras.Model(inner.inputs[0], embedding)(seen), look(seen)
+
+
+def _inner(model: keras.Model) -> keras.Model | None:
+    return next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
+
+
+def _upright(inner: keras.Model) -> Any:
+    """What a network within another sees of a picture that is not mirrored."""
+    seen = inner._inbound_nodes[-1].input_tensors[0]
+    operation, node, _ = seen._keras_history
+    return operation._inbound_nodes[node].input_tensors[0] if operation.name == "mirrored" else seen
+
+
+def bare(model: keras.Model, pictures: Any) -> tuple[keras.Model, Any]:
+    """The network itself, and pictures as it sees them upright, of a model that brings them to its side and mirrors
+    them; of any other the two as they are.
+
+    Args:
+        model: as it was saved.
+        pictures: (B, H, W, 3) in 0..255.
+    """
+    inner = _inner(model)
+    if inner is None:
+        return model, pictures
+    network = keras.Model(list(inner.inputs), inner.outputs[0], name=inner.name)
+    seen = keras.Model(model.inputs[0], _upright(inner))(ops.cast(pictures, "float32"))
+    return network, np.asarray(seen, np.float32)
 
 
 def embedder(model: keras.Model) -> keras.Model | None:

@@ -204,9 +204,11 @@ def image_maps(models: Models, run: Seen, stem: str, path: Path, facts: Mapping[
     """
     network, sidecar = models.get(run, stem)
     from melano_tf.explain.cam import gradient_map
+    from melano_tf.training.embedding import bare
 
     inputs = _inputs(network, sidecar, path, facts)
     far = far_words(how_far(run, stem, network, sidecar, inputs["image"]))
+    network, inputs["image"] = bare(network, inputs["image"])
     found = []
     if {layer.name for layer in network.layers} & {"cbam", "decisions"}:
         found.append(_cbam(network, sidecar, inputs, called))

@@ -8,18 +8,19 @@ import keras
 import numpy as np
 import pytest
 
+from melano_tf.explain.cam import gradient_map
 from melano_tf.models.attention_transfer import build_classifier
 from melano_tf.models.bag_models import build_bag_model
 from melano_tf.models.bag_settings import BagKind, BagModelSettings
 from melano_tf.models.biopsy_classifier import build_target, split_target
 from melano_tf.models.seanet import build_source
-from melano_tf.models.tta_and_prior_shift import answering
+from melano_tf.models.tta_and_prior_shift import answering, shifted
 from melano_tf.models.zoome_network import build_zoome
 from melano_tf.runs.run_folder import Run
 from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.splits.leaks import LeakError
 from melano_tf.training.describe import Shown, describe
-from melano_tf.training.embedding import embedder, heard, look, telling
+from melano_tf.training.embedding import bare, embedder, heard, look, telling
 from melano_tf.training.familiarity import Familiarity, fit_familiarity, read_familiarity
 from melano_tf.training.fed_cases import CHOSE, FED, Fed
 
@@ -63,12 +64,16 @@ def networks() -> dict[str, tuple[keras.Model, Any]]:
         "zoome": (zoome, lambda x: {"image": x, "metadata": np.repeat(told, len(x), axis=0)}),
         "student": (student, lambda x: {"image": x}),
         "mirrored": (answering(student, PX, 4, [1.0, 0.5, 0.2]), lambda x: {"image": x}),
+        "told": (
+            answering(zoome, PX, 4),
+            lambda x: {"image": x, "metadata": np.repeat(told, len(x), axis=0)},
+        ),
         "tile": (source, lambda x: x),
         "target": (split_target(target)[0], lambda x: x),
     }
 
 
-@pytest.mark.parametrize("name", ["zoome", "student", "mirrored", "tile", "target"])
+@pytest.mark.parametrize("name", ["zoome", "student", "mirrored", "told", "tile", "target"])
 def test_a_network_tells_what_numpy_says_and_answers_as_before(name: str) -> None:
     network, handed = networks()[name]
     known = described(network, pictures(24, 1), pictures(9, 2))
@@ -96,6 +101,25 @@ def test_a_patients_metadata_and_mirror_images_say_nothing_of_the_distance() -> 
     views = heard(telling(answering(student, PX, 4), known)({"image": shown}))[1]
     np.testing.assert_allclose(views, heard(telling(student, known)({"image": shown}))[1], atol=1e-6)
     assert embedder(mirrored).outputs[0].shape[-1] == len(known.mean)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["mirrored", "told", "student"])
+def test_a_map_is_that_of_the_network_that_a_model_brings_pictures_to(name: str) -> None:
+    model, handed = networks()[name]
+    large = np.repeat(np.repeat(pictures(2, 6), 2, axis=1), 2, axis=2) if name != "student" else pictures(2, 6)
+    network, seen = bare(model, large)
+    np.testing.assert_allclose(seen, pictures(2, 6), atol=1e-3)
+    asked = {**handed(large), "image": seen}
+    upright = network(asked, training=False)
+    found = [gradient_map(network, asked, called, "features").maps for called in range(upright.shape[-1])]
+    assert found[0].shape == (2, PX, PX) and max(each.max() for each in found) > 0  # a class may have none
+    if name == "student":
+        np.testing.assert_allclose(model(asked, training=False), upright)
+    else:  # the model's answer is the mean over the mirror images of what this network says, and shifted
+        views = [seen, seen[:, :, ::-1], seen[:, ::-1], seen[:, ::-1, ::-1]]
+        mean = np.mean([np.asarray(network({**asked, "image": one}, training=False)) for one in views], axis=0)
+        wanted = shifted(mean, np.array([1.0, 0.5, 0.2])) if name == "mirrored" else mean
+        np.testing.assert_allclose(model(handed(large), training=False), wanted, atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["gated", "bgmp", "instance_max", "clam_multi", "transformer"])

@@ -26,7 +26,8 @@ def draw_errors(work: Work) -> list[Path]:
     if errors.empty:
         work.say("no figure of errors: the best cell made none" if folds else "no figure of errors: no best cell")
         return []
-    data = "PHANTOM images" if not work.settings.table else f"folds {', '.join(str(one.fold) for one in folds)}"
+    numbers = ", ".join(str(one.fold) for one in folds)
+    data = "PHANTOM images" if not work.settings.table else f"fold{'s' * (len(folds) != 1)} {numbers}"
     return saved(work, "best-errors", errors_sheet(errors, cohort, f"The best cell's surest errors ({data})"))
 
 
