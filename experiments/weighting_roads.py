@@ -20,6 +20,7 @@
 # %%
 import argparse
 import dataclasses
+import math
 from pathlib import Path
 
 import keras
@@ -66,6 +67,10 @@ ROADS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
 }
 EIGHT = "eight views"  # no training: the plain one is asked about each picture and its quarter turn
 roads = list(ROADS) if given.roads == "all" else given.roads.split(",")
+if unknown := [road for road in roads if road not in ROADS]:
+    parser.error(f"--roads {unknown[0]}: none of {', '.join(ROADS)}")
+if (given.table is None) != (given.images is None):
+    parser.error("--table and --images belong together")
 
 
 # %%
@@ -177,7 +182,9 @@ def beside(road: str) -> dict[str, object]:
 
 
 def between(found: Interval) -> str:
-    """A difference with its interval."""
+    """A difference with its interval, where it has one."""
+    if math.isnan(found.low):
+        return f"{found.value:+.3f}"
     return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
