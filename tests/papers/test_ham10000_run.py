@@ -272,6 +272,8 @@ def test_what_a_changed_setting_repeats(finished: Path, inside: Callable[..., Fi
         assert done.code == 0, done.errors
         return {line.split()[0] for line in done.shown.splitlines() if line.startswith("  ") and " to do" in line}
 
+    done = inside("weighting", "--out", str(finished / "elsewhere"), *TINY, "--plan")
+    assert "; 14 trainings to do, " in done.shown  # twelve strategies, the best cell of a fold, the one for use
     assert planned() == set()
     assert planned("--evaluation.repeats", "60") == set()
     assert planned("--transfer.best-epochs", "2") == {*BEST, "model/final"}

@@ -8,11 +8,12 @@ import numpy as np
 
 from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.mixup_layer import mixing
+from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.cohort import WeightingImages
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.training_grid import strategy_named
-from melano_tf.papers.weighting.trunk_transfer import build_halves, transfer_of
+from melano_tf.papers.weighting.trunk_transfer import blank, build_halves, transfer_of
 from melano_tf.papers.weighting.trunk_transfer_settings import TransferSettings
 from melano_tf.phantoms.skin.other_cameras import drawn_change
 from melano_tf.pipelines.augment import AugmentSettings
@@ -98,6 +99,15 @@ class Changes:
 
 
 CAMERAS = 1  # before a picture's own seed: what is drawn here says nothing of its crop
+
+
+def best_load(settings: WeightingSettings, fold: int | None, classes: int) -> Load:
+    """What the training of a fold's best cell costs; None: of that on all images."""
+    transfer, batch = transfer_of(settings), settings.training.batch
+    name = f"{settings.network.backbone} behind {transfer.best_cut}"
+    build = functools.partial(build_best, blank(settings), 0, 1, classes)
+    share = 1.0 if fold is None else (1 - 1 / transfer.folds) * (1 - settings.splits.hold_out)
+    return Load(name, build, transfer.best_epochs, batch, "images", share)
 
 
 def build_best(settings: WeightingSettings, seed: int, steps: int, classes: int) -> Network:

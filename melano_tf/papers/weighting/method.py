@@ -11,6 +11,7 @@ from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.best_cell import best_depends_on, best_name, best_stem, train_best
 from melano_tf.papers.weighting.best_cell_tables import write_best, write_differences
+from melano_tf.papers.weighting.best_cell_training import best_load
 from melano_tf.papers.weighting.cohort import (
     cache_settings,
     class_names,
@@ -51,6 +52,7 @@ from melano_tf.papers.weighting.trunk_transfer import (
     features_depend_on,
     keep_features,
     strategy_depends_on,
+    strategy_load,
     train_strategy,
 )
 from melano_tf.papers.weighting.trunk_transfer_settings import TransferSettings
@@ -137,14 +139,21 @@ def transfer_method(s: WeightingSettings, transfer: TransferSettings) -> Plan:
         needs, facts = [split_name(cell.split), trunk], strategy_depends_on(s, cell)
         left = cell.name not in picked
         return plan.step(
-            step_name(cell), train_strategy, cell, needs=needs, depends=facts, tolerant=True, taken=left, **network
+            *(step_name(cell), train_strategy, cell),
+            needs=needs,
+            depends=facts,
+            tolerant=True,
+            taken=left,
+            load=strategy_load(s, len(class_names())),
+            **network,
         )
 
     def best(fold: int | None, needs: list[str], group: str) -> str:
-        facts = best_depends_on(s)
+        facts, load = best_depends_on(s), best_load(s, fold, len(class_names()))
         told = [plan.step("metadata", tell, needs=["cohort"], group="images", always=True)] if transfer.metadata else []
+        needs = [*needs, *told]
         return plan.step(
-            best_name(fold), train_best, fold, needs=[*needs, *told], depends=facts, group=group, **network
+            *(best_name(fold), train_best, fold), needs=needs, depends=facts, group=group, load=load, **network
         )
 
     if 1 in s.chosen_tables():

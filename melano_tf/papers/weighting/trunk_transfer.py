@@ -18,6 +18,7 @@ from melano_tf.models.classifier_head import classify, logits_of
 from melano_tf.models.frozen_trunk import Halves, split_at
 from melano_tf.models.tta_and_prior_shift import answering
 from melano_tf.models.zoome_network import MetadataEmbedding
+from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.cell_answers import answers_frame
 from melano_tf.papers.weighting.cohort import CODE, split_name
@@ -88,7 +89,7 @@ def check_cuts(settings: WeightingSettings) -> None:
         InputError: there is no such network or layer, or another path leads around it.
     """
     check_backbone(settings.network.backbone, settings.network.weights, settings.network.input_px)
-    without = dataclasses.replace(settings, network=dataclasses.replace(settings.network, weights="none"))
+    without = blank(settings)
     for cut in (transfer_of(settings).cut, transfer_of(settings).best_cut):
         build_halves(without, cut, 0, 2, transfer_of(settings).metadata)
 
@@ -178,6 +179,19 @@ def train_strategy(work: Work, cell: Cell) -> list[Path]:
         return answers_frame(cohort, split.judge, found / found.sum(axis=1, keepdims=True))
 
     return fit_cell(work, cell, training, shared, ask)
+
+
+def blank(settings: WeightingSettings) -> WeightingSettings:
+    """The settings with random initial weights: nothing is fetched to know what a training costs."""
+    return dataclasses.replace(settings, network=dataclasses.replace(settings.network, weights="none"))
+
+
+def strategy_load(settings: WeightingSettings, classes: int) -> Load:
+    """What a strategy's training on features costs."""
+    used, transfer = settings.training, transfer_of(settings)
+    name = f"{settings.network.backbone} behind {transfer.cut}, on features"
+    build = functools.partial(build_strategy, blank(settings), classes)
+    return Load(name, build, used.flat_epochs, used.batch, "images", 1 - 1 / transfer.folds)
 
 
 def build_strategy(settings: WeightingSettings, classes: int) -> Network:
