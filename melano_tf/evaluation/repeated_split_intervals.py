@@ -77,9 +77,7 @@ def split_intervals(
     """
     if not splits:
         raise ValueError("no splits")
-    groups = [name for split in splits for name in split.groups]
-    index, draws = group_draws(groups, repeats, seed)
-    places = np.split(index, np.cumsum([len(split.groups) for split in splits])[:-1])
+    places, draws = _drawn(splits, repeats, seed)
     values = [split_metrics(split, names) for split in splits]
     count = draws.shape[1]
     counts = [
@@ -125,8 +123,7 @@ def split_calibration_error(
         splits, repeats, level, seed: as `split_intervals`.
         bins: of equal width, of the most probable class's probability.
     """
-    index, draws = group_draws([name for split in splits for name in split.groups], repeats, seed)
-    places = np.split(index, np.cumsum([len(split.groups) for split in splits])[:-1])
+    places, draws = _drawn(splits, repeats, seed)
     samples = []
     for split, at in zip(splits, places, strict=True):
         right, confidence = top_label(split.y, split.scores)
@@ -160,14 +157,19 @@ def paired_auc_difference(
     return percentile_interval(_mean_auc(other) - _mean_auc(first), after - before, level, count)
 
 
+def _drawn(splits: Sequence[JudgedSplit], repeats: int, seed: int) -> tuple[list[NDArray[np.intp]], NDArray[np.int64]]:
+    """The lesion of each image, split by split, and how often each resample drew each lesion (`group_draws`)."""
+    index, draws = group_draws([name for split in splits for name in split.groups], repeats, seed)
+    return np.split(index, np.cumsum([len(split.groups) for split in splits])[:-1]), draws
+
+
 def _mean_auc(splits: Sequence[JudgedSplit]) -> float:
     return float(np.mean([multiclass_metrics(split.y, split.scores)[MEAN_AUC] for split in splits]))
 
 
 def _resampled_auc(splits: Sequence[JudgedSplit], repeats: int, seed: int) -> tuple[NDArray[np.float64], int]:
     """The macro ROC AUC's mean over splits in each resample, (repeats,), and the number of lesions."""
-    index, draws = group_draws([name for split in splits for name in split.groups], repeats, seed)
-    places = np.split(index, np.cumsum([len(split.groups) for split in splits])[:-1])
+    places, draws = _drawn(splits, repeats, seed)
     samples = []
     for split, at in zip(splits, places, strict=True):
         y, scores = check_classes(split.y, split.scores)
@@ -203,8 +205,7 @@ def paired_differences(
         ValueError: other images.
     """
     _check_pairs(first, other)
-    index, draws = group_draws([name for split in first for name in split.groups], repeats, seed)
-    places = np.split(index, np.cumsum([len(split.groups) for split in first])[:-1])
+    places, draws = _drawn(first, repeats, seed)
     values, samples = [], []
     for one, two, at in zip(first, other, places, strict=True):
         before, after = (split_metrics(split, names) for split in (one, two))

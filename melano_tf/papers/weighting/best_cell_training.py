@@ -11,9 +11,10 @@ from melano_tf.models.mixup_layer import mixing
 from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.cohort import WeightingImages
+from melano_tf.papers.weighting.models import without_weights
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.training_grid import strategy_named
-from melano_tf.papers.weighting.trunk_transfer import blank, build_halves, transfer_of
+from melano_tf.papers.weighting.trunk_transfer import build_halves, transfer_of
 from melano_tf.papers.weighting.trunk_transfer_settings import TransferSettings
 from melano_tf.phantoms.skin.other_cameras import drawn_change
 from melano_tf.pipelines.augment import AugmentSettings
@@ -105,7 +106,7 @@ def best_load(settings: WeightingSettings, fold: int | None, classes: int) -> Lo
     """What the training of a fold's best cell costs; None: of that on all images."""
     transfer, batch = transfer_of(settings), settings.training.batch
     name = f"{settings.network.backbone} behind {transfer.best_cut}"
-    build = functools.partial(build_best, blank(settings), 0, 1, classes)
+    build = functools.partial(build_best, without_weights(settings), 0, 1, classes)
     share = 1.0 if fold is None else (1 - 1 / transfer.folds) * (1 - settings.splits.hold_out)
     return Load(name, build, transfer.best_epochs, batch, "images", share)
 

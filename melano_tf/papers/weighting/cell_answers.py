@@ -68,7 +68,7 @@ def image_sidecar(
     return Sidecar(
         kind=KIND,
         classes=cohort.classes,
-        # A part of a pretrained network brings squares of any size to what it was trained on: models.squares.
+        # A part of a pretrained network brings squares of any size to what it was trained on: `answering`.
         input_px=work.settings.network.input_px if transfer is None else work.settings.store.stored_px,
         preprocessing={
             "store": plain(cohort.store),

@@ -359,9 +359,14 @@ def build(settings: WeightingSettings, taxonomy: Taxonomy, cell: Cell) -> Networ
     return Network(trains, optimizer, leaves, said)
 
 
+def without_weights(settings: WeightingSettings) -> WeightingSettings:
+    """The settings with random initial weights: nothing is fetched to know what a training costs."""
+    return replace(settings, network=replace(settings.network, weights="none"))
+
+
 def cell_load(settings: WeightingSettings, taxonomy: Taxonomy, cell: Cell) -> Load:
-    """What a training costs; of random weights, for nothing is fetched to know it."""
-    used, blank = settings.training, replace(settings, network=replace(settings.network, weights="none"))
+    """What a training costs."""
+    used, blank = settings.training, without_weights(settings)
     epochs = used.flat_epochs if cell.network == "flat" else used.hierarchical_epochs
     name, build_it = f"{cell.network} {settings.network.backbone}", functools.partial(build, blank, taxonomy, cell)
     return Load(f"{name}, {cell.optimizer}", build_it, epochs, used.batch, "images", 1 - settings.splits.share)

@@ -1,7 +1,6 @@
 """The strategies on real images: one frozen trunk, whose features are kept on disk, and the same rest trained with
 each (--preset ham10000)."""
 
-import dataclasses
 import functools
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ from melano_tf.papers.weighting.models import (
     rate_of,
     shared_network,
     sides_of,
+    without_weights,
 )
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.training_grid import Cell
@@ -89,7 +89,7 @@ def check_cuts(settings: WeightingSettings) -> None:
         InputError: there is no such network or layer, or another path leads around it.
     """
     check_backbone(settings.network.backbone, settings.network.weights, settings.network.input_px)
-    without = blank(settings)
+    without = without_weights(settings)
     for cut in (transfer_of(settings).cut, transfer_of(settings).best_cut):
         build_halves(without, cut, 0, 2, transfer_of(settings).metadata)
 
@@ -181,16 +181,11 @@ def train_strategy(work: Work, cell: Cell) -> list[Path]:
     return fit_cell(work, cell, training, shared, ask)
 
 
-def blank(settings: WeightingSettings) -> WeightingSettings:
-    """The settings with random initial weights: nothing is fetched to know what a training costs."""
-    return dataclasses.replace(settings, network=dataclasses.replace(settings.network, weights="none"))
-
-
 def strategy_load(settings: WeightingSettings, classes: int) -> Load:
     """What a strategy's training on features costs."""
     used, transfer = settings.training, transfer_of(settings)
     name = f"{settings.network.backbone} behind {transfer.cut}, on features"
-    build = functools.partial(build_strategy, blank(settings), classes)
+    build = functools.partial(build_strategy, without_weights(settings), classes)
     return Load(name, build, used.flat_epochs, used.batch, "images", 1 - 1 / transfer.folds)
 
 
