@@ -55,7 +55,7 @@ class Judged:
     Attributes:
         y: labels, (n,) of 0 and 1.
         p: probabilities, (n,).
-        groups: the group (patient) of each sample, (n,).
+        groups: the group (patient) of each sample, (n,); of one name in several cohorts, it is one group.
         threshold: of this model's decision.
     """
 
@@ -73,10 +73,11 @@ def cohort_intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Intervals of metrics' means over validation cohorts that share no groups; see `binary_intervals`.
+    """Intervals of metrics' means over validation cohorts; see `binary_intervals`.
 
     Each cohort keeps its own model and threshold; one that leaves a metric undefined, itself or in a resample, is left
-    out of that mean. The interval says what other patients would change, not what another training would.
+    out of that mean. A group (patient) that several cohorts judge counts once, whichever of its samples they hold. The
+    interval says what other patients would change, not what another training would.
 
     Raises:
         ValueError: see `binary_intervals`; no cohorts.
@@ -84,46 +85,64 @@ def cohort_intervals(
     if not cohorts:
         raise ValueError("no cohorts")
     needed = repeats if set(names) - {*SHARES, "AUC"} else 0
-    drawn = [_Drawn.of(one, names, needed, seed + number) for number, one in enumerate(cohorts)]
-    total = sum(one.draws.shape[1] for one in drawn)
-    cells = _side_by_side([one.cells for one in drawn])
+    places, draws = _drawn([one.groups for one in cohorts], needed, seed)
+    total = draws.shape[1]
+    counted = [_Counted.of(one, names, index, total) for one, index in zip(cohorts, places, strict=True)]
+    cells = np.stack([one.cells for one in counted], axis=1)
     result = {}
     for name in names:
         if name == "AUC":
-            areas = [area(one.labels, one.scores, one.index, one.draws.shape[1]) for one in drawn]
+            areas = [area(one.labels, one.scores, one.index, total) for one in counted]
             result[name] = closed_interval(mean_area(areas, level), level, total, DELONG)
         elif name in SHARES:
             result[name] = closed_interval(binary_share(cells, name, level), level, total, WILSON)
         else:
-            mean = float(_mean(np.array([one.values[name] for one in drawn])[None])[0])
-            sample = _mean(np.stack([one.resampled(name) for one in drawn], axis=1))
+            mean = float(_mean(np.array([one.values[name] for one in counted])[None])[0])
+            sample = _mean(np.stack([one.resampled(name, draws) for one in counted], axis=1))
             found = binary_share(cells, name, level) if name == "F1S" else balanced(cells, level)
             result[name] = wider_interval(found, percentile_interval(mean, sample, level, total))
     return result
 
 
+def _drawn(
+    cohorts: Sequence[Sequence[str] | NDArray[np.generic]], repeats: int, seed: int
+) -> tuple[list[NDArray[np.intp]], NDArray[np.int64]]:
+    """The group of each sample, cohort by cohort, numbered over all of them; how often each resample drew each group.
+
+    Cohorts that share no groups are drawn one by one, so that each keeps its number of them; others all together.
+    """
+    ends = np.cumsum([len(groups) for groups in cohorts])[:-1]
+    joined = np.concatenate([np.asarray(groups) for groups in cohorts])
+    own = [group_draws(groups, repeats, seed + number) for number, groups in enumerate(cohorts)]
+    counts = [draws.shape[1] for _, draws in own]
+    if len(np.unique(joined)) < sum(counts):
+        index, draws = group_draws(joined, repeats, seed)
+        return np.split(index, ends), draws
+    starts = np.cumsum([0, *counts[:-1]])
+    places = [index + start for (index, _), start in zip(own, starts, strict=True)]
+    return places, np.hstack([draws for _, draws in own])
+
+
 @dataclass(frozen=True)
-class _Drawn:
-    """One cohort with its groups counted: cells (4, groups) of TP, FP, TN, FN."""
+class _Counted:
+    """One cohort, its samples counted by the groups of all cohorts: cells (4, groups) of TP, FP, TN, FN."""
 
     labels: NDArray[np.bool_]
     scores: NDArray[np.float64]
     index: NDArray[np.intp]
-    draws: NDArray[np.int64]
     cells: NDArray[np.float64]
     values: dict[str, float]
 
     @classmethod
-    def of(cls, one: Judged, names: Sequence[str], repeats: int, seed: int) -> "_Drawn":
+    def of(cls, one: Judged, names: Sequence[str], index: NDArray[np.intp], groups: int) -> "_Counted":
         labels, scores = check_pairs(one.y, one.p)
         _check(labels, one.groups, names)
-        index, draws = group_draws(one.groups, repeats, seed)
-        cells = cells_by_group(labels, scores >= one.threshold, index, draws.shape[1])
-        return cls(labels, scores, index, draws, cells, binary_metrics(labels, scores, one.threshold))
+        cells = cells_by_group(labels, scores >= one.threshold, index, groups)
+        return cls(labels, scores, index, cells, binary_metrics(labels, scores, one.threshold))
 
-    def resampled(self, name: str) -> NDArray[np.float64]:
+    def resampled(self, name: str, draws: NDArray[np.int64]) -> NDArray[np.float64]:
         """A metric of counts in each resample, (repeats,)."""
-        return metrics_of_counts(Confusion(*(self.draws @ counts for counts in self.cells)))[name]
+        return metrics_of_counts(Confusion(*(draws @ counts for counts in self.cells)))[name]
 
 
 def cells_by_group(
@@ -132,16 +151,6 @@ def cells_by_group(
     """TP, FP, TN and FN of each group, (4, groups); labels, called and index (n,)."""
     cells = (called & labels, called & ~labels, ~called & ~labels, ~called & labels)
     return np.stack([np.bincount(index, weights=cell, minlength=groups) for cell in cells])
-
-
-def _side_by_side(cohorts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Cells of cohorts, each (4, its groups), as (4, cohorts, all groups): each cohort has groups of its own."""
-    result = np.zeros((4, len(cohorts), sum(cells.shape[1] for cells in cohorts)))
-    start = 0
-    for number, cells in enumerate(cohorts):
-        result[:, number, start : start + cells.shape[1]] = cells
-        start += cells.shape[1]
-    return result
 
 
 def binary_share(cells: NDArray[np.float64], name: str, level: float) -> Estimate:

@@ -63,9 +63,13 @@ def closed_interval(found: Estimate, level: float, groups: int, method: str) -> 
 
 
 def wider_interval(found: Estimate, resampled: Interval) -> Interval:
-    """Of an interval in closed form and a bootstrap's, the wider at each end, around the bootstrap's value."""
+    """Of a metric's interval in closed form and a bootstrap's, the wider at each end, around the bootstrap's value.
+
+    The metric lies in 0..1, and so do the ends.
+    """
     if math.isnan(found.low) or math.isnan(resampled.value):
         return resampled
     low = np.fmin(resampled.value - (found.value - found.low), resampled.low)
     high = np.fmax(resampled.value + (found.high - found.value), resampled.high)
-    return dataclasses.replace(resampled, low=float(low), high=float(high), method=WIDER)
+    # The two values differ where F1 is a mean over splits (here of F1, there of its share): an end may leave 0..1.
+    return dataclasses.replace(resampled, low=max(0.0, float(low)), high=min(1.0, float(high)), method=WIDER)

@@ -61,9 +61,10 @@ def split_intervals(
 ) -> dict[str, Interval]:
     """Intervals of the metrics' means over splits, by the names of `split_metrics`.
 
-    Acc, RE and PR in closed form; the others also by percentile bootstrap, the wider at each end. A resample in which a
-    split lacks a class that it judges leaves that split's means undefined, and is left out of them and counted. The
-    interval says what other lesions would change, not what another training would.
+    Acc, RE and PR in closed form; the others also by percentile bootstrap, the wider at each end. A split that leaves a
+    metric undefined (PR of a class that it never calls) is left out of that mean. A resample in which a split lacks a
+    class that it judges leaves that split's means undefined, and is left out of them and counted. The interval says
+    what other lesions would change, not what another training would.
 
     Args:
         splits: at least one, all with the same classes.
@@ -90,11 +91,12 @@ def split_intervals(
     closed |= {f"{metric} {name}": closed[f"{metric} {k}"] for k, name in enumerate(names) for metric in BY_CLASS}
     result = {}
     for metric in values[0]:
-        value = float(np.mean([one[metric] for one in values]))
-        if metric.split(" ")[0] in CLOSED and not np.isnan(value):
+        there = [place for place, one in enumerate(values) if not np.isnan(one[metric])]
+        if metric.split(" ")[0] in CLOSED or not there:
             result[metric] = closed_interval(closed[metric], level, count, WILSON)
         else:
-            sample = np.mean([one[metric] for one in samples], axis=0)
+            value = float(np.mean([values[place][metric] for place in there]))
+            sample = np.mean([samples[place][metric] for place in there], axis=0)
             result[metric] = wider_interval(closed[metric], percentile_interval(value, sample, level, count))
     return result
 
@@ -116,8 +118,9 @@ def split_calibration_error(
 ) -> Interval:
     """The expected calibration error's mean over splits, with its interval: percentile bootstrap over lesions.
 
-    A resample's own error is larger than that of all lesions on average (it adds its noise to each bin), so that the
-    interval leans upward.
+    A resample's own error is larger on average than that of all lesions, for it adds its noise to each bin: the
+    resamples are moved down by the difference, and no lower than 0. The value itself is too large in the same way, by
+    less.
 
     Args:
         splits, repeats, level, seed: as `split_intervals`.
@@ -133,7 +136,9 @@ def split_calibration_error(
         drawn = draws @ np.bincount(at, minlength=draws.shape[1])
         samples.append(np.abs(draws @ gaps.T).sum(axis=1) / np.where(drawn > 0, drawn, np.nan))
     value = float(np.mean([expected_calibration_error(split.y, split.scores, bins) for split in splits]))
-    return percentile_interval(value, np.mean(samples, axis=0), level, draws.shape[1])
+    resampled = np.mean(samples, axis=0)
+    bias = float(np.nanmean(resampled)) - value
+    return percentile_interval(value, np.maximum(resampled - bias, 0.0), level, draws.shape[1])
 
 
 def paired_auc_difference(

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from melano_tf.errors import InputError, line_of
 from melano_tf.evaluation.binary_intervals import binary_intervals
 from melano_tf.evaluation.binary_metrics import format_value
-from melano_tf.evaluation.calibration import Calibration, fit_calibration
+from melano_tf.evaluation.calibration import Calibration, fit_calibration, logits_of
 from melano_tf.evaluation.curves import counts_by_threshold
 from melano_tf.evaluation.interval import Interval
 
@@ -242,6 +242,10 @@ class Decision:
     def probability(self, p: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probabilities of the model's own, of the same shape."""
         return np.asarray(p, dtype=np.float64) if self.calibration is None else self.calibration.apply(p)
+
+    def log_odds(self, p: ArrayLike) -> NDArray[np.float64]:
+        """Log-odds of the calibrated probabilities, of p's shape; finite, also where these round to 0 or 1."""
+        return logits_of(p, 1) / (1.0 if self.calibration is None else self.calibration.temperature)
 
     def apply(self, p: ArrayLike) -> NDArray[np.bool_]:
         """The decisions on the model's own (uncalibrated) probabilities, of the same shape."""

@@ -90,13 +90,21 @@ def mean_share(hits: NDArray[np.float64], sizes: NDArray[np.float64], level: flo
     if groups > 1 and variance > EDGE**2 and independent > 0:
         variance *= groups / (groups - 1)
         units = parts**2 / float((1 / total).sum())
-        # Parts that judge the same groups are no more samples than one of them.
-        most = units / float(weights @ (sizes > 0).sum(axis=0))
+        most = units / _times_judged(sizes)
         student = float(ndtri((1 + level) / 2) / stdtrit(groups - 1, (1 + level) / 2))
         n = min(units * independent / variance, most) * student**2
         if min((hits < sizes).any(axis=0).sum(), (hits > 0).any(axis=0).sum()) < LEAST_MIXED:
             n = min(n, alone)
     return Estimate(value, *wilson(min(max(value, 0.0), 1.0), n, level), influence)
+
+
+def _times_judged(sizes: NDArray[np.float64]) -> float:
+    """How many parts judge a sample's group, on average over the samples; 1 where parts share no groups.
+
+    Parts that judge the same groups are no more samples than one of them. Sizes are (K, G), each part's sum above 0.
+    """
+    weights = (sizes / sizes.sum(axis=1, keepdims=True)).mean(axis=0)
+    return float(weights @ (sizes > 0).sum(axis=0))
 
 
 def mean_f1(tp: NDArray[np.float64], wrong: NDArray[np.float64], level: float) -> Estimate:
@@ -117,17 +125,30 @@ class Area:
         value: NaN where a class is missing.
         variance: Obuchowski's (1997); NaN where a class has fewer than two groups.
         influence: what each group adds to the error, (groups,).
-        samples: positives and negatives.
-        alone: groups of each class, unequal ones counted as Kish does, 1/sum of squared shares.
-        groups: groups of the class that has fewer.
+        held: positives and negatives of each group, (2, groups).
     """
 
     value: float
     variance: float
     influence: NDArray[np.float64]
-    samples: tuple[float, float]
-    alone: tuple[float, float]
-    groups: int
+    held: NDArray[np.float64]
+
+    @property
+    def samples(self) -> tuple[float, float]:
+        """Positives and negatives."""
+        positives, negatives = self.held.sum(axis=1).tolist()
+        return positives, negatives
+
+    @property
+    def alone(self) -> tuple[float, float]:
+        """Groups of each class, unequal ones counted as Kish does, 1/sum of squared shares; both classes are there."""
+        positives, negatives = (self.held.sum(axis=1) ** 2 / (self.held**2).sum(axis=1)).tolist()
+        return positives, negatives
+
+    @property
+    def groups(self) -> int:
+        """Groups of the class that has fewer."""
+        return int((self.held > 0).sum(axis=1).min())
 
 
 def area(labels: NDArray[np.bool_], scores: NDArray[np.float64], index: NDArray[np.intp], groups: int) -> Area:
@@ -145,8 +166,9 @@ def area(labels: NDArray[np.bool_], scores: NDArray[np.float64], index: NDArray[
     """
     positive, negative = scores[labels], scores[~labels]
     m, n = len(positive), len(negative)
+    sizes = [np.bincount(index[side], minlength=groups).astype(np.float64) for side in (labels, ~labels)]
     if not m or not n:
-        return Area(math.nan, math.nan, np.zeros(groups), (m, n), (0.0, 0.0), 0)
+        return Area(math.nan, math.nan, np.zeros(groups), np.stack(sizes))
     from scipy.stats import rankdata  # heavy, as scipy.optimize below: who only shows intervals does without
 
     # Ranks among all less ranks among one's own count the other class below, ties half (Sun & Xu 2014).
@@ -154,7 +176,6 @@ def area(labels: NDArray[np.bool_], scores: NDArray[np.float64], index: NDArray[
     v10 = (ranks[:m] - rankdata(positive)) / n
     v01 = 1 - (ranks[m:] - rankdata(negative)) / m
     value = float(v10.mean())
-    sizes = [np.bincount(index[side], minlength=groups).astype(np.float64) for side in (labels, ~labels)]
     sums = [np.bincount(index[side], v, groups) for side, v in ((labels, v10), (~labels, v01))]
     e10, e01 = ((total - held * value) / held.sum() for total, held in zip(sums, sizes, strict=True))
     counts = [int((held > 0).sum()) for held in sizes]
@@ -163,8 +184,7 @@ def area(labels: NDArray[np.bool_], scores: NDArray[np.float64], index: NDArray[
     if min(counts) > 1:
         own = [count / (count - 1) * (e**2).sum() for count, e in zip(counts, (e10, e01), strict=True)]
         variance = max(0.0, float(sum(own) + 2 * both / (both - 1) * (e10 * e01).sum()))
-    alone = [float(held.sum() ** 2 / (held**2).sum()) for held in sizes]
-    return Area(value, variance, e10 + e01, (m, n), (alone[0], alone[1]), min(counts))
+    return Area(value, variance, e10 + e01, np.stack(sizes))
 
 
 def hanley_mcneil(value: float, positives: float, negatives: float) -> float:
@@ -175,29 +195,38 @@ def hanley_mcneil(value: float, positives: float, negatives: float) -> float:
 
 
 def mean_area(areas: Sequence[Area], level: float) -> Estimate:
-    """The mean ROC AUC over cohorts that share no groups; one cohort is a plain AUC; undefined ones are left out.
+    """The mean ROC AUC over cohorts; one cohort is a plain AUC; undefined ones are left out.
 
     The score interval solves (A - a)^2 = c^2 d V(a), V of `hanley_mcneil`, d the design effect: the clusters' variance
     over V(A), at least 1. Where that is not estimable (A is 0 or 1, a class of one group), each group counts as one
     sample; no end is nearer than that leaves it, either, where the error rests on fewer than `LEAST_MIXED` groups in
     effect, (sum_g e_g^2)^2 / sum_g e_g^4 of their influences e_g. c is Student's t, of as many degrees of freedom as
     the class with fewer groups leaves.
+
+    The variance of the sum over cohorts is sum_kl r_kl s_k s_l, r_kl the correlation of what the groups add to k and l:
+    0 where these share none. Where each group is judged by t cohorts on average (of the class where it is by more), d
+    is at least t, t cohorts' groups count as one's, and so do their degrees of freedom.
+
+    Args:
+        areas: at least one, all with the same numbering of groups, whether a cohort has them or not.
+        level: coverage.
     """
+    influence = np.zeros_like(areas[0].influence)
     areas = [one for one in areas if not math.isnan(one.value)]
-    influence = np.concatenate([one.influence / len(areas) for one in areas]) if areas else np.zeros(0)
     if not areas:
         return Estimate(math.nan, math.nan, math.nan, influence)
+    influence = np.mean([one.influence for one in areas], axis=0)
     value = float(np.mean([one.value for one in areas]))
-    known = [one for one in areas if not math.isnan(one.variance)]
-    clustered = sum(one.variance for one in known)
-    independent = sum(hanley_mcneil(one.value, *one.samples) for one in known)
-    estimable = len(known) == len(areas) and clustered > EDGE**2 and independent > 0
+    spreads = np.sqrt([one.variance for one in areas])
+    clustered = float(spreads @ _correlation(np.stack([one.influence for one in areas])) @ spreads)
+    independent = sum(hanley_mcneil(one.value, *one.samples) for one in areas)
+    times = max(_times_judged(np.stack([one.held[side] for one in areas])) for side in (0, 1))
     alone = [one.alone for one in areas]
-    z = float(ndtri((1 + level) / 2))
-    if not estimable:
+    z = float(ndtri((1 + level) / 2)) * math.sqrt(times)
+    if not (clustered > EDGE**2 and independent > 0):  # a variance may be NaN
         return Estimate(value, *_score_ends(value, alone, z), influence)
-    c = float(stdtrit(sum(one.groups - 1 for one in areas), (1 + level) / 2))
-    effect = max(1.0, clustered / independent)
+    c = float(stdtrit(sum(one.groups - 1 for one in areas) / times, (1 + level) / 2))
+    effect = max(times, clustered / independent)
     low, high = _score_ends(value, [one.samples for one in areas], c * math.sqrt(effect))
     reach = c * math.sqrt(clustered) / len(areas) / (value * (1 - value))
     low, high = min(low, float(expit(logit(value) - reach))), max(high, float(expit(logit(value) + reach)))
@@ -233,10 +262,7 @@ def mover(parts: Sequence[Estimate]) -> Estimate:
     """
     values = np.array([one.value for one in parts])
     influences = np.stack([one.influence for one in parts])
-    lengths = np.sqrt((influences**2).sum(axis=1))
-    scaled = np.divide(influences, lengths[:, None], out=np.zeros_like(influences), where=lengths[:, None] > EDGE)
-    correlation = scaled @ scaled.T
-    np.fill_diagonal(correlation, 1.0)
+    correlation = _correlation(influences)
     mean = float(values.mean())
 
     def reach(gaps: NDArray[np.float64]) -> float:
@@ -247,3 +273,12 @@ def mover(parts: Sequence[Estimate]) -> Estimate:
     if math.isnan(mean):
         low = high = math.nan
     return Estimate(mean, max(low, 0.0), min(high, 1.0), influences.mean(axis=0))
+
+
+def _correlation(influences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlation of what the groups add to each of K estimates, (K, K), of influences (K, groups); 0 of nothing."""
+    lengths = np.sqrt((influences**2).sum(axis=1))
+    scaled = np.divide(influences, lengths[:, None], out=np.zeros_like(influences), where=lengths[:, None] > EDGE)
+    correlation = scaled @ scaled.T
+    np.fill_diagonal(correlation, 1.0)
+    return correlation

@@ -155,7 +155,8 @@ def reliability_figure(panels: Mapping[str, Mapping[str, Reliability]], title: s
     for (name, stages), upper, lower in zip(panels.items(), *grid, strict=True):
         upper.plot([0, limit], [0, limit], label="perfect", **CHANCE)
         for (stage, bins), colour in zip(stages.items(), _colours(stages), strict=True):
-            label = f"{stage}: ECE {format_value(bins.expected_error)}"
+            # Tables have another ECE: in 15 bins of equal width, and the mean over folds.
+            label = f"{stage}: ECE of these {len(bins.count)} bins {format_value(bins.expected_error)}"
             upper.plot(bins.predicted, bins.observed, "o-", color=colour, markersize=4, linewidth=1.2, label=label)
             known = ~np.isnan(bins.low)
             upper.vlines(bins.predicted[known], bins.low[known], bins.high[known], color=colour, alpha=0.5)

@@ -56,7 +56,7 @@ def layout(table: Table) -> tuple[list[Shown], list[list[Shown]]]:
 
 def notes_of(table: Table) -> list[str]:
     """All that stands below a table but its footnotes: on the data, then on what its own content makes worth saying."""
-    return [*table.notes, *_notes(table.frame, table.unit)]
+    return [*table.notes, *_notes(table.frame, table.unit, table.part)]
 
 
 def markdown(table: Table) -> str:
@@ -115,19 +115,20 @@ def _ours(record: Mapping[str, Any]) -> Shown:
         return Shown(NOTHING)
     if record["kind"] == "count":
         return Shown(f"{record['ours']:,.0f}")
-    text = format_mean_std(record["ours"], record["ours_std"])
+    below = []
     if not pd.isna(record["level"]) and not math.isnan(record["ours"]):
-        return Shown(text, ends_text(record["low"], record["high"]))
-    partly = 0 < record["defined"] < record["cohorts"]
-    return Shown(text, f"{record['defined']} of {record['cohorts']}" if partly else "")
+        below.append(ends_text(record["low"], record["high"]))
+    if 0 < record["defined"] < record["cohorts"]:
+        below.append(f"{record['defined']} of {record['cohorts']}")
+    return Shown(format_mean_std(record["ours"], record["ours_std"]), ", ".join(below))
 
 
-def _notes(frame: pd.DataFrame, unit: str) -> list[str]:
+def _notes(frame: pd.DataFrame, unit: str, judged: str) -> list[str]:
     """What the table's own content makes worth saying."""
     ran = frame[frame["cohorts"].notna()]
     scores = ran[ran["kind"] == "score"]
     return [
-        *_how_many(scores, unit),
+        *_how_many(scores, unit, judged),
         *_printed_auc(frame),
         *(["n/a: undefined (nothing to divide by)."] if scores["ours"].isna().any() else []),
         *(
@@ -138,9 +139,9 @@ def _notes(frame: pd.DataFrame, unit: str) -> list[str]:
     ]
 
 
-def _how_many(scores: pd.DataFrame, unit: str) -> list[str]:
+def _how_many(scores: pd.DataFrame, unit: str, judged: str) -> list[str]:
     several = scores["cohorts"] > 1
-    tested, validated = scores[scores["level"].notna() & ~several], scores[scores["level"].isna() | several]
+    at_once, validated = scores[scores["level"].notna() & ~several], scores[scores["level"].isna() | several]
     notes = []
     for cohorts in sorted(set(validated["cohorts"])):
         models = list(dict.fromkeys(validated.loc[validated["cohorts"] == cohorts, "column"]))
@@ -159,9 +160,9 @@ def _how_many(scores: pd.DataFrame, unit: str) -> list[str]:
     partly = validated[(validated["defined"] < validated["cohorts"]) & (validated["defined"] > 0)]
     if len(partly):
         notes.append("(k of n): undefined in the other cohorts, which are left out of that mean.")
-    for (patients, level), part in tested.groupby(["patients", "level"], sort=False):
-        of_whom = "" if len(set(tested["patients"])) == 1 else f" ({', '.join(dict.fromkeys(part['column']))})"
-        notes.append(f"Ours{of_whom}: value (and {level:.0%} interval by the {patients} test {unit}).")
+    for (patients, level), part in at_once.groupby(["patients", "level"], sort=False):
+        of_whom = "" if len(set(at_once["patients"])) == 1 else f" ({', '.join(dict.fromkeys(part['column']))})"
+        notes.append(f"Ours{of_whom}: value (and {level:.0%} interval by the {patients} {judged} {unit}).")
         notes += _methods(part)
     return notes
 

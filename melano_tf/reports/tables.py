@@ -45,6 +45,7 @@ class Table:
         models_down: laid out with one line a model, and "paper" and "ours" for each metric.
         unit: what the intervals count as independent: "patients" or "lesions".
         headlines: its cells that stand first in the report, in order; those that the run does not have are passed over.
+        part: whose units those are: of the "test", or, of another part or of several, all that were "judged".
     """
 
     title: str
@@ -54,6 +55,7 @@ class Table:
     models_down: bool = False
     unit: str = "patients"
     headlines: tuple[Headline, ...] = ()
+    part: str = "judged"
 
 
 def count_table(

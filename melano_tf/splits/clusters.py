@@ -55,6 +55,7 @@ def cluster_partition(
     validation_share: float = 0.2,
     seed: int = 0,
     tolerance: float = 0.01,
+    unit: str = "lesion",
 ) -> Partition:
     """Choose the clusters that test, of each source apart, then draw the validation part from the rest.
 
@@ -74,6 +75,7 @@ def cluster_partition(
         validation_share: of the images outside the test, 0 < share < 1.
         seed: of the draws.
         tolerance: share of the source's images.
+        unit: what one of the groups is, for the messages.
 
     Raises:
         InputError: a source has too few clusters; or a class cannot stand in both training and validation: each is
@@ -89,10 +91,10 @@ def cluster_partition(
         for name in sorted(set(source.tolist()))
     }
     lesions = np.asarray(groups, dtype=str)
-    repairs = _repair(chosen, source, cluster, label, lesions)
+    repairs = _repair(chosen, source, cluster, label, lesions, unit)
     test = _in_clusters(chosen, source, cluster)
     return Partition(
-        _sides(test, label, lesions, validation_share, rng),
+        _sides(test, label, lesions, validation_share, rng, unit),
         {name: tuple(sorted(members)) for name, members in chosen.items()},
         tuple(repairs),
         _untested(test, source, label),
@@ -125,7 +127,8 @@ def grouped_partition(
         share = min(1.0, test_images[name] / len(rows))
         test[rows] = _whole_lesions(label[rows], lesion[rows], share, leave=2, rng=rng)
     test = np.isin(lesion, lesion[test])  # a lesion of two sources would else be divided
-    return Partition(_sides(test, label, lesion, validation_share, rng), {}, (), _untested(test, source, label))
+    side = _sides(test, label, lesion, validation_share, rng, "lesion")
+    return Partition(side, {}, (), _untested(test, source, label))
 
 
 def partition_leaks(
@@ -214,11 +217,12 @@ def _repair(
     cluster: NDArray[np.integer],
     label: NDArray[np.str_],
     lesion: NDArray[np.str_],
+    unit: str,
 ) -> list[str]:
     """Move test clusters back until two lesions of every class are outside the test; changes `chosen`, says what."""
     pairs = list(zip(source.tolist(), cluster.tolist(), strict=True))
-    units = sorted(set(pairs))
-    numbers = {unit: number for number, unit in enumerate(units)}
+    blocks = sorted(set(pairs))
+    numbers = {block: number for number, block in enumerate(blocks)}
     place = np.array([numbers[pair] for pair in pairs])
     _, classes, counts = class_counts(place, label)
     sizes = counts.sum(axis=1).tolist()
@@ -230,15 +234,15 @@ def _repair(
     def short(test: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return np.stack([np.array(lesions_outside(test)) < 2, np.zeros(len(classes), bool)])
 
-    test = np.array([number in chosen[name] for name, number in units])
+    test = np.array([number in chosen[name] for name, number in blocks])
     said = []
-    for unit, which in mend(test, counts > 0, short, price=lambda unit: (sizes[unit], unit))[1]:
-        held, (name, number) = lesions_outside(test)[which], units[unit]
-        test[unit] = False
+    for block, which in mend(test, counts > 0, short, price=lambda block: (sizes[block], block))[1]:
+        held, (name, number) = lesions_outside(test)[which], blocks[block]
+        test[block] = False
         chosen[name].discard(number)
         said.append(
-            f"class {classes[which]}: {held} lesion{'s' * (held != 1)} outside the test; cluster {number} of {name} "
-            f"({sizes[unit]} images) was moved out of the test"
+            f"class {classes[which]}: {held} {unit}{'s' * (held != 1)} outside the test; cluster {number} of {name} "
+            f"({sizes[block]} images) was moved out of the test"
         )
     return said
 
@@ -249,6 +253,7 @@ def _sides(
     lesion: NDArray[np.str_],
     share: float,
     rng: np.random.Generator,
+    unit: str,
 ) -> NDArray[np.object_]:
     """The side of each image: validation is drawn from what does not test; every class on both sides."""
     rest = np.flatnonzero(~test)
@@ -257,10 +262,11 @@ def _sides(
         held = len(set(lesion[rest[label[rest] == name]]))
         if held < 2:
             of_all = len(set(lesion[label == name]))
-            faults.append(f"class {name}: {held} lesion{'s' * (held != 1)} outside the test, of {of_all} in all")
+            faults.append(f"class {name}: {held} {unit}{'s' * (held != 1)} outside the test, of {of_all} in all")
     if faults:
         raise InputError.of(
-            "partition: training and validation need a lesion each of every class; give more images, or leave it out:",
+            f"partition: training and validation need {'an' if unit[0] in 'aeiou' else 'a'} {unit} each of every "
+            "class; give more images, or leave it out:",
             faults,
         )
     side = np.full(len(test), TRAINING, dtype=object)

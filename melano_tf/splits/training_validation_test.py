@@ -20,7 +20,8 @@ def split_parts(
     """Draw a test and a validation part of the patients, stratified by each patient's set of classes.
 
     The order of the rows does not matter. Each draw is one of `inner_holdout`: strata keep their share as nearly as
-    whole patients allow, and every class stands on both sides.
+    whole patients allow, and every class stands on both sides. Both have the same seed, so that the two draws are
+    correlated; no patient stands in two parts for that.
 
     Args:
         patients: patient of each slide, (n,).

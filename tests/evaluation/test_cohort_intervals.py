@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.stats import norm, t
 
 from melano_tf.evaluation.binary_intervals import Judged, binary_intervals, cohort_intervals
-from melano_tf.evaluation.binary_metrics import binary_metrics
+from melano_tf.evaluation.binary_metrics import METRICS, binary_metrics
 from melano_tf.evaluation.bootstrap import group_draws
 
 
@@ -15,13 +17,22 @@ def cohort(seed: int, patients: int, threshold: float) -> Judged:
     groups = np.repeat(np.arange(patients), rng.integers(1, 5, patients))
     y = (rng.uniform(size=len(groups)) < 0.4).astype(int)
     p = np.clip(0.3 * y + rng.uniform(0, 0.7, len(groups)), 0, 1).round(2)
-    return Judged(y, p, [f"P{group}" for group in groups], threshold)
+    return Judged(y, p, [f"P{seed}-{group}" for group in groups], threshold)
 
 
-def test_one_cohort_is_the_plain_bootstrap() -> None:
-    one = cohort(1, 12, 0.4)
-    ours = cohort_intervals([one], repeats=300, seed=7)
-    assert ours == binary_intervals(one.y, one.p, one.groups, threshold=0.4, repeats=300, seed=7)
+def test_one_cohort_of_single_samples_by_wilsons_equation() -> None:
+    """13 of 20 right, a patient each: |13/20 - x| - 1/(2n) = z sqrt(x (1 - x)/n), n = 19 less what Student's t asks."""
+    p = np.r_[np.full(13, 0.45), np.full(7, 0.35)]
+    found = cohort_intervals([Judged(np.ones(20, int), p, [f"P{n}" for n in range(20)], 0.4)], ("SN",))["SN"]
+    z = norm.ppf(0.975)
+    n = 19 * (z / t.ppf(0.975, 19)) ** 2
+
+    def outside(x: float) -> float:
+        return abs(13 / 20 - x) - 1 / (2 * n) - z * math.sqrt(x * (1 - x) / n)
+
+    wanted = (13 / 20, brentq(outside, 0.1, 13 / 20), brentq(outside, 13 / 20, 0.95))
+    assert (found.value, found.low, found.high) == pytest.approx(wanted)
+    assert (found.method, found.groups) == ("Wilson", 20)
 
 
 def test_two_cohorts_against_a_loop() -> None:
@@ -54,11 +65,13 @@ def test_a_cohort_that_leaves_a_metric_undefined_is_left_out_of_the_mean() -> No
 
 
 def test_two_perfect_cohorts_say_more_than_one() -> None:
-    def perfect(patients: int) -> Judged:
+    def perfect(patients: int, fold: int) -> Judged:
         y = np.arange(patients) % 2
-        return Judged(y, y.astype(float), [f"P{n}" for n in range(patients)])
+        return Judged(y, y.astype(float), [f"P{fold}-{n}" for n in range(patients)])
 
-    one, two, whole = (cohort_intervals([perfect(n)] * times) for n, times in ((12, 1), (12, 2), (24, 1)))
+    one, two, whole = (
+        cohort_intervals([perfect(n, fold) for fold in range(times)]) for n, times in ((12, 1), (12, 2), (24, 1))
+    )
     for name, found in two.items():
         assert found.high == 1 and 0.3 < one[name].low < found.low < 1
         assert found.low == pytest.approx(whole[name].low, abs=0.03), "as many patients in one cohort"
@@ -74,3 +87,67 @@ def test_no_cohorts_and_unknown_metrics_are_refused() -> None:
         cohort_intervals([])
     with pytest.raises(ValueError, match="unknown metrics"):
         cohort_intervals([cohort(1, 5, 0.5)], ("SE",))
+
+
+def plain_folds(seed: int, patients: int = 40, images: int = 20, folds: int = 10, right: bool = False) -> list[Judged]:
+    """Images in folds whoever their patient is, as `--folds.by plain --allow-leaks`: nearly all patients in each."""
+    rng = np.random.default_rng(seed)
+    index = np.repeat(np.arange(patients), images)
+    y = (index % 2).astype(int)
+    own = rng.normal(0, 0.9, patients)[index] + rng.normal(0, 0.5, len(index))
+    p = y.astype(float) if right else np.clip(0.5 + 0.25 * ((2 * y - 1) * 0.8 + own), 0, 1)
+    fold = rng.permutation(len(index)) % folds
+    return [Judged(y[fold == k], p[fold == k], [f"P{g}" for g in index[fold == k]]) for k in range(folds)]
+
+
+def test_a_patient_of_several_cohorts_counts_once() -> None:
+    """Against a loop that draws patients for all cohorts together: it was "by the 355 patients", a third as wide."""
+    cohorts = plain_folds(3)
+    found = cohort_intervals(cohorts, repeats=300, seed=5)
+    groups = [np.array([int(name[1:]) for name in one.groups]) for one in cohorts]
+    draws = np.random.default_rng(9).multinomial(40, np.full(40, 1 / 40), size=60)
+    means = {name: np.zeros(60) for name in METRICS}
+    for repeat, times in enumerate(draws):
+        for one, group in zip(cohorts, groups, strict=True):
+            rows = np.repeat(np.arange(len(group)), times[group])
+            measured = binary_metrics(one.y[rows], one.p[rows], one.threshold)
+            for name in METRICS:
+                means[name][repeat] += measured[name] / len(cohorts)
+    for name, one in found.items():
+        width = np.diff(np.quantile(means[name], [0.025, 0.975]))[0]
+        assert 0.85 * width < one.high - one.low < 1.6 * width, name
+        assert one.groups == 40
+        assert one.low < one.value < one.high
+
+
+def test_perfect_folds_of_the_same_patients_say_what_their_patients_do() -> None:
+    cohorts = plain_folds(4, right=True)
+    joined = [np.concatenate([getattr(one, name) for one in cohorts]) for name in ("y", "p", "groups")]
+    whole, found = binary_intervals(*joined, repeats=100), cohort_intervals(cohorts, repeats=100)
+    for name, one in found.items():
+        assert one.high == 1 and one.low == pytest.approx(whole[name].low, abs=0.03), name
+
+
+@pytest.mark.parametrize("seed", [1, 2, 7])
+def test_judging_the_same_patients_twice_is_no_more_evidence(seed: int) -> None:
+    one = cohort(seed, 14, 0.45)
+    once, twice = (cohort_intervals([one] * times, repeats=200, seed=3) for times in (1, 2))
+    for name in METRICS:
+        wanted = once[name]
+        assert (twice[name].value, twice[name].low, twice[name].high) == pytest.approx(
+            (wanted.value, wanted.low, wanted.high)
+        ), name
+        assert twice[name].groups == wanted.groups
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ends_lie_in_0_to_1_around_the_value(seed: int) -> None:
+    """F1 of rare positives was -0.0212 to 0.7687."""
+    rng = np.random.default_rng(seed)
+    cohorts = []
+    for number in range(int(rng.integers(1, 4))):
+        size = int(rng.integers(4, 13))
+        y, p = (rng.random(size) < rng.choice([0.15, 0.5])).astype(int), rng.random(size)
+        cohorts.append(Judged(y, p, [f"P{number}-{n}" for n in rng.integers(0, 6, size)], rng.choice([0.1, 0.5, 0.9])))
+    for name, one in cohort_intervals(cohorts, repeats=100, seed=seed).items():
+        assert math.isnan(one.low) or 0 <= one.low <= one.value <= one.high <= 1, (name, one)

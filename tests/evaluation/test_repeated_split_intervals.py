@@ -70,6 +70,38 @@ def test_judging_the_same_lesions_twice_is_no_more_evidence() -> None:
     assert more.high - more.low < 0.85 * (once.high - once.low), "other lesions are"
 
 
+def test_a_class_that_a_split_never_calls_is_judged_on_the_others() -> None:
+    """It was "not estimable", as if all resamples agreed."""
+    first = drawn(4, 50, [f"L{n}" for n in range(15)])
+    scores = np.asarray(drawn(5, 40, ["x"]).scores).copy()
+    scores[:, 2] = -1.0
+    truth = np.r_[0, 1, np.random.default_rng(5).integers(0, 2, 38)]
+    silent = JudgedSplit(truth, scores, [f"M{n}" for n in range(40)])
+    found, alone = (split_intervals(splits, NAMES, repeats=200) for splits in ([first, silent], [first]))
+    assert math.isnan(split_metrics(silent, NAMES)["PR c"]) and math.isnan(split_metrics(silent, NAMES)["F1 c"])
+    for metric in ("PR c", "RE c", "F1 c"):
+        one, wanted = found[metric], alone[metric]
+        assert one.value == pytest.approx(wanted.value) and one.method == wanted.method
+        assert 0 < one.low < one.value < one.high < 1
+    for metric in ("PR c", "RE c"):
+        assert (found[metric].low, found[metric].high) == pytest.approx((alone[metric].low, alone[metric].high))
+    nowhere = split_intervals([silent, silent], NAMES, repeats=50)
+    for metric in ("PR c", "F1 c"):
+        assert math.isnan(nowhere[metric].value) and nowhere[metric].method == "none"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ends_lie_in_0_to_1_around_the_value(seed: int) -> None:
+    """A class's F1 of few lesions was -0.0212 to 0.7687."""
+    rng = np.random.default_rng(seed)
+    splits = []
+    for _ in range(int(rng.integers(1, 4))):
+        y = np.r_[0, 1, 2, rng.choice(3, int(rng.integers(6, 25)), p=[0.8, 0.15, 0.05])]
+        splits.append(JudgedSplit(y, rng.dirichlet(np.ones(3), len(y)), [f"L{n}" for n in rng.integers(0, 9, len(y))]))
+    for metric, one in split_intervals(splits, NAMES, repeats=100, seed=seed).items():
+        assert math.isnan(one.low) or 0 <= one.low <= one.value <= one.high <= 1, (metric, one)
+
+
 def test_no_splits_are_refused() -> None:
     with pytest.raises(ValueError, match="no splits"):
         split_intervals([], NAMES)
@@ -130,9 +162,11 @@ def test_the_calibration_error_of_each_resample_is_that_of_a_naive_loop() -> Non
         rows = [[i for i, g in enumerate(groups) for _ in range(count[g])] for _, _, groups in lists]
         each = [naive_error([y[i] for i in r], [p[i] for i in r], 7) for (y, p, _), r in zip(lists, rows, strict=True)]
         resampled.append(np.mean(each))
-    low, high = np.quantile(resampled, [0.025, 0.975])
+    bias = np.mean(resampled) - found.value
+    assert bias > 0.01  # uncentred, the interval would not always hold the value
+    low, high = np.quantile([max(one - bias, 0) for one in resampled], [0.025, 0.975])
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
-    assert found.groups == len(names)
+    assert found.low < found.value < found.high and found.groups == len(names)
 
 
 def test_a_paired_difference_of_auc_is_that_of_the_same_draws() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,10 @@ def test_a_threshold_bears_the_last_digits() -> None:
 def test_choice_with_its_record() -> None:
     groups = ["a", "a", "b", "b", "c", "c", "d"]
     found = choose_threshold(Y, P, groups, ThresholdSettings(), hold_out="4 patients")
-    expected = binary_intervals(Y, P, groups, ["SN", "SPC"], threshold=found.value)
+    assert found.value == pytest.approx(0.35), "see test_by_hand: all 3 positives, 3 of 4 negatives"
+    expected = binary_intervals(Y, P, groups, ["SN", "SPC"], threshold=0.35)
     assert (found.sensitivity, found.specificity) == (expected["SN"], expected["SPC"])
+    assert (expected["SN"].value, expected["SPC"].value) == (1.0, 0.75)
     assert (found.samples, found.positives, found.hold_out) == (7, 3, "4 patients")
     assert found.apply(P).tolist() == [False] * 3 + [True] * 4
     words = found.words()
@@ -155,3 +158,17 @@ def test_calibration_moves_the_threshold_not_the_decisions() -> None:
     found = binary_metrics(y, decision.probability(p), decision.threshold.value)
     assert decision.threshold.sensitivity is not None
     assert found["SN"] == decision.threshold.sensitivity.value
+
+
+def test_log_odds_are_finite_where_a_calibrated_probability_rounds_to_1() -> None:
+    decision, _, p = fitted()
+    assert decision.calibration is not None
+    inner = p[(p > 1e-6) & (p < 1 - 1e-6)]
+    calibrated = decision.probability(inner)
+    np.testing.assert_allclose(decision.log_odds(inner), np.log(calibrated / (1 - calibrated)), rtol=1e-6)
+    sharp = Decision(replace(decision.calibration, temperature=0.05), decision.threshold)
+    assert sharp.probability(np.array([0.9999]))[0] == 1.0
+    assert sharp.log_odds([0.9999])[0] == pytest.approx(math.log(9999) / 0.05)
+    plain = Decision(None, decision.threshold)
+    assert plain.log_odds([0.5, 0.8]) == pytest.approx([0, math.log(4)])
+    assert np.isfinite(plain.log_odds([0.0, 1.0])).all() and plain.log_odds([0.0, 1.0]).shape == (2,)

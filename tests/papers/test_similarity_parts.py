@@ -13,8 +13,10 @@ from melano_tf.dermoscopy.image_files import ImageHeader
 from melano_tf.dermoscopy.isic_records import read_isic2019
 from melano_tf.errors import InputError
 from melano_tf.evaluation.multiclass_metrics import multiclass_intervals
+from melano_tf.evaluation.retrieval import retrieve
 from melano_tf.papers.plan import chosen_groups
-from melano_tf.papers.similarity import data_set_counts
+from melano_tf.papers.similarity import data_set_counts, tables
+from melano_tf.papers.similarity.partition import Parts, draw
 from melano_tf.papers.similarity.settings import (
     COMBINATIONS,
     RECIPE,
@@ -233,11 +235,65 @@ def test_result_tables_stand_beside_the_published_cells() -> None:
     by_class = result_table(models, 9, CLASSES)
     assert cell(by_class, "SCC", "highest", "published") == 0.2
     assert np.isnan(cell(by_class, "SCC", "baseline", "published"))
-    text = markdown(Table("Table 9", by_class, models_down=True, unit="lesions"))
+    text = markdown(Table("Table 9", by_class, models_down=True, unit="lesions", part="test"))
     assert "40 test lesions" in text and "| baseline, by lesion |" in text
 
 
 def test_chance_of_a_hit_leaves_the_own_lesion_out() -> None:
     labels, groups = np.array([0, 0, 0, 1]), np.array(["a", "a", "b", "c"])
-    # First two: one of two others is of their class; third: two of three; fourth: none of three.
-    assert chance(labels, groups) == pytest.approx((0.5 + 0.5 + 2 / 3 + 0) / 4)
+    # First two: one of two others is of their class; third: two of three; fourth: none, and so it is no query.
+    assert chance(labels, groups) == pytest.approx((0.5 + 0.5 + 2 / 3) / 3)
+    assert np.isnan(chance(labels[[0, 1, 3]], groups[[0, 1, 3]])), "nobody has another lesion"
+
+
+def test_chance_is_the_recall_of_embeddings_that_know_nothing() -> None:
+    """Of the same queries: those of a lesion alone in its class are left out of both."""
+    rng = np.random.default_rng(3)
+    labels, groups = np.repeat([0, 0, 1, 1, 2, 3], [3, 2, 2, 4, 2, 1]), np.repeat(np.arange(6), [3, 2, 2, 4, 2, 1])
+    found = [retrieve(rng.normal(size=(14, 6)), labels, groups, recalls=(1,))["Recall@1"] for _ in range(2000)]
+    assert np.isnan(found[0]).sum() == 3
+    assert chance(labels, groups) == pytest.approx(np.nanmean(found), abs=0.01)
+
+
+def test_a_plain_draw_by_cluster_speaks_of_images() -> None:
+    count = 40
+    records = pd.DataFrame(
+        {
+            "source": "HAM",
+            "label": ["MEL"] + ["NV"] * (count - 1),
+            "cluster": np.arange(count) % 4,
+            "image_id": [f"i{n}" for n in range(count)],
+            "group": [f"L{n // 2}" for n in range(count)],
+        }
+    )
+    settings = dataclasses.replace(SimilaritySettings(), partition=PartitionSettings(test_clusters=2, sources=("HAM",)))
+    with pytest.raises(InputError, match="class MEL: 1 image outside the test, of 1 in all"):
+        draw(settings, records, "cluster")
+    with pytest.raises(InputError, match="class MEL: 1 lesion outside the test"):
+        draw(settings, records, "lesion")
+
+
+@pytest.mark.parametrize(
+    ("part", "number", "words"), [("validation", 6, "20 judged lesions"), ("HAM test", 8, "20 test lesions")]
+)
+def test_tables_say_whose_lesions_they_count(
+    monkeypatch: pytest.MonkeyPatch, part: str, number: int, words: str
+) -> None:
+    """The validation part's were called test lesions."""
+    rows = pd.concat([predictions(14, 6), predictions(12, 8, "HAM test")], ignore_index=True)
+    demo = preset("demo")
+    settings = dataclasses.replace(
+        demo,
+        partition=dataclasses.replace(demo.partition, splits="cluster"),
+        evaluation=EvaluationSettings(repeats=20),
+    )
+    sides = pd.DataFrame({"source": "HAM", "side_cluster": ["validation", "test"]})
+    shown: list[Table] = []
+    monkeypatch.setattr(tables, "show", lambda work, name, table: shown.append(table) or [])
+    monkeypatch.setattr(tables, "parts_of", lambda work: Parts(sides, {"cluster": ()}, {"cluster": ()}))
+    monkeypatch.setattr(tables, "results_of", lambda work: {Student("baseline", (), "cluster"): Judged(rows)})
+    cohort = SimpleNamespace(classes=("MEL", "NV"))
+    work: Any = SimpleNamespace(settings=settings, value=lambda name: cohort)
+    tables.result_tables(work, part, [number])
+    [table] = shown
+    assert words in markdown(table)

@@ -72,7 +72,10 @@ def test_reliability(tmp_path: Path) -> None:
     figure = reliability_figure({"ZooME": {"before": before, "after": after}}, "reliability")
     upper, lower = figure.axes
     np.testing.assert_array_equal(upper.lines[1].get_xydata(), np.c_[before.predicted, before.observed])
-    assert legend(upper)[1:] == [f"before: ECE {before.expected_error:.4f}", f"after: ECE {after.expected_error:.4f}"]
+    wanted = {"before": before, "after": after}
+    assert legend(upper)[1:] == [
+        f"{stage}: ECE of these {len(bins.count)} bins {bins.expected_error:.4f}" for stage, bins in wanted.items()
+    ], "not the tables' ECE, which is of 15 bins of equal width"
     bars = upper.collections[0].get_segments()
     np.testing.assert_allclose([bar[:, 1] for bar in bars], np.c_[before.low, before.high])
     counts, edges, _ = lower.patches[0].get_data()

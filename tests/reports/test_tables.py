@@ -128,7 +128,9 @@ def test_interval_table(published: pd.DataFrame) -> None:
         "TM, paper": "–",
         "TM, ours": "0.8000 (0.6000 to 0.9500)",
     }
-    assert "value (and 95% interval by the 12 test patients)" in text
+    assert "value (and 95% interval by the 12 judged patients)" in text
+    of_test = text_of(Table("Table 5", frame, unit="lesions", part="test"))
+    assert "value (and 95% interval by the 12 test lesions)" in of_test
     assert cells["ACC"]["TM, ours"] == "1.0000 (not estimable)", "of no width in an old record"
     assert "SPC: Wilson's score interval with continuity correction" in text
     assert "ROC AUC: DeLong's with clusters (Obuchowski 1997)" in text
@@ -153,7 +155,7 @@ def test_count_table(published: pd.DataFrame) -> None:
 def test_written_files(published: pd.DataFrame, tmp_path: Path) -> None:
     frame = table4(published)
     first = (Headline("BACC", "BGAS", "the best"), Headline("SN", "nobody", "not there"))
-    table = Table("Table 4", frame, ("A note.",), "Three ways.", True, "lesions", first)
+    table = Table("Table 4", frame, ("A note.",), "Three ways.", True, "lesions", first, "test")
     _, text, data = write_table(tmp_path, "table4", table)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table4.csv", "table4.json", "table4.md"]
     assert text.read_text(encoding="utf-8") == text_of(table)
@@ -189,6 +191,23 @@ def test_a_cell_has_its_interval_below(published: pd.DataFrame) -> None:
     assert [(one.text, one.below) for one in row[3:]] == [("0.6700", ""), ("0.7500", "0.5000 to 0.9000")]
     partly = layout(Table("Table 4", table4(published)))[1][2]
     assert partly[0].text == "PPV" and (partly[6].text, partly[6].below) == ("1.0000", "1 of 2")
+
+
+def test_a_mean_of_some_cohorts_says_so_beside_its_interval(published: pd.DataFrame) -> None:
+    """It stood there as if of all, above a note that explained "(k of n)"."""
+    around = {
+        "BGAS": {
+            "PPV": Interval(1.0, 0.6, 1.0, 0, 0, 12, 0.95, "Wilson"),
+            "SN": Interval(0.75, 0.5, 0.9, 0, 0, 12, 0.95),
+        }
+    }
+    bgas = [cohort(0.5, PPV=math.nan), cohort(1.0)]
+    frame = metric_table({"BGAS": bgas}, published, 4, published_as={}, metrics=["PPV", "SN"], intervals=around)
+    text = markdown(frame, "Table 4")
+    cells = grid(text)
+    assert cells["PPV"]["BGAS, ours"] == "1.0000 (0.6000 to 1.0000, 1 of 2)"
+    assert cells["SN"]["BGAS, ours"] == "0.7500 ± 0.2500 (0.5000 to 0.9000)"
+    assert "(k of n): undefined in the other cohorts" in text
 
 
 def test_split_note_names_the_test_patients() -> None:

@@ -123,6 +123,26 @@ def test_what_cannot_be_is_reported_by_class() -> None:
         grouped_partition(sources, labels, groups, test_images={"HAM": 6})
 
 
+def test_messages_name_what_is_drawn() -> None:
+    """Groups that are the images' names were called lesions."""
+    sources, labels = ["HAM"] * 12, ["NV"] * 10 + ["SCC", "DF"]
+    clusters, groups = np.arange(12) % 4, [f"i{place}" for place in range(12)]
+    with pytest.raises(InputError) as caught:
+        cluster_partition(sources, clusters, labels, groups, test_images={"HAM": 6}, test_clusters=2, unit="image")
+    assert "need an image each of every class" in str(caught.value)
+    assert "class DF: 1 image outside the test, of 1 in all" in str(caught.value)
+    assert "lesion" not in str(caught.value)
+    # Each cluster holds a class alone: whichever tests is missed, and comes back.
+    labels, clusters = ["NV"] * 8 + ["SCC"] * 2 + ["NV"] * 12 + ["DF"] * 2, np.repeat([0, 1], [10, 14])
+    names = [f"i{place}" for place in range(24)]
+    found = cluster_partition(
+        ["HAM"] * 24, clusters, labels, names, test_images={"HAM": 10}, test_clusters=1, tolerance=0, unit="image"
+    )
+    assert found.repairs == (
+        "class SCC: 0 images outside the test; cluster 0 of HAM (10 images) was moved out of the test",
+    )
+
+
 def test_the_partition_by_lesion_has_the_same_sizes_and_no_leak(images: dict[str, np.ndarray]) -> None:
     wanted = _wanted(images["sources"])
     ids = [f"i{place}" for place in range(len(images["sources"]))]

@@ -1,4 +1,5 @@
-"""What the data set holds and what the partition holds: Tables 1 to 3 and 5 and Figure 3, from tables alone."""
+"""What the data set holds and what the partition holds: Tables 1 to 3 and Figure 3, from tables
+alone; and Table 5, from the partition."""
 
 from collections.abc import Mapping, Sequence
 

@@ -134,6 +134,7 @@ def draw(settings: SimilaritySettings, records: pd.DataFrame, split: str) -> Par
         test_clusters=chosen.test_clusters,
         validation_share=chosen.validation,
         seed=seed,
+        unit="image",
     )
 
 

@@ -237,7 +237,7 @@ class SimilaritySettings(Running):
 def preset(name: str) -> SimilaritySettings:
     """The settings of `--preset paper` (the paper's own) or `--preset demo` (a named change of them).
 
-    The demo is sized for two cores: phantom images of 64 px, stand-in networks of four stages that learn from scratch
+    The demo is sized for two cores: phantom images of 48 px, stand-in networks of four stages that learn from scratch
     with a larger step, and three of the nine combinations.
     """
     paper = SimilaritySettings()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from melano_tf.evaluation.binary_metrics import format_value
 from melano_tf.evaluation.interval import Interval
 from melano_tf.evaluation.multiclass_metrics import MulticlassIntervals, multiclass_intervals
 from melano_tf.evaluation.retrieval import retrieval_intervals
@@ -96,6 +97,7 @@ def result_tables(work: Work, part: str, numbers: Sequence[int]) -> list[Path]:
             models_down=True,
             unit="lesions",
             headlines=headlines(settings, part) if number == JUDGED[part][0] else (),
+            part="judged" if part == "validation" else "test",
         )
         written += show(work, f"table{number}", table)
     return written
@@ -202,7 +204,10 @@ def notes_on(settings: SimilaritySettings, parts: Parts, best: Mapping[str, str 
     seen = "sees the test images too, without labels" if settings.cluster.sees_test else "never sees the test images"
     notes.append(f"The teacher {seen} (--cluster.sees-test). Every network is judged at its last epoch.")
     if part == "validation":
-        notes.append("This is the validation part, HAM and BCN together; nothing was stopped or tuned on it.")
+        notes.append(
+            "This is the validation part, HAM and BCN together; no epoch was picked on it, and it chose which "
+            "combination is called the best."
+        )
     if settings.network.student != SimilaritySettings().network.student:
         notes.append(
             f"In the place of the paper's ResNet stands {settings.network.student!r} at {settings.network.input_px} px."
@@ -236,7 +241,8 @@ def retrieval_table(work: Work) -> list[Path]:
         whose(RECIPE, settings),
         "Each image asks for the nearest among images of other lesions; a hit has its class. The embedding never saw a "
         "class.",
-        f"Recall@1 of chance: {', '.join(f'{share:.4f} ({name})' for name, share in by_chance.items())}.",
+        f"Recall@1 of chance: {', '.join(f'{format_value(share)} ({name})' for name, share in by_chance.items())}.",
+        "An image whose class no other lesion has is left out, of chance as well.",
     )
     words = "Are the images that the teacher calls alike of one class?"
     return show(work, "retrieval", Table(RETRIEVAL, frame, notes, words, models_down=True, unit="lesions"))
@@ -244,6 +250,8 @@ def retrieval_table(work: Work) -> list[Path]:
 
 def chance(labels: np.ndarray, groups: np.ndarray) -> float:
     """Recall@1 of an embedding that knows nothing: the mean share of an image's class among those of other groups.
+
+    Images whose class no other group has are left out, as `retrieve` does; NaN where there is no other image.
 
     Args:
         labels: class of each image, (n,).
@@ -253,5 +261,5 @@ def chance(labels: np.ndarray, groups: np.ndarray) -> float:
     of_class = frame.groupby("label")["group"].transform("size")
     of_group = frame.groupby("group")["label"].transform("size")
     own = frame.groupby(["group", "label"])["label"].transform("size")
-    others = len(frame) - of_group
-    return float(((of_class - own) / others.where(others > 0)).mean())
+    hits, others = of_class - own, len(frame) - of_group
+    return float((hits / others).where(hits > 0).mean())

@@ -303,7 +303,7 @@ def training_batches(
 
 
 def focal_prior(settings: ZoomeSettings, targets: np.ndarray) -> float:
-    """Equation 5's mean for a network that answers with the class shares, whatever it is shown."""
+    """Equation 5's mean for a network that gives the best constant answer, whatever it is shown."""
     alpha, gamma = settings.training.alpha, settings.training.gamma
     shares = np.bincount(targets, minlength=2)
     return prior_loss(shares, loss=lambda y, z: binary_focal(y, z[:, 1] - z[:, 0], alpha=alpha, gamma=gamma))
@@ -373,7 +373,7 @@ def judge(
                 "images": int(held.sum()),
                 "melanoma": int(records["target"].to_numpy()[held].sum()),
                 "probability": float(p.mean()),
-                "log_odds": float(np.log(p / (1 - p)).mean()),
+                "log_odds": float(decision.log_odds(found[value.key]).mean()),
             }
         )
     columns = ["field", "value", "images", "melanoma", "probability", "log_odds"]
