@@ -61,6 +61,8 @@ def compare(settings: CompareSettings, say: Callable[[str], None]) -> pd.DataFra
         raise InputError("compare: name at least two runs, each once: compare runs/a runs/b")
     if settings.repeats < 1 or not 0 < settings.level < 1:
         raise InputError("compare: --repeats is at least 1, and --level lies between 0 and 1")
+    if settings.seed < 0:
+        raise InputError(f"compare: --seed {settings.seed}: 0 or more")
     runs = read_runs(settings.runs)
     frames, texts, reasons = [], [difference_text(runs)], []
     for name in models_of_all(runs):

@@ -208,6 +208,6 @@ def test_groups_of_all_runs_hold_together() -> None:
 
 def test_settings_are_checked(tmp_path: Path) -> None:
     settings = CompareSettings(two_runs(tmp_path, predictions(CASES)))
-    for wrong in ({"repeats": 0}, {"level": 1.0}, {"runs": settings.runs[:1]}):
+    for wrong in ({"repeats": 0}, {"level": 1.0}, {"seed": -1}, {"runs": settings.runs[:1]}):
         with pytest.raises(InputError, match="compare: "):
             compare(dataclasses.replace(settings, **wrong), print)

@@ -3,14 +3,18 @@
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.models.bag_settings import BagNetworkSettings
 from melano_tf.papers.bags.models import class_weights
 from melano_tf.papers.bags.settings import MODELS, BagsSettings, preset
+from melano_tf.papers.bags.tables import intervals_of
 from tests.papers.tiny import CHECKOUT
 
 
@@ -61,3 +65,23 @@ def test_the_demo_is_a_change_of_the_default() -> None:
     default, demo = preset("default"), preset("demo")
     assert default == BagsSettings() and demo.preset == "demo"
     assert demo.folds.count < default.folds.count and demo.training.epochs < default.training.epochs
+
+
+def test_folds_that_share_patients_are_judged_by_their_patients() -> None:
+    """`--folds.by plain --allow-leaks`: a patient in several folds was a new one in each."""
+    rng = np.random.default_rng(6)
+    group, fold = np.repeat(np.arange(15), 8), rng.permutation(120) % 5
+    truth = group % 2
+    positive = np.clip(0.4 * truth + 0.6 * rng.random(120), 0, 1)
+    card = SimpleNamespace(classes=("a", "b"), cut=0.5)
+    folds: list[Any] = [
+        SimpleNamespace(
+            card=card,
+            truth=truth[own],
+            calibrated=np.column_stack([1 - positive[own], positive[own]]),
+            predictions=pd.DataFrame({"group": [f"P{n}" for n in group[own]]}),
+        )
+        for own in (fold == k for k in range(5))
+    ]
+    for name, one in intervals_of(folds, preset("demo")).items():
+        assert one.groups == 15, name

@@ -71,6 +71,16 @@ def test_a_network_that_cannot_be_had_is_known_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("recipe", [*RECIPES, "bags"])
+@pytest.mark.parametrize(("name", "value"), [("level", "95"), ("level", "0"), ("repeats", "0")])
+def test_how_it_is_judged_is_checked_before_anything_is_trained(
+    inside: Callable[..., Finished], tmp_path: Path, recipe: str, name: str, value: str
+) -> None:
+    done = inside(recipe, "--out", str(tmp_path / "out"), f"--evaluation.{name}", value)
+    assert done.code == 2 and f"evaluation.{name}" in done.errors and len(done.errors.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_folder_that_is_no_run_is_refused_and_stays_as_it_is(
     inside: Callable[..., Finished], tmp_path: Path, recipe: str

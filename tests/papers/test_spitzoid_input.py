@@ -112,13 +112,14 @@ def broken(slides: Path, tmp_path: Path, kind: str) -> tuple[Path, str]:
 @pytest.mark.parametrize("kind", ["text", "truncated", "outside", "crossing"])
 def test_a_broken_slide_or_outline_is_left_out_with_its_reason(slides, tmp_path, kind, run):
     path, word = broken(slides, tmp_path, kind)
-    done = run(path, tmp_path / "out")
-    # One patient is left, which is too few to go on: that comes after the slide's reason.
-    refused(done, "left out: P0", word, "patients")
+    done = run(path, tmp_path / "out", "--steps", "tiles")
+    # One patient is left, which is too few to be divided: that comes after the slide's reason.
+    refused(done, "left out: P0", word, "patient")
 
 
-def test_too_few_patients_for_the_folds(slides, tmp_path, run):
+def test_too_few_patients_for_the_folds_are_known_before_a_tile_is_cut(slides, tmp_path, run):
     refused(run(manifest(slides, tmp_path), tmp_path / "out"), "patients", "folds")
+    assert not (tmp_path / "out" / "tiles").exists()
 
 
 def test_one_class_only(slides, tmp_path, run):
@@ -148,7 +149,7 @@ def test_a_folder_of_the_users_own_is_refused(slides, tmp_path, run):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "a.json").write_text("mine")
-    refused(run(manifest(slides, tmp_path), mine), "is not empty and holds no run", "choose another --out")
+    refused(run(manifest(slides, tmp_path), mine, "--steps", "tiles"), "is not empty and holds no run", "another --out")
     assert [path.name for path in mine.iterdir()] == ["a.json"]
     refused(run(manifest(slides, tmp_path), tmp_path), "is the folder of --slides")
     refused(run(manifest(slides, tmp_path), slides), "the slides' folder")
@@ -156,7 +157,7 @@ def test_a_folder_of_the_users_own_is_refused(slides, tmp_path, run):
 
 def test_an_out_that_is_a_file(slides, tmp_path, run):
     (tmp_path / "out").write_text("mine")
-    refused(run(manifest(slides, tmp_path), tmp_path / "out"), "choose another --out")
+    refused(run(manifest(slides, tmp_path), tmp_path / "out", "--steps", "tiles"), "choose another --out")
     assert (tmp_path / "out").read_text() == "mine"
 
 

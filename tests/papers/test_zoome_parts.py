@@ -1,6 +1,9 @@
 """The parts of the ZooME recipe that need no training: settings, networks of the tables, metadata, folds, leaks."""
 
 import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,15 +11,16 @@ import pytest
 
 from melano_tf.dermoscopy.duplicates import same_content
 from melano_tf.errors import InputError
+from melano_tf.evaluation.thresholds import Decision, fixed_threshold
 from melano_tf.models.zoome_network import build_zoome
 from melano_tf.papers.notebook import restored
 from melano_tf.papers.plan import chosen_groups
-from melano_tf.papers.zoome.cohort import CODE
+from melano_tf.papers.zoome.cohort import CODE, extent
 from melano_tf.papers.zoome.metadata_study import BLANKED, GIVEN, exchanged, rest, study
 from melano_tf.papers.zoome.method import method
-from melano_tf.papers.zoome.models import FoldTraining, Network, proposed, table_1, table_2
+from melano_tf.papers.zoome.models import FoldTraining, Network, judge, proposed, table_1, table_2
 from melano_tf.papers.zoome.settings import FIGURES, RECIPE, STEPS, ZoomeSettings, preset
-from melano_tf.papers.zoome.tables import value_table
+from melano_tf.papers.zoome.tables import intervals_of, judged, value_table
 from melano_tf.runs.settings_digest import plain
 
 PAPER = preset("paper")
@@ -181,3 +185,76 @@ def test_equal_files_are_copies():
         ["c", "d", "exact"],
     ]
     assert len(same_content(["a", "b"], {"a": "1", "b": "2"})) == 0
+
+
+def isic2018(folder: Path, images: int, melanomas: int, groupings: bool = True, told: bool = True) -> tuple[Path, ...]:
+    """Official tables of ISIC 2018 of so many images, each of a lesion of its own."""
+    names = [f"ISIC_{place:03d}" for place in range(images)]
+    truth = pd.DataFrame(0.0, index=names, columns=["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"])
+    truth["MEL"] = (np.arange(images) < melanomas) * 1.0
+    truth["NV"] = 1 - truth["MEL"]
+    truth.rename_axis("image").to_csv(folder / "GroundTruth.csv")
+    lesions = pd.DataFrame({"image": names, "lesion_id": [f"HAM_{place // 2:03d}" for place in range(images)]})
+    lesions["diagnosis_confirm_type"] = "histopathology"
+    files = [folder / "GroundTruth.csv"]
+    if groupings:
+        lesions.to_csv(folder / "LesionGroupings.csv", index=False)
+        files.append(folder / "LesionGroupings.csv")
+    if told:
+        rows = lesions.rename(columns={"image": "image_id", "diagnosis_confirm_type": "dx_type"})
+        rows = rows.assign(dx=np.where(truth["MEL"] == 1, "mel", "nv"), age=50.0, sex="female", localization="back")
+        rows.to_csv(folder / "metadata.csv", index=False)
+        files.append(folder / "metadata.csv")
+    return tuple(files)
+
+
+@pytest.mark.parametrize(
+    ("tables", "changed", "words"),
+    [
+        ({"groupings": False, "told": False}, {}, "names no lesions; give the lesion groupings or the metadata"),
+        ({"told": False}, {}, "no image has any of age, sex, site"),
+        ({"melanomas": 12}, {}, "class 'MEL': 6 patients or lesions"),
+        ({}, {"hold_out": 1.0}, "the hold-out's share 1.0 must lie between 0 and 1"),
+    ],
+)
+def test_what_the_tables_alone_tell_is_said_before_anything_is_measured(
+    tmp_path: Path, tables: dict[str, int], changed: dict[str, float], words: str
+) -> None:
+    files = isic2018(tmp_path, **({"images": 80, "melanomas": 30} | tables))
+    settings = dataclasses.replace(
+        PAPER, table=files, images=(tmp_path,), folds=dataclasses.replace(PAPER.folds, **changed)
+    )
+    with pytest.raises(InputError, match=words):
+        extent(settings)
+
+
+def test_tables_that_tell_enough_are_counted(tmp_path: Path) -> None:
+    files = isic2018(tmp_path, images=80, melanomas=30)
+    assert extent(dataclasses.replace(PAPER, table=files, images=(tmp_path,))).counts == {"images": 80}
+
+
+def test_log_odds_of_a_value_are_finite_where_a_probability_rounds_to_1() -> None:
+    records = people(12).assign(image_id=[f"i{n}" for n in range(12)], fold=1, target=np.arange(12) % 2)
+    cohort: Any = SimpleNamespace(records=records, cache=None)
+
+    def asked(cache: Any, names: list[str], metadata: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: np.linspace(0.9, 1.0, len(names)) for name in metadata}
+
+    which, decision = Network("resnext_standin", True, True), Decision(None, fixed_threshold())
+    _, effects = judge(PAPER, cohort, asked, which, np.arange(12), decision, seed=0)
+    assert len(effects) > 10 and effects["probability"].to_numpy() == pytest.approx(0.95)
+    odds = np.log(np.linspace(0.9, 1.0, 12)[:-1] / (1 - np.linspace(0.9, 1.0, 12)[:-1])).sum()
+    assert effects["log_odds"].to_numpy() == pytest.approx((odds + np.log(1e7)) / 12, abs=1e-6)
+
+
+def test_folds_that_share_patients_are_judged_by_their_patients() -> None:
+    """`--folds.by plain --allow-leaks`: a patient in several folds was a new one in each."""
+    rng = np.random.default_rng(6)
+    group, fold = np.repeat(np.arange(15), 8), rng.permutation(120) % 5
+    target = group % 2
+    rows = pd.DataFrame({"target": target, "group": [f"P{n}" for n in group]})
+    rows["calibrated"] = np.clip(0.4 * target + 0.6 * rng.random(120), 0, 1)
+    decision = Decision(None, fixed_threshold())
+    folds = [FoldTraining("", Path(), decision, rows[fold == k], pd.DataFrame()) for k in range(5)]
+    for name, one in intervals_of([judged(one) for one in folds], preset("demo")).items():
+        assert one.groups == 15, name

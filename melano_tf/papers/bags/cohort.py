@@ -20,7 +20,7 @@ from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.splits.folds import grouped_folds, plain_folds
 from melano_tf.splits.inner_holdout import HoldOut, inner_holdout
 from melano_tf.splits.leaks import Leak, LeakError, image_leaks, leak_lines
-from melano_tf.splits.undivided_groups import joined_groups
+from melano_tf.splits.undivided_groups import alike_lines, joined_groups
 
 COPIES = "identical"
 
@@ -187,6 +187,8 @@ def _say_found(work: Work, cohort: FeatureCohort, folder: Path) -> None:
     )
     for note in cohort.notes:
         work.say(f"  {note}")
+    for line in alike_lines({"patient": table["patient_id"]}):
+        work.say(f"  note: {line}")
     if left := list(cohort.unlabelled):
         work.say(f"  left out, features without a label: {len(left)} ({', '.join(left[:5])}{', …' * (len(left) > 5)})")
 

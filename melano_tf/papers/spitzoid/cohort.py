@@ -84,6 +84,22 @@ def check_annotated(settings: SpitzoidSettings, manifest: pd.DataFrame) -> None:
         raise InputError(f"{settings.slides}: {NO_ANNOTATION}")
 
 
+def split_slides(settings: SpitzoidSettings, manifest: pd.DataFrame) -> Split:
+    """The patients of these slides in the test part and the validation cohorts.
+
+    Raises:
+        InputError: too few patients of a class.
+    """
+    return split_patients(
+        manifest["patient_id"].tolist(),
+        manifest["label"].tolist(),
+        test_share=settings.split.test_share,
+        folds=settings.split.folds,
+        seed=seed_for(settings.seed, "split"),
+        positive=load_spec("spitzoid")["positive"],
+    )
+
+
 def check_regions(cohort: SpitzoidSlides) -> None:
     """The same of the slides that brought tiles.
 
@@ -96,18 +112,11 @@ def check_regions(cohort: SpitzoidSlides) -> None:
 
 def divide(work: Work) -> Looked:
     """Divide the patients whose slides brought tiles; no patient and no slide file stands on two sides."""
-    settings, spec, say = work.settings, load_spec("spitzoid"), work.say
+    settings, say = work.settings, work.say
     tiles, _ = cut_tiles(work)
     manifest = with_diagnosis(work.value("slides"))
     manifest = manifest[manifest["slide_id"].isin(tiles["slide_id"].unique())].reset_index(drop=True)
-    split = split_patients(
-        manifest["patient_id"].tolist(),
-        manifest["label"].tolist(),
-        test_share=settings.split.test_share,
-        folds=settings.split.folds,
-        seed=seed_for(settings.seed, "split"),
-        positive=spec["positive"],
-    )
+    split = split_slides(settings, manifest)
     assert_no_leaks(split, manifest, same_file_groups(manifest))
     share = tiles["tumour"].to_numpy(float)
     region = np.where(np.isnan(share), -1, share >= settings.grid.tumour_share).astype(int)

@@ -6,7 +6,7 @@ from melano_tf.papers.plan import Extent, Plan, chosen_groups
 from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
 from melano_tf.papers.slide_steps import Cutting, add_slide_steps
-from melano_tf.papers.spitzoid.cohort import check_annotated, divide, said_slides
+from melano_tf.papers.spitzoid.cohort import check_annotated, divide, said_slides, split_slides
 from melano_tf.papers.spitzoid.figures import CAM_COHORT, cam_pair, draw_cams, draw_maps
 from melano_tf.papers.spitzoid.settings import AGGREGATIONS, STEPS, Aggregation, SpitzoidSettings
 from melano_tf.papers.spitzoid.source_model import (
@@ -109,12 +109,14 @@ def check_slides(s: SpitzoidSettings, plan: Plan) -> None:
     """What the user's manifest alone tells: its faults, and whether there is something to learn where that is asked.
 
     Raises:
-        InputError: a fault of the manifest; or no slide has an annotation, and a model is to be trained.
+        InputError: a fault of the manifest; or a model is to be trained, and no slide has an annotation, or there are
+            too few patients of a class (slides that bring no tile can only make them fewer).
     """
     manifest = check_manifest(s, "spitzoid")
     steps, _ = plan.wanted(chosen_groups(s.steps, plan.groups))
     if manifest is not None and any(step.group in ("source", "target", "test") for step in steps):
         check_annotated(s, manifest)
+        split_slides(s, manifest)
 
 
 def models(work: Work) -> str:

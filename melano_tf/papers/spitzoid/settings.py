@@ -207,7 +207,7 @@ class SpitzoidSettings(Running):
 def preset(name: str) -> SpitzoidSettings:
     """The settings of `--preset paper` (the paper's own) or `--preset demo` (a named change of them).
 
-    The demo is sized for two cores: tiles of 256 µm, a stand-in network of a few layers at 96 px, trained from scratch
+    The demo is sized for two cores: tiles of 256 µm, a stand-in network of a few layers at 64 px, trained from scratch
     with Adam for a few epochs, small training bags, and three validation cohorts where the paper has four.
     """
     paper = SpitzoidSettings()

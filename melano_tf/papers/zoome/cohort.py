@@ -1,18 +1,28 @@
 """The first steps: records, decoded images, copies, and who trains and judges whom (section IV-A)."""
 
+import functools
 import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from melano_tf.dermoscopy.isic_records import Findings
+from melano_tf.errors import InputError
 from melano_tf.models.metadata_layer import MetadataCode
+from melano_tf.papers.costs import images_extent
 from melano_tf.papers.image_steps import ImageRecords, copies_of, usable_images
+from melano_tf.papers.plan import Extent
 from melano_tf.papers.shell import Looked, Work
+from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.runs.settings_digest import digest, seed_for
 from melano_tf.specs import load_spec
 from melano_tf.splits.folds import grouped_folds, plain_folds
+from melano_tf.splits.inner_holdout import inner_holdout
 from melano_tf.splits.leaks import Leak, LeakError, image_leaks, leak_lines
 from melano_tf.splits.undivided_groups import joined_groups, owner_groups, pair_places
 
@@ -46,8 +56,57 @@ class ZoomeImages:
         return np.flatnonzero(judged if part == "judge" else ~judged)
 
 
+def check_tables(settings: ZoomeSettings, table: Path, records: pd.DataFrame, findings: Findings) -> None:
+    """What the tables alone tell: whose the images are, what is told of them, and that they can be divided.
+
+    Raises:
+        InputError: no image names its patient (lesion), so that folds by them would be by image and nobody would see a
+            leak; no image has any of the metadata that the paper studies; or a class has too few for the folds.
+    """
+    spec = load_spec(findings.dataset)
+    unit, positive = str(spec["groups"]), str(spec["positive"])
+    if records[unit].isna().all():
+        more = "the lesion groupings or the metadata" if unit == "lesion" else f"tables with the {unit} of each image"
+        raise InputError(f"{table}: names no {unit}s; give {more} as well, as --table FILE FILE")
+    if (CODE.encode(CODE.values_of(records)) == CODE.blank(len(records))).all():
+        fields = ", ".join(one.name for one in CODE.fields)
+        raise InputError(f"{table}: no image has any of {fields}, which this paper is about; give the metadata as well")
+    groups = owner_groups(records[unit].tolist(), records["image_id"].tolist())
+    labels = classes_of(spec, records["label"] == positive)
+    drawn_folds(settings, groups, labels)
+    inner_holdout(groups, labels, settings.folds.hold_out, settings.seed)
+
+
+def extent(settings: ZoomeSettings) -> Extent:
+    """How many images there are. Raises InputError as `check_tables`."""
+    return images_extent(settings, functools.partial(check_tables, settings))
+
+
+def names_of(spec: Mapping[str, Any]) -> tuple[str, str]:
+    """What the two classes are called: all that is no melanoma, and melanoma."""
+    positive = str(spec["positive"])
+    if len(spec["labels"]) > 2:
+        return f"not {positive}", positive
+    return next((name for name in spec["labels"] if name != positive), "other"), positive
+
+
+def classes_of(spec: Mapping[str, Any], melanoma: Iterable[bool]) -> list[str]:
+    """The class of each image."""
+    names = names_of(spec)
+    return [names[int(each)] for each in melanoma]
+
+
+def drawn_folds(settings: ZoomeSettings, groups: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """The fold of each image, from 0, int64 (n,). Raises InputError: too few of a class."""
+    seed = seed_for(settings.seed, "folds")
+    if settings.folds.by == "patient":
+        return grouped_folds(groups, labels, settings.folds.count, seed)
+    return plain_folds(labels, settings.folds.count, seed)
+
+
 def said_images(work: Work, found: ImageRecords) -> None:
-    """Say how many images there are, of whom, and how many are melanomas."""
+    """Say how many images there are, of whom, and how many are melanomas. Raises InputError as `check_tables`."""
+    check_tables(work.settings, found.table, found.records, found.findings)
     spec = load_spec(found.findings.dataset)
     positive, unit = str(spec["positive"]), str(spec["groups"])
     there = found.there
@@ -68,15 +127,8 @@ def divide(work: Work) -> Looked:
     joins = itertools.chain(*pairs.values()) if settings.folds.join_copies else ()
     groups = joined_groups(owner_groups(records[unit].tolist(), image_ids), joins)
     records = records.assign(target=(records["label"] == positive).astype("int64"))
-    classes = (next((name for name in spec["labels"] if name != positive), "other"), positive)
-    if len(spec["labels"]) > 2:
-        classes = (f"not {positive}", positive)
-    labels = [classes[target] for target in records["target"]]
-    seed = seed_for(settings.seed, "folds")
-    if settings.folds.by == "patient":
-        fold = grouped_folds(groups, labels, settings.folds.count, seed)
-    else:
-        fold = plain_folds(labels, settings.folds.count, seed)
+    classes, labels = names_of(spec), classes_of(spec, records["target"])
+    fold = drawn_folds(settings, groups, labels)
     known = {name: records[name].tolist() for name in ("patient", "lesion") if records[name].notna().any()}
     leaks = image_leaks(fold, known, pairs, image_ids)
     if leaks and not settings.allow_leaks:

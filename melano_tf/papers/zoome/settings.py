@@ -168,7 +168,7 @@ class ZoomeSettings(Running):
 def preset(name: str) -> ZoomeSettings:
     """The settings of `--preset paper` (the paper's own) or `--preset demo` (a named change of them).
 
-    The demo is sized for two cores: three folds, images of 64 px, stand-in networks of the same blocks that learn from
+    The demo is sized for two cores: three folds, images of 48 px, stand-in networks of the same blocks that learn from
     scratch with a larger step, and only ZooME and its ablations of Table I.
     """
     paper = ZoomeSettings()
@@ -204,5 +204,5 @@ RECIPE = Recipe(
     words=WORDS,
     method="melano_tf.papers.zoome.method:method",
     aside=("images", "comparators", "allow_leaks", "cache"),
-    extent="melano_tf.papers.costs:images_extent",
+    extent="melano_tf.papers.zoome.cohort:extent",
 )
