@@ -1,6 +1,7 @@
 """The Dask cluster that a run's settings name: found or started, and looked at before anything is handed to it."""
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -21,6 +22,7 @@ QUIET = "from melano_tf.training.tensorflow_runtime import import_quietly\nimpor
 CHECK_S = 10.0  # between two looks whether processes are there
 LOST_S = 600.0  # for a process on this machine that takes a dead one's place
 WAIT_S = 20.0  # for a scheduler, and for its first worker
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @contextlib.contextmanager
@@ -105,7 +107,7 @@ def _local(settings: Any) -> Iterator[Any]:
     # A training that grows is the machine's affair, not a reason to kill. What Dask logs is not for the terminal, nor
     # what TensorFlow says while it is loaded: by a process that takes a dead one's place, too.
     options = {"nthreads": 1, "memory_limit": 0, "silence_logs": SILENT, "preload": [QUIET]}
-    seen: Sequence[Mapping[str, str]] = [{"CUDA_VISIBLE_DEVICES": str(number)} for number in settings.gpus]
+    seen: Sequence[Mapping[str, str]] = [{VISIBLE: _called(number)} for number in settings.gpus]
     workers = {
         number: {"cls": distributed.Nanny, "options": {**options, "env": {**quiet, **gpu}}}
         for number, gpu in enumerate(seen or [{}] * settings.processes())
@@ -117,6 +119,12 @@ def _local(settings: Any) -> Iterator[Any]:
         distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=SILENT) as cluster,
     ):
         yield cluster
+
+
+def _called(gpu: int) -> str:
+    """A GPU as CUDA calls it; its number is of those that this process sees, which a scheduler may have chosen."""
+    chosen = os.environ.get(VISIBLE)
+    return str(gpu) if chosen is None else chosen.split(",")[gpu].strip()
 
 
 def _check_gpus(numbers: Sequence[int]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import distributed
 from tqdm import tqdm
 
-from melano_tf.errors import InputError, line_of
+from melano_tf.errors import InputError, RunError, line_of
 from melano_tf.papers.dask_cluster import loss_named, opened, wait_for_one
 from melano_tf.papers.dask_items import far_engine
 from melano_tf.papers.helping import Asked, Helper
@@ -42,18 +42,29 @@ class Outcome:
         left_out: why these data do not allow it; "" otherwise.
         wrong: the line of an input that is wrong; "" otherwise.
         failed: the traceback of what it failed with; "" otherwise.
-        error: that failure in one line.
+        error: that failure, as it is raised in the process that asked.
     """
 
     notes: Mapping[str, Any] = field(default_factory=dict)
     left_out: str = ""
     wrong: str = ""
     failed: str = ""
-    error: str = ""
+    error: Exception | None = None
 
 
 class StepFailed(Exception):
     """A step failed in another process; its cause is the traceback there."""
+
+
+def sendable(error: Exception) -> Exception:
+    """An error as another process can have it, whatever modules there are: of the kind that decides what it does to a
+    run, and of its exit code (`shell.do`, `run.main`); of other kinds `StepFailed`, with its line."""
+    if isinstance(error, RunError):
+        return (Stopped if isinstance(error, Stopped) else RunError)(str(error))
+    if isinstance(error, OSError) and error.errno is not None:
+        return OSError(error.errno, error.strerror, error.filename, None, error.filename2)
+    kind = next((kind for kind in (OSError, MemoryError) if isinstance(error, kind)), StepFailed)
+    return kind(line_of(error))
 
 
 class FarTraceback(Exception):
@@ -133,8 +144,7 @@ class Hands(distributed.WorkerPlugin):
         except InputError as error:
             return Outcome(wrong=str(error))
         except Exception as error:
-            line = " ".join(str(error).split()) or type(error).__name__
-            return Outcome(failed=traceback.format_exc(), error=line)
+            return Outcome(failed=traceback.format_exc(), error=sendable(error))
         return Outcome(notes=run.notes)
 
     def _show(self, step: str, task: Any, text: str) -> None:
@@ -205,6 +215,7 @@ def _threads_of_items(client: Any, work: Work) -> int:
 
 def _hand_out(client: Any, work: Work, steps: Sequence[Step], board: "_Board") -> None:
     left, open_ = list(steps), dict[Any, Step]()
+    places = {step.name: place for place, step in enumerate(steps)}
     while left or open_:
         waiting = {step.name for step in (*left, *open_.values())}
         for step in list(left):
@@ -215,7 +226,7 @@ def _hand_out(client: Any, work: Work, steps: Sequence[Step], board: "_Board") -
                 do(work, step)
                 waiting.discard(step.name)
             else:
-                open_[_handed(client, work, step)] = step
+                open_[_handed(client, work, step, places[step.name])] = step
                 board.more(step.name)
         if open_:
             wait_for_one(client, list(open_))
@@ -237,11 +248,13 @@ def _nothing_to_do(work: Work, step: Step) -> bool:
     return work.run.finished(step.name, work.run.key(step.name, inputs_of(work, step)))
 
 
-def _handed(client: Any, work: Work, step: Step) -> Any:
+def _handed(client: Any, work: Work, step: Step, place: int) -> Any:
     work.run.begin(step.name)
     asked, name = Asked.of(work, step), run_name(work.run.folder)
     # Dask does a task once for all who hand it out under one name: also for another run, or for this one given again.
-    return client.submit(do_far, name, asked, key=f"{step.name}-{asked.key}-{uuid.uuid4().hex}", pure=False)
+    key = f"{step.name}-{asked.key}-{uuid.uuid4().hex}"
+    # In the plan's order; of what is handed out in one moment Dask would take the names' order.
+    return client.submit(do_far, name, asked, key=key, pure=False, priority=-place)
 
 
 def _taken_back(work: Work, step: Step, future: Any) -> None:
@@ -259,8 +272,8 @@ def _taken_back(work: Work, step: Step, future: Any) -> None:
             raise LeftOut(outcome.left_out)
         if outcome.wrong:
             raise InputError(outcome.wrong)
-        if outcome.failed:
-            raise StepFailed(outcome.error) from FarTraceback(outcome.failed)
+        if outcome.error is not None:
+            raise outcome.error from FarTraceback(outcome.failed)
         if outcome.notes:
             work.run.note(**outcome.notes)
         key = work.run.key(step.name, inputs_of(work, step))

@@ -1,6 +1,7 @@
 """A process that helps with single steps of a run whose folder and record another one holds."""
 
 import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from melano_tf.papers.plan import Recipe, Step
 from melano_tf.papers.shell import Looked, Work, planned
 from melano_tf.papers.step_states import inputs_of
 from melano_tf.runs.run_folder import Run
-from melano_tf.runs.settings_digest import digest
+from melano_tf.runs.settings_digest import digest, flat
 from melano_tf.training.loop import ProgressBar
 
 
@@ -24,12 +25,14 @@ class Asked:
     Attributes:
         name: of the step.
         key: under which it is finished.
+        inputs: all that its result depends on, of which the key is made.
         identities: of the steps that it stands on, as `Work.identity` gives them.
         left_out, failed: as in `Work`.
     """
 
     name: str
     key: str
+    inputs: Mapping[str, Any]
     identities: Mapping[str, str]
     left_out: Mapping[str, str]
     failed: Mapping[str, str]
@@ -37,8 +40,9 @@ class Asked:
     @classmethod
     def of(cls, work: Work, step: Step) -> "Asked":
         """A step as the process that holds the record knows it."""
-        key = work.run.key(step.name, inputs_of(work, step))
-        return cls(step.name, key, work.identities(), dict(work.left_out), dict(work.failed))
+        inputs = inputs_of(work, step)
+        key = work.run.key(step.name, inputs)
+        return cls(step.name, key, inputs, work.identities(), dict(work.left_out), dict(work.failed))
 
 
 class HelpingRun(Run):
@@ -96,13 +100,16 @@ class Helper:
         """The step that is asked for, once all that it stands on is known as the process that asks knows it.
 
         Raises:
-            InputError: see `look`.
+            InputError: see `look` and `check_same`, or as `initial_weights.weights_of`.
         """
         self.work.left_out, self.work.failed = dict(asked.left_out), dict(asked.failed)
         for name in self.plan.below([asked.name])[:-1]:
             look(self.work, self.plan.steps[name], asked.identities[name])
         self.run.notes = {}
-        return self.plan.steps[asked.name]
+        step = self.plan.steps[asked.name]
+        self.work.weights = {**self.work.weights, **weights_of([step])}  # as the files are now that it begins
+        check_same(self.work, step, asked)
+        return step
 
 
 def look(work: Work, step: Step, identity: str) -> None:
@@ -119,3 +126,26 @@ def look(work: Work, step: Step, identity: str) -> None:
             )
         work.values[step.name] = found.value
     work.finish(step.name, identity)
+
+
+def check_same(work: Work, step: Step, asked: Asked) -> None:
+    """A step's result depends here on what it depends on in the process that asks: it is finished under its key.
+
+    Raises:
+        InputError: it does not, for example where a file of initial weights is another one; names what differs.
+    """
+    inputs = inputs_of(work, step)
+    if work.run.key(step.name, inputs) == asked.key:
+        return
+
+    def facts(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        others = {name: value for name, value in inputs.items() if name != "weights"}
+        networks = zip(step.weights, inputs.get("weights", ()), strict=False)
+        return flat(others) | {f"the weights {given!r} of {name}": content for (name, given, _), content in networks}
+
+    here, there = facts(inputs), facts(asked.inputs)
+    differs = [name for name in {**there, **here} if here.get(name) != there.get(name)]
+    raise InputError(
+        f"{work.run.folder}: {step.name} stands on something else on {socket.gethostname()} than where the run was "
+        f"begun ({', '.join(differs) or 'the version'}); all must have the same files and the same melano_tf"
+    )

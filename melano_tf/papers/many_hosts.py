@@ -42,7 +42,7 @@ class Chief:
         """Call the others to a training of the step at hand."""
         assert self.step is not None
         self.met = True
-        self.hosts.told(json.dumps(dataclasses.asdict(Asked.of(self.work, self.step))))
+        self.hosts.told(json.dumps(dataclasses.asdict(Asked.of(self.work, self.step)), default=str))
 
     def end(self) -> None:
         """The others leave by themselves."""

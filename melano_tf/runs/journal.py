@@ -15,6 +15,7 @@ from melano_tf.errors import InputError
 
 NAME = ".melano_tf.journal"
 HALF = ".partial"  # in the name of a file that is being written
+ATTEMPTS = 5  # to make a folder while other processes clear up beside it
 
 
 def begin(folder: Path, ours: Iterable[Path] = (), found: Iterable[Path] = ()) -> None:
@@ -64,16 +65,37 @@ def _line(root: Path, path: Path, only_found: bool = False) -> str:
 
 
 def claim(*paths: Path, only_found: bool = False) -> None:
-    """Record paths, to be called before they are made (or as found; see `begin`)."""
+    """Record paths, to be called before they are made (or as found; see `begin`); then that is on the disk.
+
+    Of files alone that are half-written it need not be: they are on the disk themselves only when they are renamed.
+
+    Raises:
+        OSError: it could not be written (a full disk).
+    """
+    flush = any(HALF not in Path(path).name for path in paths)
+    lines: dict[Path, list[str]] = {}
     for path in paths:
         root = _root(Path(path).parent)
         if root is not None:
-            # One short write at the end of the file: several processes may record at once.
-            handle = os.open(root / NAME, os.O_WRONLY | os.O_APPEND)
-            try:
-                os.write(handle, _line(root, path, only_found).encode())
-            finally:
-                os.close(handle)
+            lines.setdefault(root, []).append(_line(root, path, only_found))
+    for root, own in lines.items():
+        _append(root / NAME, own, flush)
+
+
+def _append(file: Path, lines: Iterable[str], flush: bool) -> None:
+    handle = os.open(file, os.O_RDWR | os.O_APPEND)
+    try:
+        size = os.fstat(handle).st_size
+        if size and os.pread(handle, 1, size - 1) != b"\n":
+            os.write(handle, b"\n")  # behind half a line, which a full disk or a loss of power left
+        for line in lines:  # a short write each, at the end of the file: several processes may record at once
+            content = line.encode()
+            while content:
+                content = content[os.write(handle, content) :]
+        if flush:  # as the file is that it vouches for: one that the journal has lost would be somebody else's
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def recorded(folder: Path, only_found: bool = False) -> list[Path]:
@@ -128,8 +150,27 @@ def remove(path: Path) -> bool:
     return True
 
 
-def clear(folder: Path) -> None:
-    """Remove what this program made in a folder, and the folders that this leaves empty, with `folder` itself."""
+def make_folder(folder: Path) -> None:
+    """Record a folder and make it, with those above it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    claim(folder)
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(FileNotFoundError):  # a folder above it was empty, and `clear` took it elsewhere
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def clear(folder: Path, top: Path | None = None) -> None:
+    """Remove what this program made in a folder, and the folders that this leaves empty, with `folder` itself.
+
+    Args:
+        folder: below which.
+        top: up to this one, without it, also the folders above `folder` that this leaves empty.
+    """
     folder = Path(folder).resolve()
     ours, folders = recorded(folder), {folder}
     for path in ours:
@@ -138,8 +179,10 @@ def clear(folder: Path) -> None:
         else:
             path.unlink(missing_ok=True)
         folders |= {parent for parent in path.parents if parent.is_relative_to(folder)}
+    if top is not None:
+        folders |= {parent for parent in folder.parents if Path(top).resolve() in parent.parents}
     for one in sorted(folders, key=lambda path: len(path.parts), reverse=True):
-        with contextlib.suppress(OSError):  # not empty, or not there
+        with contextlib.suppress(OSError):  # not empty (another process works there, perhaps since now), or not there
             one.rmdir()
 
 
@@ -152,6 +195,8 @@ def sweep(folder: Path) -> None:
 
 def tidy(folder: Path) -> None:
     """Sweep one of this program's folders, and forget what is no longer there; for whoever has it to himself."""
+    from melano_tf.runs.atomic_files import sync_folder  # here: that module stands on this one
+
     sweep(folder)
     root = Path(folder).resolve()
     lines = [
@@ -161,8 +206,12 @@ def tidy(folder: Path) -> None:
         if os.path.lexists(path)
     ]
     anew = root / f"{NAME}.anew"
-    anew.write_text("".join(lines), encoding="utf-8")
+    with anew.open("w", encoding="utf-8") as file:
+        file.write("".join(lines))
+        file.flush()
+        os.fsync(file.fileno())
     anew.replace(root / NAME)
+    sync_folder(root)
 
 
 @contextlib.contextmanager

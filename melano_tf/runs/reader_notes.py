@@ -2,6 +2,7 @@
 
 A file is only ever appended to: a note that was changed is a further line, and the last one counts. Each line is one
 short write at the end of the file under a lock, so that several processes, and a kill, lose none that was confirmed.
+What a full disk left of a line is taken back; what a loss of power left of one is closed before the next.
 """
 
 import csv
@@ -16,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from melano_tf.errors import InputError
+from melano_tf.runs.atomic_files import sync_folder
 
 FOLDER = "notes"
 OPEN, BLIND = "open", "blind"
@@ -52,6 +54,7 @@ class Note:
 
 
 COLUMNS = tuple(field.name for field in fields(Note))
+HEADER = f"{','.join(COLUMNS)}\n".encode()
 
 
 def checked_reader(name: str) -> str:
@@ -97,23 +100,42 @@ def append(folder: Path, note: Note) -> Path:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); the note was not kept") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        size = os.fstat(handle).st_size
-        lines = io.StringIO()
-        writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
-        if not size:
-            writer.writeheader()
-        elif os.pread(handle, 1, size - 1) != b"\n":
-            lines.write("\n")  # a machine lost its power within the last line
-        writer.writerow(cells)
-        content = lines.getvalue().encode()
-        while content:
-            content = content[os.write(handle, content) :]
-        os.fsync(handle)
+        found = os.pread(handle, os.fstat(handle).st_size, 0)
+        if HEADER.startswith(found):  # a new file, or one in whose first line a machine lost its power
+            os.ftruncate(handle, 0)
+            found = b""
+        line = io.StringIO()
+        csv.DictWriter(line, COLUMNS, lineterminator="\r\n").writerow(cells)  # so that a lone "\r" is quoted, too
+        own = line.getvalue().removesuffix("\r\n").encode() + b"\n"
+        try:
+            _write(handle, (_closing(found) if found else HEADER) + own)
+            if not found:
+                sync_folder(path.parent)
+                sync_folder(path.parent.parent)
+        except OSError:
+            os.ftruncate(handle, len(found))  # half a line would take those after it into its text
+            raise
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); the note was not kept") from None
     finally:
         os.close(handle)
     return path
+
+
+def _write(handle: int, content: bytes) -> None:
+    """Have this at the end of a file, and on the disk."""
+    while content:
+        content = content[os.write(handle, content) :]
+    os.fsync(handle)
+
+
+def _closing(content: bytes) -> bytes:
+    """What ends the last line of a file, where a machine lost its power within it; b"" where it is whole."""
+    # One more line is a row of its own, unless a text that was begun takes it in.
+    *_, last = csv.reader(io.StringIO(content.decode("utf-8", "replace") + "\nend", newline=""))
+    if last != ["end"]:
+        return b'"\n'
+    return b"" if content.endswith(b"\n") else b"\n"
 
 
 def read_notes(folder: Path) -> pd.DataFrame:

@@ -13,7 +13,9 @@ from melano_tf.runs.sidecar import Sidecar
 def restate(run: Run, name: str, model: Path, change: Callable[[Sidecar], Sidecar]) -> None:
     """Let a trained model's sidecar say what the training does not depend on (a threshold): nothing is repeated.
 
-    Its predictions are decided anew where the threshold is another one.
+    Its predictions are decided anew where the threshold is another one. Before the first of these files is written the
+    step's state names them as `restating`, so that their checksums do not count (`Run.finished`); what a session that
+    ended in between left is said anew by the next one.
 
     Args:
         run: the run at work.
@@ -23,16 +25,24 @@ def restate(run: Run, name: str, model: Path, change: Callable[[Sidecar], Sideca
     """
     card = Sidecar.read(model)
     wanted = change(card)
-    if plain(wanted) == plain(card):
-        return
     state_path = run.folder / "steps" / f"{name}.json"
     state = read_json(state_path)
-    files = [wanted.write(model)]
-    for path in (run.folder / "predictions" / f"{model.stem}{suffix}" for suffix in (".parquet", ".csv")):
-        if wanted.threshold != card.threshold and str(path.relative_to(run.folder)) in state["outputs"]:
-            table = read_predictions(path)
-            files.append(write_predictions(path, table.assign(called=decided(table, wanted.threshold))))
+    begun = state.pop("restating", [])
+    if plain(wanted) == plain(card) and not begun:
+        return
+
+    def called(path: Path) -> str:
+        return str(path.relative_to(run.folder))
+
+    tables = [run.folder / "predictions" / f"{model.stem}{suffix}" for suffix in (".parquet", ".csv")]
+    other = wanted.threshold != card.threshold
+    tables = [path for path in tables if called(path) in state["outputs"] and (other or called(path) in begun)]
+    files = [*tables, Sidecar.path(model)]
+    write_json(state_path, {**state, "restating": [called(path) for path in files]})
+    for path in tables:
+        table = read_predictions(path)
+        write_predictions(path, table.assign(called=decided(table, wanted.threshold)))
+    wanted.write(model)
     for path in files:
-        facts = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        state["outputs"][str(path.relative_to(run.folder))] = facts
+        state["outputs"][called(path)] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
     write_json(state_path, state)

@@ -275,8 +275,7 @@ class Run:
             if other.is_dir() and other != folder:
                 journal.clear(other)
         if not folder.exists():
-            journal.claim(folder)
-            folder.mkdir(parents=True)
+            journal.make_folder(folder)
         return folder
 
     def keep_logs(self, scratch: Path, name: str) -> None:
@@ -360,7 +359,7 @@ class Run:
     def end(self, name: str, key: str) -> None:
         """A step was done: its files are the run's, and its unfinished work goes."""
         self.made((self.folder / file for file in self._outputs(name)), name, key)
-        self._clear(self.folder / "work" / name)
+        journal.clear(self.folder / "work" / name, self.folder)
         self.repeated.append(name)
 
     @staticmethod
@@ -368,25 +367,20 @@ class Run:
         """The key under which `step` finishes a step with these inputs."""
         return digest({"step": name, "melano_tf": __version__, "inputs": plain(inputs)})
 
-    def _clear(self, folder: Path) -> None:
-        """Remove what a finished step made in its scratch folders, and the folders that this leaves empty."""
-        journal.clear(folder)
-        for parent in folder.parents:
-            if parent == self.folder or not parent.exists() or any(parent.iterdir()):
-                break
-            parent.rmdir()
-
     def finished(self, name: str, key: str) -> bool:
         """Whether a step stands finished under this key, with all its files there and as they were written.
 
         Of files up to `CHECKED_BYTES` the checksum is compared, once a session; of larger ones (tiles, decoded images),
-        whose readers check what they read, the size. `doctor --run` compares all.
+        whose readers check what they read, the size. `doctor --run` compares all. Of files that were being restated
+        when a session ended (`restated_models`) either state is whole: they must be there.
         """
         path = self.folder / "steps" / f"{name}.json"
         try:
             state = read_json(path)
+            restating = state.get("restating", ())
             return state["key"] == key and all(
-                self._stands(self.folder / file, facts) for file, facts in state["outputs"].items()
+                (self.folder / file).is_file() if file in restating else self._stands(self.folder / file, facts)
+                for file, facts in state["outputs"].items()
             )
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return False  # not there, or no step's state

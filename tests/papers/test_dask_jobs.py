@@ -1,23 +1,31 @@
 """Steps handed to other processes: the same files as from one, whatever breaks there."""
 
+import contextlib
+import dataclasses
+import errno
 import json
 import os
+import pickle
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import distributed
 import pytest
 
-from melano_tf.errors import InputError
-from melano_tf.papers import dask_cluster, dask_jobs
-from melano_tf.papers.helping import HelpingRun, look
-from melano_tf.papers.plan import Step
+from melano_tf.errors import InputError, RunError, line_of
+from melano_tf.papers import dask_cluster, dask_jobs, helping
+from melano_tf.papers.helping import Asked, Helper, HelpingRun, check_same, look
+from melano_tf.papers.initial_weights import weights_of
+from melano_tf.papers.plan import Plan, Step
 from melano_tf.papers.run_settings import Running
-from melano_tf.papers.shell import Looked, Work
+from melano_tf.papers.shell import Looked, Stopped, Work
+from melano_tf.runs.run_folder import Run
 from melano_tf.runs.settings_digest import digest
 from melano_tf.training.progress import bar_over_epochs
+from melano_tf.training.steps import TrainingError
 from tests import forked
 from tests.papers.test_plan import toy as toy
 from tests.papers.tiny import CHECKOUT, Finished
@@ -134,19 +142,157 @@ def test_a_worker_of_another_version_or_without_the_package_is_refused(package, 
 
 def test_two_runs_of_the_same_settings_on_one_cluster_keep_apart(tmp_path):
     """Dask does a task once for all who hand it out under one name."""
-    handed = []
+    handed, priorities = [], []
 
     class Cluster:
-        def submit(self, function, name, asked, key, pure):
+        def submit(self, function, name, asked, key, pure, priority):
             handed.append((key, name))
+            priorities.append(priority)
 
-    for folder in ("one", "two"):
+    for place, folder in enumerate(("one", "two")):
         settings = Running()
         work = Work(HelpingRun(tmp_path / folder, "toy", settings, 1, print), settings, {})
-        dask_jobs._handed(Cluster(), work, Step("count/a", "count", print))
+        dask_jobs._handed(Cluster(), work, Step("count/a", "count", print), place)
         assert handed[-1][1] == dask_jobs.Hands(None, SimpleNamespace(out=tmp_path / folder), 1).name
     (first, _), (second, _) = handed
     assert first != second and first.startswith("count/a-")
+    assert priorities[0] > priorities[1]  # the plan's order, and not the names'
+
+
+class Far:
+    """What a worker process holds, in this one: its `Hands`, whose helper knows the step already."""
+
+    address = "tcp://10.0.0.7:1"
+
+    def __init__(self, work: Work, step: Step) -> None:
+        self.state = SimpleNamespace(tasks={"t": SimpleNamespace(state="executing")})
+        self.hands = dask_jobs.Hands(None, SimpleNamespace(out=work.run.folder), 1)
+        run = HelpingRun(work.run.folder, "toy", Running(), 1, print)
+        there = SimpleNamespace(run=run, work=Work(run, Running(), {}), ready=lambda asked: step)
+        self.hands.worker, self.hands.configured, self.hands.helper = self, 1, there
+
+    def get_current_task(self) -> str:
+        return "t"
+
+    def log_event(self, topic: str, said: dict[str, str]) -> None:
+        pass
+
+    def done(self, asked: Asked) -> SimpleNamespace:
+        """What Dask gives back: its content was sent."""
+        sent = pickle.dumps(self.hands.do(asked))
+        return SimpleNamespace(result=lambda: pickle.loads(sent))
+
+
+def breaks(work: Work, error: Exception) -> None:
+    raise error
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/step_1.keras")
+
+
+@pytest.mark.parametrize(
+    "error, kind, ends",
+    [
+        (TrainingError("the loss is not finite"), RunError, False),
+        (Stopped("nobody waits"), Stopped, True),
+        (FULL, OSError, True),
+        (PermissionError(errno.EACCES, "Permission denied", "/a", None, "/b"), PermissionError, True),
+        (OSError("no such group in the file"), OSError, True),
+        (MemoryError(), MemoryError, False),
+        (RuntimeError("it broke\n there"), dask_jobs.StepFailed, False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_what_a_step_fails_with_elsewhere_is_what_it_would_fail_with_here(tmp_path, error, kind, ends, tolerant):
+    """One line and its exit code, or the traceback of a step among others that may fail."""
+    step = Step("train/a", "train", breaks, (error,), tolerant=tolerant)
+    with Run(tmp_path, "toy", Running(), 1, lambda line: None) as run:
+        work = Work(run, Running(), {})
+        future = Far(work, step).done(Asked.of(work, step))
+        if tolerant and not ends:
+            dask_jobs._taken_back(work, step, future)
+            assert work.failed == {"train/a": " ".join(str(error).split()) or "MemoryError"}
+            far = (tmp_path / "failed" / "a.txt").read_text()
+        else:
+            with pytest.raises(kind) as found:
+                dask_jobs._taken_back(work, step, future)
+            assert type(found.value) is kind and str(found.value) in (str(error), line_of(error))
+            facts = ("errno", "strerror", "filename", "filename2")
+            assert not isinstance(error, OSError) or all(getattr(found.value, f) == getattr(error, f) for f in facts)
+            far = str(found.value.__cause__)
+        assert "in breaks" in far and line_of(error).split()[-1] in far  # the traceback of where it broke
+
+
+def test_a_full_disk_elsewhere_ends_a_run_whose_steps_are_tolerant(toy):
+    full = toy("--jobs", "2", "--fails", "A")
+    assert full.code == 2 and "the disk is full" in full.errors and "Traceback" not in full.errors
+    assert "FAILED" not in full.shown
+
+
+@dataclass(frozen=True)
+class There(Running):
+    """Settings of a run in a folder."""
+
+    out: Path = Path("runs/toy")
+
+
+@pytest.fixture
+def trained_from(tmp_path, monkeypatch):
+    """A file of initial weights, and a step that is trained from it, the only one of any recipe's plan."""
+    file = tmp_path / "given.weights.h5"
+    file.write_bytes(b"as the run was begun")
+    plan = Plan(("train",), lambda work: [], lambda work: "")
+    plan.step("train/a", print, weights=[("vgg16", str(file), 64), ("vgg16", "none", 64)], depends={"epochs": 3})
+    monkeypatch.setattr(helping, "planned", lambda recipe, settings: (plan, list(plan.steps.values()), []))
+    return file, plan.steps["train/a"]
+
+
+def test_a_process_that_sees_other_initial_weights_refuses_the_step(tmp_path, trained_from):
+    """It would be finished under the key of those that the run was begun with."""
+    file, step = trained_from
+    settings, recipe = There(out=tmp_path / "run"), SimpleNamespace(name="toy")
+    work = Work(HelpingRun(settings.out, "toy", settings, 1, print), settings, weights_of([step]))
+    asked = Asked.of(work, step)
+    word = json.dumps(dataclasses.asdict(asked))  # as one host tells it to another
+    helper = Helper(recipe, settings, 1)
+    assert helper.ready(asked) is helper.ready(Asked(**json.loads(word))) is step
+    file.write_bytes(b"another network's")
+    for late in (helper, Helper(recipe, settings, 1)):  # also one that looked before
+        with pytest.raises(InputError, match=rf"train/a .*\(the weights '{file}' of vgg16\); all must have the same"):
+            late.ready(asked)
+
+
+def test_a_process_whose_step_depends_on_something_else_names_it(tmp_path, trained_from):
+    _, step = trained_from
+    work = Work(HelpingRun(tmp_path / "run", "toy", Running(), 1, print), Running(), weights_of([step]))
+    for changed, named in (({"epochs": 4}, "epochs"), ({"epochs": 3, "rate": 0.1}, "rate")):
+        with pytest.raises(InputError, match=rf"train/a .*\({named}\); all must have the same"):
+            check_same(work, step, Asked.of(work, dataclasses.replace(step, depends=changed)))
+    other = dataclasses.replace(Asked.of(work, step), key="of another version")
+    with pytest.raises(InputError, match=r"\(the version\)"):
+        check_same(work, step, other)
+
+
+@pytest.mark.parametrize(
+    "chosen, seen", [(None, ["0", "2"]), ("3,5,7", ["3", "7"]), ("GPU-a1, GPU-b2, MIG-c3", ["GPU-a1", "MIG-c3"])]
+)
+def test_gpus_are_those_that_this_process_sees(monkeypatch, chosen, seen):
+    """A scheduler of jobs gives some of a machine's GPUs, and the others are somebody else's."""
+    given: list[dict[str, str]] = []
+
+    @contextlib.contextmanager
+    def cluster(workers, **_: object):
+        given.extend(worker["options"]["env"] for worker in workers.values())
+        yield
+
+    monkeypatch.setattr(distributed, "SpecCluster", cluster)
+    if chosen is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    with dask_cluster._local(Running(gpus=(0, 2))):
+        assert [environment["CUDA_VISIBLE_DEVICES"] for environment in given] == seen
 
 
 def test_data_that_changed_under_the_run_are_refused(tmp_path):
@@ -175,14 +321,14 @@ def test_threads_are_shared_out_among_processes(monkeypatch):
     assert Running(jobs=0).processes() == 12 and Running(gpus=(0, 2)).processes() == 2
 
 
-def test_a_demo_takes_a_core_for_each_training_where_it_can(monkeypatch):
+def test_a_small_preset_takes_a_core_for_each_training_where_it_can(monkeypatch):
     said: list[str] = []
     for cores, most in ((3, 3), (12, 4)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
-        assert Running().as_demo(said.append).jobs == most
+        assert Running().side_by_side(said.append).jobs == most
     for asked in (Running(jobs=1), Running(gpus=(1,)), Running(scheduler="tcp://a:1"), Running(mirror=True)):
-        assert asked.as_demo(said.append) == asked
+        assert asked.side_by_side(said.append) == asked
     assert not Running().spread_out and Running().processes() == 1 and said == []
     monkeypatch.setattr("melano_tf.papers.run_settings.find_spec", lambda name: None)
-    assert Running().as_demo(said.append) == Running()
+    assert Running().side_by_side(said.append) == Running()
     assert len(said) == 1 and '".[cluster]"' in said[0]

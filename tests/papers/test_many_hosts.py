@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 from melano_tf.errors import InputError, RunError
+from melano_tf.papers import many_hosts
 from melano_tf.papers.helping import HelpingRun
-from melano_tf.papers.many_hosts import Chief, Elsewhere, Follower, agree, take_part
+from melano_tf.papers.initial_weights import weights_of
+from melano_tf.papers.many_hosts import Chief, Elsewhere, Follower, agree, follow, take_part
 from melano_tf.papers.plan import Step
 from melano_tf.papers.run_settings import Running
 from melano_tf.papers.shell import LeftOut, Work
+from tests.papers.test_dask_jobs import There
+from tests.papers.test_dask_jobs import trained_from as trained_from
 from tests.papers.test_plan import toy as toy
 
 
@@ -114,6 +118,29 @@ def test_a_training_that_one_host_alone_leaves_out_ends_the_run(tmp_path: Path) 
         take_part(work, Step("one", "train", lambda work: []), company)
     company.called = False
     take_part(work, Step("one", "train", too_few), company)
+
+
+def test_a_host_that_sees_other_initial_weights_refuses_the_training(
+    tmp_path: Path, trained_from: tuple[Path, Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be finished under the key of the chief's."""
+    file, step = trained_from
+    first, second = hosts(2)
+    settings = There(out=tmp_path / "run")
+    work = Work(HelpingRun(settings.out, "toy", settings, 1, print), settings, weights_of([step]))
+    monkeypatch.setattr(many_hosts, "configure", lambda *_: 1)
+    monkeypatch.setattr(many_hosts, "strategy", lambda mirror: None)
+    monkeypatch.setattr(many_hosts.Hosts, "of", lambda strategy: second)
+    file.write_bytes(b"another network's")
+
+    def decide() -> None:
+        agree(first, work.run.settings_key(), json.dumps({}), lambda token: "")
+        company = Chief(work, first)
+        company.step = step
+        company.begin("a")
+
+    chief, helps = together(decide, lambda: follow(SimpleNamespace(name="toy"), settings, print))
+    assert chief is None and isinstance(helps, InputError) and f"the weights '{file}' of vgg16" in str(helps)
 
 
 @dataclass

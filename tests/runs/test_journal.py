@@ -1,5 +1,6 @@
 """What is not ours is neither replaced nor removed: any tree of foreign files outlives whatever a run does in it."""
 
+import os
 import random
 import shutil
 import tempfile
@@ -188,6 +189,93 @@ def test_half_a_line_of_the_journal_names_nothing(tmp_path: Path) -> None:
     with (tmp_path / journal.NAME).open("a") as file:
         file.write('"b')
     assert journal.recorded(tmp_path) == [tmp_path / "a"]
+
+
+def test_half_a_line_takes_no_other_with_it(tmp_path: Path) -> None:
+    journal.open_folder(tmp_path)
+    with (tmp_path / journal.NAME).open("a") as file:
+        file.write('"b')
+    journal.claim(tmp_path / "a", tmp_path / "c")
+    assert journal.recorded(tmp_path) == [tmp_path / "a", tmp_path / "c"]
+
+
+def test_a_claim_of_which_the_disk_takes_a_part_is_written_on(tmp_path: Path, monkeypatch) -> None:
+    journal.open_folder(tmp_path)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, content: write(handle, content[:3]))
+    journal.claim(tmp_path / "models" / "a.keras")
+    assert journal.recorded(tmp_path) == [tmp_path / "models" / "a.keras"]
+
+
+@pytest.fixture
+def flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """(name, content) of each file in `tmp_path` that is brought to the disk; of the folder itself the names in it."""
+    found, fsync = [], os.fsync
+
+    def flush(handle: int) -> None:
+        paths, inode = sorted(tmp_path.iterdir()), os.fstat(handle).st_ino
+        if inode == tmp_path.stat().st_ino:
+            found.append((".", " ".join(path.name for path in paths)))
+        found.extend((path.name, path.read_text()) for path in paths if path.stat().st_ino == inode)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    return found
+
+
+def test_what_is_claimed_is_on_the_disk_before_it_is_made(tmp_path: Path, flushed: list[tuple[str, str]]) -> None:
+    """After a loss of power a file that the journal does not name would be taken for a user's."""
+    journal.open_folder(tmp_path)
+    flushed.clear()
+    journal.claim(*(tmp_path / name for name in "abc"))
+    assert flushed == [(journal.NAME, '"a"\n"b"\n"c"\n')], "once for all of them"
+    for _ in range(2):  # the second time it replaces what is claimed already
+        flushed.clear()
+        with atomic(tmp_path / "a") as temporary:
+            temporary.write_text("text")
+        assert [name for name, _ in flushed][-2:] == [temporary.name, "."]
+    assert len(flushed) == 2
+
+
+def test_a_tidied_journal_is_on_the_disk_before_it_takes_the_others_place(
+    tmp_path: Path, flushed: list[tuple[str, str]]
+) -> None:
+    journal.open_folder(tmp_path)
+    (tmp_path / "b").write_text("")
+    journal.claim(tmp_path / "a", tmp_path / "b")
+    flushed.clear()
+    journal.tidy(tmp_path)
+    assert flushed == [(f"{journal.NAME}.anew", '"b"\n'), (".", f"{journal.NAME} b")]
+
+
+def test_a_folder_is_made_while_another_process_clears_up_beside_it(tmp_path: Path, monkeypatch) -> None:
+    """A worker begins a step in work/train, which is empty since the chief ended the step before."""
+    session(tmp_path / "out", 0, False)
+    mkdir, left = Path.mkdir, iter(range(3))
+
+    def make(self: Path, *args: object, **kwargs: bool) -> None:
+        mkdir(self, *args, **kwargs)
+        if self.name == "train" and next(left, None) is not None:
+            self.rmdir()
+
+    with opened(tmp_path / "out", 0) as run:
+        monkeypatch.setattr(Path, "mkdir", make)
+        folder = run.scratch("train/b", "key")
+        assert folder.is_dir() and next(left, None) is None and folder in journal.recorded(run.folder)
+        assert run.scratch("train/b", "key") == folder
+
+
+def test_a_finished_step_clears_up_while_another_process_begins_beside_it(tmp_path: Path, monkeypatch) -> None:
+    rmdir = Path.rmdir
+
+    def remove(self: Path) -> None:
+        if self.name == "train":  # empty until now
+            (self / "b" / "key").mkdir(parents=True)
+        rmdir(self)
+
+    monkeypatch.setattr(Path, "rmdir", remove)
+    session(tmp_path / "out", 0, False)
+    assert [path.name for path in (tmp_path / "out" / "work" / "train").iterdir()] == ["b"]
 
 
 def test_folders_that_are_read_are_not_written_into(tmp_path: Path) -> None:

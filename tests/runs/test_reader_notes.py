@@ -1,5 +1,6 @@
 """Readers' notes: nothing confirmed is lost, by many writers at once, by a kill, by odd words."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -72,8 +73,50 @@ def test_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
     assert path.read_text().splitlines()[-1].split(",")[3] == "second"
 
 
-def test_odd_words_come_back_as_they_were(tmp_path: Path) -> None:
-    words = 'nests, "large"\r\n=2+2\tä µ 猫'
+def test_wherever_the_power_was_lost_the_notes_before_and_after_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    words, ends = 'of "their\nown", ä', {}
+    for case in ("first", "second"):
+        path = append(tmp_path, note(case=case, text=words))
+        ends[case] = path.stat().st_size
+    content = path.read_bytes()
+    for length in range(len(content) + 1):
+        path.write_bytes(content[:length])
+        for case in ("third", "fourth"):
+            append(tmp_path, note(case=case, text=words))
+        found = read_notes(tmp_path)
+        whole = [case for case, end in ends.items() if end <= length] + ["third", "fourth"]
+        assert [case for case in found[found["text"] == words]["case"] if case in whole] == whole, length
+        assert found["case"].tolist()[-2:] == ["third", "fourth"] and len(found) <= len(whole) + 1, length
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_of_a_note_for_which_the_disk_is_full_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    for number in range(before):
+        append(tmp_path, note(case=f"before-{number}"))
+    path, write, left = notes_file(tmp_path, "ada"), os.write, iter(range(3))
+    found = path.read_bytes() if before else b""
+
+    def fills(handle: int, content: bytes) -> int:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle, content[:60])  # to behind the quote of the text
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fills)
+        with pytest.raises(InputError, match=r"No space left on device.*the note was not kept"):
+            append(tmp_path, note(case="full", text="nests, " * 60))
+    assert path.read_bytes() == found
+    append(tmp_path, note(case="after"))
+    assert read_notes(tmp_path)["case"].tolist() == [*(f"before-{number}" for number in range(before)), "after"]
+
+
+@pytest.mark.parametrize("words", ['nests, "large"\r\n=2+2\tä µ 猫', "nests\rlarge"])
+def test_odd_words_come_back_as_they_were(tmp_path: Path, words: str) -> None:
     append(tmp_path, note(text=words))
     assert read_notes(tmp_path)["text"].tolist() == [words]
 
