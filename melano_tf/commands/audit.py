@@ -25,7 +25,7 @@ def audit(settings: AuditSettings, say: Callable[[str], None]) -> int:
     """Print one line a training; returns 0 without an overlap, else 1.
 
     Raises:
-        InputError: the folder holds no run, or its record is damaged.
+        InputError: the folder holds no run, its record is damaged, or nothing says that what lies there is of its plan.
     """
     found = audit_run(settings.run, read_record(settings.run))
     for one in found.findings:

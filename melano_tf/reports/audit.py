@@ -6,19 +6,22 @@ is found here again, and so is who is judged: by the record, and by what lies in
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from melano_tf.runs.file_integrity import read_frame
+from melano_tf.errors import InputError, line_of
+from melano_tf.runs.file_integrity import mapping, read_frame
 from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.judgements import judged_cases
 from melano_tf.splits.disjoint_sides import shared_by, words
 from melano_tf.splits.undivided_groups import alike_lines, case_groups
 
 CASES = "cases"  # audit/cases.parquet is no training's record
+UNRECORDED = "there is no record of what it was fed"
+PAIR = ("image_1", "image_2", "kind")  # columns of copies.csv
 
 
 @dataclass(frozen=True)
@@ -100,26 +103,48 @@ def audit_run(folder: Path, record: Mapping[str, Any]) -> Audit:
         record: the content of run.json.
 
     Raises:
-        InputError: a file of the record is damaged.
+        InputError: a file of the record is damaged, or none of what lies there is known to be of the present plan.
     """
-    standing = Standing(folder, record)
+    folder, standing = Path(folder), Standing(folder, record)
     files = standing.of(sorted((folder / "audit").glob("*.parquet")))
     tables = {path.stem: read_frame(path) for path in files}
     cases = tables.pop(CASES, None)
     notes = [] if cases is not None else ["audit/cases.parquet is missing: cases stand for themselves"]
-    groups = {} if cases is None else case_groups(cases, _copies(standing))
+    pairs = _copies(standing, record.get("copies") or {})
+    if pairs is None:
+        notes.append("copies.csv is missing, and run.json counts copies: copies of an image stand for themselves")
+    groups = {} if cases is None else case_groups(cases, pairs or ())
     if cases is not None:
         notes += alike_lines({kind: cases[kind] for kind in ("patient", "lesion")})
     records = {stem: _record(table) for stem, table in tables.items()}
-    for stem, judged in judged_cases(folder, record).items():
-        if stem in records:
-            old = records[stem]
-            records[stem] = Record(old.fed, old.chose, old.judged | judged, old.after, old.divided)
+    judged = judged_cases(folder, record)
+    for stem in judged.keys() & records.keys():
+        records[stem] = replace(records[stem], judged=records[stem].judged | judged[stem])
     found = [_compare(stem, records, groups) for stem in records]
-    models = standing.of(sorted((folder / "models").glob("*.keras")))
-    missing = [path.stem for path in models if path.stem not in records]
-    found += [Finding(stem, overlaps=("there is no record of what it was fed",)) for stem in missing]
+    models = [path.stem for path in standing.of(sorted((folder / "models").glob("*.keras")))]
+    missing = [stem for stem in dict.fromkeys([*judged, *models]) if stem not in records]
+    found += [Finding(stem, (0, 0, len(judged.get(stem, ()))), (UNRECORDED,)) for stem in missing]
+    if not found:
+        _check_nothing_lies_there(folder)
     return Audit(tuple(found), tuple(notes))
+
+
+def _check_nothing_lies_there(folder: Path) -> None:
+    """Where nothing was found, nothing was trained yet.
+
+    Raises:
+        InputError: there are files, and none is known to be of the present plan.
+    """
+    files = [path for name in ("models", "predictions", "audit") for path in sorted((folder / name).glob("*"))]
+    left = [path for path in files if path.name[0] != "." and path != folder / "audit" / f"{CASES}.parquet"]
+    if not left:
+        return
+    if mapping(folder / "made.json"):
+        first = left[0].relative_to(folder)
+        why = f"none of {len(left):,} files ({first}, …) is of the run's present settings and data"
+    else:
+        why = "made.json, which tells a run's files from older ones, is missing or damaged"
+    raise InputError(f"{folder}: nothing can be audited: {why}; give the run's command again")
 
 
 def _compare(stem: str, records: Mapping[str, Record], groups: Mapping[str, str]) -> Finding:
@@ -167,9 +192,26 @@ def _record(table: pd.DataFrame) -> Record:
     return Record(cases("fed"), cases("chose"), cases("judged"), stands_on, divided[0] if divided else "")
 
 
-def _copies(standing: Standing) -> list[tuple[str, str]]:
+def _copies(standing: Standing, counted: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+    """The pairs of copies; None where their table is lost.
+
+    Args:
+        standing: the run.
+        counted: how many pairs of each kind run.json counts.
+
+    Raises:
+        InputError: the table is damaged.
+    """
     path = standing.folder / "copies.csv"
     if not standing.holds(path):
-        return []
-    pairs = pd.read_csv(path, dtype=str)
+        return None if counted else []
+    try:
+        pairs = pd.read_csv(path, dtype=str, keep_default_na=False)  # an image may be called "NA"
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({line_of(error)}); give the run's command again") from None
+    if lacking := [name for name in PAIR if name not in pairs]:
+        raise InputError(f"{path}: the columns {', '.join(lacking)} are missing; give the run's command again")
+    cut_short = (pairs[list(PAIR)] == "").any(axis=None)
+    if cut_short or (counted and pairs["kind"].value_counts().to_dict() != counted):
+        raise InputError(f"{path}: is damaged: it holds other pairs than were found; give the run's command again")
     return list(zip(pairs["image_1"], pairs["image_2"], strict=True))

@@ -1,6 +1,6 @@
 """Figures of a run: maps over slides, activation maps of tiles, training curves.
 
-Drawn with matplotlib's objects, never with pyplot, which keeps global state.
+Drawn with matplotlib's objects, never with pyplot, which keeps global state. Every text is drawn as it stands.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -17,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter, ScalarFormatter
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
@@ -52,9 +55,23 @@ def save_figure(path: Path, figure: Figure) -> Path:
     return Path(path)
 
 
+class PlainTextFigure(Figure):
+    """A figure whose text is no maths, however many "$" stand in a file's or a patient's name."""
+
+    def draw(self, renderer: Any) -> None:
+        """Draw it; the numbers at an axis, whose powers of ten matplotlib itself writes as maths, stay so."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        for axis in self.findobj(Axis):
+            numbers = isinstance(axis.get_major_formatter(), ScalarFormatter | LogFormatter)
+            for label in (*axis.get_majorticklabels(), *axis.get_minorticklabels(), axis.get_offset_text()):
+                label.set_parse_math(numbers)
+        super().draw(renderer)
+
+
 def blank_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches, outside pyplot."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    """An empty figure of a size in inches, outside pyplot, that draws text as it stands."""
+    figure = PlainTextFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

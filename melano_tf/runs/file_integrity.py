@@ -24,7 +24,10 @@ def faults(folder: Path, progress: Callable[[int], object] = lambda done: None) 
     if not (folder / "run.json").is_file():
         raise InputError(f"{folder}: no run is recorded there (run.json is missing); name the folder given by --out")
     found = [(name, "is no JSON mapping") for name in ("run.json", "made.json") if not _whole(folder / name)]
-    for path in sorted((folder / "steps").rglob("*.json")):
+    steps = sorted((folder / "steps").rglob("*.json"))
+    if steps and not (folder / "made.json").exists():
+        found.append(("made.json", "is missing, so that no result counts as the run's; give its command again"))
+    for path in steps:
         step = str(path.relative_to(folder))
         outputs = mapping(path).get("outputs")
         if not isinstance(outputs, dict):

@@ -134,7 +134,9 @@ def read_judgements(folder: Path, record: Mapping[str, Any]) -> list[Judgement]:
 
 
 def judged_cases(folder: Path, record: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """{model: slides or images that it is judged by}, of those predictions that belong to the present plan.
+    """{model: slides, bags or images that it is judged by}, of those predictions that belong to the present plan.
+
+    A tile is judged with its slide, which is what a training's record names.
 
     Raises:
         InputError: a file of predictions is damaged, or lacks a column.
@@ -143,8 +145,9 @@ def judged_cases(folder: Path, record: Mapping[str, Any]) -> dict[str, frozenset
     standing = Standing(folder, record)
     for model in map(JudgedModel.of, record.get("judged", [])):
         for file in standing.of([Path(folder) / "predictions" / name for name in model.files]):
-            cases = frozenset(_judged([file], model)["case"])
-            found[file.stem] = found.get(file.stem, frozenset()) | cases
+            frame = _judged([file], model)
+            cases = frame["slide_id" if "slide_id" in frame else "case"].astype(str)
+            found[file.stem] = found.get(file.stem, frozenset()) | frozenset(cases)
     return found
 
 

@@ -63,7 +63,7 @@ def made_run(folder: Path, frame: pd.DataFrame, hostile: str = "", **more: Any) 
     record = {
         "recipe": "zoome",
         "plan": PLAN,
-        "report": RECIPE.told(),
+        "report": RECIPE.told("demo"),
         "settings": {**settings, **more},
         "differs": [["training.epochs", 3, 30], ["network.backbone", f"standin {hostile}", "resnext50"]],
         "sessions": [{"started": "2026-01-02T03:04:05+0000", "command": command, "environment": machine}],

@@ -22,6 +22,12 @@ def test_every_picture_stands_in_its_place(tmp_path: Path) -> None:
     assert not list(path.parent.glob(".*")), "written atomically"
 
 
+def test_a_file_name_with_two_dollars_is_no_maths(tmp_path: Path) -> None:
+    image = np.zeros((8, 16, 3), np.uint8)
+    sheet = contact_sheet([image, image], ["price$5_$.jpg", "a$b$c"], 2, tmp_path / "s.png", r"$5_$ of $\frac$")
+    assert cv2.imread(str(sheet)) is not None
+
+
 def test_one_picture_and_wrong_inputs(tmp_path: Path) -> None:
     image = np.zeros((8, 16, 3), np.uint8)
     assert contact_sheet([image], [""], 6, tmp_path / "one.png").stat().st_size > 0

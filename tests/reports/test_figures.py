@@ -7,9 +7,11 @@ import matplotlib.pyplot
 import numpy as np
 import pytest
 import shapely
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 
-from melano_tf.reports.figures import CamRow, bar_length, cam_sheet, save_figure, slide_map_figure
+from melano_tf.reports.figures import CamRow, bar_length, blank_figure, cam_sheet, save_figure, slide_map_figure
 
 
 def thumbnail(height: int = 40, width: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -56,6 +58,40 @@ def test_figures_are_written_whole(tmp_path: Path, shape: tuple[int, int]) -> No
     assert written is not None and min(written.shape[:2]) > 200
     assert [path.name for path in tmp_path.iterdir()] == ["map.png"]
     assert matplotlib.pyplot.get_fignums() == []
+
+
+def drawn(figure: Figure) -> np.ndarray:
+    """Its pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def test_text_is_drawn_as_it_stands_and_powers_of_ten_as_powers() -> None:
+    pixels = []
+    for figure in (blank_figure(4, 3), Figure(figsize=(4, 3), layout="constrained")):
+        as_text = {"parse_math": False} if pixels else {}
+        axis = figure.subplots()
+        axis.plot([0, 1], [1, 1e5], label="$5_$")
+        axis.set_yscale("symlog", linthresh=1)
+        axis.set_xticks([0, 1], ["a$b$c", "$5_$"], **as_text)
+        axis.set_title(r"slide $5_$, $\frac$", **as_text)
+        axis.text(0.1, 10, "a$b$c\n$5_$", **as_text)
+        for text in axis.legend().get_texts():
+            text.set(**as_text)
+        figure.suptitle("price$5_$.jpg", **as_text)
+        pixels.append(drawn(figure))
+    np.testing.assert_array_equal(*pixels)
+    figure = blank_figure(4, 3)
+    figure.subplots().bar(["$5_$", "b"], [1, 2])
+    assert drawn(figure).min() < 255
+
+
+def test_names_with_dollars_head_maps_and_sheets(tmp_path: Path) -> None:
+    image, values = thumbnail()
+    save_figure(tmp_path / "map.png", slide_map_figure(image, values, 8.0, None, "slide $5_$", "of $5_$"))
+    save_figure(tmp_path / "cam.png", cam_sheet([CamRow("$5_$", image, {"$5_$": values}, {"$5_$": "$5_$"})], "$5_$"))
+    assert all(cv2.imread(str(tmp_path / name)) is not None for name in ("map.png", "cam.png"))
 
 
 def test_cam_sheet(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The one form of predictions: what is written is of it, and what is not is refused in one line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pandas as pd
 import pytest
 
 from melano_tf.errors import InputError, RunError
+from melano_tf.runs.file_integrity import faults
 from melano_tf.runs.predictions import (
     decided,
     predictions,
@@ -102,23 +105,69 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_another_threshold_decides_the_predictions_anew_and_repeats_nothing(tmp_path: Path) -> None:
-    model = tmp_path / "run" / "models" / "m.keras"
+@contextmanager
+def killed_after(writes: int) -> Iterator[None]:
+    """The process is killed when it has written so many files."""
+    left, replace = iter(range(writes)), Path.replace
 
-    def session(threshold: float) -> tuple[list[int], list[str]]:
-        with Run(tmp_path / "run", "spitzoid", {"threshold": threshold}, 1, print) as run:
+    def write(self: Path, target: Path) -> Path:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return replace(self, target)
 
-            def train(_: Path) -> list[Path]:
-                run.path("models", "m.keras").write_bytes(b"weights")
-                card = Sidecar("k", ("benign", "malignant"), 8, {}, 0.5, "fixed", {})
-                table = run.path("predictions", "m.csv")
-                return [model, card.write(model), write_predictions(table, predictions(ROWS, P, threshold=0.5))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", write)
+        yield
 
-            run.step("train", {}, train)
+
+def restating(folder: Path, threshold: float, writes: int | None = None) -> tuple[list[int], list[str]]:
+    """A session that trains unless that is done, and wants this threshold: what is called, and what was done anew.
+
+    Args:
+        folder: of the run.
+        threshold: of the model's sidecar.
+        writes: after which the process is killed; None: it is not.
+    """
+    model = folder / "models" / "m.keras"
+    with Run(folder, "spitzoid", {"threshold": threshold}, 1, print) as run:
+
+        def train(_: Path) -> list[Path]:
+            run.path("models", "m.keras").write_bytes(b"weights")
+            card = Sidecar("k", ("benign", "malignant"), 8, {}, 0.5, "fixed", {})
+            table = run.path("predictions", "m.csv")
+            return [model, card.write(model), write_predictions(table, predictions(ROWS, P, threshold=0.5))]
+
+        run.step("train", {}, train)
+        with nullcontext() if writes is None else killed_after(writes):
             restate(run, "train", model, lambda card: Sidecar(**{**vars(card), "threshold": threshold}))
-            assert run.finished("train", run.key("train", {}))
-            return read_predictions(run.folder / "predictions" / "m.csv")["called"].tolist(), run.repeated
+        assert run.finished("train", run.key("train", {}))
+        return read_predictions(run.folder / "predictions" / "m.csv")["called"].tolist(), run.repeated
 
-    assert session(0.5) == ([0, 1, 1], ["train"])
-    assert session(0.2) == ([1, 1, 1], [])
-    assert session(0.9) == ([0, 0, 0], [])
+
+def test_another_threshold_decides_the_predictions_anew_and_repeats_nothing(tmp_path: Path) -> None:
+    assert restating(tmp_path / "run", 0.5) == ([0, 1, 1], ["train"])
+    assert restating(tmp_path / "run", 0.2) == ([1, 1, 1], [])
+    assert restating(tmp_path / "run", 0.9) == ([0, 0, 0], [])
+
+
+@pytest.mark.parametrize("wanted, called", [(0.2, [1, 1, 1]), (0.5, [0, 1, 1]), (0.9, [0, 0, 0])])
+@pytest.mark.parametrize("writes", range(4))  # the mark, the predictions, the sidecar, the step's state
+def test_a_restating_that_was_killed_costs_no_training_and_is_done_by_the_next_session(
+    tmp_path: Path, writes: int, wanted: float, called: list[int]
+) -> None:
+    folder = tmp_path / "run"
+    restating(folder, 0.5)
+    with pytest.raises(KeyboardInterrupt):
+        restating(folder, 0.2, writes)
+    assert restating(folder, wanted) == (called, []), "the training stands"
+    assert Sidecar.read(folder / "models" / "m.keras").threshold == wanted
+    assert faults(folder) == [] and "restating" not in (folder / "steps" / "train.json").read_text()
+
+
+def test_what_was_being_restated_must_be_there(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    restating(folder, 0.5)
+    with pytest.raises(KeyboardInterrupt):
+        restating(folder, 0.2, writes=2)
+    (folder / "predictions" / "m.csv").unlink()
+    assert restating(folder, 0.2) == ([1, 1, 1], ["train"])
