@@ -21,7 +21,6 @@ from melano_tf.view.run_cases import Seen
 
 KEPT = 3  # loaded networks
 TILE_LAYER, IMAGE_LAYER = "refined", "features"
-NOTHING = "nothing speaks for the class"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +91,16 @@ class Models:
 
 
 def tile_maps(
-    models: Models, run: Seen, slide_id: str, tile: int, magnification: str, stem: str, called: int
+    models: Models, run: Seen, slide_id: str, tile: int, magnification: str, stem: str, wanted: int | None
 ) -> list[Map]:
     """What a tile model saw in a tile: its CAM where it has one, and its Grad-CAM, of one class.
+
+    Args:
+        models: the networks that are loaded.
+        run: the run.
+        slide_id, tile, magnification: the tile.
+        stem: of the model's file.
+        wanted: index of the class; None: the one that the model finds most probable in the tile.
 
     Raises:
         InputError: the model or the tile is not there.
@@ -117,12 +123,18 @@ def tile_maps(
     jpegs = read_jpegs(folder, slide_id, row[list(PLACE)].to_numpy()[:1])
     picture = np.asarray(decode(tf.constant(jpegs), tf.constant(sidecar.input_px)), np.float32)
     far = far_words(how_far(run, stem, network, sidecar, picture))
-    found = []
+    shown = int(np.argmax(np.asarray(network(picture, training=False))[0])) if wanted is None else wanted
+    name, found = sidecar.classes[shown], []
     if has_cam(network):
-        cam = class_activation_map(network, picture, called)
-        found.append(Map("CAM", cam.maps[0], f"{NOTHING}; {far}" if cam.empty[0] else far))
-    grad = gradient_map(network, picture, called, TILE_LAYER)
-    return [*found, Map("Grad-CAM", grad.maps[0], f"{NOTHING}; {far}" if grad.empty[0] else far)]
+        cam = class_activation_map(network, picture, shown)
+        found.append(Map("CAM", cam.maps[0], map_words(name, bool(cam.empty[0]), far)))
+    grad = gradient_map(network, picture, shown, TILE_LAYER)
+    return [*found, Map("Grad-CAM", grad.maps[0], map_words(name, bool(grad.empty[0]), far))]
+
+
+def map_words(name: str, empty: bool, far: str) -> str:
+    """What is to be said of a map of what speaks for a class: which one, and how far the picture is from training."""
+    return f"{'nothing' if empty else 'what'} speaks for {name}; {far}"
 
 
 def how_far(run: Seen, stem: str, network: Any, sidecar: Sidecar, pictures: NDArray[np.float32]) -> float | None:
@@ -213,7 +225,7 @@ def image_maps(models: Models, run: Seen, stem: str, path: Path, facts: Mapping[
     if {layer.name for layer in network.layers} & {"cbam", "decisions"}:
         found.append(_cbam(network, sidecar, inputs, called))
     answer = gradient_map(network, inputs, called, IMAGE_LAYER)
-    words = f"{NOTHING}; {far}" if answer.empty[0] else far
+    words = map_words(sidecar.classes[called], bool(answer.empty[0]), far)
     return [*found, Map("Grad-CAM", answer.maps[0], words)]
 
 
@@ -224,10 +236,11 @@ def _cbam(network: Any, sidecar: Sidecar, inputs: Mapping[str, Any], called: int
     from melano_tf.reports.attention_figures import enlarged
 
     looks = attention_model(network)({"image": inputs["image"]})
-    node = 0
+    node, words = 0, "stretched to its own range"
     if sidecar.taxonomy is not None and looks["spatial"].shape[1] > 1:
         taxonomy = Taxonomy.from_mapping(sidecar.taxonomy, sidecar.classes)
         node = int(taxonomy.last_nodes(np.array([called]))[0])
+        words = f"at the last decision for {sidecar.classes[called]}; {words}"
     values = np.asarray(looks["spatial"])[0, node]
     size = (sidecar.input_px, sidecar.input_px)
-    return Map("CBAM, spatial attention", enlarged(values, size).astype(np.float32), "stretched to its own range")
+    return Map("CBAM, spatial attention", enlarged(values, size).astype(np.float32), words)

@@ -61,6 +61,13 @@ def confidence(frame: pd.DataFrame, binary: bool) -> pd.Series:
     return frame["p"].where(frame["called"] == 1, 1 - frame["p"])
 
 
+def p_words(model: Judged | None) -> str:
+    """What the column `p` of a model's answers is the probability of."""
+    if model is None:
+        return "probability"
+    return f"P({model.classes[1]})" if len(model.classes) == 2 else "P(called)"
+
+
 def kinds_of(frame: pd.DataFrame, kind: str, binary: bool) -> pd.Series:
     """Whether each case is of a kind of answer: one of the words above."""
     sure = confidence(frame, binary)

@@ -91,6 +91,12 @@ def sidecar_of(standing: Standing, stem: str) -> dict[str, Any]:
     return dict(content) if isinstance(content, dict) else {}
 
 
+def threshold_of(card: Mapping[str, Any]) -> float:
+    """On the positive of two classes, from what stands beside a model; 0.5 where none is written."""
+    written = card.get("threshold")
+    return 0.5 if written is None else float(written)
+
+
 def read_models(standing: Standing, settings: Mapping[str, Any]) -> tuple[dict[str, Judged], list[str]]:
     """Every model's answers on whole cases (slides or images), and a line for each file that cannot be read.
 
@@ -120,9 +126,7 @@ def _joined(name: str, files: Sequence[tuple[str, pd.DataFrame]], cards: Mapping
     """The files of all folds as one."""
     card = cards[files[0][0]]
     two = "p2" not in files[0][1]
-    parts = [
-        frame.assign(threshold=float(cards[stem].get("threshold") or 0.5)) if two else frame for stem, frame in files
-    ]
+    parts = [frame.assign(threshold=threshold_of(cards[stem])) if two else frame for stem, frame in files]
     whole = pd.concat(parts, ignore_index=True)
     classes = tuple(map(str, card.get("classes") or ()))
     count = sum(bool(re.fullmatch(r"p\d+", str(column))) for column in whole)
@@ -211,7 +215,7 @@ def tile_models(standing: Standing) -> dict[str, TileModel]:
     for name, (stem_of, at) in found.items():
         card = sidecar_of(standing, next(iter(stem_of.values())))
         classes = tuple(map(str, card.get("classes") or ("negative", "positive")))
-        models[name] = TileModel(name, classes, float(card.get("threshold") or 0.5), stem_of, at)
+        models[name] = TileModel(name, classes, threshold_of(card), stem_of, at)
     return models
 
 

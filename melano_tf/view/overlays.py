@@ -37,6 +37,7 @@ class Overlay:
         read: reads `tiles`.
         threshold: from which on a tile is called, or None.
         model: whose it is.
+        class_index: of the class whose probability it is, or None.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Overlay:
     read: Callable[[], pd.DataFrame]
     threshold: float | None
     model: str
+    class_index: int | None
 
     @cached_property
     def tiles(self) -> pd.DataFrame:
@@ -71,7 +73,7 @@ def overlays_of(run: Seen, slide_id: str) -> dict[str, Overlay]:
     for name, stem_of in run.attention.items():
         if stem := stem_of.get(slide_id):
             read = partial(_attention, run, slide_id, stem)
-            found.append(Overlay(f"attention ({name})", "attention, 0 to 1 within the bag", read, None, name))
+            found.append(Overlay(f"attention ({name})", "attention, 0 to 1 within the bag", read, None, name, None))
     for name, model in run.tile_models.items():
         several, at = len(model.classes) > 2, model.magnifications.get(slide_id, ())
         for place in range(len(model.classes)) if several else (1,):
@@ -79,7 +81,7 @@ def overlays_of(run: Seen, slide_id: str) -> dict[str, Overlay]:
             for magnification in at:
                 label = f"{what} ({name})" + (f" at {magnification}" if len(at) > 1 else "")
                 read = partial(_probability, run, slide_id, model, place, magnification)
-                found.append(Overlay(label, f"probability of {what}", read, threshold, name))
+                found.append(Overlay(label, f"probability of {what}", read, threshold, name, place))
     return {one.name: one for one in found}
 
 

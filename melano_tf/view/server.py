@@ -38,6 +38,15 @@ def is_this_machine(host: str) -> bool:
         return False
 
 
+def in_address(host: str) -> str:
+    """A host as browsers write it in an address: IPv6 at its shortest, in brackets."""
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower()
+    return f"[{found}]" if found.version == 6 else str(found)
+
+
 def make_server(settings: ViewSettings) -> tuple[Server, Site]:
     """The server, listening but not yet answering, and what its pages share.
 
@@ -66,9 +75,8 @@ def make_server(settings: ViewSettings) -> tuple[Server, Site]:
             websocket_max_message_size=8 << 20,
         )
     except OSError as error:
-        raise InputError(
-            f"view: cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); choose another --port"
-        ) from None
+        where = f"{in_address(settings.host)}:{settings.port}"
+        raise InputError(f"view: cannot listen on {where} ({error.strerror or error}); choose another --port") from None
     server._tornado._websocket_origins = set(origins(settings.host, int(server.port or 0)))
     return server, site
 
@@ -78,14 +86,15 @@ def origins(host: str, port: int) -> list[str]:
     names = ["127.0.0.1", "localhost"] if is_this_machine(host) else [host]
     if host in ("0.0.0.0", "::"):
         names = ["*"]  # by whatever name this machine is called; the token is what guards it
-    return [f"{name}:{port}" for name in dict.fromkeys([*names, host])]
+    return [f"{in_address(name)}:{port}" for name in dict.fromkeys([*names, host])]
 
 
 def address(settings: ViewSettings, server: Server, site: Site) -> str:
     """Where to begin: the cases of the one run, or the list of runs."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "localhost") else settings.host
+    # Who listens on all of IPv6 listens on none of IPv4.
+    host = {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     page = site.href("cases", run=0) if len(site.runs) == 1 else site.href("")
-    return f"http://{f'[{host}]' if ':' in host else host}:{server.port}{page}"
+    return f"http://{in_address(host)}:{server.port}{page}"
 
 
 def give_back_freed_memory() -> None:

@@ -98,6 +98,7 @@ class Pane:
         self.power = opened.objective_power
         self.bare = bare
         self.shown = pd.DataFrame(columns=["tile", "magnification", "x", "y", "w0", "h0", "tissue"])
+        self.shown_of: Overlay | None = None  # whose values stand there; another one may have been asked for
         self.figure: Any = self._make_figure(follow)
         self._asked, self._active = 0, set[int]()
         self._listed: tuple[pd.DataFrame, pd.Index] | None = None
@@ -221,8 +222,8 @@ class Pane:
         case, size, mpp = str(run.cases["case"][place]), self.size, self.mpp
         self._asked += 1
         asked = self._asked
+        self.map_raster.put(None, drawn, failed)  # what is under way would come under another map's name
         if overlay is None:
-            self.map_raster.put(None, drawn, failed)
             self.map.visible = self.bar.visible = False
 
         def work() -> tuple[pd.DataFrame, Draw | None]:
@@ -235,6 +236,7 @@ class Pane:
             if asked != self._asked:
                 return  # another one was asked for meanwhile
             self.shown, draw = found
+            self.shown_of = overlay
             self._list_tiles()
             if overlay is None or draw is None:
                 drawn()
@@ -247,7 +249,9 @@ class Pane:
             drawn()
 
         def fault(words: str) -> None:
-            failed(f"the map cannot be drawn: {words}")
+            if asked == self._asked:
+                self.map.visible = self.bar.visible = False  # the one before
+                failed(f"the map cannot be drawn: {words}")
 
         self.page.later(work, read, fault)
 

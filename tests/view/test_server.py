@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("bokeh", reason="needs Bokeh: pip install 'melano_tf[view]'")
+from bokeh.server.util import check_allowlist
 from tornado.ioloop import IOLoop
 from tornado.websocket import websocket_connect
 
@@ -173,6 +174,7 @@ def test_only_this_machine_unless_it_is_said(running: Running, folder: Path) -> 
     assert not any(is_this_machine(host) for host in ("0.0.0.0", "192.168.1.4", "::", "example.org"))
     assert origins("127.0.0.1", 5) == ["127.0.0.1:5", "localhost:5"]
     assert origins("192.168.1.4", 5) == ["192.168.1.4:5"]
+    assert origins("Atlas.example.org", 5) == ["atlas.example.org:5"]  # as browsers send it
     with socket.socket() as other:
         other.settimeout(2)
         mine = [info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
@@ -181,6 +183,14 @@ def test_only_this_machine_unless_it_is_said(running: Running, folder: Path) -> 
             assert other.connect_ex((str(outward[0]), int(port or 0))) != 0
     shown = address(ViewSettings((folder,)), running.server, running.site)
     assert shown == f"http://127.0.0.1:{port}{running.site.prefix}/cases?run=0"
+
+
+@pytest.mark.parametrize(("host", "name"), [("::1", "[::1]"), ("FD00:0::2", "[fd00::2]"), ("::", "[::1]")])
+def test_ipv6_stands_in_brackets_in_addresses(running: Running, folder: Path, host: str, name: str) -> None:
+    assert check_allowlist(f"{name}:5", origins(host, 5))
+    assert not check_allowlist(f"{name}:6", origins(host, 5))
+    shown = address(ViewSettings((folder,), host=host), running.server, running.site)
+    assert shown == f"http://{name}:{running.server.port}{running.site.prefix}/cases?run=0"
 
 
 def test_a_page_loads_the_scripts_that_it_needs_and_a_slide_its_first_tiles(running: Running) -> None:
@@ -262,21 +272,23 @@ def test_a_gallery_sends_what_differs_from_image_to_image() -> None:
         {
             "label": ["nevus", "melanoma", "nevus"] * 3,
             "called_name": ["nevus", "nevus", ""] * 3,
-            "p": [0.25, 0.4, np.nan] * 3,
+            "called": [0, 0, np.nan] * 3,
+            "p": [0.25, 0.4, np.nan] * 3,  # of a melanoma
             "judged": [True, True, False] * 3,
             "right": [True, False, False] * 3,
         },
         index=[7, 3, 25_330, 0, 1, 2, 4, 5, 6],
     )
-    found = cells(rows)
+    found = cells(rows, binary=True)
     assert [found[f"n{place}"].tolist() for place in (0, 2, 7)] == [[7, 6], [25_330, -1], [5, -1]]
     assert [found[f"s{place}"].tolist() for place in (0, 1, 2)] == [[1, 0], [2, 0], [0, 0]]
     assert [found[f"w{place}"][0] for place in range(3)] == [
-        "nevus · nevus 0.25",
-        "melanoma · nevus 0.40",
+        "nevus · nevus 0.75",
+        "melanoma · nevus 0.60",
         "nevus · not judged",
     ]
-    assert all(len(values) == 0 for values in cells(rows.iloc[:0]).values())
+    assert cells(rows, binary=False)["w0"][0] == "nevus · nevus 0.25"  # of several classes p is the called one's
+    assert all(len(values) == 0 for values in cells(rows.iloc[:0], binary=True).values())
 
 
 def test_two_shares_of_an_address_are_checked() -> None:

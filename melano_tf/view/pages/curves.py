@@ -140,12 +140,13 @@ class CurvesPage:
             if drawn == self.drawn:  # else another part or model was chosen meanwhile
                 self.words.text = f'<p role="status">{first}; {area}. {doors}</p>'
 
+        def failed(words: str) -> None:
+            if drawn == self.drawn:
+                self.words.text += f'<p class="wrong" role="alert">{text(words)}</p>'
+
         if 0 < y.sum() < len(y):
             work = partial(binary_intervals, y, p, groups, ["AUC"], repeats=500)
-            self.page.later(lambda: work()["AUC"], done, self._failed)
-
-    def _failed(self, words: str) -> None:
-        self.words.text += f'<p class="wrong" role="alert">{text(words)}</p>'
+            self.page.later(lambda: work()["AUC"], done, failed)
 
     def _matrix(self, rows: pd.DataFrame) -> Any:
         names = list(self.judged.classes)

@@ -119,8 +119,12 @@ class EmbeddingMap:
         self.page.later(
             partial(umap_plane, self.embedding.vectors),
             partial(self._placed, "UMAP"),
-            lambda words: setattr(self.told, "text", f'<p class="wrong">{text(words)}</p>'),
+            self._failed,
         )
+
+    def _failed(self, words: str) -> None:
+        if self.how.value == "UMAP":  # else the plane that stands there was asked for meanwhile
+            self.told.text = f'<p class="wrong" role="alert">{text(words)}</p>'
 
     def _placed(self, name: str, points: np.ndarray) -> None:
         if self.how.value != name:

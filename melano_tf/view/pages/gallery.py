@@ -48,6 +48,7 @@ WHOLE = (0.0, 1.0)
 ACROSS = 8
 ROW_PX = 152
 CELL = asset("cell.html")
+BELOW = '<p class="soft">Below an image stand its label · what was called, and the probability of that.</p>'
 
 
 def gallery(page: Page) -> None:
@@ -101,7 +102,7 @@ class Grid:
         if "age" in frame:
             decade = (pd.to_numeric(frame["age"], errors="coerce") // 10 * 10).astype("Int64")
             bands = {value: f"{value} to {value + 9}" for value in decade.dropna().unique()}
-            frame["age_band"] = decade.map(bands).fillna("unknown")
+            frame["age_band"] = decade.map(bands).astype(object).fillna("unknown")
         return frame
 
     def _another_model(self) -> None:
@@ -140,10 +141,10 @@ class Grid:
         rows = ordered(rows, self.order.value, binary)
         for place, column in enumerate(self.table.columns):
             column.formatter.template = template(self.page, self.run, self.model.value, place)
-        self.source.data = cells(rows)
-        self.count.text = f'<p role="status">{len(rows):,} of {len(self.frame):,} images{errors(rows)}</p>' + threshold(
-            self.run, self.model.value
-        ).replace("whole slides", "images")
+        self.source.data = cells(rows, binary)
+        found = f'<p role="status">{len(rows):,} of {len(self.frame):,} images{errors(rows)}</p>'
+        rule = threshold(self.run, self.model.value).replace("whole slides", "images")
+        self.count.text = found + rule + (BELOW if judged is not None else "")
 
 
 def span(words: str) -> tuple[float, float]:
@@ -194,13 +195,14 @@ def template(page: Page, run: Seen, model: str, place: int) -> str:
     return cell
 
 
-def cells(rows: pd.DataFrame) -> dict[str, Any]:
+def cells(rows: pd.DataFrame, binary: bool) -> dict[str, Any]:
     """The columns behind `picture_table`, `ACROSS` images a row: n, the number of the case (-1: none), s, its shade
-    (not judged, right, wrong), w, its words."""
+    (not judged, right, wrong), w, its words: the label, what was called and the probability of that."""
     empty = -len(rows) % ACROSS
-    answers = zip(rows["label"], rows["called_name"], rows["p"], rows["judged"], strict=True)
+    answers = zip(rows["label"], rows["called_name"], confidence(rows, binary), rows["judged"], strict=True)
     words = [
-        f"{label} · {called} {p:.2f}" if judged else f"{label} · not judged" for label, called, p, judged in answers
+        f"{label} · {called} {sure:.2f}" if judged else f"{label} · not judged"
+        for label, called, sure, judged in answers
     ]
     shades = np.where(rows["judged"], np.where(rows["right"], 1, 2), 0)
     numbers = np.r_[rows.index.to_numpy(np.int32), np.full(empty, -1, np.int32)]

@@ -72,6 +72,7 @@ class ImagePage:
         )
         page.remember(model=self.model)
         self.told = Div(sizing_mode="stretch_width")
+        self.fault = ""
         self._picture()
         self._looking()
 
@@ -92,7 +93,8 @@ class ImagePage:
             header = read_header(self.path)
             width, height = header.width, header.height
         except (UnreadableImageError, OSError) as error:
-            self.say(f"{self.case}: {error}")
+            self.fault = f"{self.case}: {error}"
+            self.say(self.fault)
             width, height = 4, 3
         self.figure = figure(
             x_range=(0, width),
@@ -124,6 +126,7 @@ class ImagePage:
         """Where the model looked."""
         self.ask = Button(label="where did it look? (c)", name="ask-cam", sizing_mode="stretch_width")
         self.maps: list[Map] = []
+        self.asked = 0
         self.shown = Select(title="map", options=[], visible=False, sizing_mode="stretch_width")
         self.fade = Slider(
             title="opacity (f)", start=0, end=1, step=0.05, value=0.45, visible=False, sizing_mode="stretch_width"
@@ -131,8 +134,17 @@ class ImagePage:
         self.fade.js_link("value", self.map.glyph, "global_alpha")
         self.ask.on_click(self._ask)
         on_change(self.shown, "value", self._show_map)
+        on_change(self.model, "value", self._forget)
         self.page.key("c", self._ask)
         self.page.key("f", self._fade)
+
+    def _forget(self) -> None:
+        """Show no map, also none that is still asked for: it is of another model."""
+        self.asked += 1
+        self._ready()
+        self.maps, self.shown.visible, self.fade.visible = [], False, False
+        self.map_source.data = {name: [] for name in self.map_source.data}
+        self.say(self.fault)
 
     def _fade(self) -> None:
         self.fade.value = 0.0 if self.fade.value > 0 else 0.45
@@ -157,14 +169,22 @@ class ImagePage:
         self.ask.label, self.ask.disabled = "asking the model …", True
         called = int(self.answer(self.model.value)["called"])
         work = partial(image_maps, self.page.site.networks, self.run, stem, Path(self.path), self.facts(), called)
-        self.page.later(work, self._found_maps, self._failed, self.page.site.models)
+        done, failed = partial(self._found_maps, self.asked), partial(self._failed, self.asked)
+        self.page.later(work, done, failed, self.page.site.models)
 
-    def _failed(self, words: str) -> None:
+    def _ready(self) -> None:
         self.ask.label, self.ask.disabled = "where did it look? (c)", False
-        self.say(words)
 
-    def _found_maps(self, found: list[Map]) -> None:
-        self._failed("")
+    def _failed(self, asked: int, words: str) -> None:
+        if asked == self.asked:  # else another model was chosen meanwhile
+            self._ready()
+            self.say(words)
+
+    def _found_maps(self, asked: int, found: list[Map]) -> None:
+        if asked != self.asked:
+            return  # another model was chosen meanwhile
+        self._ready()
+        self.say("")
         self.maps = found
         self.shown.options = [one.name for one in found]
         self.shown.visible = self.fade.visible = True
@@ -207,11 +227,13 @@ class ImagePage:
             note_form(page, run.folder, self.case, self._shown_answer),
             width=SIDE,
         )
-        table = Div(
-            text=answers_table(self) + folded_numbers(self.run),
-            sizing_mode="stretch_width",
-            styles={"overflow-x": "auto"},
-        )
+        table, numbers = Div(sizing_mode="stretch_width", styles={"overflow-x": "auto"}), folded_numbers(run)
+
+        def fill() -> None:
+            table.text = answers_table(self) + numbers
+
+        fill()
+        on_change(self.model, "value", fill)  # whose line stands out
         left = column(
             self.figure, table, Div(text=self._strips(), sizing_mode="stretch_width"), sizing_mode="stretch_width"
         )
@@ -339,6 +361,7 @@ class WhatIf:
         stem = self.image._stem()
         card = sidecar_of(self.image.run.standing, stem) if stem else {}
         self.box.visible = bool((card.get("preprocessing") or {}).get("metadata"))
+        self.asked += 1  # an answer under way is of another model
         self.said.text = ""
 
     def _ask(self) -> None:
@@ -351,18 +374,36 @@ class WhatIf:
         age = float("nan") if self.age.disabled else float(self.age.value)
         facts = {"age": age, "sex": self.sex.value, "site": self.site.value}
         self.said.text = '<p class="soft" role="status">asking the model …</p>'
-        judged, own = image.run.models[image.model.value], image.answer(image.model.value)
+        judged = image.run.models[image.model.value]
+        own = judged.frame[judged.frame["case"] == image.case].iloc[0]
 
         def done(found: Asked) -> None:
-            if number != self.asked:
-                return
-            p = found.probabilities[1]
-            called = f"called {judged.classes[int(p >= own['threshold'])]}"
-            decision = "decision withheld" if is_unlike(found.distance) else called
-            self.said.text = (
-                f'<p role="status">{text(judged.classes[1])} {p:.3f} (as recorded: {own["p"]:.3f}); '
-                f"{text(decision)} at {own['threshold']:.3g}; {text(far_words(found.distance))}</p>"
-            )
+            if number == self.asked:  # else something else was asked meanwhile
+                self.said.text = f'<p role="status">{text(answer_words(judged, own, found))}</p>'
+
+        def failed(words: str) -> None:
+            if number == self.asked:
+                self.said.text = ""
+                image.say(words)
 
         work = partial(ask, image.page.site.networks, image.run, stem, Path(image.path), facts)
-        image.page.later(work, done, image.say, image.page.site.models)
+        image.page.later(work, done, failed, image.page.site.models)
+
+
+def answer_words(judged: Judged, own: pd.Series, found: Asked) -> str:
+    """A model's answer beside the recorded one: of two classes the positive and what is called, else the most probable.
+
+    Args:
+        judged: the model.
+        own: its row of the image.
+        found: what it says now.
+    """
+    two = len(judged.classes) == 2
+    place = 1 if two else int(np.argmax(found.probabilities))
+    p = float(found.probabilities[place])
+    called, at = judged.classes[place], ""
+    if two:
+        called, at = judged.classes[int(p >= own["threshold"])], f" at {own['threshold']:.3g}"
+    decision = "decision withheld" if is_unlike(found.distance) else f"called {called}"
+    shown = f"{judged.classes[place]} {p:.3f} (as recorded: {own[f'p{place}']:.3f})"
+    return f"{shown}; {decision}{at}; {far_words(found.distance)}"

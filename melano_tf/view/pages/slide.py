@@ -9,7 +9,7 @@ from bokeh.models import CheckboxGroup, CustomJS, Div, Select, Slider
 from bokeh.models.ui import UIElement
 
 from melano_tf.errors import InputError
-from melano_tf.view.case_selection import first_model, with_answers
+from melano_tf.view.case_selection import first_model, p_words, with_answers
 from melano_tf.view.colour_maps import PALETTES
 from melano_tf.view.furniture import overview_figure
 from melano_tf.view.note_form import note_form
@@ -194,7 +194,7 @@ class SlidePage:
             odd = "; no tumour tile found" if found["fallback"] else ""
             bold = "b" if name == self.model else "span"
             lines.append(
-                f'<tr><td><{bold}>{text(name)}</{bold}></td><td class="n">{found["p"]:.3f}</td>'
+                f'<tr><td><{bold}>{text(name)}</{bold}></td><td class="n">{text(p_words(judged))} {found["p"]:.3f}</td>'
                 f'<td class="{kind}">{text(found["called_name"])}{odd}</td></tr>'
             )
         facts = (row_["label"], f"patient {row_['patient']}", row_["part"])

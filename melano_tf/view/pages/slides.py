@@ -19,7 +19,7 @@ from bokeh.models import (
 )
 
 from melano_tf.view import case_selection
-from melano_tf.view.case_selection import EVERYTHING, chosen_rows, first_model, values_of, with_answers
+from melano_tf.view.case_selection import EVERYTHING, chosen_rows, first_model, p_words, values_of, with_answers
 from melano_tf.view.note_form import last_words
 from melano_tf.view.page_style import text
 from melano_tf.view.run_cases import Seen
@@ -52,6 +52,10 @@ def slides(page: Page) -> None:
         "words": TextInput(title="slide or patient", value=page.word("words"), width=150),
     }
     source, count = ColumnDataSource(), Div(sizing_mode="stretch_width")
+    table = slide_table(
+        run, source, any("fallback" in one.frame and one.frame["fallback"].any() for one in run.models.values())
+    )
+    probability = next(one for one in table.columns if one.field == "p")
 
     def fill() -> None:
         judged = run.models.get(model.value)
@@ -59,6 +63,7 @@ def slides(page: Page) -> None:
         equal = {column: filters[column].value for column in ("label", "part", "truth_name", "called_name")}
         binary = judged is None or len(judged.classes) == 2
         rows = chosen_rows(whole, equal, filters["kind"].value, filters["words"].value, binary)
+        probability.title = text(p_words(judged))
         source.data = table_columns(page, run, rows, model.value)
         count.text = (
             f'<p role="status">{len(rows):,} of {len(whole):,} slides{errors(rows)}</p>{threshold(run, model.value)}'
@@ -69,9 +74,6 @@ def slides(page: Page) -> None:
     source.js_on_change("data", CustomJS(args={"run": run.number}, code="atlas.listed(run, [...cb_obj.data.number])"))
     page.remember(model=model, **filters)
     fill()
-    table = slide_table(
-        run, source, any("fallback" in one.frame and one.frame["fallback"].any() for one in run.models.values())
-    )
     source.selected.js_on_change(
         "indices",
         CustomJS(

@@ -8,6 +8,7 @@ from bokeh.models import Button, Column, Div, Select
 
 from melano_tf.view.asked_models import Map, tile_maps
 from melano_tf.view.page_style import text
+from melano_tf.view.site import on_change
 
 
 class SlideView(Protocol):
@@ -20,7 +21,6 @@ class SlideView(Protocol):
     case: str
     overlay: Any
     overlays: Any
-    told: Any
 
     def say(self, words: str) -> None:
         """Tell the person at the page."""
@@ -37,13 +37,17 @@ class TilePanel:
         self.slide = slide
         self.words = Div(sizing_mode="stretch_width")
         self.model = Select(title="model", options=list(slide.run.tile_models), sizing_mode="stretch_width")
+        on_change(self.model, "value", self._forget)
         self.ask = Button(label="what did it see here? (c)", sizing_mode="stretch_width", name="ask-cam")
         self.ask.on_click(self._ask)
         self.maps: list[Map] = []
         self.shown = Select(title="seen", options=[], visible=False, sizing_mode="stretch_width")
-        self.shown.on_change("value", self._show)
-        self.box = Column(self.words, self.model, self.ask, self.shown, visible=False, sizing_mode="stretch_width")
+        on_change(self.shown, "value", self._show)
+        self.said = Div(sizing_mode="stretch_width")
+        parts = self.words, self.model, self.ask, self.shown, self.said
+        self.box = Column(*parts, visible=False, sizing_mode="stretch_width")
         self.row: dict[str, Any] = {}
+        self.asked = 0
         slide.page.key("c", self._ask)
 
     def open(self, number: int) -> None:
@@ -52,7 +56,8 @@ class TilePanel:
         self.row = {str(name): value for name, value in slide.pane.shown.iloc[number].items()}
         box = [int(self.row[name]) for name in ("x", "y", "w0", "h0")]
         picture = slide.page.site.cutout(slide.run.number, slide.place, box)
-        value = f"{text(slide.overlay.value)}: {self.row['raw']:.4f}<br>" if "raw" in self.row else ""
+        drawn = slide.pane.shown_of
+        value = "" if drawn is None else f"{text(drawn.name)}: {self.row['raw']:.4f}<br>"
         name = f"tile {self.row['tile']} {text(self.row['magnification'])}"
         self.words.text = (
             f'<h3>{name}</h3><img src="{picture}" alt="{name}" width="192">'
@@ -63,48 +68,60 @@ class TilePanel:
             self.model.value = overlay.model
         elif not self.model.value and self.model.options:
             self.model.value = self.model.options[-1]
-        self.shown.visible = False
-        slide.pane.cam_source.data = {name: [] for name in slide.pane.cam_source.data}
+        self._forget()
         self.box.visible = True
+
+    def _forget(self) -> None:
+        """Show no map, also none that is still asked for: it is of another tile or model."""
+        self.asked += 1
+        self._ready()
+        self.maps, self.shown.visible, self.said.text = [], False, ""
+        source = self.slide.pane.cam_source
+        source.data = {name: [] for name in source.data}
 
     def _ask(self) -> None:
         slide, model = self.slide, self.slide.run.tile_models.get(self.model.value)
-        if not self.row or model is None:
+        if self.ask.disabled or not self.row or model is None:
             return
         stem = model.stem_of.get(slide.case)
         if stem is None:
             slide.say(f"{model.name} has not judged {slide.case}")
             return
-        self.ask.label = "asking the model …"
-        self.ask.disabled = True
-        at = (slide.case, int(self.row["tile"]), str(self.row["magnification"]), stem, len(model.classes) - 1)
+        self.ask.label, self.ask.disabled = "asking the model …", True
+        overlay = slide.overlays.get(slide.overlay.value)
+        wanted = overlay.class_index if overlay is not None and overlay.model == model.name else None
+        at = (slide.case, int(self.row["tile"]), str(self.row["magnification"]), stem, wanted)
         slide.page.later(
             partial(tile_maps, slide.page.site.networks, slide.run, *at),
-            self._done,
-            self._failed,
+            partial(self._done, self.asked),
+            partial(self._failed, self.asked),
             slide.page.site.models,
         )
 
     def _ready(self) -> None:
         self.ask.label, self.ask.disabled = "what did it see here? (c)", False
 
-    def _failed(self, words: str) -> None:
-        self._ready()
-        self.slide.say(words)
+    def _failed(self, asked: int, words: str) -> None:
+        if asked == self.asked:  # else another tile or model was chosen meanwhile
+            self._ready()
+            self.slide.say(words)
 
-    def _done(self, found: list[Map]) -> None:
+    def _done(self, asked: int, found: list[Map]) -> None:
+        if asked != self.asked:
+            return  # another tile or model was chosen meanwhile
         self._ready()
+        self.slide.say("")
         self.maps = found
         self.shown.options = [one.name for one in found]
         self.shown.visible = True
         self.shown.value = found[0].name
-        self._show("value", "", found[0].name)
+        self._show()
 
-    def _show(self, attribute: str, old: str, new: str) -> None:
-        one = next((one for one in self.maps if one.name == new), None)
+    def _show(self) -> None:
+        one = next((one for one in self.maps if one.name == self.shown.value), None)
         if one is None:
             return
-        self.slide.told.text = f'<p class="soft" role="status">{text(one.words)}</p>' if one.words else ""
+        self.said.text = f'<p class="soft" role="status">{text(one.words)}</p>' if one.words else ""
         row = self.row
         self.slide.pane.cam_source.data = {
             "image": [np.flipud(one.values)],
