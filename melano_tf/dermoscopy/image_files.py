@@ -254,7 +254,8 @@ def _is_image_name(path: Path) -> bool:
 
 
 def _where_images_are(folder: Path) -> str:
-    below = sorted(path for path in folder.iterdir() if path.is_dir() and any(map(_is_image_name, path.iterdir())))
+    # glob passes over a folder that may not be looked into.
+    below = sorted(path for path in folder.iterdir() if path.is_dir() and any(map(_is_image_name, path.glob("*"))))
     names = ", ".join(path.name for path in below[:4])
     return f"; its folder{'s' * (len(below) > 1)} {names} would do: name each" if below else ""
 
@@ -351,5 +352,30 @@ def images_at(path: Path) -> list[Path]:
         raise InputError(f"{path}: no such image or folder")
     found = sorted(file for file in path.iterdir() if _is_image_name(file))
     if not found:
-        raise InputError(f"{path}: no .jpg, .jpeg or .png file in it")
+        raise InputError(f"{path}: no .jpg, .jpeg or .png file in it{_where_images_are(path)}")
     return found
+
+
+def passed_over(folder: Path, known: Sequence[Path] = ()) -> str:
+    """What `images_at` leaves out of a folder, hidden files apart: "3 files (.bmp, .tif) and 1 folder", or "".
+
+    Args:
+        folder: of images.
+        known: files and folders that are not counted.
+    """
+    place = folder.resolve()
+    own = {path.name for path in known if path.parent.resolve() == place}
+    left = [
+        path for path in folder.iterdir() if not (_is_image_name(path) or path.name.startswith(".") or path.name in own)
+    ]
+    files = [path for path in left if not path.is_dir()]
+    kinds = sorted({path.suffix.casefold() or "no ending" for path in files})
+    parts = [
+        f"{count} {noun}{'s' * (count > 1)}{more}"
+        for count, noun, more in (
+            (len(files), "file", f" ({', '.join(kinds[:5])}{', …' * (len(kinds) > 5)})"),
+            (len(left) - len(files), "folder", ""),
+        )
+        if count
+    ]
+    return " and ".join(parts)

@@ -24,6 +24,8 @@ from melano_tf.serving.http_post import MAX_ANSWER, RefusedError, UnavailableErr
 CHUNK_BYTES = 16 * 2**20  # of encoded images in one request
 LONGEST_PAUSE = 20.0  # seconds
 LONGEST_TIMEOUT = 86_400.0  # seconds
+VERSION = r"[0-9]{0,18}"  # "": the newest; gRPC has 64 bits for it
+ADDRESS = "an address such as http://127.0.0.1:8501 or grpc://127.0.0.1:8500"
 
 
 @dataclass(frozen=True)
@@ -70,21 +72,32 @@ def find_transport(server: str, model: str) -> Transport:
         InputError: the address or the name cannot be one, or gRPC is not installed.
     """
     name, _, version = model.partition("/")
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or (version and not version.isdigit()):
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not re.fullmatch(VERSION, version):
         raise InputError(f"--model {model}: with --server this is the model's name there, such as zoome or zoome/1")
-    parts = urlsplit(server)
+    try:
+        parts = urlsplit(server)
+    except ValueError as error:  # a bracket that is not closed, or that holds no address
+        raise InputError(f"--server {server}: {line_of(error)}; {ADDRESS}") from None
     if parts.scheme in ("http", "https") and parts.netloc:
         return RestTransport(server.rstrip("/"), name, version)
     if parts.scheme in ("grpc", "grpcs") and parts.netloc:
         return GrpcTransport(parts.netloc, name, version, secure=parts.scheme == "grpcs")
-    raise InputError(f"--server {server}: an address such as http://127.0.0.1:8501 or grpc://127.0.0.1:8500")
+    raise InputError(f"--server {server}: {ADDRESS}")
+
+
+def _not_there(where: str, name: str, version: str) -> str:
+    """Words for a model that a server does not have."""
+    if not version:
+        return f"{where}: no such model {name!r} there"
+    # A server lets a version go when a newer one comes.
+    return f"{where}: no version {version} of the model {name!r} there, or no longer; --model {name}/N names another"
 
 
 class RestTransport:
     """TensorFlow Serving's REST interface, in its column format."""
 
     def __init__(self, base: str, name: str, version: str = "") -> None:
-        self.where, self.name = base, name
+        self.where, self._missing = base, _not_there(base, name, version)
         self.url = f"{base}/v1/models/{quote(name)}" + (f"/versions/{version}" if version else "") + ":predict"
 
     def call(self, signature: str, inputs: Mapping[str, Any], timeout: float) -> dict[str, np.ndarray]:
@@ -93,7 +106,7 @@ class RestTransport:
             body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
         except (TypeError, ValueError) as error:
             raise InputError(f"{self.where}: values that cannot be sent ({line_of(error)[:200]})") from None
-        content = post_json(self.url, body, timeout, f"{self.where}: no such model {self.name!r} there")
+        content = post_json(self.url, body, timeout, self._missing)
         outputs = content.get("outputs") if isinstance(content, dict) else None
         if outputs is None:
             raise InputError(f"{self.url}: answers, but not as TensorFlow Serving does (no outputs)")
@@ -157,7 +170,7 @@ class GrpcTransport:
             if code is self._grpc.StatusCode.INVALID_ARGUMENT:
                 raise RefusedError(text) from None
             if code is self._grpc.StatusCode.NOT_FOUND:
-                raise InputError(f"{self.where}: no such model {self.name!r} there ({text})") from None
+                raise InputError(f"{_not_there(self.where, self.name, self.version)} ({text})") from None
             if code is self._grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
                 raise InputError(
                     f"{self.where}: its answer is larger than {MAX_ANSWER:,} bytes, and was not read"

@@ -94,8 +94,8 @@ def _evidence(case: Case, card: Card) -> dict[str, Any]:
 
 
 class LocalImages:
-    """The network in this process; it sees images as the training saw its judged ones: whole, upright, squeezed to a
-    square, colour normalised where the training did so. See `ImageJudge`.
+    """The network in this process; it sees images as the training saw its judged ones: upright, squeezed to a square or
+    cut to the one at the centre, colour normalised where the training did so. See `ImageJudge`.
 
     Args:
         card: of the model's file.

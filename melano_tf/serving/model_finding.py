@@ -1,5 +1,6 @@
 """Find a model, wherever it is: a file of a run, an exported folder, or a name on a server."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ def open_model(model: Path, server: str | None = None, asked: ClientSettings | N
                 f"--model {model}: with --server this is the model's name on the server, such as "
                 f"{model.stem} (docker's models.config names it)"
             )
-        client = Client(find_transport(server, str(model)), asked)
-        card = exported_card(client.card(), model)
+        client, content = served_version(server, str(model), asked)
+        card = exported_card(content, model)
     else:
         if not (model / "saved_model.pb").is_file():
             raise InputError(f"{model}: a folder, but no exported model; name a .keras file, or an exported version")
@@ -59,6 +60,38 @@ def open_model(model: Path, server: str | None = None, asked: ClientSettings | N
         card = exported_card(read_card(model), model)
     answering, _, there = MODELS[card.sidecar.kind]
     return answering(card, there(card, client))
+
+
+def served_version(server: str, name: str, asked: ClientSettings | None = None) -> tuple[Client, dict[str, Any]]:
+    """A client of one version of a served model, and that version's card.
+
+    A server may put a newer version in the place of the newest one at any time, and the card's classes, threshold and
+    calibration hold for the version that gave it: from there on that one is asked. A card of an older export names no
+    version; then the newest one is asked each time.
+
+    Args:
+        server, name: as `client.find_transport` takes them; a version that stands in the name is kept.
+        asked: how it is asked.
+
+    Raises:
+        InputError: no such model, or the version that its card names is not there or is another model.
+    """
+    client = Client(find_transport(server, name), asked)
+    content = client.card()
+    version = content.get("version")
+    if version is None or "/" in name:
+        return client, content
+    if type(version) is not int or version < 0:
+        raise InputError("the model's card cannot be read (version); export the model again")
+    client = Client(find_transport(server, f"{name}/{version}"), asked)
+    # As text, in which NaN equals itself.
+    if json.dumps(client.card()) != json.dumps(content):
+        raise InputError(
+            f"{client.transport.where}: the newest {name} there calls itself version {version}, and version {version} "
+            f"there is another model; --model {name}/N, with the number of its folder there, names the one that is "
+            "meant"
+        )
+    return client, content
 
 
 def file_card(model: Path) -> Card:

@@ -36,6 +36,10 @@ class Patient:
         """From values by the fields' names, those of other names and those that say nothing passed over."""
         return cls({name: values[name] for name in BY_NAME if name in values and BY_NAME[name].is_known(values[name])})
 
+    def or_else(self, other: "Patient") -> "Patient":
+        """What is known here, and of the other fields what is known there."""
+        return Patient({**other.known, **self.known})
+
     def value(self, one: MetadataField) -> Any:
         """The field's value, or its own for what is not known."""
         return self.known.get(one.name, one.missing)

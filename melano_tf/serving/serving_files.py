@@ -160,7 +160,9 @@ def _preprocessing(sidecar: dict[str, Any]) -> str:
     if "grid" in made:
         lines.append(f"Tiles (grid: {made['grid']}) resized to {px} px, by area where they shrink.")
     else:
-        lines.append(f"Squeezed to {made['store']['stored_px']} px, then resampled to {px} px.")
+        square = {"whole": "Squeezed", "centre": "Cut to the largest square at its centre, resized"}
+        how = square[made["store"].get("crop", "whole")]
+        lines.append(f"{how} to {made['store']['stored_px']} px, then resampled to {px} px.")
         if made["store"].get("colour"):
             lines.append(f"Colour constancy: {made['store']['colour']}.")
     if made.get("metadata"):

@@ -12,7 +12,9 @@ from melano_tf.dermoscopy.image_files import (
     ImageSettings,
     UnreadableImageError,
     find_images,
+    images_at,
     match_images,
+    passed_over,
     read_header,
     read_image,
 )
@@ -155,6 +157,32 @@ def test_faults_of_folders_are_said_together(tmp_path: Path) -> None:
     assert "part_1 would do" in text
     assert "ISIC_1: two files" in text
     assert len(text.splitlines()) == 5
+
+
+def test_a_folder_of_folders_names_those_with_images(tmp_path: Path) -> None:
+    for name in ("part_1", "notes"):
+        (tmp_path / name).mkdir()
+    save(tmp_path / "part_1" / "a.jpg")
+    with pytest.raises(InputError, match=r"no \.jpg, \.jpeg or \.png file in it; its folder part_1 would do"):
+        images_at(tmp_path)
+
+
+def test_what_is_left_out_of_a_folder_has_its_words(tmp_path: Path) -> None:
+    save(tmp_path / "a.jpg")
+    (tmp_path / ".notes").touch()
+    assert passed_over(tmp_path) == ""
+    (tmp_path / "part_1").mkdir()
+    (tmp_path / "part_1" / "b.bmp").touch()
+    assert passed_over(tmp_path) == "1 folder"
+    for name in ("README", "b.bmp", "c.BMP", "d.tif", "e.webp", "f.gif", "g.heic", "h.txt", "loop"):
+        (tmp_path / name).touch()
+    (tmp_path / "loop").unlink()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert passed_over(tmp_path) == "9 files (.bmp, .gif, .heic, .tif, .txt, …) and 1 folder"
+    (tmp_path / "part_2").mkdir()
+    known = (tmp_path / "part_1", tmp_path / "part_2" / ".." / "h.txt", tmp_path / "part_2" / "README")
+    assert passed_over(tmp_path, known) == "8 files (.bmp, .gif, .heic, .tif, .webp, …) and 1 folder"
+    assert images_at(tmp_path) == [tmp_path / "a.jpg"]
 
 
 def test_the_ending_downsampled_may_be_missing_or_there() -> None:

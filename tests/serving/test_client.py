@@ -100,10 +100,18 @@ def test_the_words_of_a_refusal() -> None:
     assert refusal_words("Invalid PNG data, size 7") == "its pixels cannot be decoded (damaged or cut off)"
 
 
-@pytest.mark.parametrize("address", ["localhost:8501", "ftp://a", "http://", "grpc:"])
+@pytest.mark.parametrize(
+    "address", ["localhost:8501", "ftp://a", "http://", "grpc:", "http://[::1:8501", "grpc://[abc]:8500"]
+)
 def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(InputError, match="an address such as"):
         find_transport(address, "zoome")
+
+
+@pytest.mark.parametrize("model", ["../zoome", "zoome/x", "zoome/1/2", "zoome/²", "zoome/" + "9" * 19])
+def test_a_name_or_a_version_that_is_none(model: str) -> None:
+    with pytest.raises(InputError, match="the model's name there, such as zoome or zoome/1"):
+        find_transport("http://127.0.0.1:8501", model)
 
 
 def records(out: Path) -> list[dict[str, Any]]:

@@ -23,13 +23,13 @@ from melano_tf.models.grouped_convolution import GroupedConv2D
 from melano_tf.pipelines.tile_batches import decode
 from melano_tf.runs.predictions import predictions, write_predictions
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.export import load_network
+from melano_tf.serving.export import card_content, load_network
 from melano_tf.serving.image_graph import Limits
 from melano_tf.serving.measured_metrics import measured_numbers, measured_words
 from melano_tf.serving.model_finding import open_model
-from melano_tf.serving.model_interface import Answer, Case
+from melano_tf.serving.model_interface import Answer, Card, Case
 from melano_tf.serving.patient_metadata import Patient
-from melano_tf.serving.serving_files import read_card
+from melano_tf.serving.serving_files import model_card, read_card
 from melano_tf.serving.tile_graph import TileNetwork
 from melano_tf.serving.warmup import FILE
 from tests import forked
@@ -303,6 +303,22 @@ def test_the_files_beside_the_graph(models: Models) -> None:
     for name in ("docker-compose.yml", "batching.config", "CALLS-zoome.md", "CALLS-biopsy.md", "CALLS-seven.md"):
         text = (models.serving / name).read_text()
         assert text and "$name" not in text and str(models.serving.parent) not in text.replace(str(models.serving), "")
+
+
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        ({}, "Squeezed to 40 px, then resampled to 32 px."),  # of runs before there was a choice
+        ({"crop": "whole"}, "Squeezed to 40 px, then resampled to 32 px."),
+        ({"crop": "centre"}, "Cut to the largest square at its centre, resized to 40 px, then resampled to 32 px."),
+    ],
+)
+def test_the_card_says_how_pictures_are_made_square(store: dict[str, str], words: str, tmp_path: Path) -> None:
+    made = {"store": {"stored_px": 40, **store}, "metadata": None}
+    sidecar = Sidecar("zoome", ("benign", "melanoma"), 32, made, 0.5, "fixed beforehand", {})
+    content = card_content(Card(tmp_path / "a.keras", "a.keras", sidecar, {}, None), tmp_path / "a" / "1", Limits())
+    lines = model_card(content, tmp_path).splitlines()
+    assert f"- {words}" in lines and sum("then resampled" in line for line in lines) == 1
 
 
 def test_the_servers_image_has_one_version(models: Models) -> None:

@@ -70,6 +70,21 @@ def test_a_file_that_is_missing_takes_nobodys_name(tmp_path: Path) -> None:
     assert "no such file" in rows[0]["fault"] and rows[1]["fault"] == ""
 
 
+def test_a_path_that_cannot_be_one_costs_its_row(tmp_path: Path) -> None:
+    """ "~lesion.jpg" is a file's own name where no user is called so, and "~" alone the user's folder."""
+    (tmp_path / "~lesion.jpg").write_bytes(b"")
+    long = "a" * 300 + ".jpg"
+    (tmp_path / "list.csv").write_text(f"path\n~lesion.jpg\n~gone.jpg\n~/none/gone.jpg\n{long}\n")
+    rows = read_list(tmp_path / "list.csv", ("slide_id", "mpp"))
+    assert [row["fault"] for row in rows] == [
+        "",
+        f"{tmp_path / '~gone.jpg'}: no such file",
+        f"{Path('~/none/gone.jpg').expanduser()}: no such file",
+        f"{tmp_path / long}: cannot be read (File name too long)",
+    ]
+    assert rows[0]["path"] == str(tmp_path / "~lesion.jpg")
+
+
 def test_a_bad_row_of_a_table_of_slides(tmp_path: Path) -> None:
     (tmp_path / "a.svs").write_bytes(b"")
     (tmp_path / "slides.csv").write_text("path,slide_id,mpp\nb.svs,,\na.svs,first,0.5\n,lost,\na.svs,../up,\n,,0.2\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from melano_tf.commands.predict.settings import PredictSettings
 from melano_tf.csv_rows import delimiter_of
-from melano_tf.dermoscopy.image_files import images_at
+from melano_tf.dermoscopy.image_files import images_at, passed_over
 from melano_tf.errors import InputError, line_of
 from melano_tf.metadata_fields import NAMES, listed
 from melano_tf.serving.model_interface import Card, Case
@@ -38,7 +38,8 @@ class AskedImages:
 
 
 def asked_images(settings: PredictSettings, card: Card, say: Callable[[str], None]) -> AskedImages:
-    """The images that the settings name, with what is known of each.
+    """The images that the settings name, with what is known of each: field by field what --metadata says, else what the
+    list of images says, else what the options say.
 
     Raises:
         InputError: there are none, or a table cannot be used.
@@ -46,24 +47,26 @@ def asked_images(settings: PredictSettings, card: Card, say: Callable[[str], Non
     images, known, bad = (
         listed_images(settings.input) if is_table(settings.input) else (images_at(settings.input), {}, {})
     )
+    own = [path for path in (settings.out, settings.metadata) if path is not None]
+    if settings.input.is_dir() and (left := passed_over(settings.input, own)):
+        say(f"{settings.input}: passed over {left}; its own .jpg, .jpeg and .png files are judged")
     default = Patient.of(vars(settings.patient))
-    patients = {path.stem: default for path in images} | known
+    patients = {path.stem: known.get(path.stem, default).or_else(default) for path in images}
     if settings.metadata is not None:
         told, unused = read_metadata(settings.metadata, images)
-        patients |= told
+        patients |= {name: patient.or_else(patients[name]) for name, patient in told.items()}
         for words, names in (
             ("images without a row in it", [path.stem for path in images if path.stem not in told]),
             ("rows of it without an image", unused),
         ):
             if names:
                 say(f"{settings.metadata}: {len(names)} {words}: {', '.join(names[:5])}{', …' * (len(names) > 5)}")
+    told_all = {name for patient in patients.values() for name in patient.known}
     if card.metadata is None:
-        if settings.metadata or default.known:
+        if settings.metadata or told_all:
             say("this model takes no metadata; what was given is not used")
-    else:
-        told_all = {name for patient in patients.values() for name in patient.known}
-        if strange := [name for name in NAMES if name in told_all - {one.name for one in card.metadata.fields}]:
-            say(f"this model knows nothing of {listed(strange)}; what was given is not used")
+    elif strange := [name for name in NAMES if name in told_all - {one.name for one in card.metadata.fields}]:
+        say(f"this model knows nothing of {listed(strange)}; what was given is not used")
     return AskedImages([Case(path, patients[path.stem]) for path in images], bad)
 
 
@@ -129,14 +132,12 @@ def read_list(path: Path, allowed: Sequence[str]) -> list[dict[str, str]]:
         if not row.get("path"):
             rows.append(row | {"path": "", "row": str(number), "fault": "no path"})
             continue
-        file = path.parent / Path(row["path"]).expanduser()
+        file, fault = _file(path.parent, row["path"])
         name = row.get("slide_id") or file.stem
-        if not file.is_file():
-            fault = f"{file}: no such file"
-        elif name in seen:
+        if not fault and name in seen:
             fault = f"{name} stands in row {seen[name]} already"
-        else:
-            fault, seen[name] = "", number
+        elif not fault:
+            seen[name] = number
         rows.append(row | {"path": str(file), "row": str(number), "fault": fault})
     if not rows and not faults:
         faults.append("no rows below the header")
@@ -145,6 +146,18 @@ def read_list(path: Path, allowed: Sequence[str]) -> list[dict[str, str]]:
     if faults:
         raise InputError.of(f"{path}: cannot be used (the header is row 1)", faults)
     return rows
+
+
+def _file(folder: Path, written: str) -> tuple[Path, str]:
+    """The file that a row of a table in `folder` names, and why it is none, or ""."""
+    try:
+        file = folder / Path(written).expanduser()
+    except RuntimeError:  # as a shell takes it, "~lesion.jpg" is a file's own name where no user is called so
+        file = folder / written
+    try:
+        return file, "" if file.is_file() else f"{file}: no such file"
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        return file, f"{file}: cannot be read ({error.strerror or error})"
 
 
 def row_mpp(row: Mapping[str, str]) -> float | None:

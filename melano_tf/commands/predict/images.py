@@ -77,7 +77,7 @@ def predict_images(settings: PredictSettings, model: Answering, say: Callable[[s
     """Write predictions.csv, and prediction.json of one image or predictions.json (a list) of several.
 
     Raises:
-        InputError: nothing to judge, or the only image cannot be judged.
+        InputError: nothing to judge, the only image cannot be judged, or (the files are written) not one of several.
     """
     card = model.card
     called_by = ANSWERING[card.sidecar.kind].called_by
@@ -104,6 +104,8 @@ def predict_images(settings: PredictSettings, model: Answering, say: Callable[[s
         say(f"{Path(record['input']).name}: {_words(record, form, card.sidecar)}")
     if len(records) > SHOWN:
         say(f"… {len(records) - SHOWN} more in {files[1].name}")
+    if len(unreadable) == len(records):
+        raise InputError(f"{settings.input}: not one of its {len(records)} images could be read; {files[0]} says why")
     if called_by == "threshold":
         say(f"  {threshold_words(card)}")
     say(f"  {familiar_words(card)}")

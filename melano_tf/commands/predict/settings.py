@@ -44,9 +44,10 @@ class PredictSettings:
     """Features: a CSV with slide_id, path and optionally mpp, of the slides to lay the maps of attention over."""
     metadata: Path | None = None
     """Images: a CSV with a column image and any of what may be told of a patient (the options that say "if no CSV"),
-    named as those; what is missing there is unknown."""
+    named as those. What a cell does not say (empty, "unknown") is as the CSV of --input says, then as the options do,
+    else unknown."""
     patient: Annotated[PatientOptions, NO_PREFIX] = field(default_factory=PatientOptions)
-    """Images: what is known of the patient, if no CSV says otherwise."""
+    """Images: what is known of the patient, where no CSV says it."""
     favour: Literal["accuracy", "balanced"] | None = None
     """Images, of a model with operating points (--preset ham10000): decide in favour of accuracy, or of balanced
     accuracy, the mean recall of the classes. Not given: as the model itself decides."""

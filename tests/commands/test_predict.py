@@ -1,0 +1,140 @@
+"""What `predict` makes of what it is given: who says what of a patient, and what of a folder is judged."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from melano_tf.commands.predict.asked_inputs import asked_images
+from melano_tf.commands.predict.images import predict_images
+from melano_tf.commands.predict.settings import PatientOptions, PredictSettings
+from melano_tf.errors import InputError
+from melano_tf.models.metadata_layer import MetadataCode
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.serving.image_models import cannot_be_judged
+from melano_tf.serving.model_interface import Answer, Card, Case, unheard
+
+CLASSES = {"zoome": ("benign", "melanoma"), "weighting": ("MEL", "NV", "BCC")}
+
+
+def card(kind: str = "zoome", told: bool = True) -> Card:
+    """A model's own words; there is no model behind them."""
+    made = {"store": {"stored_px": 40}, "metadata": MetadataCode().to_json() if told else None}
+    sidecar = Sidecar(kind, CLASSES[kind], 32, made, 0.5, "fixed beforehand", {})
+    return Card(Path(f"{kind}.keras"), f"{kind}.keras", sidecar, {}, None)
+
+
+def settings(folder: Path, given: str, **more: Any) -> PredictSettings:
+    return PredictSettings(Path("zoome.keras"), folder / given, folder / "answer", **more)
+
+
+def known(asked: PredictSettings, of: Card | None = None) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What is known of each image, by its name, and what was said."""
+    said: list[str] = []
+    cases = asked_images(asked, of or card(), said.append).cases
+    return {case.path.stem: dict(case.patient.known) for case in cases}, said
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """Three images and a list of them that says something of two."""
+    for name in "abc":
+        (tmp_path / f"{name}.jpg").touch()
+    (tmp_path / "list.csv").write_text("path,age,sex\na.jpg,40,\nb.jpg,,f\nc.jpg,,unknown\n")
+    (tmp_path / "told.csv").write_text("image,sex\na,male\nc,female\n")
+    return tmp_path
+
+
+def test_the_options_fill_what_a_list_does_not_say(listed: Path) -> None:
+    found, said = known(settings(listed, "list.csv", patient=PatientOptions(age="70", site="torso")))
+    assert found == {
+        "a": {"age": 40.0, "site": "torso"},
+        "b": {"age": 70.0, "sex": "female", "site": "torso"},
+        "c": {"age": 70.0, "site": "torso"},
+    }
+    assert not said
+
+
+def test_a_table_of_one_field_leaves_the_lists_other_fields(listed: Path) -> None:
+    told = {"metadata": listed / "told.csv", "patient": PatientOptions(age="70", sex="f")}
+    found, _ = known(settings(listed, "list.csv", **told))
+    assert found == {
+        "a": {"age": 40.0, "sex": "male"},
+        "b": {"age": 70.0, "sex": "female"},
+        "c": {"age": 70.0, "sex": "female"},
+    }
+
+
+def test_the_options_fill_what_a_table_of_a_folder_does_not_say(listed: Path) -> None:
+    found, said = known(
+        settings(listed, ".", metadata=listed / "told.csv", patient=PatientOptions(age="70", sex="male"))
+    )
+    assert found == {
+        "a": {"age": 70.0, "sex": "male"},
+        "b": {"age": 70.0, "sex": "male"},
+        "c": {"age": 70.0, "sex": "female"},
+    }
+    assert [line for line in said if "without a row" in line] == [
+        f"{listed / 'told.csv'}: 1 images without a row in it: b"
+    ]
+
+
+def test_what_a_list_says_in_vain_is_said(listed: Path) -> None:
+    _, said = known(settings(listed, "list.csv"), card(told=False))
+    assert said == ["this model takes no metadata; what was given is not used"]
+
+
+def test_what_a_folder_holds_besides_is_counted(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.PNG", "c.bmp", "d.TIF", "e.tif", ".hidden.tif", "told.csv"):
+        (tmp_path / name).touch()
+    for name in ("part_1", "answer", ".git"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "told.csv").write_text("image,age\na,40\nb,50\n")
+    found, said = known(settings(tmp_path, "", metadata=tmp_path / "told.csv"))
+    assert sorted(found) == ["a", "b"]
+    words = "passed over 3 files (.bmp, .tif) and 1 folder; its own .jpg, .jpeg and .png files are judged"
+    assert said == [f"{tmp_path}: {words}"]
+
+
+class Blind:
+    """A model that can read nothing but what is named."""
+
+    def __init__(self, of: Card, *readable: str) -> None:
+        self.card, self.readable = of, readable
+
+    def answer(self, cases: Sequence[Case], scratch: Path, progress: Callable[[int], object] = unheard) -> list[Answer]:
+        progress(len(cases))
+        sure = np.eye(len(self.card.sidecar.classes))[0]
+        return [
+            Answer(case, sure, evidence={"metadata": None})
+            if case.path.name in self.readable
+            else cannot_be_judged(case, self.card, "no image")
+            for case in cases
+        ]
+
+
+@pytest.mark.parametrize("kind", ["zoome", "weighting"])
+@pytest.mark.parametrize("given", ["images", "images/list.csv"])
+def test_no_image_that_could_be_read_is_a_fault(kind: str, given: str, tmp_path: Path) -> None:
+    images, said = tmp_path / "images", list[str]()
+    images.mkdir()
+    (tmp_path / "answer").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (images / name).write_text("no image")
+    (images / "list.csv").write_text("path\na.jpg\nb.jpg\nc.jpg\n" if given != "images" else "")
+    asked, of = settings(tmp_path, given), card(kind, told=False)
+    count, out = (2 if given == "images" else 3), tmp_path / "answer"
+    with pytest.raises(InputError) as error:
+        predict_images(asked, Blind(of), said.append)
+    assert str(error.value) == (
+        f"{tmp_path / given}: not one of its {count} images could be read; {out / 'predictions.json'} says why"
+    )
+    reasons = [record["unreadable"] for record in json.loads((out / "predictions.json").read_text())]
+    assert reasons[:2] == ["no image"] * 2 and len(reasons) == count
+    assert len(pd.read_csv(out / "predictions.csv")) == (count if kind == "zoome" else 0)
+    assert "a.jpg: unreadable (no image)" in said
+    assert predict_images(asked, Blind(of, "b.jpg"), said.append) == out
