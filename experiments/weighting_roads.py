@@ -4,11 +4,12 @@
 # Paper: *How important is each dermoscopy image?*, whose question (which sample weights help) is asked here of a
 # network that learns, beside what else is said to help: a running mean of the weights, label smoothing, mixup, pictures
 # as other cameras show them, logit adjustment in the loss, deferred re-weighting, the whole picture instead of its
-# central square, the patient's age and sex and the lesion's site, more views when it is asked.
+# central square, the patient's age and sex and the lesion's site, more views when it is asked, twice the epochs,
+# another network, and the mean of both.
 #
 # No fold's judged images are looked at: the table is that of fold 1's training lesions alone, divided into five folds
-# again, whose first one judges. Every road is one training of the same seed, smaller than `--preset ham10000` (128 px,
-# 12 epochs), and is compared with the plain one on the same images: the difference, with a 95 % interval by lesion. It
+# again, whose first one judges. Every road is one training of the same seed (128 px, 12 epochs), and is compared with
+# the plain one on the same images: the difference, with a 95 % interval by lesion. It
 # says what other lesions would change, not what another seed would.
 #
 # `python experiments/weighting_roads.py --table HAM10000_metadata.csv --images train_200x150 --weights
@@ -21,6 +22,7 @@
 import argparse
 import dataclasses
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
@@ -46,6 +48,7 @@ parser = argparse.ArgumentParser(allow_abbrev=False)
 parser.add_argument("--table", type=Path, help="HAM10000's metadata; none: phantoms")
 parser.add_argument("--images", type=Path, help="folder of its images")
 parser.add_argument("--weights", default="none", help="file of MobileNet's ImageNet weights")
+parser.add_argument("--squeezenet", default="none", help="file of SqueezeNet's, for the road of that name")
 parser.add_argument("--out", type=Path, default=Path("runs/roads"), help="folder of the runs, one a road")
 parser.add_argument("--roads", default="all", help="roads to go, separated by commas")
 parser.add_argument("--px", type=int, default=128, help="side of the network's input")
@@ -53,24 +56,43 @@ parser.add_argument("--epochs", type=int, default=12, help="epochs of each train
 parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one a core")
 given = parser.parse_known_args()[0]
 
-# What each road changes: of the settings, of `transfer`, of `transfer.regular`.
-ROADS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
-    "plain": ({}, {}),
-    "averaging": ({}, {"averaging": 0.999}),
-    "smoothing": ({}, {"smoothing": 0.1}),
-    "mixup": ({}, {"mixup": 0.2}),
-    "cameras": ({}, {"cameras": 0.5}),
-    "adjustment": ({}, {"adjustment": 1.0}),
-    "deferred": ({}, {"strategy": "cb", "strategy_from": 0.75}),
-    "whole": ({"crop": "whole"}, {}),
-    "metadata": ({}, {}),
+
+@dataclass(frozen=True)
+class Road:
+    """What a road changes of the settings: of `store`, `network`, `transfer` and `transfer.regular`."""
+
+    store: dict[str, object] = field(default_factory=dict)
+    network: dict[str, object] = field(default_factory=dict)
+    transfer: dict[str, object] = field(default_factory=dict)
+    regular: dict[str, object] = field(default_factory=dict)
+
+
+ROADS = {
+    "plain": Road(),
+    "averaging": Road(regular={"averaging": 0.999}),
+    "smoothing": Road(regular={"smoothing": 0.1}),
+    "mixup": Road(regular={"mixup": 0.2}),
+    "cameras": Road(regular={"cameras": 0.5}),
+    "adjustment": Road(regular={"adjustment": 1.0}),
+    "deferred": Road(regular={"strategy": "cb", "strategy_from": 0.75}),
+    "whole": Road(store={"crop": "whole"}),
+    "metadata": Road(transfer={"metadata": True}),
+    "epochs": Road(transfer={"best_epochs": 2 * given.epochs}),
+    # It has no batch normalisation, so that it takes half the rate.
+    "squeezenet": Road(
+        network={"backbone": "squeezenet", "weights": given.squeezenet},
+        transfer={"cut": "pool5", "best_cut": "pool1", "best_rate": 2e-4},
+    ),
 }
+BOTH = "mean of plain and squeezenet"  # no training either
 EIGHT = "eight views"  # no training: the plain one is asked about each picture and its quarter turn
 roads = list(ROADS) if given.roads == "all" else given.roads.split(",")
 if unknown := [road for road in roads if road not in ROADS]:
     parser.error(f"--roads {unknown[0]}: none of {', '.join(ROADS)}")
 if (given.table is None) != (given.images is None):
     parser.error("--table and --images belong together")
+if given.table is not None and "squeezenet" in roads and given.squeezenet == "none":
+    parser.error("--squeezenet: give the file of its ImageNet weights, or the other --roads")
 
 
 # %%
@@ -99,22 +121,17 @@ def inner_table() -> Path | None:
 
 def settings_of(road: str, table: Path | None) -> WeightingSettings:
     """One road's settings."""
-    stored, regular = ROADS[road]
-    settings = base(given.out / road)
+    change, settings = ROADS[road], base(given.out / road)
     assert settings.transfer is not None
-    transfer = dataclasses.replace(
-        settings.transfer,
-        best_epochs=given.epochs,
-        best_folds=(1,),
-        camera_images=0,
-        metadata=road == "metadata",
-        regular=RegularSettings(**regular),
-    )
+    plain = {"best_epochs": given.epochs, "best_folds": (1,), "camera_images": 0}
+    regular = dataclasses.replace(RegularSettings(), **change.regular)
+    transfer = dataclasses.replace(settings.transfer, **(plain | change.transfer), regular=regular)
     return dataclasses.replace(
         settings,
         table=() if table is None else (table,),
         transfer=transfer,
-        store=dataclasses.replace(settings.store, **stored),
+        store=dataclasses.replace(settings.store, **change.store),
+        network=dataclasses.replace(settings.network, **change.network),
         tables=(1,),
         figures="none",
         steps="tables",
@@ -158,16 +175,32 @@ def eight_views() -> tuple[JudgedSplit, JudgedSplit]:
     return JudgedSplit(truth, mean, groups), JudgedSplit(truth, shifted(mean, factors), groups)
 
 
+def both() -> tuple[JudgedSplit, JudgedSplit]:
+    """The mean of what plain and squeezenet say; and shifted by the mean of their powers."""
+    stems = [given.out / road / "unshifted" / "best-fold-1-mirrored.parquet" for road in ("plain", "squeezenet")]
+    first, other = (pd.read_parquet(stem) for stem in stems)
+    if not first["image_id"].equals(other["image_id"]):
+        raise SystemExit("plain and squeezenet judge other images; give the same --table to both")
+    cards = [Sidecar.read(given.out / road / "models" / "best-fold-1.keras") for road in ("plain", "squeezenet")]
+    factors = np.sqrt(np.prod([card.run["factors"] for card in cards], axis=0))
+    mean = (probabilities(first) + probabilities(other)) / 2
+    truth, groups = first["target"].to_numpy(), first["group"].tolist()
+    return JudgedSplit(truth, mean, groups), JudgedSplit(truth, shifted(mean, factors), groups)
+
+
+UNTRAINED = {EIGHT: eight_views, BOTH: both}
+
+
 def beside(road: str) -> dict[str, object]:
     """A row of the table."""
     plain, plain_shifted = (judged("plain", which) for which in (False, True))
-    if road == EIGHT:
-        own, own_shifted = eight_views()
+    if road in UNTRAINED:
+        own, own_shifted = UNTRAINED[road]()
     else:
         own, own_shifted = (judged(road, which) for which in (False, True))
     metrics = multiclass_metrics(own_shifted.y, own_shifted.scores)
     row: dict[str, object] = {"road": road, "minutes": "none"}
-    if road != EIGHT:
+    if road not in UNTRAINED:
         seconds = pd.read_csv(given.out / road / "history" / "best-fold-1.csv")["seconds"].sum()
         row["minutes"] = round(seconds / 60, 1)
     row |= {name: round(metrics[name], 3) for name in ("Acc", "BAcc")}
@@ -191,6 +224,7 @@ def between(found: Interval) -> str:
 folder = given.images or next((given.out / "plain" / "phantoms").rglob("*.jpg")).parent
 there = [road for road in ROADS if (given.out / road / "predictions" / "best-fold-1.parquet").is_file()]
 if "plain" in there:
-    rows = pd.DataFrame([beside(road) for road in [*there, EIGHT]]).fillna("")
+    asked = [EIGHT, BOTH] if "squeezenet" in there else [EIGHT]
+    rows = pd.DataFrame([beside(road) for road in [*there, *asked]]).fillna("")
     rows.to_csv(given.out / "roads.csv", index=False)
     print(rows.to_string(index=False))

@@ -145,8 +145,8 @@ def _recipe(name: str, arguments: list[str]) -> int:
     recipe = importlib.import_module(f"{PAPERS[name][0]}.settings").RECIPE
     default = recipe.default(_option(arguments, "--preset"), _option(arguments, f"--{recipe.data}") is not None)
     settings = _parse(type(default), arguments, name, default)
-    if settings.preset == "demo" and not settings.plan:
-        settings = settings.as_demo(say)
+    if settings.preset in recipe.small:
+        settings = settings.side_by_side(say)
     import_quietly()
     from melano_tf.papers.shell import reproduce
     from melano_tf.training.hosts import cluster

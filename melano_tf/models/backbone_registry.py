@@ -1,7 +1,8 @@
 """The one registry of backbones: whose network a name means, what it takes, and which files of weights fit it.
 
 A name without an owner is keras.applications' ("resnet50", "vgg16"); torchvision's begin with "torchvision_", networks
-of this project's own with the paper that they stand in for ("zoome_kaur") or hold the word "standin".
+of this project's own with the paper that they stand in for ("zoome_kaur") or hold the word "standin"; "squeezenet"
+is SqueezeNet 1.1, which neither has in this form.
 """
 
 import difflib
@@ -15,7 +16,7 @@ from typing import Any
 import keras
 
 from melano_tf.errors import InputError
-from melano_tf.models import alexnet_and_plain_cnn, resnet_and_resnext, standin_networks
+from melano_tf.models import alexnet_and_plain_cnn, resnet_and_resnext, squeezenet, standin_networks
 from melano_tf.models.keras_imagenet_files import Network, imagenet_file, networks
 from melano_tf.models.layers import PreprocessMode
 
@@ -126,6 +127,7 @@ def _all() -> dict[str, Backbone]:
         *map(_residual, resnet_and_resnext.NETWORKS.values()),
         *map(_alexnet, alexnet_and_plain_cnn.ALEXNETS.values()),
         *map(_plain, alexnet_and_plain_cnn.PLAIN_NETWORKS.values()),
+        Backbone("squeezenet", OWN, "caffe", squeezenet.squeezenet, squeezenet.LEAST_PX),
         _standin("standin", standin_networks.standin, "block1_"),
         _standin("standin_residual", standin_networks.standin_residual),
     ]

@@ -295,8 +295,10 @@ class Recipe:
         aside: settings that are no part of the method beside those of every recipe (`ASIDE`) and `data`.
         groups: groups of settings that are none, for example "phantom".
         presets: names that `--preset` takes: first what settings are compared with (the paper's), then the demo.
+        small: those of them whose networks leave a core idle, so that several trainings go on at a time.
         on_phantoms: settings of another preset -> what they are where no data are given.
         words: for its report.
+        words_of: {preset: words in their place}, where it does something else than the paper.
         case: what is judged, where that is not what is drawn: "bags".
         extent: how large the cohort of some settings is, "module:function"; "": what a run costs is not told.
     """
@@ -310,8 +312,10 @@ class Recipe:
     aside: tuple[str, ...] = ()
     groups: tuple[str, ...] = ("phantom",)
     presets: tuple[str, ...] = ("paper", "demo")
+    small: tuple[str, ...] = ("demo",)
     on_phantoms: Callable[[Any], Any] = lambda settings: settings
     words: ReportWords | None = None
+    words_of: Mapping[str, ReportWords] = field(default_factory=dict)
     case: str = ""
     extent: str = ""
 
@@ -331,9 +335,9 @@ class Recipe:
         settings = self.preset(chosen if chosen in self.presets else self.base)
         return settings if data or chosen in (self.base, "demo") else self.on_phantoms(settings)
 
-    def told(self) -> dict[str, Any]:
+    def told(self, preset: str) -> dict[str, Any]:
         """What a run records of its recipe, for the report."""
-        words = self.words or ReportWords(f"{self.name}: {self.about}", "", "", ())
+        words = self.words_of.get(preset, self.words) or ReportWords(f"{self.name}: {self.about}", "", "", ())
         return {**plain(words), "data": self.data, "case": self.case or self.drawn}
 
     def changes(self, settings: Any) -> list[tuple[str, object, object]]:

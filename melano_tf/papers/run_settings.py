@@ -9,7 +9,7 @@ from typing import Self
 from melano_tf.errors import InputError
 from melano_tf.training.tensorflow_runtime import Precision
 
-DEMO_JOBS = 4
+MOST_BY_ITSELF = 4
 """Of a demo's small networks, at most so many at a time: each takes a process with TensorFlow, 0.7 GB."""
 
 
@@ -42,7 +42,8 @@ class Running:
     one that was not, and operations run that a GPU has no deterministic kernel for."""
     jobs: int | None = None
     """Trainings side by side, each in a process of its own, before them slides and images; 0: one a core. More than one
-    needs the extra "cluster". Not given: one; in a demo one a core, up to four, where that extra is installed."""
+    needs the extra "cluster". Not given: one; with a preset of small networks (a demo) one a core, up to four, where
+    that extra is installed."""
     gpus: tuple[int, ...] = ()
     """Numbers of GPUs, for example 0 1 2 3: one training at a time on each of them. Needs the extra "cluster"."""
     scheduler: str = ""
@@ -50,11 +51,17 @@ class Running:
     same path: trainings, slides and images go there. Needs the extra "cluster"."""
 
     def check_running(self) -> None:
-        """Whether these go together.
+        """Whether these go together, and what judges in the end is in its range: known before anything is trained.
 
         Raises:
-            InputError: they do not.
+            InputError: they do not, or it is not.
         """
+        evaluation = getattr(self, "evaluation", None)  # every recipe has one
+        for name in ("repeats", "bins"):
+            if (count := getattr(evaluation, name, 1)) < 1:
+                raise InputError(f"--evaluation.{name} {count}: at least 1")
+        if not 0 < (level := getattr(evaluation, "level", 0.95)) < 1:
+            raise InputError(f"--evaluation.level {level:g}: between 0 and 1, for example 0.95")
         if self.micro_batch < 0 or (self.micro_batch and self.mirror):
             raise InputError(f"--micro-batch {self.micro_batch}: give how many samples, and no --mirror with it")
         if self.jobs is not None and self.jobs < 0:
@@ -75,8 +82,8 @@ class Running:
         """Whether trainings are handed to other processes."""
         return self.jobs not in (None, 1) or bool(self.gpus) or bool(self.scheduler)
 
-    def as_demo(self, say: Callable[[str], None]) -> Self:
-        """These, with as many trainings side by side as a demo takes of itself.
+    def side_by_side(self, say: Callable[[str], None]) -> Self:
+        """These, with as many trainings side by side as a preset of small networks takes of itself.
 
         Args:
             say: is told where the extra that this needs is missing.
@@ -84,9 +91,9 @@ class Running:
         if self.jobs is not None or self.gpus or self.scheduler or self.mirror:
             return self
         if find_spec("distributed") is None:
-            say('one training at a time; with pip install ".[cluster]" a demo does one a core')
+            say('one training at a time; with pip install ".[cluster]" this preset does one a core')
             return self
-        return replace(self, jobs=min(os.cpu_count() or 1, DEMO_JOBS))
+        return replace(self, jobs=min(os.cpu_count() or 1, MOST_BY_ITSELF))
 
     def processes(self) -> int:
         """How many trainings go on at a time on this machine."""

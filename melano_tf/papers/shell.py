@@ -172,7 +172,7 @@ def reproduce(
     weights = weights_of(steps)
     check_affordable(told_costs(recipe, settings, steps, weights, say), settings)
     with Run(settings.out, recipe.name, settings, threads, say) as run:
-        run.note(differs=recipe.changes(settings), report=recipe.told(), judged=plan.judged)
+        run.note(differs=recipe.changes(settings), report=recipe.told(settings.preset), judged=plan.judged)
         work = Work(run, settings, weights)
         walk(recipe, work, steps)
         run.note(failed={plan.steps[name].called: why for name, why in work.failed.items()}, left_out=work.left_out)

@@ -1,5 +1,6 @@
 """`weighting --preset ham10000` on phantoms, end to end; and how the best cell's decision is chosen."""
 
+import dataclasses
 import json
 import runpy
 import shutil
@@ -37,6 +38,7 @@ TINY = (
     *("--jobs", "1"),
     *(*PRESET, "--threads", "1", "--store.stored-px", "40", "--network.input-px", "48", "--training.flat-epochs", "2"),
     *("--transfer.best-epochs", "1", "--transfer.folds", "2", "--evaluation.repeats", "50"),
+    *("--transfer.strategy-folds", "1", "2"),
     *("--transfer.regular.averaging", "0.9", "--transfer.regular.mixup", "0.2", "--transfer.regular.cameras", "0.5"),
     *("--transfer.regular.smoothing", "0.05", "--transfer.regular.adjustment", "0.5"),
     *("--transfer.regular.strategy", "cb", "--transfer.regular.strategy-from", "0.5"),
@@ -268,6 +270,28 @@ def test_the_same_command_again_trains_nothing(finished: Path, inside: Callable[
     assert again.code == 0 and "did 0 steps" in again.shown, again.errors
 
 
+def test_what_is_the_users_among_the_features_stays(
+    finished: Path, inside: Callable[..., Finished], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (out / "features" / "mine.npy").write_text("mine")
+    own = {path.name for path in (out / "features").glob("*.npy")}
+    changed = ("--transfer.cut", "block1_conv", "--tables", "2", "--strategies", "none", "--transfer.best-folds")
+    done = inside("weighting", "--out", str(out), *TINY, *changed, "--steps", "tables", "--figures", "none")
+    assert done.code == 0, done.errors
+    there = {path.name for path in (out / "features").glob("*.npy")}
+    assert (out / "features" / "mine.npy").read_text() == "mine"
+    assert there & own == {"mine.npy"} and len(there) > 1  # of the trunk before nothing is left
+
+
+def test_the_report_says_what_this_preset_does(finished: Path) -> None:
+    words = read_json(finished / "run.json")["report"]
+    assert not any("hierarchical" in line or "Random splits" in line for line in words["method"])
+    assert RECIPE.told("paper")["method"] != words["method"] == RECIPE.told("ham10000")["method"]
+    assert "divided into folds by lesion" in (finished / "report.html").read_text()
+
+
 def test_what_a_changed_setting_repeats(finished: Path, inside: Callable[..., Finished]) -> None:
     def planned(*changed: str) -> set[str]:
         done = inside("weighting", "--out", str(finished), *TINY, *changed, "--plan")
@@ -323,9 +347,13 @@ def test_what_is_refused_before_anything_is_drawn(
 
 def test_with_data_the_preset_is_mobilenet_with_imagenet_weights() -> None:
     real, drawn = RECIPE.default("ham10000", True), RECIPE.default("ham10000", False)
-    assert (real.network.backbone, real.network.weights, real.network.input_px) == ("mobilenet", "imagenet", 192)
+    assert (real.network.backbone, real.network.weights, real.network.input_px) == ("mobilenet", "imagenet", 128)
     assert (real.store.stored_px, real.store.crop, real.store.colour) == (150, "centre", "none")
     assert (drawn.network.backbone, drawn.network.weights) == ("standin", "none")
+    assert real.transfer is not None and drawn.transfer is not None
+    assert real.transfer.folds_of_best() == (1, 2, 3, 4, 5) and drawn.transfer.folds_of_best() == (1,)
+    assert dataclasses.replace(real.transfer, folds=3).folds_of_best() == (1, 2, 3)
+    assert dataclasses.replace(real.transfer, best_folds=()).folds_of_best() == ()
     assert RECIPE.default(None, True) == preset("paper") and RECIPE.default(None, False) == preset("demo")
     chosen = {"training": {"warm_epochs": 0}, "transfer": {"best_folds": [1, 2], "augment": {"flip": 0.25}}}
     kept = json.loads(json.dumps(chosen))

@@ -237,13 +237,13 @@ def best_powers(
 
 def median_powers(work: Work) -> dict[str, float]:
     """The lower median over folds of the power of each operating point."""
-    found = [_points(work, fold) for fold in transfer_of(work.settings).best_folds]
+    found = [_points(work, fold) for fold in transfer_of(work.settings).folds_of_best()]
     return {name: statistics.median_low([float(one[name]["power"]) for one in found]) for name in FAVOURS}
 
 
 def median_calibrations(work: Work) -> dict[str, Calibration]:
     """Of each operating point the calibration of the fold whose temperature is the lower median."""
-    points = [_points(work, fold) for fold in transfer_of(work.settings).best_folds]
+    points = [_points(work, fold) for fold in transfer_of(work.settings).folds_of_best()]
     found = {name: [Calibration.from_json(one[name]["calibration"]) for one in points] for name in FAVOURS}
     return {name: sorted(each, key=lambda one: one.temperature)[(len(each) - 1) // 2] for name, each in found.items()}
 

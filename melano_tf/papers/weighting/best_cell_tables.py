@@ -41,7 +41,9 @@ NO_COLOUR = "Colours are as photographed: no colour constancy, which the paper's
 
 def best_folds(work: Work) -> list[BestTraining]:
     """The best cells that stand finished, by fold."""
-    return [trained_best(work, fold) for fold in transfer_of(work.settings).best_folds if work.has(best_name(fold))]
+    return [
+        trained_best(work, fold) for fold in transfer_of(work.settings).folds_of_best() if work.has(best_name(fold))
+    ]
 
 
 def decisions(folds: Sequence[BestTraining], calibrated: bool = False) -> dict[str, list[JudgedSplit]]:
@@ -121,7 +123,7 @@ def notes_on(work: Work, folds: Sequence[BestTraining]) -> list[str]:
         "model's; the other two stand in its sidecar.",
         "ECE: expected calibration error of the class called, 15 bins; of what is shifted after a temperature that was "
         "fitted on the same lesions held out (predict's calibrated probabilities).",
-        NO_COLOUR,
+        *([NO_COLOUR] if settings.store.colour == "none" else []),
     ]
 
 

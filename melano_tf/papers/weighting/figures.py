@@ -83,7 +83,13 @@ DRAWN = {"1": draw_recalls, "2": draw_recalls, "3": draw_attention, "4": draw_at
 
 def whose(settings: WeightingSettings) -> str:
     """Whose images these are, for titles."""
-    return "PHANTOM images" if not settings.table else "means over splits" if settings.splits.count > 1 else "one split"
+    return over(settings) if settings.table else "PHANTOM images"
+
+
+def over(settings: WeightingSettings) -> str:
+    """What the bars are means over."""
+    count, name = len(settings.split_numbers()), "split" if settings.transfer is None else "fold"
+    return f"one {name}" if count == 1 else f"means over {count} {name}s"
 
 
 def branches(cohort: WeightingImages) -> tuple[list[str], list[str]]:
@@ -134,8 +140,7 @@ def recall_figure(
     figure.legend(handles=handles, loc="outside right center", fontsize=8)
     figure.suptitle(title, fontsize=11)
     figure.supxlabel(
-        f"{'one split' if settings.splits.count == 1 else f'means over {settings.splits.count} splits'}; "
-        f"grey lines: {settings.evaluation.level:.0%} intervals by lesion",
+        f"{over(settings)}; grey lines: {settings.evaluation.level:.0%} intervals by lesion",
         fontsize=8,
     )
     return figure
@@ -248,9 +253,13 @@ def pictures_of(settings: WeightingSettings, cohort: WeightingImages, images: Se
 def pace_figure(work: Work) -> Figure:
     """How many samples of a batch take part in each epoch (equation 9), and where weights were logged, how many did."""
     settings, training = work.settings, work.settings.training
-    lengths = {"flat": training.flat_epochs, "hierarchical": training.hierarchical_epochs}
+    lengths = {"flat": training.flat_epochs}
+    if settings.transfer is None:
+        lengths["hierarchical"] = training.hierarchical_epochs
     figure = blank_figure(5.2 * len(lengths), 3.6)
-    for axis, (network, epochs) in zip(figure.subplots(1, 2, squeeze=False)[0], lengths.items(), strict=True):
+    for axis, (network, epochs) in zip(
+        figure.subplots(1, len(lengths), squeeze=False)[0], lengths.items(), strict=True
+    ):
         epoch = np.arange(epochs)
         m = np.asarray(taking_part(training.batch, pace(epoch, epochs, training.batch, settings.rules.full_from)))
         axis.step(epoch, m, where="post", color=COLOURS[1], label=f"m of a full batch, M = {training.batch}")

@@ -125,10 +125,10 @@ def transfer_method(s: WeightingSettings, transfer: TransferSettings) -> Plan:
     picked = s.picked([cell.name for cell in cells]) if cells else set()
     check_cuts(s)
     judged = [JudgedModel(cell.name, (f"{cell.name}.parquet",), class_names(), "images") for cell in cells_of(s, [2])]
-    if files := tuple(f"{best_stem(fold)}.parquet" for fold in transfer.best_folds):
+    if files := tuple(f"{best_stem(fold)}.parquet" for fold in transfer.folds_of_best()):
         judged.append(JudgedModel("best cell", files, class_names(), "images"))
     plan = Plan(TRANSFER_STEPS, found, models, judged)
-    numbers = tuple(dict.fromkeys((*s.split_numbers(), *transfer.best_folds)))
+    numbers = tuple(dict.fromkeys((*s.split_numbers(), *transfer.folds_of_best())))
     splits = add_splits(plan, s, read_taxonomy(s.taxonomy, class_names()), numbers)
     network: dict[str, Any] = {"weights": ((s.network.backbone, s.network.weights, s.network.input_px),)}
 
@@ -156,14 +156,20 @@ def transfer_method(s: WeightingSettings, transfer: TransferSettings) -> Plan:
             *(best_name(fold), train_best, fold), needs=needs, depends=facts, group=group, load=load, **network
         )
 
+    # The longest first: whoever takes several at a time then ends soonest.
+    bests = [best(fold, [split_name(fold)], "train") for fold in transfer.folds_of_best()]
+    asked = other_cameras(plan, s, transfer)
+    trained = [train(cell) for cell in cells]
     if 1 in s.chosen_tables():
         plan.output("table 1", "tables", splits, count_images)
-    if trained := [train(cell) for cell in cells]:
+    if trained:
         plan.output("table 2", "tables", [*splits, *trained], write_results, 2)
         plan.output("differences", "tables", [*splits, *trained], write_differences)
-    if bests := [best(fold, [split_name(fold)], "train") for fold in transfer.best_folds]:
+    if bests:
         plan.output("best", "tables", bests, write_best)
-        add_other_cameras(plan, s, transfer)
+        if asked:
+            plan.output("cameras", "tables", asked, write_cameras)
+            plan.output("figure cameras", "figures", asked, draw_cameras)
         final = best(None, ["cohort", *bests], "model")
         plan.output("the model for use", "model", [final], None)
         plan.output("figure errors", "figures", bests, draw_errors)
@@ -171,21 +177,17 @@ def transfer_method(s: WeightingSettings, transfer: TransferSettings) -> Plan:
     return plan
 
 
-def add_other_cameras(plan: Plan, s: WeightingSettings, transfer: TransferSettings) -> None:
-    """Each fold's best cell on judged images as other cameras would show them (not in the paper)."""
-    if not transfer.camera_images:
-        return
-    asked = [
+def other_cameras(plan: Plan, s: WeightingSettings, transfer: TransferSettings) -> list[str]:
+    """Add the steps that judge each fold's best cell as other cameras would show its images (not in the paper)."""
+    return [
         plan.step(
             *(cameras_name(fold), judge_cameras, fold),
             needs=[best_name(fold), split_name(fold)],
             depends=cameras_depend_on(s),
             group="train",
         )
-        for fold in transfer.best_folds
+        for fold in (transfer.folds_of_best() if transfer.camera_images else ())
     ]
-    plan.output("cameras", "tables", asked, write_cameras)
-    plan.output("figure cameras", "figures", asked, draw_cameras)
 
 
 def add_splits(plan: Plan, s: WeightingSettings, taxonomy: Taxonomy, numbers: Sequence[int]) -> list[str]:

@@ -101,7 +101,7 @@ def _file(work: Work, fold: int) -> Path:
 
 def camera_folds(work: Work) -> list[int]:
     """The folds whose best cells were asked."""
-    return [fold for fold in transfer_of(work.settings).best_folds if work.has(cameras_name(fold))]
+    return [fold for fold in transfer_of(work.settings).folds_of_best() if work.has(cameras_name(fold))]
 
 
 def by_camera(work: Work) -> dict[tuple[str, float], list[JudgedSplit]]:

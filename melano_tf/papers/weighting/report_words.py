@@ -1,5 +1,7 @@
 """What the report says of the paper: recorded in each run, so that whoever reads one needs no recipe."""
 
+import dataclasses
+
 from melano_tf.papers.plan import ReportWords
 
 WORDS = ReportWords(
@@ -20,10 +22,29 @@ WORDS = ReportWords(
     ),
     groups="lesions",
     pictures=(
-        ("figure[34]*", "Where the hierarchical network looked at its last decision."),
-        ("figure*", "Recall of hard or easy classes by loss and weighting."),
+        ("figure1*", "Recall of each non-melanocytic class by loss and weighting."),
+        ("figure2*", "Recall of each melanocytic class by loss and weighting."),
+        ("figure3*", "Where the hierarchical network looked at its last decision: hard classes."),
+        ("figure4*", "Where the hierarchical network looked at its last decision: easy classes."),
         ("best-errors*", "Judged images that the best cell is surest of, and wrong."),
         ("cameras*", "How the best cell holds up where another camera took the pictures."),
         ("pace*", "Which share of the images took part in each epoch."),
+    ),
+)
+
+TRANSFER_WORDS = dataclasses.replace(
+    WORDS,
+    method=(
+        "Images are brought to one size.",
+        "They are divided into folds by lesion; each is judged by what was trained on the other folds.",
+        (
+            "A pretrained network, frozen up to a layer, has its rest trained with each weighting on the features that "
+            "lie there: the strategies."
+        ),
+        (
+            "The best cell has most of that network trained, and the imbalance of the classes taken out of its "
+            "decision, which is chosen on training lesions held out."
+        ),
+        "Each is judged at its last epoch; the best cell also on images as other cameras would show them.",
     ),
 )

@@ -17,7 +17,7 @@ from melano_tf.papers.plan import Recipe
 from melano_tf.papers.run_settings import Running
 from melano_tf.papers.settings_values import listed, names, numbers
 from melano_tf.papers.weighting.image_settings import CropSettings, ImageStoreSettings, SplitSettings
-from melano_tf.papers.weighting.report_words import WORDS
+from melano_tf.papers.weighting.report_words import TRANSFER_WORDS, WORDS
 from melano_tf.papers.weighting.trunk_transfer_settings import RegularSettings, TransferSettings
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 
@@ -165,7 +165,8 @@ class WeightingSettings(Running):
     figures: str = "all"
     """Figures: some of 1,2,3,4,pace, or all, or none. They show what the tables trained."""
     steps: str = "all"
-    """Steps to do: all, or some of images,train,tables,figures (with what they stand on)."""
+    """Steps to do: all, or some of images,train,tables,figures; with --preset ham10000 also model, the one for use,
+    which is made where it is named (or all is)."""
     allow_leaks: bool = False
     """Go on where copies of an image stand on two sides of a split (without --splits.join-copies); they are counted."""
     log_weights: int = 0
@@ -330,7 +331,7 @@ def _demo() -> WeightingSettings:
 
 def _ham10000() -> WeightingSettings:
     """What two cores can do with real images: MobileNet with ImageNet weights on the squares at the centre of small
-    versions of HAM10000's images, enlarged, in the colours of the photograph. The strategies of Table 2 train its last
+    versions of HAM10000's images, in the colours of the photograph. The strategies of Table 2 train its last
     blocks on frozen features; the best cell trains most of it, half of its pictures as other cameras show them, and
     takes the imbalance out of the decision."""
     paper = WeightingSettings()
@@ -341,9 +342,10 @@ def _ham10000() -> WeightingSettings:
         losses="cel",
         strategies="none,cb,es,spl,ohem,ohem_per_class",
         figures="1,2,pace",
+        steps="images,train,tables,figures",
         store=dataclasses.replace(paper.store, stored_px=150, colour="none", crop="centre"),
         splits=dataclasses.replace(paper.splits, hold_out=0.1),
-        network=dataclasses.replace(paper.network, backbone="mobilenet", input_px=192, dropout=0.2),
+        network=dataclasses.replace(paper.network, backbone="mobilenet", input_px=128, dropout=0.2),
         training=dataclasses.replace(paper.training, batch=32, flat_epochs=6, adam_rate=5e-4),
         rules=dataclasses.replace(paper.rules, scale="mean_one"),
         transfer=TransferSettings(regular=RegularSettings(cameras=0.5)),
@@ -351,16 +353,23 @@ def _ham10000() -> WeightingSettings:
 
 
 def on_phantoms(settings: WeightingSettings) -> WeightingSettings:
-    """`--preset ham10000` without data: a stand-in network without weights on small phantom images, in minutes."""
+    """`--preset ham10000` without data: a stand-in network without weights on small phantom images, one fold's best
+    cell and the model for use, in minutes."""
     if settings.transfer is None:
         return settings
     return dataclasses.replace(
         settings,
+        steps="all",
         store=dataclasses.replace(settings.store, stored_px=56),
         network=dataclasses.replace(settings.network, backbone="standin", weights="none", input_px=64),
         training=dataclasses.replace(settings.training, adam_rate=1e-3),
         transfer=dataclasses.replace(
-            settings.transfer, cut="block2_pool", best_cut="block1_conv", best_rate=1e-3, best_epochs=12
+            settings.transfer,
+            cut="block2_pool",
+            best_cut="block1_conv",
+            best_rate=1e-3,
+            best_epochs=12,
+            best_folds=(1,),
         ),
         phantom=PhantomDermoscopySettings(layout="isic2018", patients=150, height_px=96, hair_share=0.1, clarity=0.9),
     )
@@ -373,8 +382,10 @@ RECIPE = Recipe(
     drawn="images",
     preset=preset,
     presets=("paper", "demo", "ham10000"),
+    small=("demo", "ham10000"),
     on_phantoms=on_phantoms,
     words=WORDS,
+    words_of={"ham10000": TRANSFER_WORDS},
     method="melano_tf.papers.weighting.method:method",
     aside=("images", "cells", "cache", "log_weights", "allow_leaks"),
     groups=("phantom", "show"),

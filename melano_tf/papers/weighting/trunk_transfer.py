@@ -35,6 +35,7 @@ from melano_tf.papers.weighting.training_grid import Cell
 from melano_tf.papers.weighting.trunk_transfer_settings import TransferSettings
 from melano_tf.pipelines.image_batches import shown_images
 from melano_tf.pipelines.trunk_features import FLIPS, FeatureBatches, FeatureCache, cache_features, predict_features
+from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import write_json
 from melano_tf.runs.settings_digest import seed_for
 from melano_tf.seeding import seeded
@@ -123,8 +124,10 @@ def keep_features(work: Work) -> list[Path]:
     kept, folder = features_of(work), work.run.folder / FEATURES
     table = work.path("features.json")
     write_json(table, {"shape": kept.shape, "views": kept.views, "shards": [path.name for path in kept.paths]})
-    for path in set(folder.glob("*.npy")) - set(kept.paths):
-        path.unlink()
+    stand = {path.resolve() for path in kept.paths}
+    for path in journal.recorded(folder):
+        if path.suffix == ".npy" and path.resolve() not in stand:
+            journal.remove(path)
     return [table]
 
 

@@ -36,6 +36,11 @@ class RegularSettings:
             for name in ("averaging", "smoothing", "strategy_from")
             if not 0 <= getattr(self, name) < 1
         ]
+        if self.mixup and "+" in self.strategy:
+            faults.append(
+                f"mixup {self.mixup:g} with strategy {self.strategy}: the losses of blended pictures hold the class "
+                "weights already, by which the curriculum would choose; leave out one of the three"
+            )
         if not 0 <= self.cameras <= 1:
             faults.append(f"cameras {self.cameras:g}: between 0 and 1")
         faults += [
@@ -73,13 +78,13 @@ class TransferSettings:
     """The strategies: all layers up to this one are frozen, and their features of four mirror images are kept."""
     folds: int = 5
     """Folds of the images, by lesion, stratified; each is judged by what was trained on the others."""
-    strategy_folds: tuple[int, ...] = (1, 2)
+    strategy_folds: tuple[int, ...] = (1,)
     """Folds (from 1) that the strategies are judged on."""
-    best_folds: tuple[int, ...] = (1,)
-    """Folds (from 1) that the best cell is judged on, such as 1 2 3 4 5. None: neither best cell nor final model."""
+    best_folds: tuple[int, ...] | None = None
+    """Folds (from 1) that the best cell is judged on. Not given: all; with none neither best cell nor final model."""
     best_cut: str = "conv_pw_3_relu"
     """The best cell: all layers up to this one are frozen."""
-    best_epochs: int = 16
+    best_epochs: int = 8
     """Its epochs, each of newly augmented images."""
     best_rate: float = 4e-4
     """Its learning rate, of Adam; half a cosine down to 0."""
@@ -95,7 +100,7 @@ class TransferSettings:
     """Tell the best cell the patient's age and sex and the lesion's site, by ZooME's metadata embedding."""
     regular: RegularSettings = field(default_factory=RegularSettings)
     """What else its training may do."""
-    camera_images: int = 500
+    camera_images: int = 250
     """So many judged images of a fold, at most, are judged again as other cameras would show them; 0: none."""
 
     def __post_init__(self) -> None:
@@ -103,7 +108,7 @@ class TransferSettings:
         if self.folds < 2:
             faults.append(f"folds {self.folds}: at least 2")
         for name in ("strategy_folds", "best_folds"):
-            chosen = getattr(self, name)
+            chosen = getattr(self, name) or ()
             if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(1, self.folds + 1)):
                 faults.append(f"{name} {chosen}: numbers from 1 to {self.folds}, each once")
         if not self.strategy_folds:
@@ -114,3 +119,7 @@ class TransferSettings:
             faults.append(f"best_epochs {self.best_epochs} and best_rate {self.best_rate:g}: at least 1, and above 0")
         if faults:
             raise InputError.of("transfer:", faults)
+
+    def folds_of_best(self) -> tuple[int, ...]:
+        """The folds (from 1) that the best cell is judged on."""
+        return tuple(range(1, self.folds + 1)) if self.best_folds is None else self.best_folds
