@@ -8,15 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 import pandas as pd
 
+from melano_tf.csv_rows import read_rows
 from melano_tf.errors import InputError
 from melano_tf.features.feature_file import SUFFIXES, FeatureFile, open_features
 from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.specs import load_spec
 
 BagBy = Literal["slide", "patient"]
+SETTINGS = "melano_tf_settings"  # attribute of the files that `features` writes
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,12 +178,13 @@ def read_feature_cohort(
 def _table(path: Path) -> pd.DataFrame:
     """The checked table with its further columns as text."""
     rows = read_manifest(path, load_spec("features"))
-    further = rows.attrs["ignored_columns"]
-    if further:
-        cells = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-        cells = cells[(cells != "").any(axis=1)].reset_index(drop=True).rename(columns=str.strip)
-        rows = rows.assign(**{name: cells[name].str.strip() for name in further})
-    return rows
+    header, cells = read_rows(path)  # the same rows, in the same order
+    places = {name: header.index(name) for name in rows.attrs["ignored_columns"]}
+    further = {
+        name: pd.Series([row[place] if place < len(row) else "" for _, row in cells], dtype="str")
+        for name, place in places.items()
+    }
+    return rows.assign(**further)
 
 
 def _found(folder: Path) -> dict[str, list[Path]]:
@@ -209,8 +213,11 @@ def _faults_of_all(found: Mapping[str, Sequence[Path]], check_values: bool) -> l
 
 def _faults_between(files: Sequence[FeatureFile], check_values: bool) -> list[str]:
     """What is odd among files that can be read, and what stands in them."""
-    faults = _odd_ones(files, "width", "features of width {}")
-    faults += _odd_ones([file for file in files if file.encoder], "encoder", "features of the encoder {}")
+    faults = _odd_ones(files, [file.width for file in files], "features of width {}")
+    faults += _odd_ones(files, [file.encoder for file in files], "features of the encoder {}")
+    faults += _odd_ones(
+        files, [_settings(file) for file in files], "features of the settings {} (tiles, encoder, dtype)"
+    )
     return faults + [fault for file in files if check_values for fault in file.check()]
 
 
@@ -222,15 +229,27 @@ def _not_one(slide_id: str, paths: Sequence[Path], folder: Path, found: Mapping[
     return f"slide {slide_id}: has a label but no features in {folder}" + (f"; is {close[0]} meant?" if close else "")
 
 
-def _odd_ones(files: Sequence[FeatureFile], what: str, words: str) -> list[str]:
-    """A fault for each file that differs in one attribute from what most have."""
-    counts = Counter(getattr(file, what) for file in files)
+def _settings(file: FeatureFile) -> str | None:
+    """The digest of tiles, encoder and dtype that `features` writes into its files; None where a file has none."""
+    if file.format == "clam_pt":
+        return None
+    with h5py.File(file.path, "r") as content:
+        found = content.attrs.get(SETTINGS)
+    return found.decode() if isinstance(found, bytes) else found
+
+
+def _odd_ones(files: Sequence[FeatureFile], values: Sequence[Any], words: str) -> list[str]:
+    """A fault for each file whose value is not that of most; None is no value, and no fault."""
+    counts = Counter(value for value in values if value is not None)
     if len(counts) < 2:
         return []
     (usual, count), *_ = counts.most_common()
-    odd = [file for file in files if getattr(file, what) != usual]
     others = f"where {count} files have {usual}"
-    return [f"{file.path}: {words.format(getattr(file, what))}, {others}" for file in odd]
+    return [
+        f"{file.path}: {words.format(value)}, {others}"
+        for file, value in zip(files, values, strict=True)
+        if value not in (None, usual)
+    ]
 
 
 def _notes(files: Sequence[FeatureFile]) -> list[str]:

@@ -181,6 +181,8 @@ def cache_images(
 
     Raises:
         RunError: an engine's process died twice over one shard.
+        OSError, MemoryError: a file could not be read, or not be decoded, for a reason that is not in its bytes and may
+            pass; its shard is not written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,6 +217,9 @@ def _write_shard(asked: tuple[tuple[Path, Mapping[str, Path | str]], int], setti
         try:
             return decode_image(file, settings)
         except UnreadableImageError as error:
+            # The shard is kept for good: what another try might read must not stand in it as unreadable.
+            if (fault := _passing(error, file)) is not None:
+                raise fault from None
             return str(error)
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
@@ -230,6 +235,17 @@ def _write_shard(asked: tuple[tuple[Path, Mapping[str, Path | str]], int], setti
         "unreadable": {name: image for name, image in found.items() if isinstance(image, str)},
     }
     write_json(path.with_suffix(".json"), facts)
+
+
+def _passing(error: UnreadableImageError, file: Path | str) -> OSError | MemoryError | None:
+    """The machine's fault that kept a file from being read (a disk, no memory); None where its bytes are damaged.
+
+    Decoders too raise OSError for damage, but without one of the system's numbers.
+    """
+    cause = error.__context__
+    if isinstance(cause, OSError) and cause.errno:
+        return OSError(cause.errno, cause.strerror, str(file))  # a fault of reading does not name the file itself
+    return cause if isinstance(cause, MemoryError) else None
 
 
 def prune_cache(folder: Path, keep: ImageCache) -> None:

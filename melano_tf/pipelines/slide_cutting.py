@@ -29,7 +29,7 @@ from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings, slide_out
 from melano_tf.slides.magnifications import TileGrids, magnified_table, reading_order
 from melano_tf.slides.pyramid_levels import CELL_PX
 from melano_tf.slides.slide import Slide, SlideReadError
-from melano_tf.slides.tiling import TileGrid, tile_table
+from melano_tf.slides.tiling import TileGrid, check_fine_enough, tile_table
 from melano_tf.slides.tissue import tissue_mask
 
 ATTEMPTS = 2
@@ -196,7 +196,13 @@ def cutting_order(slide: Slide, table: pd.DataFrame, grid: TileGrid) -> np.ndarr
 def _listed(
     slide: Slide, row: Mapping[str, Any], grid: Grid, store: StoreSettings, drawn: AnnotationSettings
 ) -> _Listing:
-    """The tiles of a slide, none of them stored yet."""
+    """The tiles of a slide, none of them stored yet.
+
+    Raises:
+        InputError: the slide is too coarse for the grid (for each of several), or its outlines cannot be used.
+    """
+    if isinstance(grid, TileGrid):
+        check_fine_enough(slide, grid)
     annotation = None if row["annotation"] is None else slide_outlines(slide, row["annotation"], drawn)
     mask = tissue_mask(slide, store.mask_mpp, store.mask_headroom)
     geometry = None if annotation is None else annotation.geometry

@@ -1,7 +1,7 @@
 """Embeddings of a slide's tiles by any Keras network, written as TRIDENT writes them (`data_specs/features.yaml`)."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,17 +14,20 @@ import tensorflow as tf
 import melano_tf.models.biopsy_classifier  # registers the layers that files of this project are made of  # noqa: F401
 from melano_tf.errors import InputError
 from melano_tf.models.backbone_graphs import build_backbone
+from melano_tf.pipelines.feature_cohort import SETTINGS
 from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.pipelines.slide_cutting import HELD_MIB, read_tile
 from melano_tf.pipelines.tile_store_settings import StoreSettings
+from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.settings_digest import digest, plain
 from melano_tf.slides.slide import Slide
-from melano_tf.slides.tiling import TileGrid, tile_extent, tile_table
+from melano_tf.slides.tiling import TileGrid, check_fine_enough, tile_extent, tile_table
 from melano_tf.slides.tissue import tissue_mask
 from melano_tf.training.checkpoint import weights_sha256
 
 FORMAT = 1  # part of every key: change it when the files' content changes
+KEY, NOTES = "melano_tf_key", "melano_tf_notes"  # attributes of a file, beside SETTINGS
 CHUNK_ROWS = 256
 NOMINAL = 0.02  # a power this near to a whole number is written as that number
 
@@ -83,12 +86,14 @@ class FeatureOutcome:
         status: "done", "kept" (made before, under the same key), "empty" (no tile holds enough tissue), or "failed".
         reason: why it is empty or failed, else "".
         tiles: features written.
+        notes: what a person should know of it: a doubtful mpp, features of other settings that were removed; else "".
     """
 
     slide_id: str
     status: Literal["done", "kept", "empty", "failed"]
     reason: str = ""
     tiles: int = 0
+    notes: str = ""
 
 
 def load_encoder(settings: SlideFeatureSettings) -> Encoder:
@@ -146,8 +151,9 @@ def write_features(
 ) -> pd.DataFrame:
     """Write one file of features a slide, `<folder>/<slide_id>.h5`, one slide after the other.
 
-    A file that stands there under the same key (settings, weights, size and date of the slide) is kept. Only a batch of
-    tiles is in memory.
+    A file that stands there under the same key (settings, weights, size and date of the slide) is kept. One of another
+    key is replaced, or removed where the slide is empty or fails now, so that a folder does not mix features of several
+    settings. Only a batch of tiles is in memory.
 
     Args:
         slides: rows with slide_id, path and, where wanted, mpp (µm/px of level 0).
@@ -157,7 +163,7 @@ def write_features(
         progress: called with (slides done, slides in all).
 
     Returns:
-        `FeatureOutcome` of each slide, in order. Columns slide_id, status, reason, tiles.
+        `FeatureOutcome` of each slide, in order. Columns slide_id, status, reason, tiles, notes.
 
     Raises:
         InputError: the encoder cannot be had, or the folder cannot be written.
@@ -176,34 +182,64 @@ def _one_slide(
     row: Mapping[str, Any], settings: SlideFeatureSettings, folder: Path, encoder: Encoder, forward: Any
 ) -> FeatureOutcome:
     slide_id, mpp = str(row["slide_id"]), row.get("mpp")
-    path = folder / f"{slide_id}.h5"
+    path, made_as = folder / f"{slide_id}.h5", _settings_digest(settings, encoder)
+    key, notes = None, ""
     try:
         stat = Path(row["path"]).stat()
         how = {**plain(settings), "encoder": encoder.digest}
         key = digest([FORMAT, how, slide_id, None if pd.isna(mpp) else mpp, stat.st_size, stat.st_mtime_ns])
-        if (tiles := _finished(path, key)) is not None:
-            return FeatureOutcome(slide_id, "kept", tiles=tiles)
+        if (kept := _finished(path, key)) is not None:
+            return FeatureOutcome(slide_id, "kept", tiles=kept[0], notes=kept[1])
         with SlideApart(row["path"], slide_id, mpp, HELD_MIB) as slide:
+            notes = slide.mpp_note
+            check_fine_enough(slide, settings.grid)
             table, _ = tile_table(slide, tissue_mask(slide, settings.mask_mpp), None, settings.grid, "", "")
-            if not len(table):
-                return FeatureOutcome(slide_id, "empty", f"no tile with at least {settings.grid.min_tissue:.0%} tissue")
-            with atomic(path) as temporary, h5py.File(temporary, "w") as file:
-                _write(file, slide, table, settings, encoder, forward)
-                file.attrs["melano_tf_key"] = key
+            if len(table):
+                with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+                    _write(file, slide, table, settings, encoder, forward)
+                    file.attrs.update({KEY: key, SETTINGS: made_as, NOTES: notes})
+                return FeatureOutcome(slide_id, "done", tiles=len(table), notes=notes)
+        outcome = FeatureOutcome(slide_id, "empty", f"no tile with at least {settings.grid.min_tissue:.0%} tissue")
     except InputError as error:
-        return FeatureOutcome(slide_id, "failed", str(error))
+        outcome = FeatureOutcome(slide_id, "failed", str(error))
     except FileNotFoundError:
-        return FeatureOutcome(slide_id, "failed", f"{row['path']}: no such file")
-    return FeatureOutcome(slide_id, "done", tiles=len(table))
+        outcome = FeatureOutcome(slide_id, "failed", f"{row['path']}: no such file")
+    removed = "its features of other settings were removed" if _remove_other(path, key, made_as) else ""
+    return replace(outcome, notes="; ".join(note for note in (notes, removed) if note))
 
 
-def _finished(path: Path, key: str) -> int | None:
-    """How many features a file holds that was written under this key; None where there is none."""
+def _settings_digest(settings: SlideFeatureSettings, encoder: Encoder) -> str:
+    """The digest of what features of any slide depend on: their tiles, the encoder, their dtype."""
+    return digest([FORMAT, encoder.digest, plain(settings.grid), settings.mask_mpp, settings.dtype])
+
+
+def _finished(path: Path, key: str) -> tuple[int, str] | None:
+    """How many features a file holds that was written under this key, and its notes; None where there is none."""
     try:
         with h5py.File(path, "r") as file:
-            return len(file["features"]) if file.attrs.get("melano_tf_key") == key else None
+            return (len(file["features"]), file.attrs.get(NOTES, "")) if file.attrs.get(KEY) == key else None
     except (OSError, KeyError):
         return None
+
+
+def _remove_other(path: Path, key: str | None, made_as: str) -> bool:
+    """Remove a slide's file that this program made otherwise than it would now; returns whether it did.
+
+    Args:
+        path: of the file, which need not be there.
+        key: of the slide; None where it is not there, and the digest of settings in the file decides.
+        made_as: that digest.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            found, settings = file.attrs.get(KEY), file.attrs.get(SETTINGS)
+        journal.check_replaceable(path)
+    except (OSError, InputError):  # none, none that can be read, or put there by somebody else
+        return False
+    if found is None or (settings == made_as if key is None else found == key):
+        return False
+    path.unlink()
+    return True
 
 
 def _write(

@@ -2,11 +2,12 @@
 
 The cache is a folder of shards (`.npy`, float16) of some images each, with every view of them: the turns
 and mirror images of a square, which are all the augmentation that features on disk can have. A shard's name is a
-digest of what is in it (the trunk's weights, the images, the views), so that unfinished work is taken up where it
-stopped, and another trunk makes other shards.
+digest of what is in it (the trunk's layers and weights, the images, the views), so that unfinished work is taken up
+where it stopped, and another trunk makes other shards.
 """
 
 import functools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ LARGEST = float(np.finfo(np.float16).max)
 DIHEDRAL = tuple(range(8))
 FLIPS = (0, 2, 4, 6)
 VIEW_STREAM = 3  # beside those of pipelines.tiles
+NAMED = ("name", "keras_history", "input_layers", "output_layers")  # where Keras's JSON holds names of layers
+INITIAL = ("_initializer", "_regularizer", "_constraint")  # nothing that is computed once the weights are given
 
 
 def dihedral(images: np.ndarray, view: int) -> np.ndarray:
@@ -44,6 +47,26 @@ def dihedral(images: np.ndarray, view: int) -> np.ndarray:
     if not 0 <= view < 8:
         raise ValueError(f"view {view}: 0 to 7")
     return np.rot90(images[:, :, ::-1] if view >= 4 else images, view % 4, axes=(1, 2))
+
+
+def structure(model: keras.Model) -> str:
+    """Digest of what a network computes with given weights: its layers, how they are joined, and their dtypes.
+
+    Names do not count: Keras numbers unnamed layers by what the process built before (`conv2d_7`). Each stands as the
+    place where it appears first, which keeps who is joined to whom.
+    """
+    places: dict[str, int] = {}
+
+    def unnamed(node: Any, key: str = "") -> Any:
+        if isinstance(node, dict):
+            if str(node.get("class_name")).endswith("DTypePolicy"):  # whose name is the dtype
+                return node
+            return {each: unnamed(value, each) for each, value in node.items() if not each.endswith(INITIAL)}
+        if isinstance(node, list):
+            return [unnamed(value, key) for value in node]
+        return places.setdefault(node, len(places)) if key in NAMED and isinstance(node, str) else node
+
+    return digest(unnamed(json.loads(model.to_json())))
 
 
 class FeatureCache:
@@ -111,12 +134,12 @@ def cache_features(
     folder.mkdir(parents=True, exist_ok=True)
     px = int(trunk.inputs[0].shape[1])
     forward = tf.function(lambda x: trunk(x, training=False), reduce_retracing=True)
-    computed = [dtype for dtype in (str(trunk.outputs[0].dtype),) if dtype != "float32"]
+    key = [VERSION, weights, structure(trunk), px, list(views)]
     shards = []
     for start in range(0, len(image_ids), SHARD):
         part = list(image_ids[start : start + SHARD])
         rows = images.rows(part)
-        path = folder / f"{digest([VERSION, weights, px, list(views), images.identity(rows), *computed])}.npy"
+        path = folder / f"{digest([*key, images.identity(rows)])}.npy"
         if not path.exists():
             _write(path, forward, images, rows, px, views)
         shards.append(path)

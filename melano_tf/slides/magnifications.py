@@ -12,7 +12,7 @@ import pandas as pd
 from shapely.geometry.base import BaseGeometry
 
 from melano_tf.errors import InputError
-from melano_tf.slides.tiling import SizedSlide, TileGrid, Tissue, tile_table
+from melano_tf.slides.tiling import MOST_ENLARGEMENT, SizedSlide, TileGrid, Tissue, refusal, tile_table
 
 BLOCK_PX = 2048
 """Tiles are read block by block of this side (level-0 px), all magnifications of a block together: what they share of
@@ -40,7 +40,7 @@ class TileGrids:
     outlined: float = 0.25
     """Where a slide has an annotation: least share of the tile, or of all outlines where these are smaller, that a kept
     tile holds of them (not given; our reading: a quarter, which one tile of a coarse grid always reaches)."""
-    most_enlargement: float | None = 0.1
+    most_enlargement: float | None = MOST_ENLARGEMENT
     """A slide is left out of a magnification for which its pixels would be enlarged by more than this share (not given;
     our reading: 10 %); None: any enlargement is allowed."""
     fullest: bool = False
@@ -69,14 +69,8 @@ class TileGrids:
 
     def refusals(self, slide_mpp: tuple[float, float]) -> dict[str, str]:
         """{magnification: why} of those that a slide of this resolution (µm/px along x and y) is too coarse for."""
-        if self.most_enlargement is None:
-            return {}
-        own = max(slide_mpp)
-        return {
-            name: f"its {own:.3g} µm/px would be enlarged {own / mpp:.2f} times to {mpp:g} µm/px"
-            for name, mpp in zip(self.names, self.mpp, strict=True)
-            if own / mpp > 1 + self.most_enlargement + 1e-9
-        }
+        pairs = zip(self.names, self.mpp, strict=True)
+        return {name: why for name, mpp in pairs if (why := refusal(slide_mpp, mpp, self.most_enlargement))}
 
 
 def magnified_table(

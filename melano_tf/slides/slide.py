@@ -79,7 +79,7 @@ class Slide:
         size: (w, h) of the slide's bounds in level-0 pixels. All coordinates count from the bounds' upper left.
         origin: (x, y) of the bounds' upper left in the level-0 pixels of the file itself.
         mpp: (x, y) µm per level-0 pixel.
-        mpp_note: a line where the given `mpp` contradicts the file's own by more than 15 %, else "".
+        mpp_note: where the given `mpp` is more than 15 % off the file's, or the file contradicts itself; else "".
         levels: the pyramid, finest first.
         objective_power: nominal magnification of the scan, or None where the file does not tell.
         background: (r, g, b) of what was not scanned.

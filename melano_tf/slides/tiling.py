@@ -12,6 +12,7 @@ from melano_tf.errors import InputError
 from melano_tf.slides.annotations import tumour_shares
 
 MPP_RANGE = (0.05, 20.0)
+MOST_ENLARGEMENT = 0.1  # share by which a slide's pixels may be enlarged (our reading)
 
 
 class SizedSlide(Protocol):
@@ -64,6 +65,31 @@ class TileGrid:
         ]
         if faults:
             raise InputError("grid: " + "; ".join(faults))
+
+
+def refusal(slide_mpp: tuple[float, float], mpp: float, most: float | None = MOST_ENLARGEMENT) -> str:
+    """Why a slide is too coarse for tiles: enlarged pixels would pass for detail that nobody has seen. "": it is not.
+
+    Args:
+        slide_mpp: µm/px along x and y; the coarser axis counts.
+        mpp: of the tiles, µm/px.
+        most: share by which pixels may be enlarged; None: any.
+    """
+    times = max(slide_mpp) / mpp
+    if most is None or times <= 1 + most + 1e-9:
+        return ""
+    return f"its {max(slide_mpp):.3g} µm/px would be enlarged {times:.2f} times to {mpp:g} µm/px"
+
+
+def check_fine_enough(slide: SizedSlide, grid: TileGrid) -> None:
+    """Refuse a slide that is too coarse for the tiles of a grid.
+
+    Raises:
+        InputError: as `refusal` says.
+    """
+    if why := refusal(slide.mpp, grid.mpp):
+        hint = "scan it finer, or cut all slides into tiles of more µm/px (--grid.mpp)"
+        raise InputError(f"slide {slide.slide_id}: {why}; {hint}")
 
 
 def tile_extent(slide_mpp: tuple[float, float], grid: TileGrid) -> tuple[float, float]:

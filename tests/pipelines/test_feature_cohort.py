@@ -42,6 +42,33 @@ def test_bags_by_slide(folder: Path, tmp_path: Path) -> None:
     assert cohort.bags(classes=["tumour", "normal"]).labels.tolist() == [0, 1, 0, 1]
 
 
+@pytest.mark.parametrize("ending", ["", ",", ",,"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_further_columns_are_those_of_their_rows(folder: Path, tmp_path: Path, separator: str, ending: str) -> None:
+    """Whatever separates them, with empty cells at the ends of lines (as spreadsheets write) and blank lines."""
+    lines = [f"{row}{ending}" for row in ("s1,p1,tumour, m ,7", "s2,p2,normal,f", ",,,,", "s4,p3,normal,,9")]
+    path = table(tmp_path, lines, "slide_id,patient_id,label,sex,age at entry")
+    path.write_text(path.read_text().replace(",", separator))
+    found = read_feature_cohort(folder, path).table
+    assert found["slide_id"].tolist() == ["s1", "s2", "s4"] and found["label"].tolist() == ["tumour"] + ["normal"] * 2
+    assert found["sex"].tolist() == ["m", "f", ""] and found["age at entry"].tolist() == ["7", "", "9"]
+    assert list(found.columns) == ["slide_id", "patient_id", "label", "sex", "age at entry"]
+
+
+def test_files_of_other_settings_are_faults_and_files_without_any_are_not(folder: Path, tmp_path: Path) -> None:
+    for slide, settings in {"s1": "aa11", "s3": "aa11"}.items():
+        with h5py.File(folder / "deep" / f"{slide}.h5", "r+") as file:
+            file.attrs["melano_tf_settings"] = settings
+    assert len(read_feature_cohort(folder, table(tmp_path, ROWS)).files) == 4
+    with h5py.File(folder / "deep" / "s4.h5", "r+") as file:
+        file.attrs["melano_tf_settings"] = "bb22"
+    with pytest.raises(InputError) as error:
+        read_feature_cohort(folder, table(tmp_path, ROWS))
+    _, *lines = str(error.value).splitlines()
+    assert len(lines) == 1
+    assert "s4.h5: features of the settings bb22 (tiles, encoder, dtype), where 2 files have aa11" in lines[0]
+
+
 def test_bags_by_patient(folder: Path, tmp_path: Path) -> None:
     bags = read_feature_cohort(folder, table(tmp_path, ROWS)).bags("patient")
     assert list(bags.ids) == ["p1", "p2", "p3"] and bags.sizes.tolist() == [5, 7, 9]

@@ -1,6 +1,8 @@
 """The image cache and its batches: the right pixels, each image alone, the same from any step."""
 
+import errno
 import itertools
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from melano_tf.dermoscopy import image_files
 from melano_tf.dermoscopy.image_files import UnreadableImageError, read_image
 from melano_tf.errors import InputError
 from melano_tf.pipelines import image_cache as module
@@ -132,6 +135,41 @@ def test_what_cannot_be_read_is_named_with_its_reason(files: dict[str, Path], tm
         cache.rows(["cut"])
     with pytest.raises(UnreadableImageError, match="decoded"):
         decode_image(wrong["cut"], SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["image0", "image3"])  # JPEG and PNG
+@pytest.mark.parametrize("fault", ["header", "content", "memory"])
+def test_a_fault_that_may_pass_is_raised_and_not_kept(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fault: str
+) -> None:
+    for place in range(20):
+        files[f"more{place}"] = files["image1"]
+
+    def failing(function, kind: type[Exception] = OSError, words: tuple = (errno.EIO, os.strerror(errno.EIO))):
+        def call(*given, **more):
+            if given[0] in (files[name], content):
+                raise kind(*words)  # as reading an open file fails: without its name
+            return function(*given, **more)
+
+        return call
+
+    content = files[name].read_bytes()
+    with monkeypatch.context() as broken:
+        if fault == "header":
+            broken.setattr(Path, "open", failing(Path.open))
+        if fault == "content":
+            broken.setattr(Path, "read_bytes", failing(Path.read_bytes))
+        if fault == "memory":
+            place, called = (module, "decode_jpeg") if name == "image0" else (image_files, "pillow_pixels")
+            broken.setattr(place, called, failing(getattr(place, called), MemoryError, ()))
+        with pytest.raises(MemoryError if fault == "memory" else OSError) as raised:
+            cached(files, tmp_path / "cache", threads=2)
+        if fault != "memory":
+            assert str(raised.value) == f"[Errno {errno.EIO}] Input/output error: '{files[name]}'"
+    assert not list((tmp_path / "cache").iterdir())
+    again = cached(files, tmp_path / "cache")
+    assert not again.unreadable
+    np.testing.assert_array_equal(again.image(int(again.rows([name])[0])), decode_image(files[name], SETTINGS).pixels)
 
 
 def test_looking_for_an_early_end_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

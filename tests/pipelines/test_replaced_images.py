@@ -37,6 +37,18 @@ def test_only_the_replaced_images_change(cache: ImageCache, tmp_path: Path) -> N
         edited.rows(["elsewhere"])
 
 
+def test_a_replaced_image_is_known_by_its_own_pixels_and_aspect(cache: ImageCache, tmp_path: Path) -> None:
+    rows = np.array([3, 2, 0])
+    known = []
+    for level, aspect in ((77, 0.5), (77, 0.5), (78, 0.5), (77, 0.6)):
+        path = tmp_path / f"new{len(known)}.npy"
+        np.save(path, np.full((1, 16, 16, 3), level, np.uint8))
+        known.append(EditedCache(cache, [2], path, [aspect]).identity(rows))
+    base = cache.identity(rows)
+    assert all([one[0], one[2]] == [base[0], base[2]] for one in known)
+    assert known[0] == known[1] and len({base[1], *(one[1] for one in known)}) == 4
+
+
 def test_pixels_of_another_number_are_refused(cache: ImageCache, tmp_path: Path) -> None:
     np.save(tmp_path / "new.npy", np.zeros((1, 16, 16, 3), np.uint8))
     with pytest.raises(ValueError, match="2 images to replace"):

@@ -1,6 +1,8 @@
 """Features of slides in TRIDENT's layout: read back by plain h5py as its documentation says, and by our own reader."""
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import tensorflow as tf
 from melano_tf.errors import InputError
 from melano_tf.features.feature_file import open_features
 from melano_tf.pipelines import slide_features
-from melano_tf.pipelines.slide_features import SlideFeatureSettings, load_encoder, write_features
+from melano_tf.pipelines.feature_cohort import SETTINGS
+from melano_tf.pipelines.slide_features import Encoder, SlideFeatureSettings, load_encoder, write_features
+from melano_tf.runs import journal
 from melano_tf.slides.slide import Slide
 from melano_tf.slides.tiling import TileGrid
 from tests.pipelines.small_slides import MPP, SIZE, write_slide_file
@@ -83,6 +87,108 @@ def test_finished_files_are_kept_until_something_changes(slides: pd.DataFrame, t
     assert write_features(slides[:1], other, tmp_path / "out")["status"].tolist() == ["done"]
     again = open_features(tmp_path / "out" / "s1.h5")
     assert (again.width, again.dtype) == (3, "float16")  # up to the layer "embedding"
+
+
+LARGE = TileGrid(tile_px=512, mpp=1.0, overlap=0.0, min_tissue=1.0)  # no tile of the slides is so full
+FINE = TileGrid(tile_px=64, mpp=0.25, overlap=0.0)  # the slides are too coarse for it
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory: pytest.TempPathFactory) -> SlideFeatureSettings:
+    return SlideFeatureSettings(mean_colour(tmp_path_factory.mktemp("model") / "colour.keras"), grid=GRID)
+
+
+@pytest.fixture(scope="module")
+def encoder(colour: SlideFeatureSettings) -> Encoder:
+    return load_encoder(colour)
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    with h5py.File(path, "r") as file:
+        return dict(file.attrs)
+
+
+def make(slides: pd.DataFrame, folder: Path, encoder: Encoder, settings: SlideFeatureSettings) -> list[Any]:
+    """Status and notes of each slide."""
+    found = write_features(slides, settings, folder, encoder)
+    return [list(pair) for pair in zip(found["status"], found["notes"], strict=True)]
+
+
+@pytest.mark.parametrize(("grid", "status"), [(LARGE, "empty"), (FINE, "failed")])
+def test_no_file_of_other_settings_stays_where_a_slide_has_none_now(
+    slides: pd.DataFrame, tmp_path: Path, colour: SlideFeatureSettings, encoder: Encoder, grid: TileGrid, status: str
+) -> None:
+    assert make(slides[:2], tmp_path, encoder, colour) == [["done", ""], ["done", ""]]
+    other = replace(colour, grid=grid)
+    assert make(slides[:1], tmp_path, encoder, other) == [[status, "its features of other settings were removed"]]
+    assert [path.name for path in tmp_path.iterdir()] == ["s2.h5"]  # a slide that was not named
+    assert make(slides[:1], tmp_path, encoder, other) == [[status, ""]]
+
+
+def test_a_file_that_another_program_made_stays(
+    slides: pd.DataFrame, tmp_path: Path, colour: SlideFeatureSettings, encoder: Encoder
+) -> None:
+    make(slides[:1], tmp_path / "elsewhere", encoder, colour)
+    journal.open_folder(tmp_path / "ours")
+    shutil.copy(tmp_path / "elsewhere" / "s1.h5", tmp_path / "ours")  # by a person: the journal does not know it
+    with h5py.File(tmp_path / "ours" / "s2.h5", "w") as file:
+        file["features"] = np.zeros((3, 6), np.float32)
+    (tmp_path / "ours" / "glass.h5").write_text("no HDF5")
+    before = {path: path.read_bytes() for path in (tmp_path / "ours").glob("*.h5")}
+    found = make(slides[:3], tmp_path / "ours", encoder, replace(colour, grid=LARGE))
+    assert found == [["empty", ""]] * 3
+    assert {path: path.read_bytes() for path in (tmp_path / "ours").glob("*.h5")} == before
+
+
+def test_features_of_a_slide_that_is_away_stay_under_the_same_settings_only(
+    slides: pd.DataFrame, tmp_path: Path, colour: SlideFeatureSettings, encoder: Encoder
+) -> None:
+    shutil.copy(slides["path"][0], tmp_path / "s1.tiff")
+    here = slides[:1].assign(path=str(tmp_path / "s1.tiff"))
+    make(here, tmp_path / "out", encoder, colour)
+    (tmp_path / "s1.tiff").unlink()
+    assert make(here, tmp_path / "out", encoder, replace(colour, batch=7)) == [["failed", ""]]
+    assert (tmp_path / "out" / "s1.h5").is_file()
+    assert make(here, tmp_path / "out", encoder, replace(colour, dtype="float16"))[0][1]
+    assert not (tmp_path / "out" / "s1.h5").exists()
+
+
+def test_a_file_names_its_settings_without_the_slide(
+    slides: pd.DataFrame, tmp_path: Path, colour: SlideFeatureSettings, encoder: Encoder
+) -> None:
+    overlapping = replace(colour, grid=replace(GRID, overlap=0.5))
+    changed = {
+        "same": colour,
+        "batch": replace(colour, batch=3),
+        "grid": overlapping,
+        "mask": replace(colour, mask_mpp=4.0),
+    }
+    for name, settings in changed.items():
+        make(slides[:2], tmp_path / name, encoder, settings)
+    found = {name: [attributes(tmp_path / name / f"s{i}.h5")[SETTINGS] for i in (1, 2)] for name in changed}
+    assert all(one == two for one, two in found.values())
+    assert found["same"] == found["batch"] and len({one for one, _ in found.values()}) == 3
+    make(slides[:1], tmp_path / "model", replace(encoder, digest="another"), colour)
+    assert attributes(tmp_path / "model" / "s1.h5")[SETTINGS] != found["same"][0]
+
+
+def test_a_doubtful_resolution_is_noted_also_of_a_file_that_is_kept(
+    slides: pd.DataFrame, tmp_path: Path, colour: SlideFeatureSettings, encoder: Encoder
+) -> None:
+    doubtful = slides[:2].assign(mpp=[1.0, np.nan])
+    note = "the given 1 µm/px contradicts the file's own 0.5 µm/px; the given one was taken"
+    assert make(doubtful, tmp_path, encoder, colour) == [["done", note], ["done", ""]]
+    assert make(doubtful, tmp_path, encoder, colour) == [["kept", note], ["kept", ""]]
+    found = write_features(doubtful[:1], replace(colour, grid=LARGE), tmp_path, encoder)
+    assert found["notes"][0] == f"{note}; its features of other settings were removed"
+
+
+def test_a_slide_too_coarse_for_the_tiles_is_refused(
+    slides: pd.DataFrame, tmp_path: Path, colour: SlideFeatureSettings, encoder: Encoder
+) -> None:
+    found = write_features(slides[:2].assign(mpp=[1.2, 1.1]), colour, tmp_path, encoder)
+    assert found["status"].tolist() == ["failed", "done"]
+    assert "slide s1: its 1.2 µm/px would be enlarged 1.20 times to 1 µm/px" in found["reason"][0]
 
 
 def test_coordinates_count_from_the_file_not_from_the_bounds(

@@ -23,6 +23,7 @@ from melano_tf.pipelines.trunk_features import (
     dihedral,
     epoch_views,
     predict_features,
+    structure,
 )
 
 COUNT = 7
@@ -104,6 +105,40 @@ def test_what_is_there_is_not_made_again(images: ImageCache, trunk, tmp_path: Pa
     cached(trunk, images, tmp_path, weights="others")
     cached(trunk, images, tmp_path, views=(0,))
     assert len(written) == 6
+
+
+def small(activation: str | None = "relu", join: int = 0, dtype: str = "float32") -> keras.Model:
+    """A trunk of layers that Keras names, with an operation that is no layer."""
+    picture = keras.Input((12, 12, 3), name="image")
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", dtype=dtype)(picture)
+    y = keras.layers.Activation("tanh", dtype=dtype)(x)
+    z = keras.ops.subtract([x, y][join], y)
+    return keras.Model(picture, z if activation is None else keras.layers.Activation(activation, dtype=dtype)(z))
+
+
+def test_trunks_of_the_same_weights_that_compute_other_things_are_kept_apart(images, tmp_path: Path) -> None:
+    with_relu, without = small(), small(None)
+    without.set_weights(with_relu.get_weights())
+    one, other = (cached(trunk, images, tmp_path, (0,)) for trunk in (with_relu, without))
+    assert set(one.paths).isdisjoint(other.paths)
+    behind, before = (cache.features(np.arange(COUNT), 0) for cache in (one, other))
+    assert before.min() < 0 and behind.min() == 0
+    np.testing.assert_array_equal(behind, np.maximum(before, 0))
+
+
+def test_a_trunk_that_is_built_again_finds_its_features_whatever_its_layers_are_called(images, tmp_path: Path) -> None:
+    keras.backend.clear_session()
+    first, second = small(), small()
+    second.set_weights(first.get_weights())
+    assert [layer.name for layer in first.layers[1:]] != [layer.name for layer in second.layers[1:]]
+    assert cached(first, images, tmp_path).paths == cached(second, images, tmp_path).paths
+    assert structure(small(join=1)) != structure(first), "the same layers, joined otherwise"
+    assert structure(small(dtype="mixed_float16")) != structure(first)
+    seeded = keras.layers.Conv2D(4, 3, kernel_initializer=keras.initializers.HeNormal(keras.random.SeedGenerator(3)))
+    picture = keras.Input((12, 12, 3))
+    assert structure(keras.Model(picture, seeded(picture))) == structure(
+        keras.Model(picture, keras.layers.Conv2D(4, 3)(picture))
+    )
 
 
 def test_features_that_do_not_fit_are_refused(images: ImageCache, tmp_path: Path) -> None:

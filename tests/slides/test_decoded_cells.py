@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import openslide
 import pytest
 import tifffile
 
+from melano_tf.phantoms.slides.pyramidal_tiff import write_pyramid as write_phantom
 from melano_tf.slides.decoded_cells import Cell, Cells, Layout
 from melano_tf.slides.jpeg_tiles import JpegTiles
 from melano_tf.slides.slide import Slide, SlideReadError
@@ -103,6 +105,98 @@ def test_damage_is_said_in_the_same_words(tmp_path: Path) -> None:
             with pytest.raises(SlideReadError, match=r"slide hurt .*level 0"):
                 slide.read(64, 64, 64, 0.25)
         assert np.array_equal(slide.read(0, 0, 64, 0.25), wanted)
+
+
+def half(tile: bytes) -> int:
+    """Where the second half of a tile's picture begins."""
+    start = tile.index(b"\xff\xda") + 14
+    return start + (len(tile) - start) // 2
+
+
+END = b"\xff\xd9"
+NOISE = np.random.default_rng(4).integers(0, 255, 1 << 16, np.uint8).tobytes()  # without 0xFF
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "zeros": lambda rest: bytes(len(rest)),
+    "zeros, then an end marker": lambda rest: bytes(len(rest) - 2) + END,
+    "an end marker, then zeros": lambda rest: END + bytes(len(rest) - 2),
+    "an end marker within": lambda rest: END + rest[2:],
+    "ones": lambda rest: b"\xff" * len(rest),
+    "noise, then zeros": lambda rest: NOISE[: len(rest) // 2] + bytes(len(rest) - len(rest) // 2),
+    "a marker of another kind": lambda rest: b"\xff\xda" + rest[2:],
+    "one byte over and over": lambda rest: b"\xaa" * (len(rest) - 2) + END,
+}
+
+
+def half_damaged(path: Path, content: bytes, place: int, name: str) -> Path:
+    """A copy of a slide in which the second half of a tile of level 0 is damaged."""
+    path.write_bytes(content)
+    with tifffile.TiffFile(path) as file:
+        offset, count = file.pages[0].dataoffsets[place], file.pages[0].databytecounts[place]
+    tile = content[offset : offset + count]
+    hurt = tile[: half(tile)] + DAMAGES[name](tile[half(tile) :])
+    assert len(hurt) == count and hurt != tile
+    path.write_bytes(content[:offset] + hurt + content[offset + count :])
+    return path
+
+
+def refused(path: Path, held_mib: float, *region: Any) -> str:
+    """What is said of a region that cannot be read, by the reader for JPEG tiles where pixels are held."""
+    with Slide(path, held_mib=held_mib) as slide:
+        assert slide.reader == ("tifffile" if held_mib else "OpenSlide")
+        with pytest.raises(SlideReadError) as error:
+            slide.read(*region)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_tile_half_of_which_is_damaged_is_refused_in_the_same_words(tmp_path: Path, jpeg: Path, name: str) -> None:
+    path = half_damaged(tmp_path / "hurt.tiff", jpeg.read_bytes(), 3 * 10 + 3, name)
+    region = (3 * 64, 3 * 64, 64, 0.25)
+    assert refused(path, 4, *region) == refused(path, 0, *region)
+    with Slide(path) as now, Slide(path, held_mib=4) as held:
+        for x, y in ((2, 3), (3, 2), (4, 3), (3, 4)):
+            assert np.array_equal(now.read(x * 64, y * 64, 64, 0.25), held.read(x * 64, y * 64, 64, 0.25))
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_real_tile_half_of_which_is_damaged(tmp_path: Path, real_data: Path, name: str) -> None:
+    content = (real_data / "wsi" / "CMU-1-Small-Region.svs").read_bytes()
+    path = half_damaged(tmp_path / "hurt.svs", content, 3 * 10 + 3, name)
+    with Slide(path) as slide:
+        region = (3 * 240, 3 * 240, 240, slide.mpp[0])
+    assert refused(path, 64, *region) == refused(path, 0, *region)
+
+
+def level_0(path: Path) -> JpegTiles:
+    with tifffile.TiffFile(path) as file:
+        return JpegTiles(path, file.pages[:1])
+
+
+def test_no_whole_tile_counts_as_damaged(jpeg: Path, tmp_path: Path) -> None:
+    path, picture = tmp_path / "phantom.tiff", pattern(1536, 1280)
+    write_phantom(path, (1536, 1280), lambda top, bottom: picture[top:bottom], 0.25, 90)
+    for file, columns, rows in ((jpeg, 10, 8), (path, 6, 5)):
+        tiles = level_0(file)
+        assert all(tiles.read(0, column, row) is not None for row in range(rows) for column in range(columns))
+        tiles.close()
+
+
+def test_no_whole_tile_of_a_real_slide_counts_as_damaged(real_data: Path) -> None:
+    tiles = level_0(real_data / "wsi" / "CMU-1-Small-Region.svs")
+    assert all(tiles.read(0, column, row) is not None for row in range(13) for column in range(10))
+    tiles.close()
+
+
+def test_a_tile_that_is_grey_by_nature_is_read(tmp_path: Path) -> None:
+    levels = box_levels(640, 512, (1, 4))
+    levels[0][192:256, 192:256] = 128
+    path = write_pyramid(tmp_path / "grey.tiff", levels, jpeg=True)
+    tiles = level_0(path)
+    assert tiles.read(0, 3, 3) is None and tiles.read(0, 3, 4) is not None
+    tiles.close()
+    with Slide(path, held_mib=4) as slide:
+        assert slide.reader == "tifffile"
+        assert (slide.read(192, 192, 64, 0.25) == 128).all()
 
 
 def test_a_copy_for_another_process_reads_the_same(jpeg: Path) -> None:

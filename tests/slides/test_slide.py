@@ -183,6 +183,38 @@ def test_an_objective_without_mpp_suggests_one(
     assert Slide(path, mpp=0.5).mpp_note == "", "an objective alone contradicts nothing"
 
 
+@pytest.mark.parametrize(
+    ("own", "power", "words"),
+    [
+        ((0.25, 0.25), "40", ""),
+        ((0.25, 0.287), "40", ""),
+        ((0.25, 0.29), "40", "tells 0.25 x 0.29 µm/px, but pixels are nearly always square"),
+        ((2.5, 0.25), "7.5", "tells 2.5 x 0.25 µm/px, but pixels"),
+        ((5.0, 5.0), "40", "5 µm/px with an objective of 40x, for which about 0.25 µm/px is usual"),
+        ((0.62, 0.62), "40", ""),
+        ((0.101, 0.101), "40", ""),
+        ((0.099, 0.099), "40", "0.099 µm/px with an objective of 40x"),
+        ((5.0, 5.0), None, ""),
+    ],
+)
+def test_a_resolution_that_contradicts_itself_is_noted(
+    exact: Path,
+    patched: Callable[[dict[str, str]], None],
+    own: tuple[float, float],
+    power: str | None,
+    words: str,
+) -> None:
+    told = {f"openslide.mpp-{axis}": str(value) for axis, value in zip("xy", own, strict=True)}
+    patched(told | ({} if power is None else {"openslide.objective-power": power}))
+    with Slide(exact) as slide:
+        assert slide.mpp == own
+        assert bool(slide.mpp_note) == bool(words) and words in slide.mpp_note
+        if words:
+            assert slide.mpp_note.endswith("into the manifest's `mpp` column, or --mpp")
+    with Slide(exact, mpp=0.25) as slide:
+        assert ("contradicts the file's own" in slide.mpp_note) == (max(own) > 0.2875 or min(own) < 0.2174)
+
+
 def test_background_and_power_are_read(exact: Path, patched: Callable[[dict[str, str]], None]) -> None:
     patched({"openslide.background-color": "F0E1D2", "openslide.objective-power": "40"})
     with Slide(exact) as slide:

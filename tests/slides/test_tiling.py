@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melano_tf.errors import InputError
-from melano_tf.slides.tiling import TileGrid, grid_origins, tile_extent, tile_table
+from melano_tf.slides.tiling import TileGrid, check_fine_enough, grid_origins, refusal, tile_extent, tile_table
 
 
 @dataclass
@@ -173,3 +173,26 @@ def test_settings_out_of_range(change: dict[str, float]) -> None:
 def test_tiles_less_than_a_pixel_apart() -> None:
     with pytest.raises(InputError, match=r"0\.128 level-0 pixels apart"):
         grid_origins((100, 100), (4.0, 4.0), TileGrid(overlap=0.999))
+
+
+@pytest.mark.parametrize(
+    ("own", "most", "refused"),
+    [
+        ((1.1, 0.5), 0.1, False),  # exactly 10 % enlargement
+        ((0.5, 1.11), 0.1, True),  # the coarser axis counts
+        ((0.5, 1.11), 0.2, False),
+        ((2.0, 2.0), 0.1, True),
+        ((2.0, 2.0), None, False),
+    ],
+)
+def test_a_slide_too_coarse_for_its_tiles(own: tuple[float, float], most: float | None, refused: bool) -> None:
+    why = refusal(own, 1.0, most)
+    assert bool(why) == refused
+    if refused:
+        assert f"its {max(own):g} µm/px would be enlarged {max(own):.2f} times to 1 µm/px" in why
+
+
+def test_it_is_said_of_which_slide() -> None:
+    check_fine_enough(FakeSlide(mpp=(1.1, 1.1)), TileGrid())
+    with pytest.raises(InputError, match=r"slide S1: its 1\.2 µm/px would be enlarged 1\.20 times to 1 .*--grid\.mpp"):
+        check_fine_enough(FakeSlide(mpp=(1.0, 1.2)), TileGrid())
