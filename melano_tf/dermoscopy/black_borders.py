@@ -3,7 +3,8 @@
 The similarity paper, "Black Edge Removal": Otsu's threshold, morphology, contours. The paper applies it to the clusters
 of BCN that hold such images (3,506 of them); which images it is applied to is the caller's choice. A picture is cropped
 only where darkness really surrounds a field of view, and to the field's bounding box, so that nothing of the field (and
-of a lesion in it) is lost; the dark corners of that box stay.
+of a lesion in it) is lost; the dark corners of that box stay. A lesion as dark as the rim that it touches seems a part
+of it: what is left of a round field still shows its circle, and the box is the circle's there.
 """
 
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ class BorderSettings:
     """Smallest share of the picture that a field's bounding box may take."""
     least_cut: float = 0.01
     """Share of height or width from which on a rim is worth cutting; less leaves the picture whole."""
+    round_share: float = 0.4
+    """Share of a field's outline, bites left out, that must lie on the circle around it for it to count as round."""
+    round_tolerance: float = 0.02
+    """How far from that circle, as a share of its radius, an outline still lies on it."""
+    bite: float = 0.05
+    """How deep a bite out of a round field is at least, as a share of its radius, and how long, of its outline."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -49,6 +56,9 @@ class BorderSettings:
             "max_ratio": (0.0, 1.0),
             "smallest_field": (0.0, 1.0),
             "least_cut": (0.0, 0.5),
+            "round_share": (0.0, 1.0),
+            "round_tolerance": (0.0, 0.5),
+            "bite": (0.0, 1.0),
         }
         faults = [
             f"{name} must lie between {low:g} and {high:g}, and is {getattr(self, name):g}"
@@ -98,9 +108,8 @@ def find_border(rgb: np.ndarray, settings: BorderSettings | None = None) -> Bord
     field = _field(grey > max(settings.threshold_share * otsu, 1.0), settings)
     if field is None:
         return Border(whole, False, "no bright region")
-    left, top, right, bottom = cv2.boundingRect(field)
-    right, bottom = left + right, top + bottom
     small_height, small_width = grey.shape
+    left, top, right, bottom = _field_box(field, small_width, small_height, settings)
     cuts = (left / small_width, top / small_height, 1 - right / small_width, 1 - bottom / small_height)
     if max(cuts) < settings.least_cut:
         return Border(whole, False, "the field of view fills the picture")
@@ -141,3 +150,43 @@ def _field(bright: np.ndarray, settings: BorderSettings) -> np.ndarray | None:
     opened = cv2.morphologyEx(padded, cv2.MORPH_OPEN, kernel)[pad:-pad, pad:-pad]
     contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return max(contours, key=cv2.contourArea) if contours else None
+
+
+def _field_box(field: np.ndarray, width: int, height: int, settings: BorderSettings) -> Box:
+    """The box of a field's contour; of a round field that of its circle, on each side where something dark took a bite.
+
+    Args:
+        field: contour in a picture of `width` x `height` px, int32 (n, 1, 2).
+    """
+    left, top, across, down = cv2.boundingRect(field)
+    box = (left, top, left + across, top + down)
+    (x, y), radius = cv2.minEnclosingCircle(field)
+    circle = (max(0.0, x - radius), max(0.0, y - radius), min(width, x + radius + 1), min(height, y + radius + 1))
+    sides = tuple(
+        round(of) if abs(of - side) > settings.bite * radius else side for of, side in zip(circle, box, strict=True)
+    )
+    outline = _outline(field, width, height)
+    if sides == box or not len(outline):
+        return box
+    slack = max(1.0, settings.round_tolerance * radius)
+    # What was bitten off is bridged by the hull; a field that ends in a straight line has no such bridge.
+    bridged = np.array([cv2.pointPolygonTest(field, point, measureDist=True) < -slack for point in outline.tolist()])
+    own = outline[~bridged]
+    on_circle = np.abs(np.hypot(own[:, 0] - x, own[:, 1] - y) - radius) <= slack
+    bitten = bridged.mean() >= settings.bite and on_circle.sum() >= settings.round_share * max(1, len(own))
+    return sides if bitten else box
+
+
+def _outline(field: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Points of a contour's convex hull, a pixel apart, float64 (n, 2) x, y; without those at the picture's edge."""
+    corners = cv2.convexHull(field)[:, 0].astype(np.float64)
+    steps = np.roll(corners, -1, axis=0) - corners
+    counts = np.maximum(1, np.abs(steps).max(axis=1)).astype(int)
+    points = np.concatenate(
+        [
+            corner + step * (np.arange(count) / count)[:, None]
+            for corner, step, count in zip(corners, steps, counts, strict=True)
+        ]
+    )
+    inside = ((points > 1) & (points < np.array([width, height]) - 2)).all(axis=1)
+    return points[inside]

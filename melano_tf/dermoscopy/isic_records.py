@@ -17,6 +17,7 @@ A record is one image with one row:
 What is missing, unreadable or unlabelled is in `Findings`, counted and named.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ class Findings:
         headers: of each checked image, by image_id.
         listed_duplicates: pairs of the official list of duplicates, by image_id.
         ignored_columns: (file, header) that the description does not know.
+        doubtful: (image, what, its class) where a number may stand for "not known", such as "age 0"; it is used.
     """
 
     dataset: str
@@ -79,9 +81,10 @@ class Findings:
     headers: Mapping[str, ImageHeader] | None = None
     listed_duplicates: tuple[tuple[str, str], ...] = ()
     ignored_columns: tuple[tuple[str, str], ...] = ()
+    doubtful: tuple[tuple[str, str, str], ...] = ()
 
     def lines(self, shown: int = 5) -> list[str]:
-        """One line for each kind of thing that was found, with its count and the first `shown` names."""
+        """One line for each kind of thing that was found, with its count and the first `shown` names, or classes."""
         kinds: list[tuple[str, list[str]]] = [
             ("images without a file", list(self.missing)),
             ("unreadable images", [f"{path} ({why})" for path, why in self.unreadable]),
@@ -92,10 +95,17 @@ class Findings:
             ("images with an EXIF orientation (ignored)", [f"{path} ({value})" for path, value in self.oriented]),
             ("columns that are not used", [f"{header} in {path}" for path, header in self.ignored_columns]),
         ]
+        classes: dict[str, Counter[str]] = {}
+        for _, what, label in self.doubtful:
+            classes.setdefault(what, Counter())[label] += 1
         return [
             f"{len(names):,} {words}: {', '.join(names[:shown])}{', …' if len(names) > shown else ''}"
             for words, names in kinds
             if names
+        ] + [
+            f"{counts.total():,} images of {what}, which may mean that it is not known (used as it is): "
+            + ", ".join(f"{count:,} {label}" for label, count in counts.most_common())
+            for what, counts in classes.items()
         ]
 
 
@@ -313,6 +323,7 @@ def _assemble(
         "unused_rows": tuple(dict.fromkeys(i for name in others for i in by_image[name].index if i not in named)),
         "ignored_columns": tuple((t.path.name, header) for t in tables.values() for header in t.ignored),
         "listed_duplicates": _pairs(tables.get("duplicates")),
+        "doubtful": _doubtful(spec, records),
     }
     if images is not None:
         paths, found = attach_images(records["image_id"].tolist(), named, _as_list(images), settings)
@@ -326,6 +337,17 @@ def _pairs(table: Table | None) -> tuple[tuple[str, str], ...]:
     if table is None:
         return ()
     return tuple(zip(table.cells["image"], table.cells["other"], strict=True))
+
+
+def _doubtful(spec: Mapping[str, Any], records: pd.DataFrame) -> tuple[tuple[str, str, str], ...]:
+    """(image, what, class) of each number that the description calls doubtful."""
+    columns = (column for table in spec["tables"].values() for column in table["columns"].items())
+    asked = [(name, value) for name, column in columns for value in column.get("doubtful", ())]
+    return tuple(
+        (image, f"{name} {value:g}", label)
+        for name, value in asked
+        for image, label in records.loc[records[name] == value, ["image_id", "label"]].itertuples(index=False)
+    )
 
 
 def _sources(records: pd.DataFrame, description: Mapping[str, Any]) -> pd.Series:

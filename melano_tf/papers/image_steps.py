@@ -228,17 +228,25 @@ def _usable_images(work: Work, store: ImageCacheSettings) -> tuple[pd.DataFrame,
 
 
 def find_copies(work: Work, store: ImageCacheSettings, near: bool) -> list[Path]:
-    """Pairs of images that are the same or nearly so, by content, by perceptual hash and of an official list."""
+    """Pairs of images that are the same or nearly so, by content, by perceptual hash and of an official list.
+
+    What cannot be hashed is said; of such an image only identical copies are found.
+    """
     found: ImageRecords = work.value("read")
     records, _ = usable_images(work, store)
     table, names = work.path("copies.csv"), records["image_id"].tolist()
+    pairs = same_content(names, found.sums)
     if near:
         chosen = DuplicateSettings(max_pixels=work.settings.store.max_pixels, threads=work.workers)
         with tqdm(total=len(names), desc="looking for copies", unit="image", leave=False) as bar:
             prints = fingerprints(paths_of(names, records["path"]), chosen, bar.update)
-        pairs = duplicate_pairs(prints, chosen)
-    else:
-        pairs = same_content(names, found.sums)
+        lost = [name for name, _ in prints.unreadable]
+        if lost:
+            shown = f"{', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}"
+            work.say(f"  {len(lost):,} images without a hash, of which only identical copies are found: {shown}")
+        # Those of two images with a hash are among the others already.
+        unhashed = pairs[pairs["image_1"].isin(lost) | pairs["image_2"].isin(lost)]
+        pairs = pd.concat([duplicate_pairs(prints, chosen), unhashed], ignore_index=True)
     with atomic(table) as temporary:
         pd.concat([pairs, listed_pairs(found.findings.listed_duplicates, names)], ignore_index=True).to_csv(
             temporary, index=False

@@ -126,6 +126,47 @@ def test_a_lesion_at_the_rim_is_not_cut(skin: tuple[int, int, int]) -> None:
     assert found.found and found.box[0] <= 22 and found.box[2] >= 179, found
 
 
+@pytest.mark.parametrize("skin", [SKIN, (205, 160, 140), DARK_SKIN])
+@pytest.mark.parametrize("lesion", [(110, 225), (490, 215), (300, 60), (150, 330)])
+def test_a_lesion_as_dark_as_the_rim_is_kept_whole(skin: tuple[int, int, int], lesion: tuple[int, int]) -> None:
+    """It covers a large part of the rim, at the left, right, top (where the picture cuts the field) and lower left."""
+    image = _picture(450, 600, skin)
+    shown = np.zeros((450, 600), np.uint8)
+    cv2.ellipse(shown, lesion, (140, 180) if lesion[0] != 300 else (190, 130), 0, 0, 360, 1, -1)
+    image[shown > 0] = tuple(int(0.35 * value) for value in skin)
+    image = _rimmed(image, (300, 225), 260, black=4)
+    cv2.circle(field := np.zeros((450, 600), np.uint8), (300, 225), 260, 1, -1)
+    found = find_border(image)
+    left, top, right, bottom = found.box
+    whole = int((shown & field).sum())
+    assert found.found and int((shown & field)[top:bottom, left:right].sum()) == whole, (found, whole)
+    assert _overlap(found.box, (40, 0, 561, 450)) > 0.96
+
+
+@pytest.mark.parametrize("case", ["bars", "ellipse", "segment", "flat", "speck"])
+def test_what_is_not_bitten_out_of_a_round_field_keeps_its_own_box(case: str) -> None:
+    """The circle around it goes far beyond it, into the dark."""
+    image = _picture(240, 320)
+    field = np.zeros((240, 320), np.uint8)
+    if case == "bars":
+        field[30:200, 50:290] = 1
+    if case == "ellipse":  # a round one in a picture that was squeezed
+        cv2.ellipse(field, (150, 118), (140, 95), 0, 0, 360, 1, -1)
+    if case == "segment":  # far less than half of a disc
+        cv2.circle(field, (160, 300), 180, 1, -1)
+    if case == "flat":  # cut off straight, above a black bar
+        cv2.circle(field, (150, 120), 110, 1, -1)
+        field[190:] = 0
+    if case == "speck":  # light that reaches into the rim
+        cv2.circle(field, (150, 120), 100, 1, -1)
+        cv2.ellipse(field, (255, 60), (26, 18), 0, 0, 360, 1, -1)
+        cv2.ellipse(field, (232, 84), (30, 24), 0, 0, 360, 1, -1)
+    rows, columns = np.flatnonzero(field.any(axis=1)), np.flatnonzero(field.any(axis=0))
+    found = find_border(np.where(field[..., None] > 0, image, np.uint8(5)))
+    own = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    assert found.found and np.abs(np.subtract(found.box, own)).max() <= 6, (found, own)
+
+
 @pytest.mark.parametrize(
     ("image", "reason"),
     [

@@ -76,6 +76,29 @@ def test_2019_tables_are_joined_and_rows_without_a_class_are_named(tmp_path: Pat
     assert findings.unused_rows == ("ISIC_9",)
 
 
+def test_images_of_age_0_are_counted_by_class_and_used_as_they_are(tmp_path: Path) -> None:
+    rows = [f"HAM_{i},I{i},{dx},histo,{age},male,back" for i, (dx, age) in enumerate(AGES)]
+    records, findings = read_isic2018(metadata=write(tmp_path / "m.csv", HAM, *rows))
+    assert records["age"].tolist()[:5] == [0.0, 0.0, 45.0, 0.0, 0.0] and np.isnan(records["age"][5])
+    assert findings.doubtful == (
+        ("I0", "age 0", "BKL"),
+        ("I1", "age 0", "NV"),
+        ("I3", "age 0", "NV"),
+        ("I4", "age 0", "MEL"),
+    )
+    assert findings.lines() == [
+        "4 images of age 0, which may mean that it is not known (used as it is): 2 NV, 1 BKL, 1 MEL"
+    ]
+    truth = write(tmp_path / "g.csv", GROUND_TRUTH_2019, "A,0,1,0,0,0,0,0,0,0", "B,1,0,0,0,0,0,0,0,0")
+    header = "image,age_approx,anatom_site_general,lesion_id,sex"
+    metadata = write(tmp_path / "m9.csv", header, "A,0,,,", "B,5.0,,,", "C,0,,,")
+    _, findings = read_isic2019(ground_truth=truth, metadata=metadata)
+    assert findings.doubtful == (("A", "age 0", "NV"),)
+
+
+AGES = [("bkl", "0"), ("nv", "0.0"), ("bkl", "45"), ("nv", "0"), ("mel", "0"), ("bkl", "")]
+
+
 def files_2018(folder: Path) -> tuple[Path, Path, Path]:
     truth = write(folder / "g.csv", GROUND_TRUTH_2018, "A,0,0,0,1,0,0,0", "B,0,1,0,0,0,0,0")
     groupings = write(folder / "l.csv", "image,lesion_id,diagnosis_confirm_type", "A,HAM_1,histopathology", "B,HAM_2,x")
@@ -242,4 +265,7 @@ def test_the_real_2018_table(real_data: Path) -> None:
     expected = {"NV": 6705, "MEL": 1113, "BKL": 1099, "BCC": 514, "AKIEC": 327, "VASC": 142, "DF": 115}
     assert records["label"].value_counts().to_dict() == expected
     assert records["lesion"].nunique() == 7_470
-    assert records["path"].notna().all() and not findings.lines()
+    assert records["path"].notna().all()
+    assert findings.lines() == [
+        "39 images of age 0, which may mean that it is not known (used as it is): 30 NV, 5 BKL, 4 VASC"
+    ]

@@ -1,0 +1,74 @@
+"""The steps on images that recipes share, one at a time: copies of what cannot be hashed."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from melano_tf.dermoscopy import duplicates
+from melano_tf.dermoscopy.image_files import UnreadableImageError, read_image
+from melano_tf.papers.image_steps import find_copies
+from melano_tf.pipelines.image_settings import ImageCacheSettings
+
+
+def copies(tmp_path: Path, sums: dict[str, str], files: dict[str, Path]) -> tuple[list[list[str]], list[str]]:
+    """What `find_copies` writes, as [image, image, kind], and what it says."""
+    said: list[str] = []
+    found = SimpleNamespace(sums=sums, findings=SimpleNamespace(listed_duplicates=()))
+    records = pd.DataFrame({"image_id": list(sums), "path": [str(files[name]) for name in sums]})
+    work: Any = SimpleNamespace(
+        value=lambda step: found,
+        once=lambda key, make: (records, None),
+        path=lambda name: tmp_path / name,
+        settings=SimpleNamespace(store=SimpleNamespace(max_pixels=10**6)),
+        workers=1,
+        say=said.append,
+    )
+    [table] = find_copies(work, ImageCacheSettings(stored_px=16), near=True)
+    return pd.read_csv(table)[["image_1", "image_2", "kind"]].to_numpy().tolist(), said
+
+
+def test_identical_images_that_cannot_be_hashed_are_a_pair_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    files = {}
+    for name in ("a", "b", "c", "d", "e", "f", "g", "h"):
+        files[name] = tmp_path / f"{name}.png"
+        Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(files[name])
+    files["b"].write_bytes(files["a"].read_bytes())
+    files["d"].write_bytes(files["c"].read_bytes())
+    sums = {name: duplicates.file_sha256(path) for name, path in files.items()}
+
+    def unable(path: Path | str, *given: Any, **more: Any) -> np.ndarray:
+        if Path(path).stem not in "abg":
+            raise UnreadableImageError("out of scans")
+        return read_image(path, *given, **more)
+
+    pairs, said = copies(tmp_path, sums, files)
+    assert pairs == [["a", "b", "exact"], ["c", "d", "exact"]] and said == []
+    monkeypatch.setattr(duplicates, "read_image", unable)
+    pairs, said = copies(tmp_path, sums, files)
+    assert pairs == [["a", "b", "exact"], ["c", "d", "exact"]]
+    assert said == ["  5 images without a hash, of which only identical copies are found: c, d, e, f, h"]
+
+
+def test_a_crowd_without_hashes_makes_as_many_pairs_as_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 6000
+    names = [f"i{place}" for place in range(count)]
+    blank = np.zeros((1, 32), np.uint8)
+    prints = duplicates.Fingerprints(
+        ("i7",), ("s",), blank, np.zeros((1, duplicates.TURNS, 32), np.uint8), np.zeros(1, bool), ()
+    )
+    lost = tuple((name, "out of scans") for name in names if name != "i7")
+    monkeypatch.setattr(
+        "melano_tf.papers.image_steps.fingerprints",
+        lambda files, settings, progress: duplicates.Fingerprints(**{**vars(prints), "unreadable": lost}),
+    )
+    pairs, said = copies(tmp_path, dict.fromkeys(names, "s"), dict.fromkeys(names, tmp_path / "x.png"))
+    assert len(pairs) == count - 1 and {pair[0] for pair in pairs} == {"i0"}
+    assert said[0].startswith("  5,999 images without a hash") and said[0].endswith(": i0, i1, i2, i3, i4, …")
