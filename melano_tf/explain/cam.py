@@ -4,13 +4,15 @@ Figures 6 and 7 of the spitzoid paper show plain CAMs (Zhou et al. 2016), which 
 the dense layer; a model with maximum pooling or a hidden layer has none: Grad-CAM (Selvaraju et al. 2017) stands in.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import keras
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 Maps = NDArray[np.float32]
@@ -25,7 +27,7 @@ class ActivationMaps:
         maps: float32 (n, H, W) of the tile's size, 0..1: the positive part over its maximum, bilinearly enlarged.
         raw: float32 (n, h, w) of the feature map's size; of a CAM as weighted (may be negative), of a Grad-CAM the
             positive part.
-        empty: bool (n,): nothing in the tile speaks for the class, and its map is zero everywhere.
+        empty: bool (n,): nothing in the tile speaks for the class, or `raw` is not finite: its map is zero everywhere.
     """
 
     maps: Maps
@@ -81,7 +83,10 @@ def grad_cam(model: keras.Model, x: NDArray[np.generic], class_index: int, layer
 def grad_cam_plus_plus(
     model: keras.Model, x: NDArray[np.generic], class_index: int, layer: str = "refined"
 ) -> ActivationMaps:
-    """Grad-CAM++ (Chattopadhay et al. 2018), which weights places by how much each adds; else as `grad_cam`."""
+    """Grad-CAM++ (Chattopadhay et al. 2018), which weights places by how much each adds; else as `grad_cam`.
+
+    Its `raw` is without the factor exp(logit), which overflows and which no map keeps.
+    """
     from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
 
     return _by_gradient(GradcamPlusPlus, model, x, class_index, layer)
@@ -90,7 +95,9 @@ def grad_cam_plus_plus(
 def gradient_map(model: keras.Model, inputs: Any, class_index: int, layer: str = "features") -> ActivationMaps:
     """Grad-CAM of any functional classifier, whatever its inputs and its end; as `grad_cam` where that applies.
 
-    The score is the logit where the model ends in a dense layer and its activation, else the log-odds of the class.
+    The score is the logit where the model ends in a dense layer and its activation, else the log-odds of the class: of
+    a tree of decisions (`melano_tf.models.hierarchical_classifier`) from their logits, exact where a probability
+    rounds to 0 or 1.
 
     Args:
         model: its first output is (B, classes), or (B, 1) of the positive of two.
@@ -103,19 +110,11 @@ def gradient_map(model: keras.Model, inputs: Any, class_index: int, layer: str =
     """
     import tensorflow as tf
 
-    try:
-        output, is_logit = _output_layer(model).output, True
-    except ValueError:
-        output, is_logit = model.outputs[0], False
+    output, score_of = _scored(model, class_index)
     tap = keras.Model(model.input, [model.get_layer(layer).output, output])
     with tf.GradientTape() as tape:
-        features, scores = tap(inputs, training=False)
-        single = scores.shape[-1] == 1
-        score = scores[:, 0 if single else class_index]
-        if not is_logit:
-            score = tf.clip_by_value(score, 1e-7, 1 - 1e-7)
-            score = tf.math.log(score) - tf.math.log(1 - score)
-        score = -score if single and class_index == 0 else score
+        features, found = tap(inputs, training=False)
+        score = score_of(found)
     weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
     raw = _numpy(tf.nn.relu(tf.reduce_sum(weights * features, axis=-1)))
     image = inputs["image"] if isinstance(inputs, Mapping) else inputs
@@ -155,16 +154,19 @@ def in_float32(model: keras.Model) -> keras.Model:
 def _by_gradient(
     method: Any, model: keras.Model, x: NDArray[np.generic], class_index: int, layer: str
 ) -> ActivationMaps:
-    from tf_keras_vis.utils.scores import CategoricalScore
-
     if "float" not in model.inputs[0].dtype:
         raise ValueError(f"Grad-CAM needs a model whose input is a float tensor, not {model.inputs[0].dtype}")
     model.get_layer(layer)  # an unknown name is refused here, with the names that there are
     explainer = method(_logits(in_float32(model)), model_modifier=None, clone=False)
 
+    def score(logits: Any) -> Any:
+        """0 with the gradient of the logit: tf-keras-vis multiplies Grad-CAM++ by exp of it, inf from 88.7 on."""
+        own = logits[:, class_index]
+        return own - ops.stop_gradient(own)
+
     def explained(part: NDArray[np.generic]) -> Maps:
         raw = explainer(
-            CategoricalScore([class_index] * len(part)),
+            score,
             np.asarray(part, dtype=np.float32),
             penultimate_layer=layer,
             seek_penultimate_conv_layer=False,
@@ -189,9 +191,50 @@ def _finished(raw: Maps, size: tuple[int, int]) -> ActivationMaps:
     raw = raw.astype(np.float32)
     positive = np.maximum(raw, 0)
     most = positive.max(axis=(1, 2), keepdims=True)
-    scaled = np.divide(positive, most, out=np.zeros_like(positive), where=most > 0)
+    shown = np.isfinite(most) & (most > 0)
+    scaled = np.divide(positive, most, out=np.zeros_like(positive), where=shown)
     maps = [cv2.resize(one, size[::-1], interpolation=cv2.INTER_LINEAR) for one in scaled]
-    return ActivationMaps(np.stack(maps).astype(np.float32), raw, most[:, 0, 0] <= 0)
+    return ActivationMaps(np.stack(maps).astype(np.float32), raw, ~shown[:, 0, 0])
+
+
+def _scored(model: keras.Model, class_index: int) -> tuple[keras.KerasTensor, Callable[[Any], Any]]:
+    """The tensor from which a class's score is read in `gradient_map`, and how: its values (B, ...) -> (B,)."""
+    last = model.outputs[0]._keras_history.operation
+    if hasattr(last, "paths"):  # the leaves of a tree, behind the softmaxes over each node's decisions
+        softmaxes = last.input._keras_history.operation
+        path, children = last.paths[class_index], softmaxes.children
+        return softmaxes.input, functools.partial(_log_odds_of_leaf, path=path, children=children)
+    single = model.outputs[0].shape[-1] == 1
+
+    def score(values: Any, is_logit: bool) -> Any:
+        own = values[:, 0 if single else class_index]
+        if not is_logit:
+            own = ops.clip(own, 1e-7, 1 - 1e-7)
+            own = ops.log(own) - ops.log(1 - own)
+        return -own if single and class_index == 0 else own
+
+    try:
+        return _output_layer(model).output, functools.partial(score, is_logit=True)
+    except ValueError:
+        return model.outputs[0], functools.partial(score, is_logit=False)
+
+
+def _log_odds_of_leaf(scores: Any, path: Sequence[int], children: Sequence[int]) -> Any:
+    """log p / (1 - p) of a leaf (B,), p the product of the softmaxes along its path, from the decisions' logits (B, D).
+
+    With r = log((1 - p) / p) of a single decision, which is the logsumexp of its siblings' logits less its own, two are
+    both right against log((1 + e^r)(1 + e^s) - 1) = log(e^r + e^s + e^(r + s)). Nothing rounds to 0 or 1 on the way.
+    """
+    ends = np.cumsum(children)
+    against: Any = None
+    for decision in path:
+        node = int(np.searchsorted(ends, decision, side="right"))
+        siblings = [other for other in range(ends[node] - children[node], ends[node]) if other != decision]
+        wrong = ops.logsumexp(ops.take(scores, siblings, axis=1), axis=1) - scores[:, decision]
+        if against is not None:
+            wrong = ops.logsumexp(ops.stack([against, wrong, against + wrong], axis=1), axis=1)
+        against = wrong
+    return -against
 
 
 def _numpy(tensor: object) -> Maps:

@@ -37,8 +37,10 @@ class BagMean(BagAggregation):
 
     def call(self, inputs: Any, mask: Any = None) -> tuple[Any, Any]:
         inputs, real = real_instances(inputs, mask)
+        # Counted in float32: float16 ends at 65,504 instances, and bfloat16 tells no 257 from 256.
+        real = ops.cast(real, "float32")
         attention = real / ops.maximum(ops.sum(real, axis=1, keepdims=True), 1.0)
-        return _weighted(inputs, attention), attention
+        return _weighted(inputs, attention), ops.cast(attention, inputs.dtype)
 
 
 @keras.saving.register_keras_serializable("melano_tf")
@@ -84,8 +86,8 @@ class BagAttention(BagAggregation):
     def call(self, inputs: Any, mask: Any = None) -> tuple[Any, Any]:
         inputs, real = real_instances(inputs, mask)
         hidden = ops.tanh(ops.matmul(inputs, ops.transpose(self.v)))
-        attention = ops.cast(masked_softmax(ops.sum(hidden * self.w, axis=-1), real), inputs.dtype)
-        return _weighted(inputs, attention), attention
+        attention = masked_softmax(ops.sum(hidden * self.w, axis=-1), real)
+        return _weighted(inputs, attention), ops.cast(attention, inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "units": self.units}
@@ -100,8 +102,8 @@ def real_instances(inputs: Any, mask: Any) -> tuple[Any, Any]:
 
 
 def _weighted(inputs: Any, attention: Any) -> Any:
-    """sum_i a_i h_i."""
-    return ops.sum(inputs * attention[:, :, None], axis=1)
+    """sum_i a_i h_i of attention in float32, in the inputs' dtype; added up in half precision, small parts are lost."""
+    return ops.cast(ops.sum(ops.cast(inputs, "float32") * attention[:, :, None], axis=1), inputs.dtype)
 
 
 def masked_softmax(scores: Any, real: Any) -> Any:

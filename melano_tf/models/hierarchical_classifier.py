@@ -48,8 +48,8 @@ class DecisionTree(keras.layers.Layer):
     which is training with the ground truth fed back ("teacher forcing"); a loss that reads that path alone trains it.
 
     Input F (B, H, W, C). Output: (logit of each decision among its siblings (B, D), channel attention (B, N, C),
-    spatial attention (B, N, H, W)), N internal nodes and D decisions in `Taxonomy`'s order. `Conditional` makes
-    probabilities of the logits.
+    spatial attention (B, N, H, W)), N internal nodes and D decisions in `Taxonomy`'s order. The logits are float32
+    under any policy; `Conditional` makes probabilities of them.
 
     Args:
         children: `Taxonomy.children`.
@@ -98,8 +98,10 @@ class DecisionTree(keras.layers.Layer):
         self.previous = self.add_weight(
             name="previous", shape=(len(self.parents), self.embedding), initializer="uniform"
         )
-        self.w = self.add_weight(name="w", shape=(self.units, decisions), initializer="glorot_uniform")
-        self.b = self.add_weight(name="b", shape=(decisions,), initializer="zeros")
+        # As every classifier's last layer these two stay in float32: a logit rounded to half precision is another one.
+        whole = {"dtype": "float32", "autocast": False}
+        self.w = self.add_weight(name="w", shape=(self.units, decisions), initializer="glorot_uniform", **whole)
+        self.b = self.add_weight(name="b", shape=(decisions,), initializer="zeros", **whole)
         self.built = True
 
     def call(self, features: Any, training: bool | None = None) -> tuple[Any, Any, Any]:
@@ -116,7 +118,7 @@ class DecisionTree(keras.layers.Layer):
             decided = ops.matmul(one, ops.cast(self.previous[node : node + 1], one.dtype))
             hidden, state = self.cell(ops.concatenate([pooled, decided], axis=-1), state, training=training)
             states.append(list(state))
-            dropped = self.drops[2](hidden, training=training)
+            dropped = ops.cast(self.drops[2](hidden, training=training), "float32")
             places = slice(start, start + count)
             scores.append(ops.matmul(dropped, self.w[:, places]) + self.b[places])
             channels.append(channel)
@@ -128,6 +130,11 @@ class DecisionTree(keras.layers.Layer):
         batch, height, width, channels = input_shape
         nodes = len(self.parents)
         return (batch, sum(self.children)), (batch, nodes, channels), (batch, nodes, height, width)
+
+    def compute_output_spec(self, features: Any, training: bool | None = None) -> tuple[keras.KerasTensor, ...]:
+        scores, channels, spatials = self.compute_output_shape(features.shape)
+        attention = (keras.KerasTensor(shape, self.compute_dtype) for shape in (channels, spatials))
+        return keras.KerasTensor(scores, "float32"), *attention
 
     def get_config(self) -> dict[str, Any]:
         names = ("units", "embedding", "ratio", "kernel", "dropout")

@@ -139,27 +139,44 @@ def prior_loss(
     weights: Sequence[float] | np.ndarray | None = None,
     loss: Callable[[Any, Any], Any] = categorical_crossentropy,
 ) -> float:
-    """The mean loss of a network that answers with the training set's class shares, whatever it is shown.
+    """The mean loss of the best constant answer, min_z sum_c N_c w_c L(c, z) / N: of a network that looks at nothing.
 
-    Without weights and of cross-entropy this is the entropy of the class prior. With class weights the answer is the
-    prior under those weights. What trains worse than this has learnt nothing.
+    Of cross-entropy that answer is the class shares under the weights, and without weights its loss is the entropy of
+    the class prior. Of a focal loss it is nearer to even, of smoothed labels smoothed itself. What trains worse than
+    this has learnt nothing.
 
     Args:
         shares: (C,) images of each class, or their shares; classes without any do not count.
         weights: (C,) weight of each class's samples in the loss, or None for ones.
-        loss: (class indices (C,), logits (C, C)) -> (C,) losses.
+        loss: (class indices (C,), logits (C, C)) -> (C,) losses, convex in the probabilities: cross-entropy or focal.
 
     Returns:
         In nats, with the weights.
+
+    Raises:
+        ValueError: no class has a sample.
     """
+    from scipy.optimize import minimize  # heavy: who only asks a model does without
+
     count = np.asarray(shares, np.float64)
     present = count > 0
     if not present.any():
         raise ValueError(f"shares {count.tolist()}: no class has a sample")
-    weighted = count if weights is None else count * np.where(present, weights, 0.0)
-    answer = np.where(present, np.log(np.where(present, weighted / weighted.sum(), 1.0)), NEVER)
-    losses = np.asarray(loss(np.arange(len(count)), np.tile(answer.astype(np.float32), (len(count), 1))), np.float64)
-    return float((weighted[present] * losses[present]).sum() / count.sum())
+    weighted = count[present] * (1.0 if weights is None else np.asarray(weights, np.float64)[present])
+
+    def cost(logits: np.ndarray) -> float:
+        answer = np.full(len(count), NEVER)
+        answer[present] = logits
+        losses = np.asarray(loss(np.arange(len(count)), np.tile(answer, (len(count), 1))), np.float64)
+        return float(weighted @ losses[present] / count.sum())
+
+    start = np.log(weighted / weighted.sum())
+    of_shares = cost(start)
+    if len(weighted) == 1:
+        return of_shares
+    # As a part of where it starts, for the tolerance is one of a loss near 1 and focal losses are near 0.01.
+    best = minimize(lambda logits: cost(logits) / of_shares, start, method="BFGS", options={"gtol": 1e-7})
+    return min(of_shares, of_shares * float(best.fun))
 
 
 def at_least_float32(value: Any) -> Any:

@@ -33,6 +33,7 @@ ClassWeights = Literal["none", "cb", "es"]
 Scale = Literal["cui", "as_printed", "mean_one"]
 Curriculum = Literal["none", "spl", "ohem", "ohem_per_class"]
 STRATEGY = "strategy"
+BLENDED = "blended_weight"  # of batches whose samples are blended: each one's own weight, for its part of the targets
 
 
 # === Class weights ===
@@ -286,7 +287,7 @@ def focal_loss(batch: Batch, outputs: Any) -> Any:
 
 
 def strategy_prior(strategy: Strategy, counts: Any) -> float:
-    """The loss of answering with the class shares under a strategy's class weights, whatever the image.
+    """The loss of the best constant answer (`prior_loss`) under a strategy's class weights, whatever the image.
 
     A curriculum's own weights do not enter. Of a hierarchy it is the loss of the leaf, exact for cross-entropy.
 
@@ -305,7 +306,7 @@ def _indices(batch: Batch) -> Any:
 
 
 class StrategyBatches:
-    """Batches with a strategy: "weight" times the class weight, and the strategy's tensors under `STRATEGY`.
+    """Batches with a strategy: "weight" (or `BLENDED`) times the class weight, and its tensors under `STRATEGY`.
 
     Args:
         batches: the batches without it.
@@ -353,10 +354,11 @@ class StrategyBatches:
                 f"a sample's class is {classes.min()} or {classes.max()}, but the training set was counted for "
                 f"classes 0 to {len(self.class_weights) - 1}"
             )
+        name = BLENDED if BLENDED in batch else "weight"
         weight = ops.convert_to_tensor(self.class_weights[classes])
-        if "weight" in batch:
-            weight = weight * ops.cast(batch["weight"], "float32")
-        return {**batch, "weight": weight, STRATEGY: self.strategy.tensors(classes)}
+        if name in batch:
+            weight = weight * ops.cast(batch[name], "float32")
+        return {**batch, name: weight, STRATEGY: self.strategy.tensors(classes)}
 
 
 class WeightLog:

@@ -12,24 +12,28 @@ from melano_tf.errors import InputError
 from melano_tf.training.hosts import Share, shared_out
 from melano_tf.training.loop import Batches
 from melano_tf.training.losses import categorical_focal, prior_loss
-from melano_tf.training.sample_weights import STRATEGY, Strategy
+from melano_tf.training.sample_weights import BLENDED, STRATEGY, Strategy
 from melano_tf.training.steps import Batch
 
 
-def soft_targets(y: Any, classes: int, smoothing: float = 0.0, share: Any = None) -> Any:
-    """Targets (B, C) float32, rows summing to one.
+def soft_targets(y: Any, classes: int, smoothing: float = 0.0, share: Any = None, weight: Any = None) -> Any:
+    """Targets (B, C) float32, rows summing to one, or to the blended weights.
 
     Label smoothing (Szegedy et al., CVPR 2016): (1 - smoothing) of the class and smoothing / C of each. Mixup (Zhang et
     al., ICLR 2018): a sample's own share of that, and the rest of the next one's of the batch, as
-    `melano_tf.models.mixup_layer.Mixup` blends their pictures.
+    `melano_tf.models.mixup_layer.Mixup` blends their pictures. A loss that is linear in its targets is with weights
+    share w_own L_own + (1 - share) w_next L_next.
 
     Args:
         y: class indices (B,).
         classes: C.
         smoothing: in 0..1, 1 excluded.
         share: (B,) in 0..1, or None for no mixup.
+        weight: (B,) of each sample before it is blended, or None for ones.
     """
     targets = (1.0 - smoothing) * ops.one_hot(ops.cast(y, "int32"), classes, dtype="float32") + smoothing / classes
+    if weight is not None:
+        targets = ops.cast(weight, "float32")[:, None] * targets
     if share is None:
         return targets
     own = ops.cast(share, "float32")[:, None]
@@ -62,14 +66,14 @@ def soft_focal_loss(smoothing: float, added: np.ndarray) -> Callable[[Batch, Any
     """
 
     def loss(batch: Batch, logits: Any) -> Any:
-        targets = soft_targets(batch["y"], len(added), smoothing, batch["x"].get("share"))
+        targets = soft_targets(batch["y"], len(added), smoothing, batch["x"].get("share"), batch.get(BLENDED))
         return categorical_focal(targets, logits + added, batch[STRATEGY]["gamma"])
 
     return loss
 
 
 def soft_prior(counts: Any, strategy: Strategy, smoothing: float) -> float:
-    """As `sample_weights.strategy_prior`, of smoothed targets; mixup does not change it."""
+    """As `sample_weights.strategy_prior`, of smoothed targets; mixup and logit adjustment do not change it."""
 
     def loss(y: Any, logits: Any) -> Any:
         return categorical_focal(soft_targets(y, len(counts), smoothing), logits, strategy.gamma)
@@ -80,7 +84,9 @@ def soft_prior(counts: Any, strategy: Strategy, smoothing: float) -> float:
 class MixedBatches:
     """Batches whose "x" also holds "share" (B,) float32: a sample's own part of a blended picture.
 
-    A share is drawn from Beta(alpha, alpha), by seed and global step.
+    A share is drawn from Beta(alpha, alpha), by seed and global step. Each of the two that are blended has a weight of
+    its own: it goes from "weight", which is then 1, to `BLENDED`, with which `soft_focal_loss` weighs the targets. The
+    losses are weighted by that before a curriculum sees them: class weights and a curriculum do not go with it both.
 
     Args:
         batches: of images.
@@ -105,7 +111,9 @@ class MixedBatches:
             # Of a host's part: behind the batch's end the last sample stands again.
             places = int(batch.get("x_from", 0)) + np.arange(len(batch["x"]["image"]))
             held = own[np.minimum(places, len(own) - 1)].astype(np.float32)
-            yield {**batch, "x": {**batch["x"], "share": held}}
+            ones = np.ones(len(own), np.float32)
+            apart = {"weight": ones, BLENDED: batch.get("weight", ones)}
+            yield {**batch, **apart, "x": {**batch["x"], "share": held}}
 
 
 class DeferredBatches:

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from melano_tf.explain import cam
 from melano_tf.explain.cam import (
@@ -15,6 +16,8 @@ from melano_tf.explain.cam import (
     gradient_map,
     has_cam,
 )
+from melano_tf.models.hierarchical_classifier import build_hierarchical
+from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.training.tensorflow_runtime import computing_in
 
 
@@ -191,3 +194,82 @@ def test_a_map_by_gradient_of_two_inputs_and_one_probability(tiles: np.ndarray) 
     against = gradient_map(model, {"image": tiles, "metadata": known}, 0).raw
     np.testing.assert_allclose(against, np.maximum(np.einsum("nhwc,nc->nhw", maps, -weights) / 24, 0), atol=1e-5)
     assert found.maps.shape == (3, 16, 24) and expected.max() > 0
+
+
+@pytest.mark.parametrize("logit", [200.0, -200.0])
+def test_grad_cam_plus_plus_of_a_large_logit(tiles: np.ndarray, logit: float) -> None:
+    """exp(200) is infinite in float32, and exp(-200) is 0."""
+    model = tiny(keras.layers.GlobalAveragePooling2D)
+    plain = grad_cam_plus_plus(model, tiles, 1)
+    assert not plain.empty.all()
+    dense = model.get_layer("region_logits")
+    dense.bias.assign([0.0, logit])
+    found = grad_cam_plus_plus(model, tiles, 1)
+    np.testing.assert_array_equal(found.empty, plain.empty)
+    np.testing.assert_allclose(found.maps, plain.maps, rtol=1e-5)
+
+
+@pytest.mark.parametrize("place", [np.nan, np.inf])
+def test_what_is_not_finite_is_no_map(place: float) -> None:
+    raw = np.ones((2, 2, 3), np.float32)
+    raw[0, 1, 1] = place
+    found = cam._finished(raw, (4, 6))
+    assert found.empty.tolist() == [True, False]
+    assert (found.maps[0] == 0).all() and (found.maps[1] == 1).all()
+
+
+TREE = Taxonomy.from_mapping({"a": ["A", {"b": {"c": ["D", "C"], "x": "B"}}], "e": "E"}, "ABCDE")
+
+
+def hierarchical(sure: int, margin: float) -> tuple[keras.Model, keras.Model]:
+    """A network and that of its decisions' logits: those on the way to a class are above the others by a margin."""
+    both, _ = build_hierarchical(TREE, "standin", 32, units=16, embedding=4, dropout=0.0, seed=1)
+    decisions = both.training.get_layer("decisions")
+    decisions.b.assign(margin * TREE.path_matrix()[sure])
+    again = keras.Model.from_config(both.leaves.get_config())  # as one that was saved
+    again.set_weights(both.leaves.get_weights())
+    return again, keras.Model(again.input, [again.get_layer("features").output, again.get_layer("decisions").output[0]])
+
+
+def log_odds_gradient(scores: np.ndarray, label: int) -> np.ndarray:
+    """Of log p / (1 - p) by each logit, in float64: ([on the path] - softmax) / (1 - p) at the path's nodes, else 0."""
+    found, surely = np.zeros(scores.shape), np.ones(len(scores))
+    starts = np.cumsum([0, *TREE.children])
+    for decision in TREE.paths[label]:
+        node = int(np.searchsorted(starts, decision, side="right")) - 1
+        places = slice(starts[node], starts[node + 1])
+        powers = np.exp(scores[:, places].astype(np.float64))
+        shares = powers / powers.sum(axis=1, keepdims=True)
+        found[:, places] = (np.arange(starts[node], starts[node + 1]) == decision) - shares
+        surely *= shares[:, decision - starts[node]]
+    return found / (1 - surely)[:, None]
+
+
+@pytest.mark.parametrize("margin", [0.0, 17.0, 25.0])
+@pytest.mark.parametrize("sure", [1, 3])
+def test_a_map_by_gradient_of_a_tree_of_decisions_however_sure_it_is(sure: int, margin: float) -> None:
+    model, inner = hierarchical(sure, margin)
+    images = np.random.default_rng(1).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
+    surest = np.asarray(model({"image": images}))[:, sure]
+    assert (surest > 1 - 4e-7).all() if margin else (surest < 0.9).all()
+    seen = 0
+    for label in range(len(TREE.classes)):
+        found = gradient_map(model, {"image": images}, label)
+        with tf.GradientTape() as tape:
+            features, scores = inner({"image": images})
+        by_score = tf.constant(log_odds_gradient(np.asarray(scores), label), tf.float32)
+        weights = np.asarray(tape.gradient(scores, features, by_score)).mean(axis=(1, 2))
+        expected = np.maximum(np.einsum("nhwc,nc->nhw", np.asarray(features), weights), 0)
+        np.testing.assert_allclose(found.raw, expected, rtol=1e-3, atol=1e-4 * expected.max())
+        np.testing.assert_array_equal(found.empty, expected.max(axis=(1, 2)) == 0)
+        seen += int((~found.empty).sum())
+    assert seen >= len(images)
+
+
+def test_a_map_by_gradient_of_a_tree_beyond_what_a_number_holds() -> None:
+    """Margins of 300, whose powers are infinite in float32."""
+    images = np.random.default_rng(1).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
+    model, _ = hierarchical(3, 300.0)
+    maps = [gradient_map(model, {"image": images}, label) for label in range(len(TREE.classes))]
+    assert all(np.isfinite(one.raw).all() for one in maps)
+    assert sum(int((~one.empty).sum()) for one in maps) >= len(images)

@@ -20,6 +20,7 @@ def check_layer(
     parameters: int | None = None,
     policies: tuple[str, ...] = ("float32", "mixed_float16"),
     differentiable: bool = True,
+    logits: int = 0,
 ) -> keras.layers.Layer:
     """Assert what every layer must do; returns a built layer.
 
@@ -34,6 +35,7 @@ def check_layer(
         parameters: number of scalars in the layer's weights.
         policies: dtype policies under which the output must be finite.
         differentiable: False for a layer that rounds, which has no gradient to check.
+        logits: so many of the outputs, the first ones, are logits: float32 under every policy.
     """
     layer = make()
     outputs = tf.nest.flatten(layer(inputs))
@@ -51,7 +53,7 @@ def check_layer(
     if differentiable:
         _check_gradients(layer, inputs)
     for policy in policies:
-        _check_policy(layer, inputs, policy)
+        _check_policy(layer, inputs, policy, logits)
     return layer
 
 
@@ -89,10 +91,11 @@ def _check_gradients(layer: keras.layers.Layer, inputs: np.ndarray) -> None:
         assert np.any(np.asarray(gradient) != 0)
 
 
-def _check_policy(layer: keras.layers.Layer, inputs: np.ndarray, policy: str) -> None:
+def _check_policy(layer: keras.layers.Layer, inputs: np.ndarray, policy: str, logits: int) -> None:
     config = {**layer.get_config(), "dtype": policy}
-    for output in tf.nest.flatten(type(layer).from_config(config)(inputs)):
-        assert keras.backend.standardize_dtype(output.dtype) == keras.DTypePolicy(policy).compute_dtype
+    for place, output in enumerate(tf.nest.flatten(type(layer).from_config(config)(inputs))):
+        expected = "float32" if place < logits else keras.DTypePolicy(policy).compute_dtype
+        assert keras.backend.standardize_dtype(output.dtype) == expected
         assert np.all(np.isfinite(np.asarray(output, dtype=np.float32)))
 
 

@@ -134,3 +134,20 @@ def test_masked_attention_works_in_a_functional_model() -> None:
     real = np.arange(7)[None, :] < np.array([[7], [3], [1]])
     for got, expected in zip(model([BAGS, real]), layer(BAGS, mask=real), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [BagMean, BagAttention])
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_a_bag_of_many_instances_in_half_precision(make, precision: str) -> None:
+    """More than float16 counts to; each of them adds less than half precision tells from the sum so far."""
+    real, padding = 70_000, 3
+    bag = np.random.default_rng(4).choice([1.0, 2.5, 3.0], (1, real + padding, 2), p=[0.6, 0.3, 0.1])
+    bag[:, real:] = np.nan
+    mask = np.arange(real + padding)[None, :] < real
+    layer = make(dtype=f"mixed_{precision}")
+    layer.build(bag.shape)
+    layer.set_weights([np.zeros(weight.shape) for weight in layer.weights])  # attention is uniform
+    embedding, attention = (tf.cast(output, tf.float32) for output in layer(bag.astype("float32"), mask=mask))
+    np.testing.assert_allclose(embedding[0], bag[0, :real].mean(axis=0), rtol=4e-3)
+    np.testing.assert_allclose(attention[0, :real], np.full(real, 1 / real), rtol=4e-3)
+    np.testing.assert_array_equal(attention[0, real:], np.zeros(padding))

@@ -118,7 +118,22 @@ def test_decision_tree_is_a_layer(name: str, tmp_path: Path) -> None:
         [(2, decisions), (2, nodes, 8), (2, nodes, 4, 3)],
         tmp_path,
         trainable_tensors=5 + 3 + 3 + 3,  # channel, spatial, LSTM, and the layer's own: each gets a gradient
+        logits=1,
     )
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_logits_are_not_rounded_to_half_precision(precision: str) -> None:
+    tree = TREES["unbalanced"]
+    layer = DecisionTree(tree.children, tree.parents, **SMALL, dropout=0.0, dtype=f"mixed_{precision}")
+    symbolic = layer(keras.Input((4, 3, 8)))
+    assert [output.dtype for output in symbolic] == ["float32", precision, precision]
+    bias = 1000.0625 + np.arange(len(tree.decisions), dtype=np.float32)  # of five bits less in half precision
+    layer.b.assign(bias)
+    layer.w.assign(np.zeros(layer.w.shape))
+    found = layer(RNG.normal(size=(2, 4, 3, 8)).astype("float32"))
+    assert [keras.backend.standardize_dtype(output.dtype) for output in found] == ["float32", precision, precision]
+    np.testing.assert_array_equal(found[0], [bias, bias])
 
 
 def test_the_papers_sizes() -> None:

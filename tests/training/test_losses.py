@@ -7,7 +7,13 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from melano_tf.training.losses import binary_crossentropy, binary_focal, categorical_crossentropy, prior_loss
+from melano_tf.training.losses import (
+    binary_crossentropy,
+    binary_focal,
+    categorical_crossentropy,
+    categorical_focal,
+    prior_loss,
+)
 
 
 def logit(p: object) -> np.ndarray:
@@ -86,13 +92,46 @@ def test_wrong_shapes_are_refused() -> None:
         categorical_crossentropy(np.zeros((4, 2)), np.zeros((4, 3), np.float32))
 
 
-def test_the_loss_of_the_class_prior() -> None:
+def test_the_loss_of_the_best_constant_answer() -> None:
     assert prior_loss([30, 10]) == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)), rel=1e-6)
     assert prior_loss([7, 0, 7]) == pytest.approx(math.log(2), rel=1e-6), "a class that is not there does not count"
     # Weights 1 and 3 make both classes alike: the answer is 1/2, and the mean weight 60 / 40.
     assert prior_loss([30, 10], [1.0, 3.0]) == pytest.approx(1.5 * math.log(2), rel=1e-6)
-    focal = prior_loss([30, 10], loss=lambda y, z: binary_focal(y, z[:, 1] - z[:, 0], 0.25, 2.0))
-    by_hand = 0.75 * 0.75 * 0.25**2 * -math.log(0.75) + 0.25 * 0.25 * 0.75**2 * -math.log(0.25)
-    assert focal == pytest.approx(by_hand, rel=1e-5)
+    assert prior_loss([3, 1, 1e-4], [1.0, 2.5, 9.0]) == pytest.approx(
+        -sum(part * math.log(part / 5.5009) for part in (3, 2.5, 9e-4)) / 4.0001, rel=1e-9
+    )
+    assert prior_loss([0, 5], loss=lambda y, z: binary_focal(y, z[:, 1] - z[:, 0])) == 0
     with pytest.raises(ValueError, match="no class"):
         prior_loss([0, 0])
+
+
+@pytest.mark.parametrize(
+    ("negative", "positive", "alpha", "gamma", "p", "least"),
+    [
+        (32_532, 594, 0.25, 2.0, 0.131, 0.00866),  # ZooME's images; always the shares: 0.01739
+        (30, 10, 0.25, 2.0, None, None),
+        (2, 990, 0.9, 0.5, None, None),
+        (7, 3, 0.5, 5.0, None, None),
+    ],
+)
+def test_of_a_focal_loss_the_class_shares_are_not_the_best_answer(
+    negative: int, positive: int, alpha: float, gamma: float, p: float | None, least: float | None
+) -> None:
+    ticks = np.linspace(0, 1, 1_000_001)[1:-1]
+    share = positive / (negative + positive)
+    of_positive = share * alpha * (1 - ticks) ** gamma * -np.log(ticks)
+    losses = of_positive + (1 - share) * (1 - alpha) * ticks**gamma * -np.log1p(-ticks)
+    found = prior_loss([negative, positive], loss=lambda y, z: binary_focal(y, z[:, 1] - z[:, 0], alpha, gamma))
+    assert found == pytest.approx(losses.min(), rel=1e-6)
+    assert found < 0.99 * losses[np.searchsorted(ticks, share)]
+    if p is not None:
+        assert found == pytest.approx(least, abs=5e-6) and ticks[losses.argmin()] == pytest.approx(p, abs=5e-4)
+
+
+def test_no_constant_answer_of_many_is_better_than_the_best_one() -> None:
+    """Focal loss of the classes of HAM10000, where always the shares costs 0.8845."""
+    counts = np.array([1113, 6705, 514, 327, 1099, 115, 142])
+    found = prior_loss(counts, loss=lambda y, z: categorical_focal(y, z, 1.0))
+    answers = np.random.default_rng(6).dirichlet(30 * (counts / counts.sum()) ** 0.8, 200_000)
+    losses = -((1 - answers) * np.log(np.maximum(answers, 1e-30))) @ (counts / counts.sum())
+    assert found == pytest.approx(0.8601, abs=5e-5) and found <= losses.min() < 1.01 * found

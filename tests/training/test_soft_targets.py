@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.models.mixup_layer import mixing
+from melano_tf.papers.weighting.trunk_transfer_settings import RegularSettings
 from melano_tf.training.hosts import Share
 from melano_tf.training.loop import GradientStep
 from melano_tf.training.losses import prior_loss
@@ -28,6 +29,7 @@ from melano_tf.training.soft_targets import (
 from melano_tf.training.steps import Progress
 
 COUNTS = [40, 7, 1]
+HAM10000 = [1113, 6705, 514, 327, 1099, 115, 142]
 Y = [2, 0, 0, 1, 2]
 
 
@@ -76,10 +78,25 @@ def test_a_class_without_an_image_has_no_share() -> None:
 
 def test_the_prior_of_smoothed_targets_is_above_the_plain_one_and_plain_where_there_are_none() -> None:
     assert soft_prior(COUNTS, Strategy(), 0.0) == pytest.approx(prior_loss(COUNTS), rel=1e-6)
-    shares = np.array(COUNTS) / 48
-    targets = 0.9 * np.eye(3) + 0.1 / 3
-    wanted = float(shares @ (-targets @ np.log(shares)))
-    assert soft_prior(COUNTS, Strategy(), 0.1) == pytest.approx(wanted, rel=1e-5) and wanted > prior_loss(COUNTS)
+    shares = 0.9 * np.array(COUNTS) / 48 + 0.1 / 3  # the mean target, and therefore the best constant answer
+    wanted = -float(shares @ np.log(shares))
+    assert soft_prior(COUNTS, Strategy(), 0.1) == pytest.approx(wanted, rel=1e-6) and wanted > prior_loss(COUNTS)
+    assert soft_prior(HAM10000, Strategy(), 0.1) == pytest.approx(1.2876, abs=5e-5)  # always the shares: 1.3025
+
+
+@pytest.mark.parametrize(
+    ("given", "smoothing"),
+    [(Strategy(gamma=2.0), 0.2), (Strategy("es", gamma=0.5), 0.0), (Strategy("es", scale="mean_one"), 0.1)],
+)
+def test_no_constant_answer_on_a_grid_is_better_than_the_prior(given: Strategy, smoothing: float) -> None:
+    ticks = np.arange(1, 400) / 400
+    first, second = (each.ravel() for each in np.meshgrid(ticks, ticks))
+    answers = np.stack([first, second, 1 - first - second], axis=1)[first + second < 0.999]
+    weights = np.asarray(given.weights_of_classes(COUNTS), np.float64) * COUNTS / 48
+    targets = weights @ ((1 - smoothing) * np.eye(3) + smoothing / 3)
+    losses = -((1 - answers) ** given.gamma * np.log(answers)) @ targets
+    found = soft_prior(COUNTS, given, smoothing)
+    assert found <= losses.min() * (1 + 1e-6) and found == pytest.approx(losses.min(), rel=1e-3)
 
 
 class Counted:
@@ -142,6 +159,50 @@ def test_deferred_batches_change_at_their_step_wherever_they_begin() -> None:
         other = Counted()
         other.steps_per_epoch = 4
         DeferredBatches(first, other, 2)
+
+
+LATE = Strategy(class_weights="cb")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.15])
+@pytest.mark.parametrize(
+    "batches",
+    [
+        MixedBatches(StrategyBatches(Counted(), LATE, [6, 3, 1]), 1.0, seed=7),
+        StrategyBatches(MixedBatches(Counted(), 1.0, seed=7), LATE, [6, 3, 1]),
+        MixedBatches(
+            DeferredBatches(
+                StrategyBatches(Counted(), Strategy(), [6, 3, 1]), StrategyBatches(Counted(), LATE, [6, 3, 1]), 1
+            ),
+            1.0,
+            seed=7,
+        ),
+    ],
+    ids=["weighted, then blended", "blended, then weighted", "weighted late"],
+)
+def test_of_two_that_are_blended_each_has_the_weight_of_its_own_class(batches: Any, smoothing: float) -> None:
+    deferred = isinstance(batches.batches, DeferredBatches)
+    for step, batch in zip(range(3), batches.from_step(0), strict=False):
+        weights = [1.0] * 3 if deferred and step == 0 else [10 / 6, 10 / 3, 10.0]
+        y, shares = batch["y"].tolist(), batch["x"]["share"].tolist()
+        logits = np.random.default_rng(step).normal(size=(len(y), 3)).astype(np.float32)
+        wanted = []
+        for i in range(len(y)):
+            log_p = [float(z) - math.log(sum(math.exp(float(other)) for other in logits[i])) for z in logits[i]]
+            own, following = (
+                weights[c] * -((1 - smoothing) * log_p[c] + smoothing / 3 * sum(log_p))
+                for c in (y[i], y[(i + 1) % len(y)])
+            )
+            wanted.append(shares[i] * own + (1 - shares[i]) * following)
+        found = soft_focal_loss(smoothing, log_shares(COUNTS, 0.0))(batch, logits)
+        np.testing.assert_allclose(np.asarray(batch["weight"]) * np.asarray(found), wanted, rtol=2e-5)
+
+
+def test_class_weights_and_a_curriculum_are_refused_for_blended_pictures() -> None:
+    with pytest.raises(InputError, match=r"mixup 0.2 with strategy cb\+ohem: .* leave out one of the three"):
+        RegularSettings(mixup=0.2, strategy="cb+ohem")
+    for fine in ({"mixup": 0.2, "strategy": "cb"}, {"mixup": 0.2, "strategy": "ohem"}, {"strategy": "cb+ohem"}):
+        RegularSettings(**fine)
 
 
 def network() -> keras.Model:

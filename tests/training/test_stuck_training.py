@@ -10,6 +10,8 @@ import pytest
 import tensorflow as tf
 
 from melano_tf.errors import InputError
+from melano_tf.papers.zoome.models import focal_prior
+from melano_tf.papers.zoome.settings import preset
 from melano_tf.training.loop import LoopSettings, Watch, train
 from melano_tf.training.sample_weights import Strategy, strategy_prior
 from melano_tf.training.stuck_training import stuck_at
@@ -58,7 +60,8 @@ def test_the_loop_says_it_once_and_names_the_epoch(toy: ModuleType, tmp_path: Pa
     with contextlib.suppress(KeyboardInterrupt):
         run(stop_at=7)  # within the fourth epoch
     assert len(said) == 1 and "\n" not in said[0]
-    assert said[0].startswith("target/bgas: the loss of epoch 3 is 5.4") and "0.6365" in said[0]
+    assert said[0].startswith("target/bgas: the loss of epoch 3 is 5.4")
+    assert "a constant answer alone would cost 0.6365" in said[0]
     run(stop_at=-1)
     assert len(said) == 1
 
@@ -77,9 +80,19 @@ def test_the_prior_under_a_strategys_weights() -> None:
     assert strategy_prior(Strategy(), counts) == pytest.approx(0.5623351, rel=1e-5)
     # N / N_c makes both classes alike: each sample weighs 2 in the mean, and the answer is 1/2.
     assert strategy_prior(Strategy(class_weights="cb"), counts) == pytest.approx(2 * np.log(2), rel=1e-5)
-    assert strategy_prior(Strategy(gamma=1.0), counts) == pytest.approx(
-        -0.75 * 0.25 * np.log(0.75) - 0.25 * 0.75 * np.log(0.25), rel=1e-5
-    )
+    answers = np.arange(1, 100_000) / 100_000
+    focal = -0.75 * (1 - answers) * np.log(answers) - 0.25 * answers * np.log(1 - answers)
+    assert strategy_prior(Strategy(gamma=1.0), counts) == pytest.approx(focal.min(), rel=1e-6)
+
+
+def test_a_network_that_gives_one_answer_under_the_focal_loss_is_noticed() -> None:
+    """Its loss settles below that of the class shares: ZooME's images, always 0.15."""
+    shares, alpha, gamma = np.array([32_532, 594]) / 33_126, 0.25, 2.0
+    settled = -(shares[1] * alpha * 0.85**gamma * np.log(0.15) + shares[0] * (1 - alpha) * 0.15**gamma * np.log(0.85))
+    counts = np.repeat([0, 1], [32_532, 594])
+    settings = preset("paper")
+    assert (settings.training.alpha, settings.training.gamma) == (alpha, gamma)
+    assert stuck_at([0.02, settled, settled], focal_prior(settings, counts)) == 2
 
 
 def test_one_training_takes_one_device_unless_more_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
