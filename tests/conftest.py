@@ -1,4 +1,4 @@
-"""What every test may use. TensorFlow's start-up chatter is silenced before anything imports it."""
+"""What every test may use. TensorFlow is silenced, and its threads are set, before anything imports it."""
 
 import os
 from collections.abc import Iterator
@@ -9,6 +9,9 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# One process of tests a core, each with one thread: with one a core in each, they wait for each other most of the time.
+for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
 
 # {recipe: the fixture of the whole session that trains it}; several files of tests use each.
 SHARED_RUNS = {

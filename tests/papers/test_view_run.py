@@ -15,6 +15,7 @@ from bokeh.palettes import Cividis256
 from melano_tf.errors import InputError
 from melano_tf.reports.run_contents import read_tables
 from melano_tf.view.asked_models import Models, ask, image_maps, tile_maps
+from melano_tf.view.model_predictions import read_tiles
 from melano_tf.view.overlays import slide_tiles
 from melano_tf.view.run_cases import read_run
 from tests.papers.tiny import TinyRun
@@ -108,6 +109,7 @@ def test_zoome_a_model_that_is_asked_says_what_it_said(tiny_zoome) -> None:
         assert other.probabilities[1] != pytest.approx(found.probabilities[1], abs=1e-9)
         [grad] = image_maps(models, run, row["stem"], Path(known["path"]), facts, int(row["called"]))
         assert grad.name == "Grad-CAM" and grad.values.min() >= 0 and grad.values.max() <= 1
+        assert f"speaks for {page.classes[int(row['called'])]}; " in grad.words
 
 
 def test_spitzoid_a_tile_model_is_asked_what_it_saw(tiny_run) -> None:
@@ -118,8 +120,23 @@ def test_spitzoid_a_tile_model_is_asked_what_it_saw(tiny_run) -> None:
     found = tile_maps(Models(), run, slide, tile, "", stem, 1)
     assert [one.name for one in found] == ["CAM", "Grad-CAM"]
     assert all(one.values.shape[0] == one.values.shape[1] and one.values.max() <= 1 for one in found)
+    assert all(f"speaks for {gap.classes[1]}; " in one.words for one in found)
     with pytest.raises(InputError, match="not stored"):
         tile_maps(Models(), run, slide, 99_999, "", stem, 1)
+
+
+def test_multimag_a_tile_model_of_three_classes_is_asked_of_one(multimag_run) -> None:
+    run, models = read_run(multimag_run.folder), Models()
+    nevi = next(one for one in run.tile_models.values() if len(one.classes) == 3)
+    slide, stem = next(iter(nevi.stem_of.items()))
+    tile = read_tiles(run.standing, nevi, slide).iloc[-1]
+    likely = int(np.argmax([tile[f"p{place}"] for place in range(3)]))
+    at = int(tile["tile"]), str(tile["magnification"])
+    maps = {wanted: tile_maps(models, run, slide, *at, stem, wanted) for wanted in (0, 1, 2, None)}
+    for wanted, found in maps.items():
+        name = nevi.classes[likely if wanted is None else wanted]
+        assert found and all(f"speaks for {name}; " in one.words for one in found)
+    assert np.array_equal(maps[None][-1].values, maps[likely][-1].values)
 
 
 def test_spitzoid_outlines_lie_on_the_slide_to_one_pixel_at_three_zooms(tiny_run, tmp_path, browser) -> None:

@@ -9,7 +9,7 @@ from tests.papers.tiny import Finished, TinyRun, command
 # Everything that the paper's four tables and two figures need, as small as it goes; 4x is 3 µm/px here, so that small
 # slides have tiles of it.
 TINY = (
-    *("--jobs", "1"),
+    *("--jobs", "1", "--threads", "1"),
     *("--phantom.patients", "12", "--phantom.second-slide-share", "0.1"),
     *("--phantom.width-um", "1300", "1350", "--phantom.height-um", "900", "950"),
     *("--grid.mpp", "3", "1", "0.5", "0.275", "--store.stored-px", "48", "--model.input-px", "48"),

@@ -8,7 +8,7 @@ from tests.papers.tiny import Finished, TinyRun, command
 
 # Tables 1 to 3 and all figures, as small as they go.
 WEIGHTING = (
-    *("--jobs", "1"),
+    *("--jobs", "1", "--threads", "1"),
     *("--phantom.patients", "28", "--phantom.height-px", "48", "--store.stored-px", "40", "--network.input-px", "32"),
     *("--network.lstm-units", "8", "--network.embedding", "4", "--evaluation.repeats", "100", "--workers", "1"),
     *(

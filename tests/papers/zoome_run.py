@@ -8,7 +8,7 @@ from tests.papers.tiny import Finished, TinyRun, command
 
 # Everything that both tables and all figures need, as small as it goes.
 ZOOME = (
-    *("--jobs", "1"),
+    *("--jobs", "1", "--threads", "1"),
     *("--phantom.patients", "40", "--phantom.height-px", "64", "--store.stored-px", "40", "--network.input-px", "32"),
     *("--folds.count", "2", "--training.epochs", "1", "--evaluation.repeats", "100", "--evaluation.permutations", "2"),
     *("--workers", "1"),
