@@ -76,7 +76,7 @@ def measure_maps(work: Work) -> list[Path]:
         frame, curves = faithfulness(measured, settings)
         title = f"How faithful the maps are: {network(one.backbone, settings)} ({one.backbone}) at {one.task.title}"
         notes = (*notes_on(0, work), *found, *reading_notes(measured, settings))
-        written += show(work, f"faithfulness-{one.backbone}", Table(title, frame, notes, WORDS))
+        written += show(work, f"faithfulness-{one.backbone}", Table(title, frame, notes, WORDS, part="test"))
         figure = curve_figure(curves, f"{title}, {len(rows)} tiles")
         written.append(save_figure(folder / "figures" / f"faithfulness-{one.backbone}.png", figure))
     return written

@@ -67,6 +67,7 @@ def write_paper_tables(work: Work, number: int) -> list[Path]:
             (*notes_on(number, work), JUDGED[unit], *left_out(work, number)),
             f"{words}, by {unit.removesuffix('s')}.",
             headlines=FIRST[behind] if number == 1 else (),
+            part="test",
         )
         written += show(work, f"table{number}{behind}", table)
     return written
@@ -81,6 +82,7 @@ def write_aggregation(work: Work, numbers: Sequence[int]) -> list[Path]:
         aggregation_table(compared, work.settings),
         (*notes_on(0, work), JUDGED["slides"], top),
         "Three ways from a slide's tiles to its probability.",
+        part="test",
     )
     return show(work, "aggregation", table)
 
@@ -99,6 +101,7 @@ def write_fusion(work: Work) -> list[Path]:
         fusion_table(trained, work.settings),
         (*notes_on(0, work), JUDGED["slides"], lacking),
         "A slide judged by all its magnifications together (beyond the paper).",
+        part="test",
     )
     return show(work, "fusion", table)
 

@@ -67,7 +67,7 @@ def table(work: Work, number: int) -> list[Path]:
     title, words = TITLES[number]
     first = FIRST if number == 5 else ()
     notes = tuple(notes_on(number, settings, cohort))
-    return show(work, f"table{number}", Table(title, makers[number](), notes, words, headlines=first))
+    return show(work, f"table{number}", Table(title, makers[number](), notes, words, headlines=first, part="test"))
 
 
 def notes_on(number: int, settings: SpitzoidSettings, cohort: SpitzoidSlides) -> list[str]:

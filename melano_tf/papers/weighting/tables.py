@@ -74,7 +74,7 @@ def write_results(work: Work, number: int) -> list[Path]:
         metrics=OVERALL,
         intervals=around,
     )
-    facts: dict[str, Any] = {"models_down": True, "unit": "lesions"}
+    facts: dict[str, Any] = {"models_down": True, "unit": "lesions", "part": "test"}
     (network, optimizer), ours = TABLES[number], whose(RECIPE, settings)
     table = Table(
         title_of(number),
