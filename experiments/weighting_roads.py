@@ -4,8 +4,8 @@
 # Paper: *How important is each dermoscopy image?*, whose question (which sample weights help) is asked here of a
 # network that learns, beside what else is said to help: a running mean of the weights, label smoothing, mixup, pictures
 # as other cameras show them, logit adjustment in the loss, deferred re-weighting, the whole picture instead of its
-# central square, the patient's age and sex and the lesion's site, more views when it is asked, twice the epochs,
-# another network, and the mean of both.
+# central square, the patient's age and sex and the lesion's site, more views when it is asked, twice the epochs, an
+# average of three networks distilled into one, another network, and the mean of both.
 #
 # No fold's judged images are looked at: the table is that of fold 1's training lesions alone, divided into five folds
 # again, whose first one judges. Every road is one training of the same seed (128 px, 12 epochs), and is compared with
@@ -78,6 +78,8 @@ ROADS = {
     "whole": Road(store={"crop": "whole"}),
     "metadata": Road(transfer={"metadata": True}),
     "epochs": Road(transfer={"best_epochs": 2 * given.epochs}),
+    # Three teachers, each trained on two thirds of the images.
+    "distil": Road(regular={"distil": 0.75}),
     # It has no batch normalisation, so that it takes half the rate.
     "squeezenet": Road(
         network={"backbone": "squeezenet", "weights": given.squeezenet},
@@ -98,7 +100,9 @@ if given.table is not None and "squeezenet" in roads and given.squeezenet == "no
 # %%
 def base(out: Path) -> WeightingSettings:
     """The preset's settings with this program's data, for a run in `out`."""
-    settings = dataclasses.replace(RECIPE.default("ham10000", data=given.table is not None), out=out)
+    settings = dataclasses.replace(
+        RECIPE.default("ham10000", data=given.table is not None), out=out, threads=given.threads
+    )
     if given.table is None:
         return settings
     network = dataclasses.replace(settings.network, weights=given.weights, input_px=given.px)
@@ -135,7 +139,6 @@ def settings_of(road: str, table: Path | None) -> WeightingSettings:
         tables=(1,),
         figures="none",
         steps="tables",
-        threads=given.threads,
         workers=1,
     )
 

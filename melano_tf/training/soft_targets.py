@@ -1,8 +1,10 @@
-"""Targets that are no single class, class shares in the loss, and weights that begin late."""
+"""Targets that are no single class, what teachers say of an image, class shares in the loss, and weights that begin
+late."""
 
 import copy
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,36 @@ from melano_tf.training.losses import categorical_focal, prior_loss
 from melano_tf.training.sample_weights import BLENDED, STRATEGY, Strategy
 from melano_tf.training.steps import Batch
 
+TAUGHT = "taught"  # of batches: what teachers say of each sample
 
-def soft_targets(y: Any, classes: int, smoothing: float = 0.0, share: Any = None, weight: Any = None) -> Any:
+
+@dataclass(frozen=True)
+class Taught:
+    """What teachers say of the training samples.
+
+    Attributes:
+        probabilities: (n, C), rows summing to one, by the samples' "row".
+        trust: the share of each target that is theirs, in 0..1.
+    """
+
+    probabilities: np.ndarray
+    trust: float
+
+
+def soft_targets(
+    y: Any,
+    classes: int,
+    smoothing: float = 0.0,
+    share: Any = None,
+    weight: Any = None,
+    taught: Any = None,
+    trust: float = 0.0,
+) -> Any:
     """Targets (B, C) float32, rows summing to one, or to the blended weights.
 
-    Label smoothing (Szegedy et al., CVPR 2016): (1 - smoothing) of the class and smoothing / C of each. Mixup (Zhang et
-    al., ICLR 2018): a sample's own share of that, and the rest of the next one's of the batch, as
+    Label smoothing (Szegedy et al., CVPR 2016): (1 - smoothing) of the class and smoothing / C of each. Distillation
+    (Hinton et al., 2015, at temperature 1): (1 - trust) of that, and trust of what teachers say. Mixup (Zhang et al.,
+    ICLR 2018): a sample's own share of all that, and the rest of the next one's of the batch, as
     `melano_tf.models.mixup_layer.Mixup` blends their pictures. A loss that is linear in its targets is with weights
     share w_own L_own + (1 - share) w_next L_next.
 
@@ -30,8 +56,12 @@ def soft_targets(y: Any, classes: int, smoothing: float = 0.0, share: Any = None
         smoothing: in 0..1, 1 excluded.
         share: (B,) in 0..1, or None for no mixup.
         weight: (B,) of each sample before it is blended, or None for ones.
+        taught: (B, C), rows summing to one, or None for no teachers.
+        trust: in 0..1, of the teachers.
     """
     targets = (1.0 - smoothing) * ops.one_hot(ops.cast(y, "int32"), classes, dtype="float32") + smoothing / classes
+    if taught is not None:
+        targets = (1.0 - trust) * targets + trust * ops.cast(taught, "float32")
     if weight is not None:
         targets = ops.cast(weight, "float32")[:, None] * targets
     if share is None:
@@ -57,23 +87,26 @@ def log_shares(counts: Any, strength: float) -> np.ndarray:
     return np.asarray(strength * np.log(counts / counts.sum()), np.float32)
 
 
-def soft_focal_loss(smoothing: float, added: np.ndarray) -> Callable[[Batch, Any], Any]:
+def soft_focal_loss(smoothing: float, added: np.ndarray, trust: float = 0.0) -> Callable[[Batch, Any], Any]:
     """The `loss_fn` of a `GradientStep` for batches with a strategy: equation 6 of soft targets and shifted logits.
 
     Args:
         smoothing: of the labels.
         added: to the logits, (C,), `log_shares`.
+        trust: of teachers, whose answers the batches then hold (`TaughtBatches`).
     """
 
     def loss(batch: Batch, logits: Any) -> Any:
-        targets = soft_targets(batch["y"], len(added), smoothing, batch["x"].get("share"), batch.get(BLENDED))
+        share, blended, taught = batch["x"].get("share"), batch.get(BLENDED), batch.get(TAUGHT)
+        targets = soft_targets(batch["y"], len(added), smoothing, share, blended, taught, trust)
         return categorical_focal(targets, logits + added, batch[STRATEGY]["gamma"])
 
     return loss
 
 
 def soft_prior(counts: Any, strategy: Strategy, smoothing: float) -> float:
-    """As `sample_weights.strategy_prior`, of smoothed targets; mixup and logit adjustment do not change it."""
+    """As `sample_weights.strategy_prior`, of smoothed targets; mixup and logit adjustment do not change it, and
+    teachers hardly, whose answers have the class shares on average."""
 
     def loss(y: Any, logits: Any) -> Any:
         return categorical_focal(soft_targets(y, len(counts), smoothing), logits, strategy.gamma)
@@ -114,6 +147,28 @@ class MixedBatches:
             ones = np.ones(len(own), np.float32)
             apart = {"weight": ones, BLENDED: batch.get("weight", ones)}
             yield {**batch, **apart, "x": {**batch["x"], "share": held}}
+
+
+class TaughtBatches:
+    """Batches with what teachers say of each sample, float32 (B, C), under `TAUGHT`.
+
+    Args:
+        batches: with "row", a sample's place among those trained on.
+        probabilities: of `Taught`.
+    """
+
+    def __init__(self, batches: Batches, probabilities: np.ndarray) -> None:
+        self.batches, self.probabilities = batches, np.asarray(probabilities, np.float32)
+        self.steps_per_epoch = batches.steps_per_epoch
+
+    def shared(self, share: Share) -> "TaughtBatches":
+        """The same, of whose pictures one host reads its part."""
+        return TaughtBatches(shared_out(self.batches, share), self.probabilities)
+
+    def from_step(self, step: int) -> Iterator[Batch]:
+        """The batches from a global step on."""
+        for batch in self.batches.from_step(step):
+            yield {**batch, TAUGHT: self.probabilities[np.asarray(batch["row"])]}
 
 
 class DeferredBatches:

@@ -7,6 +7,8 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,8 +23,10 @@ from melano_tf.evaluation.multiclass_metrics import multiclass_metrics
 from melano_tf.models.tta_and_prior_shift import prior_factors, shifted
 from melano_tf.papers.notebook import restored
 from melano_tf.papers.weighting.best_cell import FAVOURS, POWER_DRAWS, BestTraining, best_powers
+from melano_tf.papers.weighting.best_cell_parts import Part
 from melano_tf.papers.weighting.settings import RECIPE, preset
 from melano_tf.papers.weighting.surest_errors import surest_errors
+from melano_tf.papers.weighting.teachers import taught_by
 from melano_tf.phantoms.skin.other_cameras import CHANGES
 from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.predictions import TEST, probabilities
@@ -42,6 +46,7 @@ TINY = (
     *("--transfer.regular.averaging", "0.9", "--transfer.regular.mixup", "0.2", "--transfer.regular.cameras", "0.5"),
     *("--transfer.regular.smoothing", "0.05", "--transfer.regular.adjustment", "0.5"),
     *("--transfer.regular.strategy", "cb", "--transfer.regular.strategy-from", "0.5"),
+    *("--transfer.regular.distil", "0.5", "--transfer.teachers", "2"),
 )
 BEST = ("train/best-fold-1", "train/best-fold-1-cameras")
 ROWS = ("CEL", "CEL-CB", "CEL-ES", "CEL-SPL", "CEL-OHEM", "CEL-OHEM per class")
@@ -161,6 +166,46 @@ def test_no_lesion_is_judged_that_trained_or_chose_the_decision(finished: Path) 
     chosen = best_powers(table["target"].to_numpy(), probabilities(table), counts, table["group"].tolist())
     assert {name: point["power"] for name, point in points.items()} == chosen
     np.testing.assert_allclose(points["balanced"]["factors"], prior_factors(counts, chosen["balanced"]))
+
+
+def test_teachers_saw_parts_of_the_training_lesions_alone_and_the_final_model_learns_of_the_folds(
+    finished: Path,
+) -> None:
+    def record(stem: str, role: str) -> set[str]:
+        table = pd.read_parquet(finished / "audit" / f"{stem}.parquet")
+        return set(table.loc[table["role"] == role, "id"])
+
+    lesions = predictions(finished, "best-fold-1", "teachers").set_index("image_id")["group"]  # of all images
+    assert set(predictions(finished, "best-fold-1")["image_id"]) < set(lesions.index) == record("ham10000", "fed")
+    stems, whole = [f"best-fold-1-teacher-{number}" for number in (1, 2)], record("best-fold-1", "fed")
+    first, other = (record(stem, "fed") for stem in stems)
+    assert first and other and first | other == whole
+    assert set(lesions[list(whole - first)]).isdisjoint(lesions[list(first)])
+    assert not first & other  # of two, each had what the other had not
+    said = [predictions(finished, stem, "teachers") for stem in stems]
+    assert all(set(one["image_id"]) == whole for one in said)
+    assert np.abs(probabilities(said[0]) - probabilities(said[1])).max() > 1e-3
+    assert record("best-fold-1", "after") == set(stems)
+    assert record("ham10000", "after") == {"best-fold-1"}
+
+
+def test_what_is_taught_is_the_mean_of_the_teachers_in_the_order_of_the_images(tmp_path: Path) -> None:
+    settings = restored(preset("ham10000"), {"transfer": {"teachers": 2, "regular": {"distil": 0.25}}})
+    names, rng = [f"i{place}" for place in range(5)], np.random.default_rng(2)
+    said = rng.dirichlet([1.0, 2.0, 0.5], (2, 5))
+    for number, one in enumerate(said, start=1):
+        order = rng.permutation(5)
+        rows = pd.DataFrame({"case": names, "image_id": names, "group": names, "target": [0] * 5, "part": TEST})
+        frame = frame_of(rows.iloc[order], one[order], ("a", "b", "c"))
+        frame.to_parquet(tmp_path / f"best-fold-1-teacher-{number}.parquet")
+    cohort = SimpleNamespace(names=lambda places: [names[place] for place in places])
+    work: Any = SimpleNamespace(settings=settings, value=lambda _: cohort, path=lambda _, name: tmp_path / name)
+    places = np.array([3, 0, 4])
+    taught = taught_by(work, 1, Part(places, places[:0], places[:0], "", ""))
+    assert taught is not None and taught.trust == 0.25
+    np.testing.assert_allclose(taught.probabilities, said.mean(axis=0)[places], atol=1e-6)
+    plain: Any = SimpleNamespace(settings=preset("ham10000"), value=lambda _: cohort)
+    assert taught_by(plain, 1, Part(places, places[:0], places[:0], "", "")) is None
 
 
 def test_the_models_answer_as_the_tables_say(finished: Path) -> None:

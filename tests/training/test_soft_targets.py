@@ -19,8 +19,10 @@ from melano_tf.training.losses import prior_loss
 from melano_tf.training.optimizers import make_optimizer, take_average
 from melano_tf.training.sample_weights import STRATEGY, Strategy, StrategyBatches
 from melano_tf.training.soft_targets import (
+    TAUGHT,
     DeferredBatches,
     MixedBatches,
+    TaughtBatches,
     log_shares,
     soft_focal_loss,
     soft_prior,
@@ -62,6 +64,42 @@ def test_targets_and_loss_are_those_of_naive_loops(smoothing: float, shares: lis
     x |= {} if shares is None else {"share": tf.constant(shares)}
     batch = {"x": x, "y": tf.constant(Y), STRATEGY: Strategy().tensors(Y)}
     np.testing.assert_allclose(soft_focal_loss(smoothing, added)(batch, logits), losses, rtol=2e-5)
+
+
+@pytest.mark.parametrize("shares", [None, [0.9, 0.2, 1.0, 0.5, 0.0]])
+def test_taught_targets_are_those_of_naive_loops(shares: list[float] | None) -> None:
+    said = np.random.default_rng(8).dirichlet([0.4, 0.3, 0.2], len(Y)).astype(np.float32)
+    plain = [
+        [0.3 * (0.85 * (c == y) + 0.15 / 3) + 0.7 * float(row[c]) for c in range(3)]
+        for y, row in zip(Y, said, strict=True)
+    ]
+    own = [1.0] * len(Y) if shares is None else shares
+    wanted = [[s * plain[i][c] + (1 - s) * plain[(i + 1) % len(Y)][c] for c in range(3)] for i, s in enumerate(own)]
+    share = None if shares is None else tf.constant(shares)
+    found = soft_targets(tf.constant(Y), 3, 0.15, share, taught=tf.constant(said), trust=0.7)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    logits = np.random.default_rng(9).normal(size=(5, 3)).astype(np.float32)
+    x: dict[str, Any] = {"image": tf.zeros((5, 2, 4, 3))} | ({} if shares is None else {"share": share})
+    batch = {"x": x, "y": tf.constant(Y), STRATEGY: Strategy().tensors(Y), TAUGHT: tf.constant(said)}
+    losses = -np.sum(np.array(wanted) * np.log(np.asarray(tf.nn.softmax(logits), np.float64)), axis=1)
+    loss = soft_focal_loss(0.15, log_shares(COUNTS, 0.0), 0.7)
+    np.testing.assert_allclose(loss(batch, logits), losses, rtol=2e-5)
+
+
+def test_a_batch_holds_what_teachers_say_of_its_own_samples_wherever_it_begins() -> None:
+    class Rows:
+        steps_per_epoch = 2
+
+        def from_step(self, step: int) -> Iterator[dict[str, Any]]:
+            for number in itertools.count(step):
+                yield {"row": tf.constant([(3 * number + 1) % 5, (3 * number) % 5], tf.int64), "y": [0, 1]}
+
+    said = np.random.default_rng(10).dirichlet([1, 2, 3], 5)
+    batches = TaughtBatches(Rows(), said)
+    assert batches.steps_per_epoch == 2
+    for number, batch in enumerate(itertools.islice(batches.from_step(4), 3), start=4):
+        np.testing.assert_allclose(batch[TAUGHT], said[[(3 * number + 1) % 5, (3 * number) % 5]], rtol=1e-6)
+        assert batch[TAUGHT].dtype == np.float32 and batch["y"] == [0, 1]
 
 
 def test_a_loss_without_any_of_it_is_the_cross_entropy_of_an_independent_reference() -> None:

@@ -1,7 +1,6 @@
 """The best cell on real images: most of a pretrained network trained by cross-entropy, and the imbalance taken out of
 its decision (--preset ham10000)."""
 
-import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,50 +15,36 @@ from melano_tf.evaluation.calibration import Calibration, fit_calibration
 from melano_tf.evaluation.multiclass_metrics import check_classes, counts_by_group, metrics_of_matrix
 from melano_tf.models.tta_and_prior_shift import answering, prior_factors, shifted
 from melano_tf.papers.shell import Work
+from melano_tf.papers.weighting.best_cell_parts import (
+    AVERAGE_BATCHES,
+    MIRRORED,
+    UPRIGHT,
+    answers,
+    best_name,
+    best_stem,
+    part_of,
+    trained,
+)
 from melano_tf.papers.weighting.best_cell_training import training_of_best
-from melano_tf.papers.weighting.cell_answers import answers_frame, image_sidecar, with_metadata
-from melano_tf.papers.weighting.cohort import split_name
+from melano_tf.papers.weighting.cell_answers import answers_frame, image_sidecar
 from melano_tf.papers.weighting.models import sides_of
 from melano_tf.papers.weighting.settings import WeightingSettings
+from melano_tf.papers.weighting.teachers import taught_by, teachers_of, write_taught
 from melano_tf.papers.weighting.training_grid import strategy_named
 from melano_tf.papers.weighting.trunk_transfer import transfer_of
-from melano_tf.pipelines.image_batches import predict_image_batches, shown_images
-from melano_tf.pipelines.trunk_features import FLIPS, dihedral
+from melano_tf.pipelines.image_batches import shown_images
+from melano_tf.pipelines.trunk_features import FLIPS
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.settings_digest import seed_for
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.splits.inner_holdout import inner_holdout
-from melano_tf.training.batch_norm import estimate_statistics
 from melano_tf.training.describe import describe
-from melano_tf.training.fed_cases import Fed, record_choice, record_path
-from melano_tf.training.fit import Network, optimise, write_frame, write_judgement
-from melano_tf.training.inference import predict
-from melano_tf.training.optimizers import take_average
+from melano_tf.training.fed_cases import Fed, record_choice
+from melano_tf.training.fit import write_frame, write_judgement
 
-FINAL = "ham10000"  # stem of the model for use
 POWER_DRAWS = 1000
-AVERAGE_BATCHES = 100  # of which batch normalisation takes its statistics for a running mean of the weights
 POWERS = tuple(round(0.1 * step, 1) for step in range(11))
 # What a decision may be in favour of, and the figures of merit whose sum it then makes largest.
 FAVOURS = {"both": ("Acc", "BAcc"), "accuracy": ("Acc",), "balanced": ("BAcc",)}
-UPRIGHT, MIRRORED = "upright", "mirrored"
-
-
-@dataclass(frozen=True)
-class Part:
-    """Who trains the best cell, and who judges it.
-
-    Attributes:
-        training, held, judged: places of the images that train it, that choose its decision, and that judge it.
-        held_words: the lesions held out, in words.
-        trained_on: the same of those that train it.
-    """
-
-    training: np.ndarray
-    held: np.ndarray
-    judged: np.ndarray
-    held_words: str
-    trained_on: str
 
 
 @dataclass(frozen=True)
@@ -83,16 +68,6 @@ class BestTraining:
     mirrored: pd.DataFrame
 
 
-def best_name(fold: int | None) -> str:
-    """Name of the step that trains the best cell; None: on all images, for use."""
-    return "model/final" if fold is None else f"train/best-fold-{fold}"
-
-
-def best_stem(fold: int | None) -> str:
-    """As its files are called."""
-    return FINAL if fold is None else f"best-fold-{fold}"
-
-
 def best_depends_on(settings: WeightingSettings) -> dict[str, Any]:
     """All that the best cell depends on, beside images, fold, and the content of the initial weights."""
     transfer, training, chosen = transfer_of(settings), settings.training, settings.network
@@ -105,26 +80,11 @@ def best_depends_on(settings: WeightingSettings) -> dict[str, Any]:
         "metadata": transfer.metadata,
         "augment": [transfer.augment, transfer.brightness, transfer.hue],
         "regular": [AVERAGE_BATCHES, transfer.regular, strategy_named(transfer.regular.strategy, settings)],
+        "teachers": transfer.teachers if transfer.regular.distil else None,
         "hold_out": settings.splits.hold_out,
         "powers": [POWERS, POWER_DRAWS],
         "seed": settings.seed,
     }
-
-
-def part_of(work: Work, fold: int | None) -> Part:
-    """A fold's training part without the lesions held out; None: all images, nobody held out or judged."""
-    settings, cohort = work.settings, work.value("cohort")
-    if fold is None:
-        none = np.zeros(0, np.int64)
-        words = "the lesions held out for the folds' models"
-        return Part(np.arange(len(cohort.records)), none, none, words, "all images")
-    split = work.value(split_name(fold))
-    rows = cohort.records.iloc[split.train]
-    groups, seed = rows["group"].tolist(), seed_for(settings.seed, "hold-out", best_stem(fold))
-    hold_out = inner_holdout(groups, rows["label"].tolist(), settings.splits.hold_out, seed)
-    held, words = hold_out.mask(groups), hold_out.words("lesions")
-    trained_on = f"all folds but {fold}, without {words}"
-    return Part(split.train[~held], split.train[held], split.judge, words, trained_on)
 
 
 def train_best(work: Work, fold: int | None) -> list[Path]:
@@ -134,15 +94,12 @@ def train_best(work: Work, fold: int | None) -> list[Path]:
         fold: from 1; None: on all images, with the median of the powers that the folds' models chose.
     """
     stem, part, cohort = best_stem(fold), part_of(work, fold), work.value("cohort")
-    sides, seed = sides_of(work, part.training, part.held, part.judged), seed_for(work.settings.seed, stem)
-    training = training_of_best(work, stem, seed, part.training, sides)
-    network, history = optimise(work.run, training, work.scratch)
-    if take_average(network.optimizer, network.trained.trainable_variables):
-        some = itertools.islice(training.batches.from_step(0), AVERAGE_BATCHES)
-        estimate_statistics(network.trained, (batch["x"] for batch in some))
-    counts, px = cohort.counts(part.training), work.settings.store.stored_px
-    files, frames = [history.write(work.path("history", f"{stem}.csv")), record_path(work.run, stem)], {}
-    work.run.keep_logs(work.scratch, stem)
+    after = dict.fromkeys(teachers_of(work, fold), "")
+    sides, seed = sides_of(work, part.training, part.held, part.judged, after), seed_for(work.settings.seed, stem)
+    network, files = trained(
+        work, training_of_best(work, stem, seed, part.training, sides, taught_by(work, fold, part))
+    )
+    counts, px, frames = cohort.counts(part.training), work.settings.store.stored_px, {}
     if fold is None:
         powers, fitted = median_powers(work), median_calibrations(work)
     else:
@@ -152,6 +109,8 @@ def train_best(work: Work, fold: int | None) -> list[Path]:
         powers = best_powers(truth, held, counts, lesions)
         files += [write_unshifted(work, stem, kind, part.judged, found) for kind, found in asked.items()]
         files.append(write_unshifted(work, stem, "held-out", part.held, held))
+        if transfer_of(work.settings).regular.distil:  # a teacher of the model for use
+            files.append(write_taught(work, stem, np.arange(len(cohort.records)), network))
         chose = sides_of(work, part.training[:0], part.held, part.judged, {stem: ""})
         files.append(record_choice(work.run, f"{stem}-decision", chose, chose.held_out))
         said = shifted(asked[MIRRORED], prior_factors(counts, powers["both"]))  # as the saved model answers
@@ -187,22 +146,6 @@ def write_unshifted(work: Work, stem: str, kind: str, places: np.ndarray, found:
 def unshifted(work: Work, stem: str, kind: str) -> Path:
     """The file of `write_unshifted`."""
     return work.path("unshifted", f"{stem}-{kind}.parquet")
-
-
-def answers(work: Work, network: Network, places: np.ndarray) -> dict[str, np.ndarray]:
-    """Probabilities (n, C) of upright images, and their mean over the images' mirror images."""
-    settings, cohort = work.settings, work.value("cohort")
-    px, batch = settings.network.input_px, settings.training.batch
-    told = cohort.told(places) if transfer_of(settings).metadata else None
-    shown = list(predict_image_batches(cohort.cache, cohort.names(places), px, batch))
-    views = [
-        predict(
-            network.answer,
-            ({"x": with_metadata(dihedral(one["x"], view), told, one["row"])} for one in shown),
-        ).astype(np.float64)
-        for view in FLIPS
-    ]
-    return {UPRIGHT: views[0], MIRRORED: np.mean(views, axis=0)}
 
 
 def best_powers(

@@ -25,7 +25,8 @@ from melano_tf.models.tta_and_prior_shift import shifted
 from melano_tf.papers.settings_values import resampled
 from melano_tf.papers.shared_tables import show, whose
 from melano_tf.papers.shell import Work
-from melano_tf.papers.weighting.best_cell import BestTraining, best_name, trained_best
+from melano_tf.papers.weighting.best_cell import BestTraining, trained_best
+from melano_tf.papers.weighting.best_cell_parts import best_name
 from melano_tf.papers.weighting.settings import RECIPE
 from melano_tf.papers.weighting.tables import NO_CELLS, judged, rows_of
 from melano_tf.papers.weighting.trunk_transfer import transfer_of

@@ -25,10 +25,20 @@ from melano_tf.training.fit import Network, Training, by_gradient
 from melano_tf.training.loop import Batches
 from melano_tf.training.optimizers import cosine_schedule, make_optimizer
 from melano_tf.training.sample_weights import Strategy, StrategyBatches, curriculum
-from melano_tf.training.soft_targets import DeferredBatches, MixedBatches, log_shares, soft_focal_loss, soft_prior
+from melano_tf.training.soft_targets import (
+    DeferredBatches,
+    MixedBatches,
+    Taught,
+    TaughtBatches,
+    log_shares,
+    soft_focal_loss,
+    soft_prior,
+)
 
 
-def training_of_best(work: Work, stem: str, seed: int, training: np.ndarray, sides: Sides) -> Training:
+def training_of_best(
+    work: Work, stem: str, seed: int, training: np.ndarray, sides: Sides, taught: Taught | None = None
+) -> Training:
     """The best cell's training: cross-entropy, newly augmented images in every epoch, half a cosine.
 
     Args:
@@ -37,13 +47,15 @@ def training_of_best(work: Work, stem: str, seed: int, training: np.ndarray, sid
         seed: of weights, batches and all that is drawn for them.
         training: places of the images that train it.
         sides: who trains, is held out, and is judged.
+        taught: what teachers say of those that train it.
     """
     settings, cohort = work.settings, work.value("cohort")
     transfer, counts = transfer_of(settings), cohort.counts(training)
-    batches = batches_of(settings, cohort, training, seed)
+    batches = batches_of(settings, cohort, training, seed, taught)
     steps = transfer.best_epochs * batches.steps_per_epoch
     regular, strategy = transfer.regular, strategy_named(transfer.regular.strategy, settings)
-    loss = soft_focal_loss(regular.smoothing, log_shares(counts, regular.adjustment))
+    trust = taught.trust if taught else 0.0
+    loss = soft_focal_loss(regular.smoothing, log_shares(counts, regular.adjustment), trust)
     return Training(
         stem=stem,
         seed=seed,
@@ -56,8 +68,11 @@ def training_of_best(work: Work, stem: str, seed: int, training: np.ndarray, sid
     )
 
 
-def batches_of(settings: WeightingSettings, cohort: WeightingImages, places: np.ndarray, seed: int) -> Batches:
-    """Its batches: cropped, turned, coloured; changed by cameras, weighted and blended where that is asked for."""
+def batches_of(
+    settings: WeightingSettings, cohort: WeightingImages, places: np.ndarray, seed: int, taught: Taught | None = None
+) -> Batches:
+    """Its batches: cropped, turned, coloured; changed by cameras, taught, weighted and blended where that is asked
+    for."""
     transfer, counts = transfer_of(settings), cohort.counts(places)
     regular, px, batch = transfer.regular, settings.network.input_px, settings.training.batch
     pictures = ImageBatches(
@@ -74,6 +89,8 @@ def batches_of(settings: WeightingSettings, cohort: WeightingImages, places: np.
     batches: Batches = StrategyBatches(changed, strategy_named(regular.strategy, settings), counts, cohort.classes)
     if at := round(regular.strategy_from * transfer.best_epochs * batches.steps_per_epoch):
         batches = DeferredBatches(StrategyBatches(changed, Strategy(), counts, cohort.classes), batches, at)
+    if taught:
+        batches = TaughtBatches(batches, taught.probabilities)
     return MixedBatches(batches, regular.mixup, seed) if regular.mixup else batches
 
 
@@ -102,13 +119,13 @@ class Changes:
 CAMERAS = 1  # before a picture's own seed: what is drawn here says nothing of its crop
 
 
-def best_load(settings: WeightingSettings, fold: int | None, classes: int) -> Load:
-    """What the training of a fold's best cell costs; None: of that on all images."""
+def best_load(settings: WeightingSettings, fold: int | None, classes: int, part: float = 1.0) -> Load:
+    """What the training of a fold's best cell costs; None: of that on all images; on a part of them alone."""
     transfer, batch = transfer_of(settings), settings.training.batch
     name = f"{settings.network.backbone} behind {transfer.best_cut}"
     build = functools.partial(build_best, without_weights(settings), 0, 1, classes)
     share = 1.0 if fold is None else (1 - 1 / transfer.folds) * (1 - settings.splits.hold_out)
-    return Load(name, build, transfer.best_epochs, batch, "images", share)
+    return Load(name, build, transfer.best_epochs, batch, "images", share * part)
 
 
 def build_best(settings: WeightingSettings, seed: int, steps: int, classes: int) -> Network:

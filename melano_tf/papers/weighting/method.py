@@ -9,7 +9,8 @@ from melano_tf.papers.image_steps import add_image_steps
 from melano_tf.papers.plan import Plan
 from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
-from melano_tf.papers.weighting.best_cell import best_depends_on, best_name, best_stem, train_best
+from melano_tf.papers.weighting.best_cell import best_depends_on, train_best
+from melano_tf.papers.weighting.best_cell_parts import best_name, best_stem
 from melano_tf.papers.weighting.best_cell_tables import write_best, write_differences
 from melano_tf.papers.weighting.best_cell_training import best_load
 from melano_tf.papers.weighting.cohort import (
@@ -45,6 +46,7 @@ from melano_tf.papers.weighting.other_cameras import (
 from melano_tf.papers.weighting.settings import STEPS, TRANSFER_STEPS, WeightingSettings
 from melano_tf.papers.weighting.surest_errors import draw_errors
 from melano_tf.papers.weighting.tables import count_images, write_results
+from melano_tf.papers.weighting.teachers import teacher_name, teacher_numbers, train_teacher
 from melano_tf.papers.weighting.training_grid import TABLES, Cell, cells_of, shown_cells
 from melano_tf.papers.weighting.trunk_transfer import (
     FEATURES,
@@ -152,6 +154,19 @@ def transfer_method(s: WeightingSettings, transfer: TransferSettings) -> Plan:
         facts, load = best_depends_on(s), best_load(s, fold, len(class_names()))
         told = [plan.step("metadata", tell, needs=["cohort"], group="images", always=True)] if transfer.metadata else []
         needs = [*needs, *told]
+        if fold is not None and (numbers := teacher_numbers(s)):
+            part = best_load(s, fold, len(class_names()), 1 - 1 / transfer.teachers)
+            needs = needs + [
+                plan.step(
+                    *(teacher_name(fold, number), train_teacher, fold, number),
+                    needs=needs,
+                    depends=facts,
+                    group=group,
+                    load=part,
+                    **network,
+                )
+                for number in numbers
+            ]
         return plan.step(
             *(best_name(fold), train_best, fold), needs=needs, depends=facts, group=group, load=load, **network
         )

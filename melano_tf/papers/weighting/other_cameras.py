@@ -23,7 +23,7 @@ from melano_tf.papers.settings_values import resampled
 from melano_tf.papers.shared_figures import saved
 from melano_tf.papers.shared_tables import show, whose
 from melano_tf.papers.shell import Work
-from melano_tf.papers.weighting.best_cell import best_stem
+from melano_tf.papers.weighting.best_cell_parts import best_stem
 from melano_tf.papers.weighting.cell_answers import answers_frame, with_metadata
 from melano_tf.papers.weighting.cohort import WeightingImages, split_name
 from melano_tf.papers.weighting.settings import RECIPE, WeightingSettings

@@ -29,6 +29,10 @@ class RegularSettings:
     """The paper's weighting of its samples, as --strategies names it: cb, es, ohem, cb+ohem ..."""
     strategy_from: float = 0.0
     """Share of the training from which on it weighs (deferred re-weighting); 0: from the start."""
+    distil: float = 0.0
+    """Distillation: this share of each target is what teachers say of the picture on average. A fold's are
+    --transfer.teachers networks, each trained like the best cell on all but one part of its lesions; those of the model
+    for use are the folds' best cells."""
 
     def __post_init__(self) -> None:
         faults = [
@@ -41,8 +45,11 @@ class RegularSettings:
                 f"mixup {self.mixup:g} with strategy {self.strategy}: the losses of blended pictures hold the class "
                 "weights already, by which the curriculum would choose; leave out one of the three"
             )
-        if not 0 <= self.cameras <= 1:
-            faults.append(f"cameras {self.cameras:g}: between 0 and 1")
+        faults += [
+            f"{name} {getattr(self, name):g}: between 0 and 1"
+            for name in ("cameras", "distil")
+            if not 0 <= getattr(self, name) <= 1
+        ]
         faults += [
             f"{name} {getattr(self, name):g}: 0 or more, and finite"
             for name in ("mixup", "adjustment")
@@ -59,6 +66,7 @@ class RegularSettings:
             f"logits adjusted by {self.adjustment:g} log shares": self.adjustment,
             f"labels smoothed by {self.smoothing:g}": self.smoothing,
             f"mixup {self.mixup:g}": self.mixup,
+            f"{self.distil:.0%} of each target from teachers": self.distil,
             f"{self.cameras:.0%} of the pictures as other cameras show them": self.cameras,
             f"running mean of the weights ({self.averaging:g})": self.averaging,
         }
@@ -96,6 +104,8 @@ class TransferSettings:
     """Multiply its images by 1 + u, u uniform in ± this share."""
     hue: float = 8.0
     """Turn its images' hue by an angle uniform in ± this many degrees."""
+    teachers: int = 3
+    """Networks of which a fold's best cell learns as well, where --transfer.regular.distil is above 0."""
     metadata: bool = False
     """Tell the best cell the patient's age and sex and the lesion's site, by ZooME's metadata embedding."""
     regular: RegularSettings = field(default_factory=RegularSettings)
@@ -113,6 +123,8 @@ class TransferSettings:
                 faults.append(f"{name} {chosen}: numbers from 1 to {self.folds}, each once")
         if not self.strategy_folds:
             faults.append("strategy_folds: one at least")
+        if self.teachers < 2:
+            faults.append(f"teachers {self.teachers}: at least 2, for each is trained without one part of as many")
         if self.camera_images < 0:
             faults.append(f"camera_images {self.camera_images}: a number of images, or 0 for none")
         if self.best_epochs < 1 or not self.best_rate > 0:
