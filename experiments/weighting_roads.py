@@ -2,15 +2,15 @@
 # # Real images, further: what each change of the best cell's training adds on HAM10000
 #
 # Paper: *How important is each dermoscopy image?*, whose question (which sample weights help) is asked here of a
-# network that learns, beside what else is said to help: a running mean of the weights, label smoothing, mixup, pictures
-# as other cameras show them, logit adjustment in the loss, deferred re-weighting, the whole picture instead of its
-# central square, the patient's age and sex and the lesion's site, more views when it is asked, twice the epochs, an
-# average of three networks distilled into one, another network, and the mean of both.
+# network that learns, beside what else is said to help: half precision, a running mean of the weights, label
+# smoothing, mixup, pictures as other cameras show them, logit adjustment in the loss, deferred re-weighting, the whole
+# picture instead of its central square, the patient's age and sex and the lesion's site, more views when it is asked,
+# twice the epochs, an average of three networks distilled into one, another network, and the mean of both.
 #
 # No fold's judged images are looked at: the table is that of fold 1's training lesions alone, divided into five folds
 # again, whose first one judges. Every road is one training of the same seed (128 px, 12 epochs), and is compared with
-# the plain one on the same images: the difference, with a 95 % interval by lesion. It
-# says what other lesions would change, not what another seed would.
+# the plain one on the same images: the difference, with a 95 % interval by lesion. It says what other lesions would
+# change, not what another seed would.
 #
 # `python experiments/weighting_roads.py --table HAM10000_metadata.csv --images train_200x150 --weights
 # mobilenet.weights.h5 --out runs/roads` (what is finished there is not done again; `--roads plain,mixup` does some of
@@ -59,8 +59,9 @@ given = parser.parse_known_args()[0]
 
 @dataclass(frozen=True)
 class Road:
-    """What a road changes of the settings: of `store`, `network`, `transfer` and `transfer.regular`."""
+    """What a road changes of the settings: of the run's own, `store`, `network`, `transfer` and `transfer.regular`."""
 
+    run: dict[str, object] = field(default_factory=dict)
     store: dict[str, object] = field(default_factory=dict)
     network: dict[str, object] = field(default_factory=dict)
     transfer: dict[str, object] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class Road:
 
 ROADS = {
     "plain": Road(),
+    "bfloat16": Road(run={"precision": "bfloat16"}),
     "averaging": Road(regular={"averaging": 0.999}),
     "smoothing": Road(regular={"smoothing": 0.1}),
     "mixup": Road(regular={"mixup": 0.2}),
@@ -140,6 +142,7 @@ def settings_of(road: str, table: Path | None) -> WeightingSettings:
         figures="none",
         steps="tables",
         workers=1,
+        **change.run,
     )
 
 
