@@ -21,6 +21,7 @@
 # %%
 import argparse
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.predictions import probabilities
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.training.steps import traced
 
 parser = argparse.ArgumentParser(allow_abbrev=False)
 parser.add_argument("--table", type=Path, help="HAM10000's metadata; none: phantoms")
@@ -169,12 +171,14 @@ def eight_views() -> tuple[JudgedSplit, JudgedSplit]:
     frame = pd.read_parquet(run / "predictions" / "best-fold-1.parquet")
     card = Sidecar.read(run / "models" / "best-fold-1.keras")
     model = keras.saving.load_model(run / "models" / "best-fold-1.keras", compile=False)
+    forward = traced(functools.partial(model, training=False))
     factors, store = np.array(card.run["factors"]), ImageCacheSettings(**card.preprocessing["store"])
     found = []
     for start in range(0, len(frame), 64):
         files = [folder / f"{name}.jpg" for name in frame["image_id"][start : start + 64]]
         pictures = np.stack([decode_image(file, store).pixels for file in files]).astype(np.float32)
-        said = [np.asarray(model({"image": each}), np.float64) for each in (pictures, np.rot90(pictures, axes=(1, 2)))]
+        views = pictures, np.rot90(pictures, axes=(1, 2))
+        said = [np.asarray(forward({"image": each}), np.float64) for each in views]
         found.append(np.mean([shifted(one, 1 / factors) for one in said], axis=0))
     mean, truth = np.concatenate(found), frame["target"].to_numpy()
     groups = frame["group"].tolist()

@@ -186,6 +186,7 @@ def test_teachers_saw_parts_of_the_training_lesions_alone_and_the_final_model_le
     assert all(set(one["image_id"]) == whole for one in said)
     assert np.abs(probabilities(said[0]) - probabilities(said[1])).max() > 1e-3
     assert record("best-fold-1", "after") == set(stems)
+    assert Sidecar.read(finished / "models" / "best-fold-1.keras").run["teachers"] == stems
     assert record("ham10000", "after") == {"best-fold-1"}
 
 
