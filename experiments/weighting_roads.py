@@ -5,7 +5,7 @@
 # network that learns, beside what else is said to help: half precision, a running mean of the weights, label
 # smoothing, mixup, pictures as other cameras show them, logit adjustment in the loss, deferred re-weighting, the whole
 # picture instead of its central square, the patient's age and sex and the lesion's site, more views when it is asked,
-# twice the epochs, an average of three networks distilled into one, another network, and the mean of both.
+# half and twice the epochs, an average of three networks distilled into one, another network, and the mean of both.
 #
 # No fold's judged images are looked at: the table is that of fold 1's training lesions alone, divided into five folds
 # again, whose first one judges. Every road is one training of the same seed (128 px, 12 epochs), and is compared with
@@ -81,7 +81,8 @@ ROADS = {
     "deferred": Road(regular={"strategy": "cb", "strategy_from": 0.75}),
     "whole": Road(store={"crop": "whole"}),
     "metadata": Road(transfer={"metadata": True}),
-    "epochs": Road(transfer={"best_epochs": 2 * given.epochs}),
+    "half": Road(transfer={"best_epochs": -(-given.epochs // 2)}),
+    "twice": Road(transfer={"best_epochs": 2 * given.epochs}),
     # Three teachers, each trained on two thirds of the images.
     "distil": Road(regular={"distil": 0.75}),
     # It has no batch normalisation, so that it takes half the rate.
