@@ -17,6 +17,7 @@ from melano_tf.runs.file_integrity import faults as damaged_files
 from melano_tf.slides.annotations import AnnotationSettings, slide_outlines
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.slide_manifest import read_manifest, same_file_groups
+from melano_tf.slides.tiling import FINER, TileGrid, refusal
 from melano_tf.specs import load_spec
 
 GIB = 1024**3
@@ -148,8 +149,7 @@ def _slide(row: dict[str, Any], paper: str, drawn: AnnotationSettings, say: Call
         slide.read(0, 0, 64, max(slide.mpp))
         say(f"  {row['slide_id']:<22} {slide.size[0]} x {slide.size[1]} px at {slide.mpp[0]:.3f} µm/px")
         notes = [slide.mpp_note] if slide.mpp_note else []
-        if paper == "multimag":
-            faults += _too_coarse(row["slide_id"], slide.mpp, say)
+        faults += _too_coarse(row["slide_id"], paper, slide.mpp, say)
         if row["annotation"]:
             outlines = slide_outlines(slide, row["annotation"], drawn)
             say(f"  {'':<22} outlines: {outlines.words(slide.mpp)}")
@@ -159,8 +159,11 @@ def _slide(row: dict[str, Any], paper: str, drawn: AnnotationSettings, say: Call
     return faults
 
 
-def _too_coarse(slide_id: str, mpp: tuple[float, float], say: Callable[[str], None]) -> list[str]:
+def _too_coarse(slide_id: str, paper: str, mpp: tuple[float, float], say: Callable[[str], None]) -> list[str]:
     """Say which of the paper's magnifications the slide is too coarse for; a fault if it is for all of them."""
+    if paper == "spitzoid":
+        why = refusal(mpp, TileGrid().mpp)
+        return [f"{slide_id}: {why}; {FINER}"] if why else []
     grids = TileGrids()
     refused = grids.refusals(mpp)
     if len(refused) == len(grids.names):

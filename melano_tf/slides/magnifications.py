@@ -12,7 +12,7 @@ import pandas as pd
 from shapely.geometry.base import BaseGeometry
 
 from melano_tf.errors import InputError
-from melano_tf.slides.tiling import MOST_ENLARGEMENT, SizedSlide, TileGrid, Tissue, refusal, tile_table
+from melano_tf.slides.tiling import FINER, MOST_ENLARGEMENT, SizedSlide, TileGrid, Tissue, refusal, tile_table
 
 BLOCK_PX = 2048
 """Tiles are read block by block of this side (level-0 px), all magnifications of a block together: what they share of
@@ -127,7 +127,7 @@ def magnified_table(
     return found.assign(tile=np.arange(len(found), dtype=np.int64)), positions, _lines(refused) + _lines(empty) + notes
 
 
-HINT = "scan it finer, or allow enlarging with --allow-upsampling"
+HINT = f"{FINER}; a run of multimag can enlarge it (--allow-upsampling)"
 
 
 def _lines(reasons: dict[str, str]) -> list[str]:

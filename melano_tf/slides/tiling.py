@@ -81,6 +81,9 @@ def refusal(slide_mpp: tuple[float, float], mpp: float, most: float | None = MOS
     return f"its {max(slide_mpp):.3g} µm/px would be enlarged {times:.2f} times to {mpp:g} µm/px"
 
 
+FINER = "scan it finer, or correct its mpp if that is wrong"
+
+
 def check_fine_enough(slide: SizedSlide, grid: TileGrid) -> None:
     """Refuse a slide that is too coarse for the tiles of a grid.
 
@@ -88,8 +91,9 @@ def check_fine_enough(slide: SizedSlide, grid: TileGrid) -> None:
         InputError: as `refusal` says.
     """
     if why := refusal(slide.mpp, grid.mpp):
-        hint = "scan it finer, or cut all slides into tiles of more µm/px (--grid.mpp)"
-        raise InputError(f"slide {slide.slide_id}: {why}; {hint}")
+        # Who asks a trained model cannot choose its tiles.
+        hint = "a recipe and `features` can cut all slides into tiles of more µm/px (--grid.mpp)"
+        raise InputError(f"slide {slide.slide_id}: {why}; {FINER}; {hint}")
 
 
 def tile_extent(slide_mpp: tuple[float, float], grid: TileGrid) -> tuple[float, float]:

@@ -210,6 +210,13 @@ def test_doctor_finds_what_is_wrong_with_a_manifest(slides, tmp_path, inside):
     assert "Traceback" not in good.errors + done.errors
 
 
+def test_doctor_says_which_slide_a_run_would_refuse_as_too_coarse(slides, tmp_path, inside):
+    path = manifest(slides, tmp_path, lambda frame: frame.assign(mpp=[1.2, 1.1]))
+    done = inside("doctor", "--paper", "spitzoid", "--slides", str(path), "--out", str(tmp_path))
+    assert done.code == 2 and "1 fault" in done.shown
+    assert ": its 1.2 µm/px would be enlarged 1.20 times to 1 µm/px; scan it finer, or correct its mpp" in done.shown
+
+
 def test_doctor_reads_outlines_as_a_run_would(slides, tmp_path, inside):
     box = [[0, 0], [900, 0], [0, 900], [900, 900], [0, 0]]  # crosses itself
     names = {"Tumor": box, "Tissue": [[0, 0], [900, 0], [900, 900], [0, 0]]}

@@ -75,7 +75,9 @@ def test_what_is_left_out_is_said() -> None:
     assert lines == ["not at 40x: its 0.5 µm/px would be enlarged 1.82 times to 0.275 µm/px"]
     _, _, lines = magnified_table(FakeSlide(), LeftHalf(700), None, GRIDS, "p", "MM")
     assert lines == ["not at 4x: no tile with at least 60% tissue"]
-    with pytest.raises(InputError, match=r"slide s: no magnification is possible.*--allow-upsampling"):
+    with pytest.raises(
+        InputError, match=r"slide s: no magnification is possible.*correct its mpp.* a run .*--allow-upsampling"
+    ):
         magnified_table(FakeSlide(mpp=6.0), LeftHalf(), None, GRIDS, "p", "MM")
 
 
