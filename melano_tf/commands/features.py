@@ -81,8 +81,11 @@ def features(settings: FeaturesSettings, say: Callable[[str], None]) -> Path:
     counts = outcomes["status"].value_counts()
     words = ", ".join(f"{count} {status}" for status, count in counts.items())
     say(f"slides    {len(outcomes)}: {words}; {int(outcomes['tiles'].sum()):,} tiles in all")
-    for row in outcomes[outcomes["reason"] != ""].to_dict("records"):
-        say(f"  {row['status']}: {row['slide_id']}: {row['reason']}")
+    for row in outcomes.to_dict("records"):
+        if row["notes"]:
+            say(f"  note: {row['slide_id']}: {row['notes']}")
+        if row["reason"]:
+            say(f"  {row['status']}: {row['slide_id']}: {row['reason']}")
     say(f"features  {settings.out} (features.csv says what became of each slide)")
     if failed := int(counts.get("failed", 0)):
         raise RunError(

@@ -58,6 +58,16 @@ def test_files_that_others_and_bags_read(slides: Path, tmp_path: Path, inside) -
     assert pd.read_csv(tmp_path / "made" / "features.csv")["status"].tolist() == ["kept", "kept"]
 
 
+def test_what_was_odd_of_a_slide_is_said(slides: Path, tmp_path: Path, inside) -> None:
+    slides.write_text("slide_id,path,mpp\ns1,slides/s1.tiff,\ns2,slides/s2.tiff,0.8\n")
+    model = mean_colour(tmp_path / "colour.keras")
+    call = ("features", "--slides", str(slides), "--model", model, "--out", str(tmp_path / "made"), *GRID)
+    for done in (inside(*call), inside(*call)):  # made, and kept
+        assert done.code == 0, done.errors
+        assert "  note: s2: the given 0.8 µm/px contradicts the file's own 0.5 µm/px" in done.shown
+        assert done.shown.count("note: ") == 1
+
+
 def test_a_network_by_its_name(slides: Path, tmp_path: Path, inside) -> None:
     call = ("features", "--slides", str(slides), "--encoder", "mobilenet", "--weights", "none")
     done = inside(*call, "--out", str(tmp_path / "made"), *GRID)
