@@ -71,6 +71,27 @@ def test_bad_files_are_named(drawn: PhantomDermoscopy, tmp_path: Path) -> None:
     assert "1 images with an EXIF orientation (ignored)" in shown
 
 
+def test_all_that_was_found_stands_in_the_file(drawn: PhantomDermoscopy, tmp_path: Path) -> None:
+    truth = pd.read_csv(drawn.tables["ground_truth"])
+    path = tmp_path / drawn.tables["ground_truth"].name
+    truth.assign(extra=1, lesion_id="IL_1").to_csv(path, index=False)
+    code, shown = lines_of(CheckSettings((path,), out=tmp_path / "found", folds=3))
+    found = json.loads((tmp_path / "found" / "check.json").read_text())
+    assert code == 0 and "lesion IL_1 belongs to several patients" in shown
+    assert found["lesions_of_several_patients"] == ["IL_1"]
+    assert found["unused_columns"] == [[path.name, "extra"]]
+    classes = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
+    rows = [f"I{n},{','.join('01'[n % 8 == k] for k in range(8))}" for n in range(24)]
+    (tmp_path / "truth.csv").write_text("\n".join([f"image,{','.join(classes)}", *rows]))
+    told = [f"I{n},{5 * n},torso,L{n},male" for n in range(24)]
+    (tmp_path / "told.csv").write_text("\n".join(["image,age_approx,anatom_site_general,lesion_id,sex", *told]))
+    tables = (tmp_path / "truth.csv", tmp_path / "told.csv")
+    code, shown = lines_of(CheckSettings(tables, out=tmp_path / "found", folds=3))
+    found = json.loads((tmp_path / "found" / "check.json").read_text())
+    assert code == 0 and "1 images of age 0" in shown
+    assert [entry[:2] for entry in found["doubtful"]] == [["I0", "age 0"]]
+
+
 def test_bad_input_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     assert main(["check", "--table", str(tmp_path / "other.csv")]) == 2
