@@ -52,12 +52,14 @@ def similar(settings: SimilarSettings, say: Callable[[str], None]) -> Path:
         raise InputError(f"{settings.gallery}: no such folder of images")
     read = {"--input": settings.input, "--gallery": settings.gallery, "--model": settings.model}
     journal.refuse_mixing(settings.out, read)
-    from melano_tf.dermoscopy.image_files import images_at
+    from melano_tf.dermoscopy.image_files import images_at, passed_over
     from melano_tf.training.tensorflow_runtime import configure
 
     found = [path for path in images_at(settings.gallery) if path.resolve() != settings.input.resolve()]
     if not found:
         raise InputError(f"{settings.gallery}: holds no other image than {settings.input.name} itself")
+    if left := passed_over(settings.gallery, [settings.out]):
+        say(f"{settings.gallery}: passed over {left}; its own .jpg, .jpeg and .png files are compared")
     configure(settings.threads)
     return answer(settings, sidecar, found, say)
 

@@ -33,6 +33,8 @@ def arguments(run: TinyRun, image: Path, gallery: Path, out: Path) -> tuple[str,
 def test_the_nearest_come_first_and_a_copy_is_nearest(tiny_similarity, gallery, tmp_path, inside):
     asked = tmp_path / "asked.jpg"
     shutil.copy(sorted(gallery.iterdir())[3], asked)
+    (gallery / "more").mkdir()
+    (gallery / "scan.tif").write_text("not looked at")
     done = inside(*arguments(tiny_similarity, asked, gallery, tmp_path / "out"), "--count", "3")
     assert done.code == 0, done.errors
     rows = pd.read_csv(tmp_path / "out" / "similar.csv")
@@ -41,6 +43,7 @@ def test_the_nearest_come_first_and_a_copy_is_nearest(tiny_similarity, gallery, 
     assert ranked["distance"].is_monotonic_increasing and ranked["distance"].between(0, 2).all()
     assert Path(ranked["image"].iloc[0]).name == sorted(gallery.iterdir())[3].name
     assert ranked["distance"].iloc[0] == pytest.approx(0, abs=1e-6)
+    assert "passed over 1 file (.tif) and 1 folder; its own .jpg, .jpeg and .png files are compared" in done.shown
     assert rows["unreadable"].notna().sum() == 1 and "1 of 9 images could not be used" in done.shown
     picture = cv2.imread(str(tmp_path / "out" / "similar.png"))
     assert min(picture.shape[:2]) > 150 and picture.std() > 15
