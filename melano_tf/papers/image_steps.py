@@ -27,6 +27,7 @@ from melano_tf.phantoms.skin.isic_data_sets import draw_dermoscopy
 from melano_tf.pipelines.image_cache import ImageCache, cache_images, prune_cache
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.file_integrity import read_words
 from melano_tf.runs.input_checksums import file_checksums
 from melano_tf.runs.settings_digest import digest, plain, seed_for
 from melano_tf.splits.undivided_groups import alike_lines, case_groups
@@ -216,7 +217,7 @@ def _usable_images(work: Work, store: ImageCacheSettings) -> tuple[pd.DataFrame,
     cache = cached(work, store, lambda images: None)  # all of it is there, unless somebody cleared the folder
     if work.settings.cache is None:
         prune_cache(work.run.folder / "images", cache)
-    told = pd.read_csv(work.path("images.csv"), dtype={"image_id": str, "unreadable": str}).dropna(subset="unreadable")
+    told = read_words(work.path("images.csv")).query("unreadable != ''")
     reasons = dict(zip(told["image_id"], told["unreadable"], strict=True))
     work.run.note(undecodable=reasons)
     for name, why in reasons.items():
@@ -255,6 +256,5 @@ def find_copies(work: Work, store: ImageCacheSettings, near: bool) -> list[Path]
 
 
 def copies_of(work: Work) -> pd.DataFrame:
-    """The pairs of copies, with the columns of `dermoscopy.duplicates.duplicate_pairs`."""
-    types = {"image_1": str, "image_2": str, "kind": str}
-    return work.once("copies", lambda: pd.read_csv(work.path("copies.csv"), dtype=types))
+    """The pairs of copies, with the columns of `dermoscopy.duplicates.duplicate_pairs`, as text."""
+    return work.once("copies", lambda: read_words(work.path("copies.csv")))

@@ -17,7 +17,7 @@ from melano_tf.pipelines.tile_store import COHORT_TABLES, write_cohort
 from melano_tf.pipelines.tile_store_settings import FORMAT, Grid, StoreSettings
 from melano_tf.pipelines.wanted_tiles import Wanted, wanted_too
 from melano_tf.runs import journal
-from melano_tf.runs.file_integrity import read_frame
+from melano_tf.runs.file_integrity import read_frame, read_words
 from melano_tf.runs.input_checksums import file_checksums
 from melano_tf.runs.settings_digest import digest, plain, seed_for
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings
@@ -28,7 +28,8 @@ from melano_tf.training.fit import write_frame
 
 Check = Callable[[Work, pd.DataFrame], None]
 Choose = Callable[[Work, pd.DataFrame], Sequence[Wanted]]
-WORDS = ("slide_id", "reason", "notes", "outlines")  # columns of slides.csv that are text whatever stands in them
+# Columns of slides.csv that are text, whatever they look like.
+WORDS = ("slide_id", "patient_id", "label", "reason", "notes", "outlines")
 CHOICE = "wanted.csv"  # in the store; a slide's own files have other endings
 
 
@@ -127,7 +128,7 @@ def slide_groups(work: Work) -> dict[str, str]:
 def try_failed_again(work: Work) -> None:
     """Where a slide failed, "tiles" counts as not finished: a share that was away is there again. The rest is kept."""
     table = work.run.folder / "tiles" / COHORT_TABLES[1]
-    if table.is_file() and (pd.read_csv(table, dtype=str)["status"] == "failed").any():
+    if table.is_file() and (read_words(table)["status"] == "failed").any():
         journal.remove(work.run.folder / "steps" / "tiles.json")
 
 
@@ -136,7 +137,7 @@ def choose_tiles(work: Work, choose: Choose, cutting: Cutting) -> Looked:
     table = work.path("tiles", CHOICE)
     earlier: dict[str, dict[str, str]] = {}
     if table.is_file():
-        for row in pd.read_csv(table, dtype=str).to_dict("records"):
+        for row in read_words(table).to_dict("records"):
             earlier.setdefault(row["key"], {})[row["magnification"]] = row["tiles"]
     chosen = choose(work, work.value("slides"))
     wanted = [wanted_too(now, earlier.get(key)) for now, key in zip(chosen, _slide_keys(work, cutting), strict=True)]
@@ -189,9 +190,9 @@ def cut_tiles(work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _read_tiles(work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
     folder = work.run.folder / "tiles"
     tiles = read_frame(folder / "tiles.parquet")
-    outcomes = pd.read_csv(folder / "slides.csv", dtype=dict.fromkeys(WORDS, str))
+    outcomes = pd.read_csv(folder / "slides.csv", dtype=dict.fromkeys(WORDS, str), keep_default_na=False)
     left_out = outcomes[outcomes["status"] != "done"].to_dict("records")
-    for row in outcomes[outcomes["notes"].notna() & (outcomes["notes"] != "")].to_dict("records"):
+    for row in outcomes[outcomes["notes"] != ""].to_dict("records"):
         work.say(f"  note: {row['slide_id']}: {row['notes']}")
     for row in left_out:
         work.say(f"  left out: {row['slide_id']}: {row['reason']}")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from melano_tf.errors import InputError, line_of
-from melano_tf.runs.file_integrity import mapping, read_frame
+from melano_tf.errors import InputError
+from melano_tf.runs.file_integrity import mapping, read_frame, read_words
 from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.judgements import judged_cases
 from melano_tf.splits.disjoint_sides import shared_by, words
@@ -205,10 +205,7 @@ def _copies(standing: Standing, counted: Mapping[str, Any]) -> list[tuple[str, s
     path = standing.folder / "copies.csv"
     if not standing.holds(path):
         return None if counted else []
-    try:
-        pairs = pd.read_csv(path, dtype=str, keep_default_na=False)  # an image may be called "NA"
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({line_of(error)}); give the run's command again") from None
+    pairs = read_words(path)
     if lacking := [name for name in PAIR if name not in pairs]:
         raise InputError(f"{path}: the columns {', '.join(lacking)} are missing; give the run's command again")
     cut_short = (pairs[list(PAIR)] == "").any(axis=None)

@@ -17,7 +17,7 @@ from melano_tf.reports.table_files import read_table
 from melano_tf.reports.table_layout import Shown, footnotes_of, layout, notes_of
 from melano_tf.reports.tables import Table, records
 from melano_tf.runs.atomic_files import read_json
-from melano_tf.runs.file_integrity import mapping
+from melano_tf.runs.file_integrity import mapping, read_words
 from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.judgements import Judgement
 from melano_tf.runs.settings_digest import digest, flat
@@ -76,7 +76,7 @@ def read_tables(standing: Standing) -> Tables:
     for name in sorted(files, key=lambda stem: (not stem.startswith("table"), _natural(stem))):
         try:
             if files[name].suffix == ".csv":
-                found.append(plain_table(name, pd.read_csv(files[name], dtype=str, keep_default_na=False)))
+                found.append(plain_table(name, read_words(files[name])))
                 continue
             table = read_table(files[name])
         except (InputError, OSError, ValueError) as error:
@@ -222,8 +222,8 @@ def first_of(names: Sequence[str], most: int = 3) -> str:
 
 def _counted(path: Path, what: str) -> list[tuple[str, str]]:
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError):
+        frame = read_words(path)
+    except InputError:
         return []
     if "status" in frame:
         done = frame[frame["status"] == "done"]

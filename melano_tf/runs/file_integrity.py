@@ -97,6 +97,20 @@ def read_frame(path: Path) -> "pd.DataFrame":
         raise InputError(f"{path}: cannot be read ({line_of(error)}); give the run's command again") from None
 
 
+def read_words(path: Path) -> "pd.DataFrame":
+    """A table of ours, in CSV, each cell the text that stands there: a slide or an image may be called "NA" or "007".
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({line_of(error)}); give the run's command again") from None
+
+
 def _whole(path: Path) -> bool:
     return bool(mapping(path)) or not path.exists()
 

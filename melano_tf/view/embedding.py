@@ -4,9 +4,10 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from melano_tf.errors import InputError
+from melano_tf.runs.file_integrity import read_words
 from melano_tf.view.run_cases import Seen
 
 
@@ -32,8 +33,8 @@ class Embedding:
             return None
         try:
             vectors = np.load(folder / "embedding.npy", mmap_mode="r", allow_pickle=False)
-            names = pd.read_csv(folder / "clusters.csv", dtype=str)["image_id"].tolist()
-        except (OSError, ValueError, KeyError):
+            names = read_words(folder / "clusters.csv")["image_id"].tolist()
+        except (InputError, OSError, ValueError, KeyError):
             return None
         if vectors.ndim != 2 or len(names) != len(vectors):
             return None

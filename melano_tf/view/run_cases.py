@@ -12,6 +12,7 @@ from melano_tf.csv_rows import read_rows
 from melano_tf.dermoscopy.image_files import ImageSettings
 from melano_tf.dermoscopy.isic_records import read_isic
 from melano_tf.errors import InputError
+from melano_tf.runs.file_integrity import read_words
 from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.judgements import read_record
 from melano_tf.view.model_predictions import Judged, TileModel, attention_files, read_models, tile_models
@@ -182,11 +183,12 @@ def slide_cases(folder: Path, record: Mapping[str, Any]) -> tuple[pd.DataFrame, 
         frame = _manifest(_found(paths[0], record, folder))
     except (InputError, KeyError) as error:
         faults.append(f"slides: {error}")
-        table = folder / "tiles" / "slides.csv"
-        if table.is_file():
-            known = pd.read_csv(table, dtype=str)
+        try:
+            known = read_words(folder / "tiles" / "slides.csv")
             frame = known.rename(columns={"slide_id": "case", "patient_id": "patient"})[["case", "patient", "label"]]
             frame = frame.reindex(columns=list(COLUMNS))
+        except (InputError, KeyError):  # the run was not cut yet, or that table is damaged too
+            pass
     return frame.reset_index(drop=True), faults
 
 
@@ -230,7 +232,11 @@ def image_cases(folder: Path, record: Mapping[str, Any]) -> tuple[pd.DataFrame, 
         frame = records.rename(columns={"image_id": "case"})
     except InputError as error:
         faults.append(f"images: {error}")
-    return _with_clusters(frame, folder), faults
+    try:
+        frame = _with_clusters(frame, folder)
+    except (InputError, KeyError) as error:
+        faults.append(f"clusters: {error}")
+    return frame, faults
 
 
 def _with_clusters(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -238,6 +244,6 @@ def _with_clusters(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
     path = folder / "clusters" / "clusters.csv"
     if not path.is_file():
         return frame
-    table = pd.read_csv(path, dtype=str)
+    table = read_words(path)
     cluster = dict(zip(table["image_id"], table["source"] + ": " + table["cluster"], strict=True))
     return frame.assign(cluster=frame["case"].map(cluster).fillna(""))

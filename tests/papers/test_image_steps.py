@@ -11,8 +11,10 @@ from PIL import Image
 
 from melano_tf.dermoscopy import duplicates
 from melano_tf.dermoscopy.image_files import UnreadableImageError, read_image
-from melano_tf.papers.image_steps import find_copies
+from melano_tf.papers.image_steps import copies_of, find_copies, usable_images
 from melano_tf.pipelines.image_settings import ImageCacheSettings
+from melano_tf.splits.undivided_groups import pair_places
+from melano_tf.view.embedding import Embedding
 
 
 def copies(tmp_path: Path, sums: dict[str, str], files: dict[str, Path]) -> tuple[list[list[str]], list[str]]:
@@ -55,6 +57,34 @@ def test_identical_images_that_cannot_be_hashed_are_a_pair_and_said(
     pairs, said = copies(tmp_path, sums, files)
     assert pairs == [["a", "b", "exact"], ["c", "d", "exact"]]
     assert said == ["  5 images without a hash, of which only identical copies are found: c, d, e, f, h"]
+
+
+def test_images_whose_names_look_like_a_missing_value_stay_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["NA", "nan", "007", "null"]
+    (tmp_path / "images.csv").write_text("image_id,aspect,unreadable\nNA,1.5,\nnan,1.5,\n007,1.5,\nnull,,all black\n")
+    (tmp_path / "copies.csv").write_text("image_1,image_2,kind,distance\nNA,nan,near,3\nNA,007,listed,\n")
+    found = SimpleNamespace(there=pd.DataFrame({"image_id": names}))
+    said: list[str] = []
+    work: Any = SimpleNamespace(
+        value=lambda step: found,
+        once=lambda key, make: make(),
+        path=lambda name: tmp_path / name,
+        settings=SimpleNamespace(cache=tmp_path),
+        run=SimpleNamespace(note=lambda **notes: None),
+        say=said.append,
+    )
+    monkeypatch.setattr("melano_tf.papers.image_steps.cached", lambda *given: None)
+    records, _ = usable_images(work, ImageCacheSettings())
+    assert records["image_id"].tolist() == names[:3] and said == ["  left out: null: all black"]
+    pairs = pair_places(copies_of(work), records["image_id"].tolist())
+    assert pairs == {"near": [(0, 1)], "listed": [(0, 2)]}
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters" / "clusters.csv").write_text("image_id,source,cluster\nNA,a,1\nnan,a,0\n")
+    np.save(tmp_path / "clusters" / "embedding.npy", np.eye(2, dtype=np.float32))
+    embedding = Embedding.read(SimpleNamespace(folder=tmp_path))  # type: ignore[arg-type]
+    assert embedding is not None and embedding.nearest("NA", 1) == [("nan", 1.0)]
 
 
 def test_a_crowd_without_hashes_makes_as_many_pairs_as_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The steps on slides that recipes share: what is wanted is cut and stays, and what stands on it is not done again."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from melano_tf.slides.annotations import AnnotationSettings
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.slide import Slide, SlideReadError
 from melano_tf.slides.tiling import TileGrid
+from melano_tf.view.run_cases import slide_cases
 from tests.pipelines.small_slides import write_annotation, write_slide_file
 
 STORE = StoreSettings(stored_px=64, mask_mpp=4.0)
@@ -125,6 +127,18 @@ def test_what_is_left_out_is_said_and_noted_and_nothing_at_all_is_a_fault(slides
     (tmp_path / "a.tiff").write_text("no slide\n" * 100)
     with pytest.raises(InputError, match="no slide brought any tile"):
         session(tmp_path / "none", slides, ONE)
+
+
+def test_names_that_look_like_a_missing_value_or_a_number_stay_names(slides, tmp_path):
+    slides.write_text("slide_id,path,patient_id,label\nNA,a.tiff,null,malignant\n007,b.tiff,01,benign\n")
+    (tmp_path / "a.tiff").write_text("no slide\n" * 100)
+    run, known, tiles, said = session(tmp_path / "run", slides, ONE)
+    assert set(tiles["slide_id"]) == {"007"} and any(line.startswith("  left out: NA: ") for line in said)
+    [row] = run.record()["excluded"]
+    assert (row["slide_id"], row["patient_id"], row["notes"], row["tiles"]) == ("NA", "null", "", 0)
+    assert known[-1] == {"without": ["NA"]}
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"recipe": "toy"}))
+    assert slide_cases(tmp_path / "run", {"settings": {}})[0]["case"].tolist() == ["NA", "007"]
 
 
 def test_a_slide_that_failed_is_tried_again_by_the_next_command(slides, tmp_path, monkeypatch):
