@@ -1,5 +1,6 @@
 """A few of the odd requests and odd servers that `experiments/fuzz.py` draws by the hundred."""
 
+import json
 import random
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from melano_tf.errors import InputError
 from melano_tf.serving.client import Client, FolderTransport
 from melano_tf.serving.model_finding import exported_card
-from tests.fuzz.kinds_of_models import Asked, judge_graph, judge_server
+from tests.fuzz.kinds import READ, command
+from tests.fuzz.kinds_of_models import Asked, judge_graph, judge_server, sent
 from tests.serving.conftest import Models
 from tests.serving.pictures import FILES
 from tests.serving.standin import Served
@@ -39,3 +41,13 @@ def test_a_card_whose_numbers_are_not_all_there_is_refused(asked: Asked) -> None
 def test_an_odd_server_costs_one_line(asked: Asked, tmp_path: Path, seed: int, monkeypatch) -> None:
     monkeypatch.setattr("melano_tf.training.tensorflow_runtime.configure", lambda threads, *_, **__: threads or 1)
     judge_server(asked, random.Random(f"server {seed}"), tmp_path)
+
+
+def test_a_server_that_is_not_odd_is_asked_to_its_end(asked: Asked, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("melano_tf.training.tensorflow_runtime.configure", lambda threads, *_, **__: threads or 1)
+    monkeypatch.setattr(
+        "tests.fuzz.kinds_of_models.odd_answer", lambda content, draw: [sent(json.dumps(content).encode())]
+    )
+    patient = lambda *given: command(*("60" if one == "3" else one for one in given))  # noqa: E731
+    monkeypatch.setattr("tests.fuzz.kinds_of_models.command", patient)  # a busy machine loads a graph for seconds
+    assert [judge_server(asked, random.Random(seed), tmp_path / str(seed)) for seed in (0, 1)] == [READ, READ]
