@@ -16,6 +16,7 @@ from typing import Any
 import keras
 
 from melano_tf.errors import InputError
+from melano_tf.home_folders import written_path
 from melano_tf.models import alexnet_and_plain_cnn, resnet_and_resnext, squeezenet, standin_networks
 from melano_tf.models.keras_imagenet_files import Network, imagenet_file, networks
 from melano_tf.models.layers import PreprocessMode
@@ -171,7 +172,7 @@ def check_backbone(name: str, weights: str = "none", input_px: int | None = None
             raise InputError(f"{name}: its ImageNet weights are not fetched; give torchvision's state dict as a file")
         raise InputError(f"{name}: has no ImageNet weights; choose weights none or a file's path")
     if weights not in ("none", "imagenet"):
-        file = Path(weights).expanduser()
+        file = written_path(weights)
         if file.suffix in STATE_DICTS and entry.state_dict is None:
             raise InputError(f"{file}: torchvision has no {name}; it takes .h5 or .weights.h5 files")
         if not file.is_file():
@@ -194,4 +195,4 @@ def weights_file(name: str, weights: str) -> Path | None:
     if weights == "imagenet":
         assert entry.imagenet is not None  # or check_backbone has refused it
         return imagenet_file(entry.imagenet)
-    return Path(weights).expanduser()
+    return written_path(weights)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from melano_tf.home_folders import written_path
 from melano_tf.models.backbone_registry import check_backbone, weights_file
 from melano_tf.papers.plan import Backbone, Step
 from melano_tf.runs.atomic_files import file_sha256
@@ -67,5 +68,5 @@ def given_weights(settings: Any) -> list[str]:
     """The content of every weights file that the settings name, whatever part of the run is asked for."""
     found = flat(plain(settings)).items()
     named = [value for name, value in found if name.endswith("weights") and isinstance(value, str)]
-    files = [Path(value).expanduser() for value in named if value not in ("none", "imagenet")]
+    files = [written_path(value) for value in named if value not in ("none", "imagenet")]
     return [_content(f.resolve(), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]

@@ -147,6 +147,7 @@ def test_weights_that_a_network_does_not_take_are_known_before_it_is_built(tmp_p
         (("torchvision_resnet50", "imagenet"), "torchvision's state dict as a file"),
         (("zoome_kaur", "imagenet"), "has no ImageNet weights"),
         (("vgg16", str(tmp_path / "gone.h5")), "no such weights file"),
+        (("vgg16", "~nobody-is-called-so/gone.h5"), "~nobody-is-called-so/gone.h5: no such weights file"),
         (("alexnet", "none"), "did you mean torchvision_alexnet"),
     ):
         with pytest.raises(InputError, match=match) as error:

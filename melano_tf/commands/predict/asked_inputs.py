@@ -11,6 +11,7 @@ from melano_tf.commands.predict.settings import PredictSettings
 from melano_tf.csv_rows import delimiter_of
 from melano_tf.dermoscopy.image_files import images_at, passed_over
 from melano_tf.errors import InputError, line_of
+from melano_tf.home_folders import written_path
 from melano_tf.metadata_fields import NAMES, listed
 from melano_tf.serving.model_interface import Card, Case
 from melano_tf.serving.patient_metadata import Patient, read_metadata
@@ -150,10 +151,7 @@ def read_list(path: Path, allowed: Sequence[str]) -> list[dict[str, str]]:
 
 def _file(folder: Path, written: str) -> tuple[Path, str]:
     """The file that a row of a table in `folder` names, and why it is none, or ""."""
-    try:
-        file = folder / Path(written).expanduser()
-    except RuntimeError:  # as a shell takes it, "~lesion.jpg" is a file's own name where no user is called so
-        file = folder / written
+    file = folder / written_path(written)  # "~lesion.jpg" may be a file's own name
     try:
         return file, "" if file.is_file() else f"{file}: no such file"
     except OSError as error:  # a name that is too long, a folder that may not be looked into
