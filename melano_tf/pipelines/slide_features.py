@@ -13,7 +13,9 @@ import tensorflow as tf
 
 import melano_tf.models.biopsy_classifier  # registers the layers that files of this project are made of  # noqa: F401
 from melano_tf.errors import InputError
+from melano_tf.home_folders import written_path
 from melano_tf.models.backbone_graphs import build_backbone
+from melano_tf.models.network_structure import structure
 from melano_tf.pipelines.feature_cohort import SETTINGS
 from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.pipelines.slide_cutting import HELD_MIB, read_tile
@@ -104,7 +106,7 @@ def load_encoder(settings: SlideFeatureSettings) -> Encoder:
             no vector or map.
     """
     if settings.encoder.endswith(".keras"):
-        path = Path(settings.encoder).expanduser()
+        path = written_path(settings.encoder)
         source, output = _loaded(path, settings.layer)
         name = path.stem
     else:
@@ -119,7 +121,7 @@ def load_encoder(settings: SlideFeatureSettings) -> Encoder:
         raise InputError(f"{settings.encoder}: takes {shape} and gives {output.shape}; RGB tiles and one vector needed")
     model = keras.Model(source, output, name="encoder")
     px = shape[1] or settings.grid.tile_px
-    return Encoder(name, model, int(px), digest([weights_sha256(model), model.to_json(), px]))
+    return Encoder(name, model, int(px), digest([weights_sha256(model), structure(model), px]))
 
 
 def _loaded(path: Path, layer: str | None) -> tuple[Any, Any]:

@@ -7,7 +7,6 @@ where it stopped, and another trunk makes other shards.
 """
 
 import functools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.errors import InputError
+from melano_tf.models.network_structure import structure
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.pipelines.npy_rows import OPEN_FILES, NpyRows
@@ -31,8 +31,6 @@ LARGEST = float(np.finfo(np.float16).max)
 DIHEDRAL = tuple(range(8))
 FLIPS = (0, 2, 4, 6)
 VIEW_STREAM = 3  # beside those of pipelines.tiles
-NAMED = ("name", "keras_history", "input_layers", "output_layers")  # where Keras's JSON holds names of layers
-INITIAL = ("_initializer", "_regularizer", "_constraint")  # nothing that is computed once the weights are given
 
 
 def dihedral(images: np.ndarray, view: int) -> np.ndarray:
@@ -47,26 +45,6 @@ def dihedral(images: np.ndarray, view: int) -> np.ndarray:
     if not 0 <= view < 8:
         raise ValueError(f"view {view}: 0 to 7")
     return np.rot90(images[:, :, ::-1] if view >= 4 else images, view % 4, axes=(1, 2))
-
-
-def structure(model: keras.Model) -> str:
-    """Digest of what a network computes with given weights: its layers, how they are joined, and their dtypes.
-
-    Names do not count: Keras numbers unnamed layers by what the process built before (`conv2d_7`). Each stands as the
-    place where it appears first, which keeps who is joined to whom.
-    """
-    places: dict[str, int] = {}
-
-    def unnamed(node: Any, key: str = "") -> Any:
-        if isinstance(node, dict):
-            if str(node.get("class_name")).endswith("DTypePolicy"):  # whose name is the dtype
-                return node
-            return {each: unnamed(value, each) for each, value in node.items() if not each.endswith(INITIAL)}
-        if isinstance(node, list):
-            return [unnamed(value, key) for value in node]
-        return places.setdefault(node, len(places)) if key in NAMED and isinstance(node, str) else node
-
-    return digest(unnamed(json.loads(model.to_json())))
 
 
 class FeatureCache:

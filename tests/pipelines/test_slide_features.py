@@ -221,6 +221,17 @@ def test_a_named_network_pools_its_last_map(slides: pd.DataFrame, tmp_path: Path
     np.testing.assert_allclose(open_features(tmp_path / "s1.h5").features()[3], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_an_encoder_is_known_by_what_it_computes_not_by_its_layers_numbers(tmp_path: Path) -> None:
+    def digest_of(settings: SlideFeatureSettings) -> str:
+        return load_encoder(settings).digest
+
+    named = SlideFeatureSettings("standin", "none", grid=GRID)
+    assert digest_of(named) == digest_of(named)  # unnamed layers are numbered by what the process built before
+    made = [SlideFeatureSettings(mean_colour(tmp_path / f"{n}.keras"), grid=GRID) for n in (1, 2)]
+    assert digest_of(made[0]) == digest_of(made[1])
+    assert digest_of(made[0]) != digest_of(replace(made[0], layer="out"))
+
+
 def test_an_encoder_of_another_size_gets_tiles_of_its_size(slides: pd.DataFrame, tmp_path: Path) -> None:
     settings = SlideFeatureSettings(mean_colour(tmp_path / "colour.keras", px=32), grid=GRID)
     assert load_encoder(settings).input_px == 32
@@ -235,6 +246,7 @@ def test_what_is_no_encoder(tmp_path: Path) -> None:
 
     refuse("nothing", "unknown")
     refuse(str(tmp_path / "no.keras"), "no such model file")
+    refuse("~nobody-is-called-so/no.keras", "no.keras: no such model file")
     (tmp_path / "bad.keras").write_text("no model")
     refuse(str(tmp_path / "bad.keras"), "is no .keras file")
     refuse(mean_colour(tmp_path / "colour.keras"), "has no layer 'x'", layer="x")
