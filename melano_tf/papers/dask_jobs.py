@@ -120,9 +120,8 @@ class Hands(distributed.WorkerPlugin):
         import_quietly()
         try:
             return configure(self.threads, deterministic=self.settings.deterministic)
-        except RuntimeError as error:  # of TensorFlow, which another run has begun there
-            line = f"{line_of(error).rstrip('.')}; restart it, or give the --threads of the run before"
-            raise InputError(f"worker {self.worker.address}: {line}") from None
+        except InputError as error:  # for example of TensorFlow, which another run has begun there
+            raise InputError(f"worker {self.worker.address}: {error}") from None
 
     def do(self, asked: Asked) -> Outcome:
         """Do one step."""

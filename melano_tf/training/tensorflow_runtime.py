@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from melano_tf.errors import InputError, RunError
+from melano_tf.errors import InputError, RunError, line_of
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -52,8 +52,9 @@ def configure(threads: int, mirror: bool = False, deterministic: bool = True) ->
         deterministic: equal work gives equal bits.
 
     Raises:
-        InputError: a negative number; Keras has another backend: training and export need TensorFlow's; or `mirror`
-            where there are no several GPUs, or a host that does not come.
+        InputError: a negative number; Keras has another backend: training and export need TensorFlow's; TensorFlow is
+            at work in this process already, with another number of threads; or `mirror` where there are no several
+            GPUs, or a host that does not come.
     """
     import cv2
     import keras
@@ -74,12 +75,20 @@ def configure(threads: int, mirror: bool = False, deterministic: bool = True) ->
         _check_several(len(tf.config.list_physical_devices("GPU")))
     threads = threads or os.cpu_count() or 1
     gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if not gpus:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        # One: two independent operations side by side only take each other's threads on a small machine.
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+    try:
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if not gpus:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            # One: two independent operations side by side only take each other's threads on a small machine.
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError as error:  # a notebook's second run, or a worker's
+        before = tf.config.threading.get_intra_op_parallelism_threads()
+        same = f", or give --threads {before} as before" if before else ""
+        raise InputError(
+            f"--threads {threads}: TensorFlow is at work in this process already ({line_of(error).rstrip('.')}); "
+            f"begin a new one (in a notebook: restart the kernel){same}"
+        ) from None
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     if hosts:  # before anything else is at work

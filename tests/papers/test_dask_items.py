@@ -125,13 +125,11 @@ def test_a_worker_that_cannot_work_as_asked_says_so_in_one_line(tmp_path, monkey
     hands.worker = SimpleNamespace(address="tcp://10.0.0.7:1")
 
     def other_threads(*_, **__):
-        raise RuntimeError("Intra op parallelism cannot be modified after initialization.")
+        raise InputError("--threads 1: TensorFlow is at work in this process already")
 
     monkeypatch.setattr(dask_jobs, "configure", other_threads)
-    assert hands.do(None).wrong == (
-        "worker tcp://10.0.0.7:1: Intra op parallelism cannot be modified after initialization; restart it, or give "
-        "the --threads of the run before"
-    )
+    words = "--threads 1: TensorFlow is at work in this process already"
+    assert hands.do(None).wrong == f"worker tcp://10.0.0.7:1: {words}"
     hands.folder = tmp_path / "elsewhere"
     assert f"{hands.folder}: No such file or directory; workers must see it" in hands.do(None).wrong
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from melano_tf.errors import RunError
+from melano_tf.errors import InputError, RunError
 from melano_tf.models.attention_transfer import build_embedding
 from melano_tf.models.bag_models import build_bag_model
 from melano_tf.models.bag_settings import BagModelSettings
@@ -308,3 +308,11 @@ def test_a_gpu_gives_memory_as_it_is_needed_and_leaves_the_cpus_threads_alone(mo
         ("set_inter_op_parallelism_threads", 1),
         ("enable_op_determinism",),
     ]
+
+
+def test_other_threads_where_tensorflow_is_at_work_already_are_one_line() -> None:
+    tf.constant(1.0)  # from here on TensorFlow is at work
+    other = tf.config.threading.get_intra_op_parallelism_threads() + 7
+    with pytest.raises(InputError, match=f"^--threads {other}: TensorFlow is at work .*restart the kernel") as error:
+        runtime.configure(other)
+    assert "\n" not in str(error.value)
