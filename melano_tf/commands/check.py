@@ -57,16 +57,17 @@ def check(settings: CheckSettings, say: Callable[[str], None]) -> int:
     inspection = inspect_records(
         records,
         findings,
-        InspectSettings(settings.folds, settings.decode and bool(settings.images), settings.near),
+        InspectSettings(settings.folds, settings.decode and bool(settings.images), settings.near, settings.max_pixels),
         _progress(int(records["path"].notna().sum()) if settings.decode and settings.images else 0),
     )
     for line in inspection.lines():
         say(line)
     faults = [f"class {label}: {count} groups for {folds} folds" for label, count, folds in inspection.small_classes]
-    if settings.images and not records["path"].notna().any():
-        faults.append("not one image can be used")
     # What a run would divide: with --images, only what can be used of them.
-    used = records[records["path"].notna()] if settings.images else records
+    damaged = [name for name, _ in inspection.damaged]
+    used = records[records["path"].notna() & ~records["image_id"].isin(damaged)] if settings.images else records
+    if not len(used):
+        faults.append("not one image can be used")
     if not faults:
         faults += small_classes(used, inspection.dataset, settings.folds)
     if not faults:

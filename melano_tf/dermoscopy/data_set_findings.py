@@ -14,6 +14,7 @@ from melano_tf.dermoscopy.duplicates import (
     listed_pairs,
     paths_of,
 )
+from melano_tf.dermoscopy.image_files import MAX_PIXELS
 from melano_tf.dermoscopy.isic_records import Findings
 from melano_tf.metadata_fields import NAMES
 from melano_tf.specs import load_spec
@@ -29,11 +30,13 @@ class InspectSettings:
         folds: number of folds that every class must fill.
         decode: decode every image: finds damaged pixels and duplicates; about 2 to 5 ms an image of 600 x 450.
         duplicates: what counts as a near duplicate.
+        max_pixels: images of more pixels are not decoded.
     """
 
     folds: int = 10
     decode: bool = True
     duplicates: DuplicateSettings = field(default_factory=DuplicateSettings)
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Inspection:
         contradictions: pairs of duplicates whose labels differ.
         strangers: pairs of duplicates of different patients (or, without patients, of different lesions).
         small_classes: (label, groups, folds): fewer patients or lesions than folds.
-        unreadable: (image or file, why), of headers and of pixels.
+        unreadable: (file, why) of headers, then those of `damaged`.
+        damaged: (image, why) of images whose header can be read, and their pixels not; known where they were decoded.
         findings: of the reader.
     """
 
@@ -72,6 +76,7 @@ class Inspection:
     strangers: pd.DataFrame
     small_classes: tuple[tuple[str, int, int], ...]
     unreadable: tuple[tuple[str, str], ...]
+    damaged: tuple[tuple[str, str], ...]
     findings: Findings
 
     def lines(self) -> list[str]:
@@ -131,12 +136,13 @@ def inspect_records(
     settings = settings or InspectSettings()
     spec = load_spec(findings.dataset)
     official: Mapping[str, Any] = spec.get("official", {})
-    unreadable = list(findings.unreadable)
+    damaged: tuple[tuple[str, str], ...] = ()
     listed = listed_pairs(findings.listed_duplicates, records["image_id"])
     pairs = [listed]
     if settings.decode:
-        prints = fingerprints(paths_of(records["image_id"], records["path"]), settings.duplicates, progress)
-        unreadable += prints.unreadable
+        files = paths_of(records["image_id"], records["path"])
+        prints = fingerprints(files, settings.duplicates, progress, settings.max_pixels)
+        damaged = prints.unreadable
         pairs.insert(0, duplicate_pairs(prints, settings.duplicates))
     duplicates = pd.concat([frame for frame in pairs if len(frame)] or [listed], ignore_index=True)
     group = str(spec["groups"])
@@ -145,7 +151,7 @@ def inspect_records(
     by_class = _by_class(records, list(spec["labels"]))
     return Inspection(
         dataset=findings.dataset,
-        counts=_counts(records, findings, official, list(spec["labels"])),
+        counts=_counts(records, findings, official, list(spec["labels"]), len(damaged)),
         metadata=_metadata(records, official.get("missing", {})),
         by_class=by_class,
         by_source=pd.crosstab(records["source"], records["label"]).reindex(columns=list(spec["labels"]), fill_value=0),
@@ -157,7 +163,8 @@ def inspect_records(
         contradictions=_differing(duplicates, records, "label"),
         strangers=_differing(duplicates, records, group),
         small_classes=_small_classes(records, by_class, group, settings.folds),
-        unreadable=tuple(unreadable),
+        unreadable=(*findings.unreadable, *damaged),
+        damaged=damaged,
         findings=findings,
     )
 
@@ -174,12 +181,12 @@ def _pair_names(pairs: pd.DataFrame, shown: int) -> str:
 
 
 def _counts(
-    records: pd.DataFrame, findings: Findings, official: Mapping[str, Any], labels: Sequence[str]
+    records: pd.DataFrame, findings: Findings, official: Mapping[str, Any], labels: Sequence[str], damaged: int
 ) -> pd.DataFrame:
     classes, sources = official.get("classes", {}), official.get("sources", {})
     rows: list[tuple[str, int, int | None]] = [("rows", findings.rows, official.get("rows"))]
     if findings.images is not None:
-        rows.append(("images that can be used", int(records["path"].notna().sum()), official.get("rows")))
+        rows.append(("images that can be used", int(records["path"].notna().sum()) - damaged, official.get("rows")))
     for what in ("patient", "lesion"):
         if records[what].notna().any():
             rows.append((f"{what}s", int(records[what].nunique()), official.get(f"{what}s")))

@@ -37,14 +37,12 @@ class DuplicateSettings:
         hash_side: the hash has hash_side² bits.
         max_distance: bits in which two hashes may differ.
         flat_std: an image whose grey values spread less than this (of 255) has no hash worth comparing.
-        max_pixels: larger images are not decoded.
         threads: files hashed at once.
     """
 
     hash_side: int = 16
     max_distance: int = 24
     flat_std: float = 1.0
-    max_pixels: int = MAX_PIXELS
     threads: int = 4
 
     def __post_init__(self) -> None:
@@ -80,19 +78,21 @@ def fingerprints(
     files: Mapping[str, Path | str],
     settings: DuplicateSettings | None = None,
     progress: Callable[[], object] = lambda: None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Fingerprints:
     """Decode every image once, in part, and hash it.
 
     Args:
         files: file of each image.
-        settings: hash and limits.
+        settings: of the hash.
         progress: called once an image.
+        max_pixels: larger images are not decoded.
     """
     settings = settings or DuplicateSettings()
 
     def one(path: Path | str) -> tuple[str, np.ndarray, bool] | str:
         try:
-            rgb = read_image(path, settings.max_pixels, shrink_to=HASHED_PX)
+            rgb = read_image(path, max_pixels, shrink_to=HASHED_PX)
             return (
                 file_sha256(Path(path)),
                 _hashes(rgb, settings.hash_side),

@@ -238,9 +238,9 @@ def find_copies(work: Work, store: ImageCacheSettings, near: bool) -> list[Path]
     table, names = work.path("copies.csv"), records["image_id"].tolist()
     pairs = same_content(names, found.sums)
     if near:
-        chosen = DuplicateSettings(max_pixels=work.settings.store.max_pixels, threads=work.workers)
+        chosen, limit = DuplicateSettings(threads=work.workers), work.settings.store.max_pixels
         with tqdm(total=len(names), desc="looking for copies", unit="image", leave=False) as bar:
-            prints = fingerprints(paths_of(names, records["path"]), chosen, bar.update)
+            prints = fingerprints(paths_of(names, records["path"]), chosen, bar.update, limit)
         lost = [name for name, _ in prints.unreadable]
         if lost:
             shown = f"{', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}"

@@ -1,13 +1,16 @@
 """`check`: counts, copies, folds; a fault where a run could not start; bad input in one clear line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from melano_tf.commands.check import CheckSettings, check
+from melano_tf.dermoscopy.image_files import MAX_PIXELS, read_image
 from melano_tf.phantoms.skin.isic_data_sets import PhantomDermoscopy, draw_dermoscopy
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings
 from melano_tf.run import main
@@ -68,7 +71,26 @@ def test_bad_files_are_named(drawn: PhantomDermoscopy, tmp_path: Path) -> None:
     assert code == 0
     assert "1 unreadable images" in shown and "neither a JPEG nor a PNG" in shown
     assert f"unreadable: {names[1]}" in shown
+    assert f"images that can be used: {len(names) - 2:,} " in shown
+    assert f"a run could start on {len(names) - 2:,} images; the other 2 of the table cannot be used" in shown
     assert "1 images with an EXIF orientation (ignored)" in shown
+
+
+def test_images_of_more_pixels_than_allowed_are_neither_decoded_nor_counted(drawn: PhantomDermoscopy) -> None:
+    given = ((drawn.tables["ground_truth"],), (drawn.images,))
+    code, shown = lines_of(CheckSettings(*given, folds=3, max_pixels=100))
+    assert code == 2 and "not one image can be used" in shown
+    above = replace(CheckSettings(*given, folds=3), max_pixels=MAX_PIXELS * 4)
+    seen: list[int] = []
+
+    def watched(path: Path, most: int, shrink_to: int) -> np.ndarray:
+        seen.append(most)
+        return read_image(path, most, shrink_to=shrink_to)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("melano_tf.dermoscopy.duplicates.read_image", watched)
+        lines_of(above)
+    assert set(seen) == {MAX_PIXELS * 4}
 
 
 def test_all_that_was_found_stands_in_the_file(drawn: PhantomDermoscopy, tmp_path: Path) -> None:
