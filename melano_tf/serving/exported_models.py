@@ -1,4 +1,4 @@
-"""The judges of images, biopsies and magnified tiles of an exported model, in a folder or on a server."""
+"""The judges of images, biopsies, magnified tiles and bags of an exported model, in a folder or on a server."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from melano_tf.pipelines.tile_batches import TileImages
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.biopsy_models import JudgedBiopsy
 from melano_tf.serving.client import Client, RefusedError, refusal_words
+from melano_tf.serving.feature_bag_models import FeatureFault, JudgedBag
 from melano_tf.serving.image_models import JudgedImage
 from melano_tf.serving.magnified_models import OWN, JudgedTiles, judged_by, tile_signatures
 from melano_tf.serving.model_interface import Card, Case, SeenTile, positive
@@ -158,6 +159,31 @@ class ExportedTiles:
     def seen(self, shown: pd.DataFrame, scratch: Path) -> tuple[SeenTile, ...]:
         """Nothing: what networks saw needs their gradients, which no exported model gives."""
         return ()
+
+
+class ExportedFeatures:
+    """A bag model; see `feature_bag_models.FeatureJudge`.
+
+    Args:
+        card: of the exported model.
+        client: to it.
+    """
+
+    def __init__(self, card: Card, client: Client) -> None:
+        self.card, self.client = card, client
+
+    def judge(self, features: np.ndarray) -> JudgedBag:
+        """What it makes of one bag."""
+        inputs = {"features": features[None], "mask": np.ones((1, len(features)), bool)}
+        try:
+            found = self.client.ask("serving_default", inputs)
+        except RefusedError as error:
+            raise FeatureFault(refusal_words(str(error))) from None
+        attention = _numbers(self.client, found, "attention", (1, len(features)))[0]
+        # The answer to the only bag, as to an image among others.
+        row = {name: value[0] for name, value in found.items() if np.ndim(value) and len(value) == 1}
+        p = _probabilities(self.client, row, self.card.sidecar)
+        return JudgedBag(p / p.sum(), attention.astype(np.float32), told_distance(self.client, row, self.card))
 
 
 def told_distance(client: Client, row: Mapping[str, Any], card: Card) -> float | None:

@@ -15,14 +15,13 @@ from melano_tf.errors import InputError
 from melano_tf.features.feature_file import SUFFIXES, FeatureFile, open_features
 from melano_tf.models import bag_models
 from melano_tf.pipelines.feature_tile_positions import own_boxes
-from melano_tf.serving.client import Client, RefusedError, refusal_words
 from melano_tf.serving.model_interface import Answer, Card, Case, unheard
 from melano_tf.serving.network_loading import load_telling
 from melano_tf.training.embedding import heard
 from melano_tf.training.steps import traced
 
 # Their layers must be known before a model is loaded.
-__all__ = ["SUFFIXES", "ExportedFeatures", "FeatureModel", "LocalFeatures", "bag_models"]
+__all__ = ["SUFFIXES", "FeatureModel", "LocalFeatures", "bag_models"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,27 +137,3 @@ class LocalFeatures:
         probabilities = np.array([1 - p[0], p[0]]) if len(p) == 1 else p / p.sum()
         distance = None if distances is None else float(distances[0])
         return JudgedBag(probabilities, np.asarray(found["attention"][0], np.float32), distance)
-
-
-class ExportedFeatures:
-    """An exported bag model; see `FeatureJudge`.
-
-    Args:
-        card: of the exported model.
-        client: to it.
-    """
-
-    def __init__(self, card: Card, client: Client) -> None:
-        self.card, self.client = card, client
-
-    def judge(self, features: np.ndarray) -> JudgedBag:
-        """What it makes of one bag."""
-        mask = np.ones((1, len(features)), bool)
-        try:
-            found = self.client.ask("serving_default", {"features": features[None], "mask": mask})
-        except RefusedError as error:
-            raise FeatureFault(refusal_words(str(error))) from None
-        p = np.asarray(found["probabilities"][0], np.float64)
-        known = self.card.familiar is not None and "distance" in found
-        distance = float(found["distance"][0]) if known else None
-        return JudgedBag(p / p.sum(), np.asarray(found["attention"][0], np.float32), distance)

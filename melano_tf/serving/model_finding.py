@@ -9,8 +9,8 @@ from melano_tf.errors import InputError, line_of
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.biopsy_models import BiopsyModel, LocalBiopsy
 from melano_tf.serving.client import Client, ClientSettings, FolderTransport, find_transport
-from melano_tf.serving.exported_models import ExportedBiopsy, ExportedImages, ExportedTiles
-from melano_tf.serving.feature_bag_models import ExportedFeatures, FeatureModel, LocalFeatures
+from melano_tf.serving.exported_models import ExportedBiopsy, ExportedFeatures, ExportedImages, ExportedTiles
+from melano_tf.serving.feature_bag_models import FeatureModel, LocalFeatures
 from melano_tf.serving.image_models import ImageModel, LocalImages
 from melano_tf.serving.magnified_models import LocalTiles, MagnifiedModel
 from melano_tf.serving.measured_metrics import measured_numbers, measured_words

@@ -4,6 +4,8 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import keras
@@ -12,10 +14,13 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from melano_tf.errors import InputError
 from melano_tf.evaluation.calibration import Calibration
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.answer_record import answer_record
+from melano_tf.serving.client import Client
 from melano_tf.serving.export import Exported, export_model
+from melano_tf.serving.exported_models import ExportedFeatures
 from melano_tf.serving.model_finding import file_card, open_model
 from melano_tf.serving.model_interface import Case
 from tests.features.files import numbers, write_clam, write_stamp, write_trident
@@ -119,6 +124,28 @@ def test_what_cannot_be_judged_has_its_reason(made: tuple, tmp_path: Path) -> No
     words = ["features of width 10, where the model takes 5", "encoder conch, where the model was trained on uni_v1"]
     assert words[0] in reasons[0] and words[1] in reasons[1] and "1 of 5 tiles" in reasons[3]
     assert "is no HDF5 file" in reasons[4]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"probabilities": None},
+        {"attention": None},
+        {"probabilities": [[np.nan, 1.0]]},
+        {"probabilities": [[0.2, 0.9]]},
+        {"probabilities": [0.2, 0.8]},
+        {"attention": [[0.5, 0.5]]},
+        {"attention": "none"},
+    ],
+)
+def test_an_odd_answer_of_a_server_is_one_line(made: tuple, odd: dict[str, Any]) -> None:
+    answer = {"probabilities": [[0.2, 0.8]], "attention": [[0.2, 0.3, 0.5]], "distance": [0.1]}
+    given = {name: np.asarray(value) for name, value in (answer | odd).items() if value is not None}
+    client = Client(SimpleNamespace(where="there", call=lambda *_: given))
+    judge = ExportedFeatures(file_card(made[1]["two"]), client)
+    with pytest.raises(InputError, match=r"^there: ") as error:
+        judge.judge(np.zeros((3, 5), np.float32))
+    assert "\n" not in str(error.value)
 
 
 def test_predict_as_a_user(made: tuple, slides: list[Path], tmp_path: Path, inside: Callable[..., Finished]) -> None:
