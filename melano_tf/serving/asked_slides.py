@@ -41,7 +41,7 @@ def cut_slide(case: Case, grid: Grid, store: StoreSettings, folder: Path) -> tup
     if isinstance(outcome, WorkerDied):
         return Answer(case, None, f"{case.path}: {DIED}")
     if outcome.status != "done":
-        # Slide errors name the slide themselves.
-        reason = outcome.reason if name in outcome.reason else f"{case.path}: {outcome.reason}"
-        return Answer(case, None, reason)
+        # Most errors of slides begin with the slide's name.
+        named = outcome.reason.startswith((f"slide {name}", f"{name}:"))
+        return Answer(case, None, outcome.reason if named else f"{case.path}: {outcome.reason}")
     return outcome, pd.read_parquet(slide_files(folder, name)[1])

@@ -15,6 +15,7 @@ from melano_tf.commands.doctor import DoctorSettings, examine
 from melano_tf.errors import InputError
 from melano_tf.pipelines import slide_apart, tile_store
 from melano_tf.pipelines.slide_apart import SlideApart
+from melano_tf.pipelines.slide_outcome import failure
 from melano_tf.serving import asked_slides
 from melano_tf.serving.model_interface import Answer, Case
 from melano_tf.slides import slide as slide_module
@@ -80,6 +81,20 @@ def test_predict_outlives_it_too(slides: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(asked_slides, "write_slide", process_work.write_and_die)
     answer = asked_slides.cut_slide(Case(slides / "a.tiff", mpp=MPP), GRID, STORE, tmp_path)
     assert isinstance(answer, Answer) and answer.probabilities is None and "was killed twice" in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("no tile with at least 20% tissue", "{path}: no tile with at least 20% tissue"),
+        ("slide t (away/t.tiff): cannot read it", "slide t (away/t.tiff): cannot read it"),
+        ("t: the region reads as one colour", "t: the region reads as one colour"),
+    ],
+)
+def test_a_reason_names_the_slide_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str, told: str) -> None:
+    monkeypatch.setattr(asked_slides, "spread", lambda *_, **__: [(0, failure("t", reason, 1, 0.0))])
+    answer = asked_slides.cut_slide(Case(tmp_path / "t.tiff"), GRID, STORE, tmp_path)
+    assert isinstance(answer, Answer) and answer.reason == told.format(path=tmp_path / "t.tiff")
 
 
 def test_doctor_outlives_it_too(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
