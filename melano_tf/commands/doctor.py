@@ -123,7 +123,11 @@ def _slides(path: Path, settings: DoctorSettings, say: Callable[[str], None]) ->
     try:
         paper, manifest = _manifest(path, settings.paper)
     except InputError as error:
-        return str(error).splitlines()
+        headline, *each = str(error).splitlines()
+        if not each:
+            return [headline]
+        say(headline)
+        return [line.strip().removeprefix("- ") for line in each]
     patients = manifest.groupby("label")["patient_id"].nunique()
     say(f"{path}: {len(manifest)} slides of {manifest['patient_id'].nunique()} patients, as {paper} wants them")
     for label, count in patients.items():

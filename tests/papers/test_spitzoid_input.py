@@ -210,6 +210,15 @@ def test_doctor_finds_what_is_wrong_with_a_manifest(slides, tmp_path, inside):
     assert "Traceback" not in good.errors + done.errors
 
 
+def test_doctor_counts_the_faults_of_a_manifest(slides, tmp_path, inside):
+    path = manifest(
+        slides, tmp_path, lambda frame: set_cell(1, "label", "?")(set_cell(0, "path", "nowhere.svs")(frame))
+    )
+    done = inside("doctor", "--paper", "spitzoid", "--slides", str(path), "--out", str(tmp_path))
+    assert done.code == 2 and done.shown.count("WRONG") == 2 and "2 fault(s)" in done.shown
+    assert "WRONG  row 2" in done.shown and "WRONG  row 3" in done.shown and "slides.csv" in done.shown
+
+
 def test_doctor_says_which_slide_a_run_would_refuse_as_too_coarse(slides, tmp_path, inside):
     path = manifest(slides, tmp_path, lambda frame: frame.assign(mpp=[1.2, 1.1]))
     done = inside("doctor", "--paper", "spitzoid", "--slides", str(path), "--out", str(tmp_path))
