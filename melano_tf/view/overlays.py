@@ -125,7 +125,7 @@ class Masks:
     """Tissue masks of the slides that were looked at last, as the run's settings find them; for several threads."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, float, float | None], TissueMask] = OrderedDict()
+        self._kept: OrderedDict[tuple[Any, ...], TissueMask] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, run: Seen, slide: Slide) -> TissueMask:
@@ -138,7 +138,7 @@ class Masks:
         headroom = store.get("mask_headroom", HEADROOM)
         longest = max(length * own for length, own in zip(slide.size, slide.mpp, strict=True))
         mpp = max(float(store.get("mask_mpp", 8.0)), longest / MASK_PX)
-        key = (str(slide.path), mpp, headroom)
+        key = (str(slide.path), slide.mpp, mpp, headroom)  # two runs may say other resolutions of one file
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
