@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ from melano_tf.view.asked_models import Asked, Map
 from melano_tf.view.deepzoom import ByteCache
 from melano_tf.view.embedding import Embedding
 from melano_tf.view.model_predictions import tile_models
+from melano_tf.view.overlays import Masks
 from melano_tf.view.pages import build
 from melano_tf.view.pages.curves import CurvesPage
 from melano_tf.view.pages.embedding_map import TOLD, EmbeddingMap
-from melano_tf.view.pages.image import ImagePage, WhatIf
+from melano_tf.view.pages.image import ImagePage
 from melano_tf.view.pages.slide import SlidePage
+from melano_tf.view.pages.what_if import WhatIf
 from melano_tf.view.run_cases import Runs, read_run
 from melano_tf.view.site import Page, Site
 from tests.view.made_run import NEVI, SEVEN, SIDE, made_images, made_run_of_nevi, tiles_of, write_run
@@ -256,7 +259,7 @@ def answering(*probabilities: float, distance: float | None = 0.5) -> Callable[.
 
 
 def test_what_one_model_said_if_is_not_shown_under_another(images: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melano_tf.view.pages.image.ask", answering(0.65, 0.35))
+    monkeypatch.setattr("melano_tf.view.pages.what_if.ask", answering(0.65, 0.35))
     page, image = image_page(images, "two")
     what_if = WhatIf(image)
     assert what_if.box.visible
@@ -273,7 +276,7 @@ def test_what_if_it_cannot_be_asked_is_said_once(images: Site, monkeypatch: pyte
     def broken(*asked: object) -> Asked:
         raise InputError("models/two.keras is not there")
 
-    monkeypatch.setattr("melano_tf.view.pages.image.ask", broken)
+    monkeypatch.setattr("melano_tf.view.pages.what_if.ask", broken)
     page, image = image_page(images, "two")
     what_if = WhatIf(image)
     what_if.sex.value = "unknown"
@@ -288,13 +291,13 @@ def test_what_if_it_cannot_be_asked_is_said_once(images: Site, monkeypatch: pyte
 
 
 def test_what_if_of_seven_classes_says_the_most_probable(images: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melano_tf.view.pages.image.ask", answering(0.1, 0.2, 0.7, 0, 0, 0, 0))
+    monkeypatch.setattr("melano_tf.view.pages.what_if.ask", answering(0.1, 0.2, 0.7, 0, 0, 0, 0))
     page, image = image_page(images, "seven")
     what_if = WhatIf(image)
     what_if.sex.value = "unknown"
     page.finish()
     assert "BCC 0.700 (as recorded: 0.300); called BCC; distance" in what_if.said.text
-    monkeypatch.setattr("melano_tf.view.pages.image.ask", answering(0.1, 0.2, 0.7, 0, 0, 0, 0, distance=3.0))
+    monkeypatch.setattr("melano_tf.view.pages.what_if.ask", answering(0.1, 0.2, 0.7, 0, 0, 0, 0, distance=3.0))
     what_if.sex.value = "female"
     page.finish()
     assert "BCC 0.700 (as recorded: 0.300); decision withheld; " in what_if.said.text
@@ -381,3 +384,12 @@ def test_a_plane_that_cannot_be_made_is_said_while_it_is_the_chosen_one(images: 
     shown.how.value = "UMAP"
     page.finish()
     assert "no plane" in shown.told.text
+
+
+def test_a_mask_is_of_the_resolution_that_its_run_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melano_tf.view.overlays.tissue_mask", lambda slide, mpp, headroom: slide.mpp)
+    run: Any = SimpleNamespace(record={"settings": {}})
+    masks = Masks()
+    for mpp in (0.25, 0.5, 0.25):
+        slide: Any = SimpleNamespace(path=Path("s.tiff"), size=(1000, 1000), mpp=(mpp, mpp))
+        assert masks.get(run, slide) == (mpp, mpp)
