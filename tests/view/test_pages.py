@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("bokeh", reason="needs Bokeh: pip install 'melano_tf[view]'")
 from bokeh.document import Document
-from bokeh.models import DataTable, Div
+from bokeh.models import DataTable, Div, Select
 
 from melano_tf.errors import InputError
 from melano_tf.runs.predictions import predictions, write_predictions
@@ -29,7 +29,7 @@ from melano_tf.view.pages.slide import SlidePage
 from melano_tf.view.pages.what_if import WhatIf
 from melano_tf.view.run_cases import Runs, read_run
 from melano_tf.view.site import Page, Site
-from tests.view.made_run import NEVI, SEVEN, SIDE, made_images, made_run_of_nevi, tiles_of, write_run
+from tests.view.made_run import NEVI, SETTINGS, SEVEN, SIDE, made_images, made_run_of_nevi, tiles_of, write_run
 
 METADATA = {"preprocessing": {"metadata": {"age": {}}}}
 TWO = {"classes": ("NV", "MEL"), "threshold": 0.4, **METADATA}
@@ -393,3 +393,23 @@ def test_a_mask_is_of_the_resolution_that_its_run_says(monkeypatch: pytest.Monke
     for mpp in (0.25, 0.5, 0.25):
         slide: Any = SimpleNamespace(path=Path("s.tiff"), size=(1000, 1000), mpp=(mpp, mpp))
         assert masks.get(run, slide) == (mpp, mpp)
+
+
+def test_filters_of_slides_offer_what_the_chosen_model_called(tmp_path: Path) -> None:
+    folder = made_run_of_nevi(tmp_path / "run")
+    classes = {"two": ("benign", "malignant"), "three": NEVI}
+    for name, own in classes.items():
+        rows = pd.DataFrame({"case": ["S0"], "group": "P0", "part": "test", "target": [0]})
+        table = predictions(rows, np.array([[0.8, 0.2, 0.0]]) if len(own) == 3 else np.array([0.2]), own)
+        write_predictions(folder / "predictions" / f"{name}.csv", table)
+    write_run(folder, "multimag", SETTINGS, {name: {"classes": own, "threshold": 0.5} for name, own in classes.items()})
+    with site_of(folder) as site:
+        page = Waiting(site, model="two")
+        build("cases", page)
+        by_title = {one.title: one for one in page.doc.select({"type": Select})}
+        by_title["called"].value = "benign"
+        by_title["model"].value = "three"
+        assert by_title["called"].options == ["all", NEVI[0]] and by_title["called"].value == "all"
+        assert by_title["true class"].options == ["all", NEVI[0]]
+        [shown] = page.doc.select({"type": DataTable})
+        assert shown.source.data["case"] == ["S0"]

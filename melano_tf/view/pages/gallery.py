@@ -29,7 +29,7 @@ from melano_tf.view.case_selection import (
     with_answers,
 )
 from melano_tf.view.page_style import TABLES, WIDGETS, asset, text
-from melano_tf.view.pages.slides import errors, threshold
+from melano_tf.view.pages.slides import errors, offer, threshold
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 
@@ -108,9 +108,7 @@ class Grid:
     def _another_model(self) -> None:
         self.frame = self._answers()
         for column, widget in self.filters.items():
-            widget.options = values_of(self.frame, column)
-            if widget.value not in widget.options:
-                widget.value = EVERYTHING
+            offer(widget, self.frame, column)
         self.fill()
 
     def parts(self) -> list[Any]:

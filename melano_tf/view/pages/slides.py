@@ -69,7 +69,14 @@ def slides(page: Page) -> None:
             f'<p role="status">{len(rows):,} of {len(whole):,} slides{errors(rows)}</p>{threshold(run, model.value)}'
         )
 
-    for widget in (model, *filters.values()):
+    def another_model() -> None:
+        whole = with_answers(run, run.models.get(model.value))
+        for column in ("label", "part", "truth_name", "called_name"):
+            offer(filters[column], whole, column)
+        fill()
+
+    on_change(model, "value", another_model)
+    for widget in filters.values():
         on_change(widget, "value", fill)
     source.js_on_change("data", CustomJS(args={"run": run.number}, code="atlas.listed(run, [...cb_obj.data.number])"))
     page.remember(model=model, **filters)
@@ -95,6 +102,13 @@ def slides(page: Page) -> None:
 def chooser(page: Page, frame: pd.DataFrame, column: str, words: str) -> Select:
     """A filter by the values of a column, set by the address."""
     return Select(title=words, value=page.word(column, EVERYTHING), options=values_of(frame, column), width=140)
+
+
+def offer(filtering: Select, frame: pd.DataFrame, column: str) -> None:
+    """Have a filter offer what stands in a column now; what was chosen stays where it is still there."""
+    filtering.options = values_of(frame, column)
+    if filtering.value not in filtering.options:
+        filtering.value = EVERYTHING
 
 
 def table_columns(page: Page, run: Seen, rows: pd.DataFrame, model: str) -> dict[str, Any]:
