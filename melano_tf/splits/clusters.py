@@ -124,7 +124,7 @@ def grouped_partition(
     test = np.zeros(len(source), bool)
     for name in sorted(set(source)):
         rows = np.flatnonzero(source == name)
-        share = min(1.0, test_images[name] / len(rows))
+        share = test_images[name] / len(rows)
         test[rows] = _whole_lesions(label[rows], lesion[rows], share, leave=2, rng=rng)
     test = np.isin(lesion, lesion[test])  # a lesion of two sources would else be divided
     side = _sides(test, label, lesion, validation_share, rng, "lesion")

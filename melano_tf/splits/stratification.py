@@ -48,7 +48,7 @@ def share_of_units(stratum: NDArray[np.integer], share: float) -> Chosen:
     missing = round(share * len(stratum)) - int(quota.sum())
     # Stable sort: of equal remainders the first stratum gets the unit.
     by_remainder = np.argsort(quota - sizes * share, kind="stable")
-    quota[by_remainder[: max(missing, 0)]] += 1
+    quota[by_remainder[:missing]] += 1
     chosen = np.zeros(len(stratum), bool)
     for index, count in enumerate(quota):
         chosen[np.flatnonzero(stratum == index)[:count]] = True

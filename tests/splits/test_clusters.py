@@ -208,7 +208,10 @@ def test_the_tolerance_is_a_share_of_the_sources_images(images: dict[str, np.nda
         ({"validation_share": 0.0}, InputError, "validation share 0 must lie between 0 and 1"),
         ({"validation_share": 1.0}, InputError, "validation share 1 must lie between 0 and 1"),
         ({"test_images": {}}, InputError, "partition: how many images of BCN, HAM test is not given"),
-        ({"groups": ["L1"]}, ValueError, "sources, clusters, labels and groups must be of one length"),
+        *(
+            ({name: few}, ValueError, "sources, clusters, labels and groups must be of one length")
+            for name, few in (("groups", ["L1"]), ("labels", ["NV"]), ("clusters", np.array([1])), ("sources", ["HAM"]))
+        ),
         ({n: [] for n in ("sources", "clusters", "labels", "groups")}, InputError, "partition: there are no images"),
     ],
 )
@@ -216,6 +219,30 @@ def test_what_does_not_fit_is_refused(images: dict[str, np.ndarray], change: dic
     given = {**images, "test_images": _wanted(images["sources"]), "test_clusters": 4, **change}
     with pytest.raises(error, match=words):
         cluster_partition(**given)
+
+
+def test_what_is_not_said_is_the_papers(images: dict[str, np.ndarray]) -> None:
+    """Half of 16 clusters, a fifth validates."""
+    fine = {**images, "clusters": images["clusters"] * 2 + np.arange(1200) % 2}
+    given = {"test_images": _wanted(images["sources"])}
+    found = cluster_partition(**fine, **given)
+    wanted = cluster_partition(
+        **fine, **given, test_clusters=8, validation_share=0.2, seed=0, tolerance=0.01, unit="lesion"
+    )
+    assert found.test_clusters == wanted.test_clusters and (found.side == wanted.side).all()
+    whole = {name: images[name] for name in ("sources", "labels", "groups")}
+    by_lesion = grouped_partition(**whole, **given)
+    assert (by_lesion.side == grouped_partition(**whole, **given, validation_share=0.2, seed=0).side).all()
+    assert (by_lesion.side != grouped_partition(**whole, **given, seed=1).side).any()
+
+
+def test_a_source_may_be_wanted_for_the_test_alone(images: dict[str, np.ndarray]) -> None:
+    """All but two lesions of each class test; so they do where more images are wanted than there are."""
+    whole = {name: images[name][images["sources"] == "HAM"] for name in ("sources", "labels", "groups")}
+    found, more = (grouped_partition(**whole, test_images={"HAM": times * len(whole["labels"])}) for times in (1, 3))
+    assert (found.side == more.side).all()
+    outside = found.side != "test"
+    assert all(len(set(whole["groups"][outside & (whole["labels"] == name)])) >= 2 for name in CLASSES)
 
 
 def test_a_single_cluster_may_test(images: dict[str, np.ndarray]) -> None:

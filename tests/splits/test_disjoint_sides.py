@@ -1,5 +1,7 @@
 """Who has which part in a training: nobody two, by patient, lesion and copy."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -73,6 +75,12 @@ def test_cases_belong_together_by_patient_lesion_content_and_pair() -> None:
     assert len(set(groups.values())) == 4
 
 
+def test_cases_whose_owners_are_not_known_stay_apart_and_numbers_are_names() -> None:
+    rows = [(1, "", math.nan, "x"), (2, "", math.nan, "y"), (3, math.nan, "", "z"), (4, math.nan, "", "u")]
+    groups = case_groups(pd.DataFrame(rows, columns=["case", "patient", "lesion", "content"]), [("gone", "1")])
+    assert groups == {"1": "1", "2": "2", "3": "3", "4": "4"}
+
+
 def test_two_groups_that_would_be_called_the_same_are_told_apart() -> None:
     rows = [("1", None, "L1", "x"), ("2", "L1", None, "y"), ("3", "L1", None, "z")]
     groups = case_groups(pd.DataFrame(rows, columns=["case", "patient", "lesion", "content"]))
@@ -82,6 +90,9 @@ def test_two_groups_that_would_be_called_the_same_are_told_apart() -> None:
 def test_names_that_differ_in_capitals_or_spaces_alone_are_reported() -> None:
     names = ["P 01", "p01", "P02", None, "P02", "P0 2 ", "Ｐ03", "P03", "P04"]
     assert alike(names) == [["P 01", "p01"], ["P0 2 ", "P02"], ["P03", "Ｐ03"]]
+    assert alike(["Weiß 1", "WEISS1", math.nan]) == [["WEISS1", "Weiß 1"]]
+    many = [name for n in range(6) for name in (f"p{n}", f"P{n}")]
+    assert [line.count(" = ") for line in alike_lines({"patient": many, "lesion": many[:10]})] == [5, 5]
     [line] = alike_lines({"patient": names, "lesion": ["a", "b"]}, shown=1)
     assert line.startswith("3 patients may be two names of one") and "'P 01' = 'p01'; …" in line
     [line] = alike_lines({"patient": names}, shown=3)
@@ -94,3 +105,8 @@ def test_what_is_shared_is_told_by_group_or_by_case() -> None:
     assert shared_by({}, ["a"], ["a"]) == ("a",)
     assert words([f"n{i}" for i in range(5)]) == "5 (n0, n1, n2, n3, n4)"
     assert words([f"n{i}" for i in range(7)]) == "7 (n0, n1, n2, n3, n4, …)"
+    assert (
+        shared_by({}, list("dacb"), list("bdxa"))
+        == shared_by({}, list("dacb"), list("bdxa"), whole=False)
+        == ("a", "b", "d")
+    )

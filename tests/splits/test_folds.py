@@ -1,5 +1,7 @@
 """Folds of images: by group and stratified, plain, and what leaks."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -88,12 +90,16 @@ def test_plain_folds_differ_by_one_image_at_most(folds: int) -> None:
 def test_copies_join_their_groups_also_in_chains() -> None:
     assert joined_groups(["A", "B", "C", "D", "A"], [(0, 1), (1, 2)]) == ["A", "A", "A", "D", "A"]
     assert joined_groups(["A", "B"], []) == ["A", "B"]
+    assert joined_groups(["A", "B"], [(0, 1), (1, 0), (0, 1)]) == ["A", "A"]  # told in both orders
+    # Two chains, and then their last ones: all are called as the first one's first.
+    assert joined_groups(list("ABCDEF"), [(0, 1), (1, 2), (3, 4), (4, 5), (2, 5)]) == ["A"] * 6
 
 
 def test_unknown_owners_and_pairs_by_place() -> None:
-    assert owner_groups(["P1", None, "P1"], ["a", "b", "c"]) == ["P1", "image b", "P1"]
+    assert owner_groups(["P1", None, "P1", math.nan], list("abcd")) == ["P1", "image b", "P1", "image d"]
     pairs = pd.DataFrame({"image_1": ["c", "a"], "image_2": ["a", "b"], "kind": ["near", "exact"]})
-    assert pair_places(pairs, ["a", "b", "c"]) == {"near": [(2, 0)], "exact": [(0, 1)]}
+    places = pair_places(pairs, ["a", "b", "c"])
+    assert list(places.items()) == [("near", [(2, 0)]), ("exact", [(0, 1)])]
 
 
 def test_leaks_are_named_by_kind() -> None:
@@ -109,6 +115,16 @@ def test_leaks_are_named_by_kind() -> None:
     assert leak_lines(found)[0] == "1 patients on two sides: P1"
     assert "1 pairs of near copies on two sides: c = e" in leak_lines(found)
     assert image_leaks(np.zeros(5, int), owners, copies, list("abcde")) == []
+    # In the order of the folds, whichever image comes first; an owner called by a number, or by nothing.
+    found = image_leaks(np.array([9, 1]), {"patient": [0, 0], "lesion": ["", ""]}, {"near": [(0, 1)]}, list("ab"))
+    assert [(leak.name, leak.folds) for leak in found] == [("0", (1, 9)), ("", (1, 9)), ("a = b", (1, 9))]
+
+
+def test_so_many_leaks_are_named() -> None:
+    leaks = [Leak("lesion", f"L{n}", (0, 1)) for n in range(6)]
+    assert leak_lines(leaks) == ["6 lesions on two sides: L0, L1, L2, L3, L4, …"]
+    assert leak_lines(leaks[:5]) == ["5 lesions on two sides: L0, L1, L2, L3, L4"]
+    assert leak_lines(leaks, shown=0) == ["6 lesions on two sides"]
 
 
 def test_too_few_groups_are_said_by_class() -> None:

@@ -47,6 +47,7 @@ def test_shares_are_kept_in_every_stratum() -> None:
     held = [labels[int(p[1:])] for p in found.held_out]
     assert [held.count(name) for name in ("MEL", "NV", "BCC")] == [4, 30, 6]
     assert found != inner_holdout(patients, labels, 0.2, seed=2)
+    assert inner_holdout(patients, labels) == inner_holdout(patients, labels, 0.2, 0, None)
     # a tenth of 19 and of 11 is 3 in all, of which the larger remainder (1.9) gets the second one
     found_tenth = inner_holdout(patients[:30], ["a"] * 11 + ["b"] * 19, 0.1)
     assert [sum(int(p[1:]) < 11 for p in found_tenth.held_out), len(found_tenth.held_out)] == [1, 3]
@@ -85,8 +86,9 @@ def test_what_cannot_be_drawn_is_said() -> None:
     for share in (0.0, 1.0, -1.0):
         with pytest.raises(InputError, match="between 0 and 1"):
             inner_holdout(["a", "b"], ["x", "y"], share)
-    with pytest.raises(ValueError, match="1 labels"):
-        inner_holdout(["a", "b"], ["x"])
+    for labels in (["x"], ["x", "y", "x"]):
+        with pytest.raises(ValueError, match=f"2 patients but {len(labels)} labels"):
+            inner_holdout(["a", "b"], labels)
 
 
 def test_words_and_mask() -> None:

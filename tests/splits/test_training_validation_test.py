@@ -29,6 +29,8 @@ def test_every_class_in_every_part_and_the_shares_kept(patients: int, seed: int)
     assert sum(map(len, parts)) == len(set().union(*parts)) == patients
     for members in parts:
         assert {own for name, own in zip(names, labels, strict=True) if name in members} == set(LABELS)
+    if seed == 0:
+        assert split == split_parts(names, labels) == split_parts(names, labels, 0.15, 0.15, 0)
     if patients == 200:
         assert [len(part) for part in parts] == pytest.approx([140, 30, 30], abs=3)
     order = np.random.default_rng(1).permutation(len(names))
@@ -41,5 +43,6 @@ def test_too_few_patients_of_a_class_are_named() -> None:
     assert "class 'CN': 1 patient" in str(caught.value) and "class 'IN': 2 patients" in str(caught.value)
     with pytest.raises(InputError, match="1 class"):
         split_parts(list("abcdef"), ["MM"] * 6)
-    with pytest.raises(InputError, match="below 1"):
-        split_parts(list("abcdef"), ["MM", "IN"] * 3, 0.5, 0.5)
+    for shares in ((0.5, 0.5), (0.0, 0.2), (0.2, 0.0), (-0.1, 0.2)):
+        with pytest.raises(InputError, match="must be above 0, their sum below 1"):
+            split_parts(list("abcdef"), ["MM", "IN"] * 3, *shares)

@@ -100,11 +100,38 @@ def test_too_few_patients_says_how_many_are_needed() -> None:
         split_patients(patients, ["mm"] * 11, positive="mm")
 
 
+def test_what_does_not_fit_is_refused() -> None:
+    patients, labels = [f"p{i}" for i in range(12)], ["mm", "n"] * 6
+    for share in (0.0, 1.0):
+        with pytest.raises(InputError, match="must lie between 0 and 1"):
+            split_patients(patients, labels, positive="mm", test_share=share)
+    with pytest.raises(InputError, match="be at least 2"):
+        split_patients(patients, labels, positive="mm", folds=1)
+    for more in (patients[:-1], [*patients, "p12"]):
+        with pytest.raises(ValueError, match="one of each a slide"):
+            split_patients(more, labels, positive="mm")
+    split = split_patients(patients, labels, positive="mm", folds=2)
+    assert len(split.folds) == 2
+    for fold in (-1, 2):
+        with pytest.raises(IndexError, match=f"fold {fold}"):
+            split.training(fold)
+    papers = split_patients(patients, labels, positive="mm")
+    assert papers == split_patients(patients, labels, positive="mm", test_share=0.3, folds=4, seed=0)
+
+
 MANIFEST = pd.DataFrame({"slide_id": ["a", "b", "c", "d"], "patient_id": ["1", "2", "3", "1"]})
 
 
 def test_no_leak_passes() -> None:
-    assert_no_leaks(Split(("1",), (("2",), ("3",))), MANIFEST, [["a", "d"]])
+    split = Split(("1",), (("2",), ("3",)))
+    assert_no_leaks(split, MANIFEST, [["a", "d"]])
+    assert_no_leaks(split, MANIFEST, [["a", "gone"]])  # a copy that is not of the cohort stands on no side
+    assert_no_leaks(split, MANIFEST)
+    # Names that are numbers, as pandas reads them.
+    numbers = pd.DataFrame({"slide_id": [7, 8, 9, 10], "patient_id": [1, 2, 3, 1]})
+    assert_no_leaks(split, numbers, [["7", "10"]])
+    with pytest.raises(LeakError, match="on 2 sides"):
+        assert_no_leaks(split, numbers, [["7", "8"]])
 
 
 @pytest.mark.parametrize(
