@@ -138,7 +138,6 @@ def format_value(value: float, digits: int = 4) -> str:
     return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def format_mean_std(mean: float, std: float, digits: int = 4) -> str:
+def format_mean_std(mean: float, std: float) -> str:
     """Mean ± standard deviation, 0.8752 ± 0.0357; without ± where only one cohort has the metric."""
-    spread = "" if math.isnan(mean) or math.isnan(std) else f" ± {std:.{digits}f}"
-    return format_value(mean, digits) + spread
+    return format_value(mean) if math.isnan(mean) or math.isnan(std) else f"{format_value(mean)} ± {format_value(std)}"

@@ -89,7 +89,7 @@ def reliability(
     kept = count > 0
     happened, total = (np.bincount(index, weights=values, minlength=len(count))[kept] for values in (labels, scores))
     low, high = np.full((2, int(kept.sum())), np.nan)
-    if groups is not None and len(scores):
+    if groups is not None:
         low, high = _bands(labels, index, groups, kept, level)
     return Reliability(
         low_edge=edges[:-1][kept],
@@ -107,7 +107,7 @@ def _equal_mass(scores: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
     """Edges of bins that hold as equal counts as ties allow: the lowest score, and the last score of each bin."""
     ordered = np.sort(scores)
     last = [-(-len(ordered) * k // bins) - 1 for k in range(1, bins + 1)]
-    return np.r_[ordered[0], np.unique(ordered[np.maximum(last, 0)])]
+    return np.r_[ordered[0], np.unique(ordered[last])]
 
 
 def _bands(

@@ -44,16 +44,16 @@ class Interval:
     level: float
     method: str = BOOTSTRAP
 
-    def ends(self, digits: int = 4) -> str:
+    def ends(self) -> str:
         """The interval as text: "0.7351 to 0.9012", or that there is none."""
-        return ends_text(self.low, self.high, digits)
+        return ends_text(self.low, self.high)
 
 
-def ends_text(low: float, high: float, digits: int = 4) -> str:
+def ends_text(low: float, high: float) -> str:
     """An interval's ends as text; NaN, or of no width as in records of old runs: not estimable."""
     if not high > low:
         return "not estimable"
-    return f"{format_value(low, digits)} to {format_value(high, digits)}"
+    return f"{format_value(low)} to {format_value(high)}"
 
 
 def closed_interval(found: Estimate, level: float, groups: int, method: str) -> Interval:

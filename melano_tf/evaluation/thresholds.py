@@ -148,12 +148,10 @@ def _check_both(positives: int, negatives: int) -> None:
 
 
 def _between(thresholds: NDArray[np.float64], index: int) -> float:
-    """Half-way from the score at `index` (descending) to the next one; never as low as that one."""
+    """Half-way from the score at `index` (descending, not 0) to the next one; never as low as that one."""
     if index + 1 == len(thresholds):
         return 0.0
     upper, lower = float(thresholds[index]), float(thresholds[index + 1])
-    if math.isinf(upper):
-        return math.nextafter(lower, math.inf)
     middle = lower + (upper - lower) / 2
     return middle if middle > lower else upper
 

@@ -87,7 +87,7 @@ def mean_share(hits: NDArray[np.float64], sizes: NDArray[np.float64], level: flo
     groups, alone = int((weights > 0).sum()), float(1 / (weights**2).sum())
     variance, independent = float((influence**2).sum()), float((values * (1 - values) / total).sum() / parts**2)
     n = alone
-    if groups > 1 and variance > EDGE**2 and independent > 0:
+    if variance > EDGE**2:  # and so there are two groups at least
         variance *= groups / (groups - 1)
         units = parts**2 / float((1 / total).sum())
         most = units / _times_judged(sizes)
@@ -95,7 +95,7 @@ def mean_share(hits: NDArray[np.float64], sizes: NDArray[np.float64], level: flo
         n = min(units * independent / variance, most) * student**2
         if min((hits < sizes).any(axis=0).sum(), (hits > 0).any(axis=0).sum()) < LEAST_MIXED:
             n = min(n, alone)
-    return Estimate(value, *wilson(min(max(value, 0.0), 1.0), n, level), influence)
+    return Estimate(value, *wilson(value, n, level), influence)
 
 
 def _times_judged(sizes: NDArray[np.float64]) -> float:

@@ -115,7 +115,7 @@ def test_a_perfect_score_has_an_interval_with_room(patients: int, right: bool) -
 def test_resamples_that_agree_are_no_interval() -> None:
     found = percentile_interval(0.3, np.full(50, 0.3), 0.95, 9)
     assert math.isnan(found.low) and found.method == "none" and found.ends() == "not estimable"
-    assert ends_text(1.0, 1.0) == "not estimable" and ends_text(0.5, 1.0, 2) == "0.50 to 1.00"
+    assert ends_text(1.0, 1.0) == "not estimable" and ends_text(0.5, 1.0) == "0.5000 to 1.0000"
     values, draws = np.full(6, 0.7), group_draws(list("aabbcc"), 50, 0)
     kept = mean_interval(values, *draws, 0.95, share=False)
     assert kept.low < 0.7 < kept.high and kept.high - kept.low > 0.4

@@ -76,6 +76,8 @@ def test_bad_input_is_refused() -> None:
         binary_metrics([0, 1], [0.1, math.nan])
     with pytest.raises(ValueError, match="one length"):
         roc_auc([0, 1], [0.1])
+    with pytest.raises(ValueError, match="one length"):
+        confusion([[0, 1]], [[0.1, 0.9]])
     with pytest.raises(ValueError, match="0 or 1"):
         confusion([0, 2], [0.1, 0.2])
 

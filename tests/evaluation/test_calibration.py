@@ -81,6 +81,21 @@ def test_by_hand() -> None:
     assert three.apply([[0.8, 0.1, 0.1]])[0, 0] == pytest.approx(1 / (1 + 2 * math.sqrt(1 / 8)))
 
 
+def test_what_is_calibrated_already_stays_as_it_is() -> None:
+    """Three of four at 0.75: the search ends a little beside the temperature 1."""
+    found = fit_calibration([1, 1, 1, 0], [0.75] * 4, list("abcd"), hold_out="x")
+    assert found.temperature == 1.0 and found.log_loss_after == found.log_loss_before and not found.at_limit
+
+
+def test_the_record_counts_by_the_bins_that_were_asked_for() -> None:
+    y, z = planted(300, 2.5, seed=5, classes=3)
+    found = fit_calibration(y, z, np.arange(300) // 2, hold_out="x", logits=True, bins=4)
+    assert (found.bins, found.outputs, found.samples, found.groups) == (4, 3, 300, 150)
+    before, after = (expected_calibration_error(y, softmax(z / t, axis=1), 4) for t in (1, found.temperature))
+    assert (found.ece_before, found.ece_after) == pytest.approx((before, after))
+    assert fit_calibration(y, z, np.arange(300), hold_out="x", logits=True).bins == 15
+
+
 def calibration(temperature: float, outputs: int) -> Calibration:
     return Calibration(temperature, outputs, "x", 10, 5, 0.5, 0.4, 0.2, 0.1, 15, False)
 
@@ -131,7 +146,11 @@ def test_reliability_by_hand() -> None:
     right, confidence = top_label([0, 1, 0], rows)
     assert right.tolist() == [True, False, False] and confidence.tolist() == [0.6, 0.6, 0.4]
     assert expected_calibration_error([0, 1, 0], rows, 2) == pytest.approx((2 * 0.1 + 0.4) / 3)
-    assert math.isnan(reliability([], []).expected_error)
+    for nothing in (reliability([], []), reliability([], [], [], by="mass"), reliability([], [], [])):
+        assert math.isnan(nothing.expected_error) and len(nothing.low) == len(nothing.count) == 0
+    fine = np.linspace(0, 1, 97)
+    assert expected_calibration_error(fine > 0.7, fine) == reliability(fine > 0.7, fine, bins=15).expected_error
+    assert len(reliability(fine > 0.7, fine).count) == 15
 
 
 @settings(max_examples=80, deadline=None)
@@ -150,6 +169,7 @@ def test_bins_as_scikit_learn(n: int, seed: int, bins: int) -> None:
     np.testing.assert_allclose(mass.observed, [y[part].mean() for part in parts])
     np.testing.assert_allclose(mass.predicted, [p[part].mean() for part in parts])
     np.testing.assert_array_equal(mass.high_edge, [p[part].max() for part in parts])
+    np.testing.assert_array_equal(mass.low_edge, np.r_[p.min(), mass.high_edge[:-1]])
 
 
 def test_bins_of_equal_mass_and_of_one_value() -> None:
@@ -170,6 +190,7 @@ def test_intervals_of_bins_are_by_group() -> None:
         hits, sizes = (np.bincount(groups[inside], weights=w, minlength=9) for w in (y[inside], np.ones(inside.sum())))
         share = mean_share(hits[None], sizes[None], 0.9)
         assert (found.low[i], found.high[i]) == pytest.approx((share.low, share.high))
+    assert found.level == 0.9 and reliability(y, p, groups).level == 0.95
     never = reliability(np.zeros(6), np.full(6, 0.1), list("aabbcc"), bins=1)
     assert never.low[0] == 0 and never.high[0] > 0.3, "three patients of whom it never happened"
 
@@ -183,6 +204,10 @@ def test_to_the_sidecar_and_back() -> None:
     for damage, words in (
         ({"method": "isotonic"}, "isotonic"),
         ({"temperature": -1.0}, "above 0"),
+        ({"temperature": 0.0}, "above 0"),
+        ({"temperature": math.nan}, "above 0"),
+        ({"temperature": math.inf}, "above 0"),
+        ({"outputs": 0}, "at least 1"),
         ({"temperature": "warm"}, "warm"),
         ({"temperature": None}, "above 0"),
         ({"colour": 1}, "unknown: colour"),
@@ -203,6 +228,8 @@ def test_bad_input_is_refused() -> None:
         fit_calibration([0, 1], [0.2, 1.9], ["a", "b"], hold_out="x")
     with pytest.raises(ValueError, match="must be 3 classes"):
         calibration(1.0, 3).apply([0.2, 0.8])
+    with pytest.raises(ValueError, match="must be 3 classes"):
+        calibration(1.0, 3).apply(0.2)
     with pytest.raises(ValueError, match=r"outside 0\.\.1"):
         calibration(1.0, 1).apply([math.nan])
     with pytest.raises(ValueError, match=r"outside 0\.\.1"):
@@ -211,6 +238,8 @@ def test_bad_input_is_refused() -> None:
         reliability([0], [0.5], bins=0)
     with pytest.raises(ValueError, match="2 groups for 1"):
         reliability([0], [0.5], ["a", "b"])
+    with pytest.raises(ValueError, match="1 groups for 0"):
+        reliability([], [], ["a"])
 
 
 def test_perfect_separation_is_flagged() -> None:

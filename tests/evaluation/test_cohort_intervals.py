@@ -64,6 +64,38 @@ def test_a_cohort_that_leaves_a_metric_undefined_is_left_out_of_the_mean() -> No
     assert math.isnan(nothing.value) and math.isnan(nothing.low) and nothing.method == "none"
 
 
+@pytest.mark.parametrize(("label", "share"), [(0, "SN"), (1, "SPC")])
+def test_a_cohort_without_a_class_adds_nothing_to_what_needs_both(label: int, share: str) -> None:
+    one, without = cohort(5, 10, 0.5), Judged(np.full(6, label), np.linspace(0, 1, 6), list("abcdef"))
+    names = (share, "AUC", "BACC")
+    alone, found = (cohort_intervals(cohorts, names, repeats=100, seed=1) for cohorts in ([one], [one, without]))
+    for name in names:
+        own, kept = alone[name], found[name]
+        assert (kept.value, kept.low, kept.high) == pytest.approx((own.value, own.low, own.high)), name
+        assert (own.groups, kept.groups) == (10, 16)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8])
+def test_the_level_reaches_every_part_of_an_interval(level: float) -> None:
+    """Each interval holds the one of a lower level; F1's and balanced accuracy's parts are wider than the bootstrap."""
+    cohorts = [cohort(2, 9, 0.5), cohort(3, 15, 0.35)]
+    found, wider = (cohort_intervals(cohorts, repeats=150, level=one) for one in (level, level + 0.1))
+    for name in METRICS:
+        assert wider[name].low < found[name].low < found[name].high < wider[name].high, name
+        assert found[name].level == level
+
+
+def test_what_is_not_said_is_the_papers_and_a_threshold_itself_is_called() -> None:
+    y, p, groups = [1, 0, 1, 0, 1], [0.5, 0.5, 0.9, 0.1, 0.4], list("abcda")
+    plain = binary_intervals(y, p, groups)
+    assert plain == binary_intervals(y, p, groups, METRICS, threshold=0.5, repeats=2000, level=0.95, seed=0)
+    assert plain == cohort_intervals([Judged(y, p, groups)])
+    assert plain["BACC"] != binary_intervals(y, p, groups, seed=1)["BACC"]
+    for name in ("SN", "SPC", "PPV", "NPV", "ACC", "F1S"):
+        assert plain[name].value == pytest.approx(binary_metrics(y, p)[name]), name
+    assert binary_intervals(y, p, groups, threshold=0.6)["SPC"].value == 1
+
+
 def test_two_perfect_cohorts_say_more_than_one() -> None:
     def perfect(patients: int, fold: int) -> Judged:
         y = np.arange(patients) % 2

@@ -22,6 +22,7 @@ from melano_tf.evaluation.curves import (
     roc,
     roc_band,
 )
+from melano_tf.evaluation.wilson_delong import wilson
 
 
 def sample(n: int, seed: int, steps: int = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -113,6 +114,19 @@ def test_interpolation(n: int, seed: int, steps: int) -> None:
     assert 0 < found.area <= 1
 
 
+def test_precision_at_recall_0_is_the_first_stretchs() -> None:
+    """One wrong call beside each two right ones from the start; then three wrong before the next."""
+    tp, fp = [0, 2, 2, 4], [0, 1, 4, 4]
+    assert interpolated_precision(tp, fp, [0, 0.25, 0.5, 1]) == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1 / 2])
+    assert interpolated_precision([0, 0, 1], [0, 3, 3], 0).tolist() == 0.0, "wrong calls alone come first"
+    assert interpolated_precision(tp, fp, [-0.1, 1.1]) == pytest.approx([2 / 3, 1 / 2])
+    y, p = [1, 1, 0, 0, 0, 0, 1, 1], [0.9, 0.9, 0.9, 0.5, 0.5, 0.5, 0.2, 0.2]
+    x, line = precision_recall(y, p).line(5)
+    # The grid, and every threshold's point again; at recall 0.5 precision drops from 2/3 to 2/6.
+    assert x.tolist() == [0, 0.25, 0.5, 0.5, 0.5, 0.75, 1, 1]
+    assert line == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 6, 3 / 7, 1 / 2, 1 / 2])
+
+
 def test_straight_lines_would_overstate_precision() -> None:
     y = np.r_[1, np.zeros(99, int), np.ones(99, int), 0]
     p = np.r_[1.0, np.full(198, 0.5), 0.1]
@@ -183,3 +197,40 @@ def test_average_precision_interval() -> None:
     assert found.value == average_precision(y, p)
     assert found.low < found.value < found.high
     assert found.groups == 200
+
+
+def test_an_average_precision_of_each_resample_as_scikit_learn() -> None:
+    y, p = sample(30, 6)
+    groups = np.random.default_rng(1).integers(0, 5, 30)
+    y[groups == 3] = 1
+    found = average_precision_interval(y, p, groups, repeats=200, level=0.7, seed=8)
+    draws = np.random.default_rng(8).multinomial(5, np.full(5, 1 / 5), size=200)
+    values = [reference.average_precision_score(np.repeat(y, d[groups]), np.repeat(p, d[groups])) for d in draws]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.15, 0.85])))
+    assert (found.level, found.repeats, found.method) == (0.7, 200, "bootstrap")
+
+
+def test_where_all_resamples_agree_positive_patients_count() -> None:
+    """Two patients of three images each, and five without a positive: Wilson's of 2 of 2, and no band."""
+    y = np.r_[np.ones(6, int), np.zeros(5, int)]
+    groups = np.r_[0, 0, 0, 1, 1, 1, 2, 3, 4, 5, 6]
+    found = average_precision_interval(y, y.astype(float), groups, repeats=50, level=0.8)
+    assert (found.value, found.method) == (1, "Wilson")
+    assert (found.low, found.high) == pytest.approx(wilson(1.0, 2, 0.8))
+    for band in (roc_band(y, y.astype(float), groups, repeats=50), pr_band(y, y.astype(float), groups, repeats=50)):
+        assert np.isnan(band.low).all() and np.isnan(band.high).all() and band.undefined < 50
+    none = average_precision_interval([0, 0], [0.1, 0.2], ["a", "b"], repeats=9)
+    assert math.isnan(none.value) and none.method == "none" and none.undefined == 9
+
+
+def test_what_is_not_said() -> None:
+    y, p = sample(12, 2)
+    plain = {"repeats": 2000, "level": 0.95, "seed": 0}
+    assert average_precision_interval(y, p, np.arange(12)) == average_precision_interval(y, p, np.arange(12), **plain)
+    for of in (roc_band, pr_band):
+        found, wanted = (
+            of(y, p, np.arange(12), repeats=200),
+            of(y, p, np.arange(12), grid=201, **{**plain, "repeats": 200}),
+        )
+        np.testing.assert_array_equal([found.x, found.low, found.high], [wanted.x, wanted.low, wanted.high])
+    assert len(precision_recall(y, p).line()[0]) == len(precision_recall(y, p).line(1001)[0])

@@ -16,9 +16,11 @@ from melano_tf.evaluation.multiclass_metrics import (
     class_metrics,
     confusion_matrix,
     decide,
+    metrics_of_matrix,
     multiclass_intervals,
     multiclass_metrics,
 )
+from melano_tf.evaluation.wilson_delong import wilson
 
 NAMES = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 
@@ -180,6 +182,59 @@ def by_value(y: np.ndarray, p: np.ndarray, name: str, metric: str) -> float:
     return class_metrics(y, p, list("abc"))[name][metric]
 
 
+def test_means_are_over_the_classes_that_are_judged() -> None:
+    """Truth a a a b b b, called a a c b b b: c is called without being there."""
+    matrix = [[2, 0, 1, 0], [0, 3, 0, 0], [0, 0, 0, 0]]
+    found = metrics_of_matrix(matrix)
+    assert [found[m] for m in ("Acc", "BAcc", "mPR", "mF1")] == pytest.approx([5 / 6, 5 / 6, 1, (4 / 5 + 1) / 2])
+    assert found["F1"].tolist() == pytest.approx([4 / 5, 1, 0]) and math.isnan(found["RE"][2])
+    every = metrics_of_matrix([matrix, matrix], np.array([True, True, True]))
+    assert every["Acc"] == pytest.approx([5 / 6] * 2)
+    assert all(np.isnan(every[m]).all() for m in ("BAcc", "mPR", "mF1")), "it would be a mean over other classes"
+
+
+def test_a_class_that_nobody_has_changes_no_interval_of_the_others() -> None:
+    y, p = sample(50, 9, classes=3)
+    groups = np.random.default_rng(1).integers(0, 9, 50)
+    with_it = np.c_[p[:, :1], np.full(50, -1.0), p[:, 1:]]  # never called, nobody's
+    found, wanted = (
+        multiclass_intervals(truth, scores, groups, list(names), repeats=60, level=0.9)
+        for truth, scores, names in ((y + (y > 0), with_it, "axbc"), (y, p, "abc"))
+    )
+    assert found.overall == wanted.overall
+    for name in "abc":
+        assert found.by_class[name] == wanted.by_class[name]
+    assert all(math.isnan(one.value) and one.method == "none" for one in found.by_class["x"].values())
+
+
+def test_a_class_that_is_never_called_leaves_the_mean_precision_room() -> None:
+    """Its precision counts 0, of two patients: Wilson's end of 0 of 2, a third of it, could be missing."""
+    y, p = np.r_[np.arange(40) % 2, 2, 2], np.eye(3)[np.r_[np.arange(40) % 2, 0, 1]]
+    found = multiclass_intervals(y, p, np.arange(42), list("abc"), repeats=100).overall["mPR"]
+    assert found.value == pytest.approx(2 * 20 / 21 / 3)
+    assert found.high >= found.value + wilson(0.0, 2, 0.95)[1] / 3 > 0.85
+
+
+def test_the_level_reaches_every_interval_and_what_is_not_said() -> None:
+    y, p = sample(80, 12, classes=3)
+    groups = np.random.default_rng(2).integers(0, 25, 80)
+
+    def every(**given: Any) -> dict[tuple[str, str], Any]:
+        found = multiclass_intervals(y, p, groups, list("abc"), **given)
+        return {("", m): one for m, one in found.overall.items()} | {
+            (name, m): one for name, own in found.by_class.items() for m, one in own.items()
+        }
+
+    found, wider = every(level=0.5, repeats=200), every(level=0.6, repeats=200)
+    for key, one in found.items():
+        assert wider[key].low < one.low < one.high < wider[key].high, key
+        assert one.level == 0.5
+        assert one.method == {"Acc": "Wilson", "RE": "Wilson", "PR": "Wilson", "AUC": "DeLong", "AP": "bootstrap"}.get(
+            key[1], "wider"
+        )
+    assert every() == every(level=0.95, repeats=2000, seed=0)
+
+
 def test_resamples_without_a_class_are_counted() -> None:
     # Class 2 is one patient's of four: (3/4)^4 of the resamples lack it.
     y, p = [0, 0, 1, 2], np.eye(3)[[0, 0, 1, 2]]
@@ -200,6 +255,13 @@ def test_bad_input_is_refused() -> None:
         multiclass_metrics([0.0, 1.0], p)
     with pytest.raises(ValueError, match="must be"):
         multiclass_metrics([0], p)
+    for y, scores in (([0, 1], [0.1, 0.2]), ([0, 0], [[0.1], [0.2]])):
+        with pytest.raises(ValueError, match="must be"):
+            multiclass_metrics(y, scores)
+    with pytest.raises(ValueError, match="each needs one of its own"):
+        class_metrics([0, 1], p, ["a", "b", "a"])
+    assert math.isnan(multiclass_metrics([], np.empty((0, 3)))["Acc"])
+    assert multiclass_metrics(np.array([0, 1], np.uint8), np.eye(2))["Acc"] == 1
     with pytest.raises(ValueError, match="not finite"):
         multiclass_metrics([0, 1], [[math.nan, 1], [0, 1]])
     with pytest.raises(ValueError, match="2 names"):

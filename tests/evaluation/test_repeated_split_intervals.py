@@ -1,7 +1,9 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
 from melano_tf.evaluation.binary_metrics import roc_auc
 from melano_tf.evaluation.bootstrap import group_draws
@@ -83,11 +85,14 @@ def test_a_class_that_a_split_never_calls_is_judged_on_the_others() -> None:
         one, wanted = found[metric], alone[metric]
         assert one.value == pytest.approx(wanted.value) and one.method == wanted.method
         assert 0 < one.low < one.value < one.high < 1
+    assert found["F1 c"].undefined < 100, "resamples are judged on the others as well"
     for metric in ("PR c", "RE c"):
         assert (found[metric].low, found[metric].high) == pytest.approx((alone[metric].low, alone[metric].high))
     nowhere = split_intervals([silent, silent], NAMES, repeats=50)
     for metric in ("PR c", "F1 c"):
         assert math.isnan(nowhere[metric].value) and nowhere[metric].method == "none"
+    without = split_intervals([JudgedSplit(truth, scores[:, :2], silent.groups)] * 2, NAMES[:2], repeats=50)
+    assert all(nowhere[metric] == one for metric, one in without.items()), "a class that nobody has changes nothing"
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -107,6 +112,97 @@ def test_no_splits_are_refused() -> None:
         split_intervals([], NAMES)
 
 
+def naive_samples(splits: list[JudgedSplit], measure: Callable, repeats: int, seed: int) -> np.ndarray:
+    """Means over splits of a measure of each resample's images, (repeats, …); NaN where a split lacks a class."""
+    held = sorted({name for split in splits for name in split.groups})
+    found = []
+    for times in group_draws(held, repeats, seed)[1]:
+        count = dict(zip(held, times.tolist(), strict=True))
+        each = []
+        for split in splits:
+            y, scores = np.asarray(split.y), np.asarray(split.scores)
+            rows = np.repeat(np.arange(len(y)), [count[name] for name in split.groups])
+            whole = set(y[rows].tolist()) == set(y.tolist())
+            each.append(np.asarray(measure(y[rows], scores[rows])) if whole else math.nan * measure(y, scores))
+        found.append(np.mean(each, axis=0))
+    return np.array(found)
+
+
+def macro_auc(y: np.ndarray, scores: np.ndarray) -> float:
+    """Pair by pair: the share of each class's images that are scored above the others', ties half."""
+    apart = [scores[y == k, k][:, None] - scores[y != k, k][None, :] for k in np.unique(y)]
+    return float(np.mean([(np.sign(one) / 2 + 0.5).mean() for one in apart]))
+
+
+def overall(y: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Acc, BAcc, mPR and mF1, by scikit-learn."""
+    called, undefined = scores.argmax(axis=1), {"average": "macro", "zero_division": 0, "labels": np.unique(y)}
+    return np.array(
+        [
+            accuracy_score(y, called),
+            recall_score(y, called, **undefined),
+            precision_score(y, called, **undefined),
+            f1_score(y, called, **undefined),
+        ]
+    )
+
+
+def two_models() -> tuple[list[JudgedSplit], list[JudgedSplit]]:
+    """Of two splits, class c of two lesions in the first one and of none in the second; the other model sees less."""
+    first = []
+    for one in (drawn(7, 30, [f"l{n}" for n in range(8)]), drawn(8, 26, [f"l{n}" for n in range(5, 12)])):
+        y = np.where(np.isin(one.groups, ["l0", "l1"]), 2, np.asarray(one.y) % 2)
+        first.append(JudgedSplit(y, one.scores, one.groups))
+    blurred = [JudgedSplit(s.y, 0.6 * np.asarray(s.scores) + 0.4 * np.asarray(s.scores)[::-1], s.groups) for s in first]
+    return first, blurred
+
+
+def test_the_mean_auc_of_each_resample_and_its_difference_as_naive_loops() -> None:
+    models = two_models()
+    samples = [naive_samples(splits, macro_auc, 60, 6) for splits in models]
+    gaps, values = samples[1] - samples[0], [np.mean([macro_auc(s.y, s.scores) for s in one]) for one in models]
+    found = split_mean_auc(models[0], repeats=60, level=0.8, seed=6)
+    assert (found.value, found.undefined) == (pytest.approx(values[0]), np.isnan(samples[0]).sum())
+    assert 0 < found.undefined < 60 and found.level == 0.8
+    assert (found.low, found.high) == pytest.approx(tuple(np.nanquantile(samples[0], [0.1, 0.9])))
+    apart = paired_auc_difference(*models, repeats=60, level=0.8, seed=6)
+    assert apart.value == pytest.approx(values[1] - values[0])
+    assert (apart.low, apart.high) == pytest.approx(tuple(np.nanquantile(gaps, [0.1, 0.9])))
+
+
+def test_paired_differences_as_naive_loops() -> None:
+    models = two_models()
+    found = paired_differences(*models, NAMES, repeats=60, level=0.8, seed=6)
+    samples = [naive_samples(splits, overall, 60, 6) for splits in models]
+    values = [np.mean([overall(s.y, s.scores) for s in one], axis=0) for one in models]
+    assert list(found) == ["Acc", "BAcc", "mPR", "mF1"]
+    for k, (metric, one) in enumerate(found.items()):
+        assert one.value == pytest.approx(values[1][k] - values[0][k])
+        if metric != "Acc":  # which a resample without a class has as well
+            wanted = np.nanquantile(samples[1][:, k] - samples[0][:, k], [0.1, 0.9])
+            assert (one.low, one.high) == pytest.approx(tuple(wanted)), metric
+            assert one.undefined == np.isnan(samples[0][:, k]).sum() > 0
+
+
+def test_a_resample_without_a_splits_lesions_leaves_its_calibration_error_undefined() -> None:
+    first, lone = normalised(drawn(5, 40, [f"l{n}" for n in range(3)])), normalised(drawn(6, 5, ["m"]))
+    found = split_calibration_error([first, lone], repeats=500, seed=2)
+    # Of four lesions one is missed by (3/4)^4 of the resamples, all three others by (1/4)^4.
+    assert found.undefined / 500 == pytest.approx((3 / 4) ** 4 + (1 / 4) ** 4, abs=0.05)
+    assert 0 <= found.low < found.value < found.high
+    assert found == split_calibration_error([first, lone], repeats=500, seed=2, bins=15, level=0.95)
+
+
+def test_the_level_and_what_is_not_said() -> None:
+    splits = [drawn(1, 40, [f"L{n}" for n in range(12)]), drawn(2, 30, [f"L{n}" for n in range(6, 18)])]
+    found, wider = (split_intervals(splits, NAMES, repeats=150, level=level) for level in (0.5, 0.6))
+    for metric, one in found.items():
+        assert wider[metric].low < one.low < one.high < wider[metric].high, metric
+        assert one.level == 0.5
+    for of in (lambda **more: split_intervals(splits, NAMES, **more), lambda **more: split_mean_auc(splits, **more)):
+        assert of() == of(repeats=2000, level=0.95, seed=0)
+
+
 def test_differences_are_paired() -> None:
     """By hand: two lesions of each class; the other one is right where the first is, and once more."""
     sure, groups = np.eye(2), list("abcd")
@@ -119,8 +215,11 @@ def test_differences_are_paired() -> None:
     assert (swapped["Acc"].value, swapped["Acc"].high) == (-0.25, 0.0)
     two = paired_differences([first, other], [other, other], ("a", "b"), repeats=400)
     assert two["Acc"].value == pytest.approx(0.125) and two["Acc"].high < found["Acc"].high
-    with pytest.raises(ValueError, match="same images"):
-        paired_differences([first], [JudgedSplit([0, 1, 0, 1], other.scores, groups)], ("a", "b"))
+    for unlike in (JudgedSplit([0, 1, 0, 1], other.scores, groups), JudgedSplit(other.y, other.scores, list("abce"))):
+        with pytest.raises(ValueError, match="same images"):
+            paired_differences([first], [unlike], ("a", "b"))
+    with pytest.raises(ValueError):
+        paired_differences([first, other], [other], ("a", "b"))
 
 
 def test_the_mean_auc_of_splits() -> None:

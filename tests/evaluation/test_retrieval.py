@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from melano_tf.evaluation.retrieval import retrieval_intervals, retrieve
+from melano_tf.evaluation.bootstrap import group_draws, mean_interval
+from melano_tf.evaluation.retrieval import nearest, retrieval_intervals, retrieve
 
 
 def _naive(x: np.ndarray, labels: list[str], groups: list[str], recalls: tuple[int, ...]) -> dict[str, list[float]]:
@@ -70,9 +71,18 @@ def test_wrong_inputs() -> None:
         (np.ones((3, 2)), ["a", "b"], {}),
         (np.array([[1.0, np.nan], [0, 1]]), ["a", "b"], {}),
         (np.ones((2, 2)), ["a", "b"], {"recalls": (0,)}),
+        (np.ones(2), ["a", "b"], {}),
+        (np.ones((2, 2)), ["a", "b"], {"groups": ["a"]}),
     ):
         with pytest.raises(ValueError):
             retrieve(x, labels, **arguments)
+
+
+def test_the_gallery_by_its_distance_from_a_point() -> None:
+    angles = np.radians([90, 10, 180, -10, 0])
+    order, distances = nearest(np.array([1.0, 0.0]), np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    assert order.tolist() == [4, 1, 3, 0, 2]
+    assert distances == pytest.approx([0, 1 - math.cos(angles[1]), 1 - math.cos(angles[1]), 1, 2])
 
 
 def test_intervals_resample_groups() -> None:
@@ -95,3 +105,28 @@ def test_intervals_resample_groups() -> None:
     assert (found["mAP@R"].method, found["Recall@1"].method) == ("wider", "Wilson")
     kept = retrieval_intervals(x, labels, groups, exclude_groups=False, repeats=10)
     assert kept["Recall@1"].value == pytest.approx(retrieve(x, labels)["Recall@1"].mean())
+
+
+def test_queries_without_an_answer_are_left_out_of_the_intervals() -> None:
+    """The same as of the others alone: what the resamples draw of a patient of nothing else changes no mean."""
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(12), rng.integers(1, 6, 12))
+    values = rng.random(len(groups)).round(1)
+    index, draws = group_draws(groups, 300, 7)
+    gone = rng.random(len(groups)) < 0.3
+    gone[groups == 4] = True
+    for share in (False, True):
+        scores = np.where(values < 0.5, 0.0, 1.0) if share else values
+        found = mean_interval(np.where(gone, np.nan, scores), index, draws, 0.9, share=share)
+        wanted = mean_interval(scores[~gone], index[~gone], draws, 0.9, share=share)
+        assert found == wanted and found.value == pytest.approx(scores[~gone].mean())
+        assert found.groups == 12
+    naive = [np.average(values[~gone], weights=draw[groups[~gone]]) for draw in draws]
+    low, high = np.quantile(naive, [0.05, 0.95])
+    found = mean_interval(np.where(gone, np.nan, values), index, draws, 0.9, share=False)
+    assert found.low <= low + 1e-12 and high - 1e-12 <= found.high
+    # Nothing at all, or a resample of those who have no answer alone.
+    nothing = mean_interval(np.full(len(groups), np.nan), index, draws, 0.9, share=False)
+    assert math.isnan(nothing.value) and nothing.method == "none" and nothing.repeats == 0
+    one = mean_interval(np.array([0.2, 0.7, np.nan]), *group_draws(list("abc"), 400, 1), 0.9, share=False)
+    assert one.undefined / 400 == pytest.approx(1 / 27, abs=0.03) and one.undefined > 0

@@ -29,6 +29,21 @@ def test_slides_keep_their_order_and_facts() -> None:
     assert found["tiles"].tolist() == [3, 2]
 
 
+def test_every_way_reaches_the_slides() -> None:
+    tiles = pd.DataFrame({"slide_id": list("aaabb"), "p1": [0.9, 0.6, 0.1, 0.5, 0.2]})
+
+    def found(*how) -> list[float]:
+        return slide_scores(tiles, ["p1"], *how)["p1"].tolist()
+
+    assert found("majority") == pytest.approx([2 / 3, 1 / 2])
+    assert found("majority", 10, 0.7) == pytest.approx([1 / 3, 0])
+    assert found("top", 2) == pytest.approx([0.75, 0.35])
+    both = slide_scores(tiles.assign(p0=1 - tiles["p1"]), ["p0", "p1"], "top", 1)
+    assert both[["p0", "p1"]].to_numpy() == pytest.approx(np.array([[0.9, 0.9], [0.8, 0.5]]))
+    many = pd.DataFrame({"slide_id": ["a"] * 12, "p1": np.arange(12) / 12})
+    assert slide_scores(many, ["p1"], "top")["p1"][0] == slide_score(many["p1"], "top") == pytest.approx(6.5 / 12)
+
+
 def test_a_majority_of_several_classes_is_a_vote() -> None:
     tiles = pd.DataFrame({"slide_id": ["a"] * 3, "p0": [0.5, 0.4, 0.2], "p1": [0.3, 0.4, 0.7], "p2": [0.2, 0.2, 0.1]})
     found = slide_scores(tiles, ["p0", "p1", "p2"], "majority").iloc[0]
@@ -42,6 +57,9 @@ def test_late_fusion_leaves_out_what_a_slide_has_not() -> None:
     sure = fuse([[0.999, 0.4, 0.4]], "log-odds")[0]
     assert sure == pytest.approx(1 / (1 + np.exp(-(np.log(999) + 2 * np.log(2 / 3)) / 3)))
     assert sure > fuse([[0.999, 0.4, 0.4]], "mean")[0]  # the sure magnification counts for more
-    assert np.isfinite(fuse([[0.0, 1.0]], "log-odds")).all()
+    # 0 and 1 are taken for a millionth from them.
+    assert fuse([[0.0, 1.0], [0.0, 0.5], [1.0, 0.5]], "log-odds") == pytest.approx(
+        [0.5, 1 / (1 + 999_999**0.5), 1 - 1 / (1 + 999_999**0.5)], rel=1e-6
+    )
     with pytest.raises(ValueError):
         fuse(scores, "vote")

@@ -42,6 +42,8 @@ def test_by_hand() -> None:
     assert sensitivity_threshold([1] * 10 + [0], np.r_[np.arange(1, 11) / 10, 0.0], 0.9) == pytest.approx(0.15)
     # 0.28 x 25 is 7.000000000000001 in floating point, and 7 positives all the same: 0.76 to 1.
     assert sensitivity_threshold([1] * 25 + [0], np.r_[np.arange(1, 26) / 25, 0.0], 0.28) == pytest.approx(0.74)
+    # However little is wanted, one positive is called.
+    assert sensitivity_threshold(Y, P, 1e-12) == pytest.approx(0.7)
     # Equal indices: the more sensitive one.
     assert youden_threshold([1, 0, 1, 0], [0.8, 0.6, 0.4, 0.2]) == pytest.approx(0.3)
     # No index above chance: everything is called.
@@ -88,6 +90,11 @@ def test_choice_with_its_record() -> None:
     words = found.words()
     assert words.startswith("Youden's index; chosen on 4 patients: sensitivity 1.0000 (0.3")
     assert found.sensitivity.high == 1 and 0 < found.sensitivity.low < 0.4, "three patients"
+    loose = choose_threshold(Y, P, groups, ThresholdSettings(level=0.5), hold_out="x")
+    assert loose.specificity == binary_intervals(Y, P, groups, ["SPC"], threshold=0.35, level=0.5)["SPC"]
+    assert found.specificity.low < loose.specificity.low < 0.75 < loose.specificity.high
+    whole = choose_threshold([0, 1, 1], [0.0, 1.0, 1.0], list("abc"), ThresholdSettings(), hold_out="x")
+    assert (whole.value, whole.apply([0.5, 0.4999]).tolist()) == (0.5, [True, False])
     wanted = ThresholdSettings(rule="sensitivity", sensitivity=0.5)
     assert (
         choose_threshold(Y, P, groups, wanted, hold_out="x").words().startswith("sensitivity of at least 0.5; chosen")
@@ -100,13 +107,22 @@ def test_choice_with_its_record() -> None:
 def test_record_to_json_and_back() -> None:
     found = choose_threshold(Y, P, list("abcdefg"), ThresholdSettings(), hold_out="x")
     assert Threshold.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
-    assert Threshold.from_json(fixed_threshold(0.3).to_json()) == fixed_threshold(0.3)
+    for value in (0, 0.3, 1):
+        assert Threshold.from_json(fixed_threshold(value).to_json()) == fixed_threshold(value)
+    assert found == choose_threshold(Y, P, list("abcdefg"), ThresholdSettings("youden", 0.9, 0.5, 0.95), hold_out="x")
+    assert (fixed_threshold().value, fixed_threshold().samples, fixed_threshold().positives) == (0.5, 0, 0)
     # an undefined interval stays undefined
     undefined = choose_threshold([0, 0], [0.1, 0.2], ["a", "b"], ThresholdSettings(rule="fixed"), hold_out="x")
     back = Threshold.from_json(json.loads(json.dumps(undefined.to_json(), allow_nan=False)))
     assert back.sensitivity is not None and math.isnan(back.sensitivity.value)
     assert "sensitivity n/a (not estimable)" in back.words()
-    for damaged in ({"value": 2.0, "rule": "x"}, {"rule": "x"}, {"value": "x", "rule": "x"}, {"value": 1, "colour": 2}):
+    for damaged in (
+        {"value": 2.0, "rule": "x"},
+        {"rule": "x"},
+        {"value": "x", "rule": "x"},
+        {"value": 1, "colour": 2},
+        {"value": 1, "rule": "x", "sensitivity": 0.5},
+    ):
         with pytest.raises(InputError, match="threshold"):
             Threshold.from_json(damaged)
 

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.stats import binomtest, norm, t
 from sklearn.metrics import roc_auc_score
 
@@ -49,6 +50,69 @@ def test_a_share_by_hand() -> None:
     found = mean_share(hits[None], sizes[None], 0.95)
     assert (found.value, found.low, found.high) == pytest.approx((p, *wilson(p, n, 0.95)))
     assert found.influence.sum() == pytest.approx(0) and LEAST_MIXED <= 6
+
+
+def naive_share(hits: np.ndarray, sizes: np.ndarray, level: float) -> tuple[float, float, float]:
+    """The docstring's formulas, part by part and group by group."""
+    parts, held = range(len(hits)), [g for g in range(hits.shape[1]) if any(part[g] for part in sizes)]
+    totals = [sum(part) for part in sizes]
+    shares = [sum(part) / total for part, total in zip(hits, totals, strict=True)]
+    value = sum(shares) / len(shares)
+    errors = [sum((hits[k][g] - shares[k] * sizes[k][g]) / totals[k] for k in parts) / len(hits) for g in held]
+    weights = {g: sum(sizes[k][g] / totals[k] for k in parts) / len(hits) for g in held}
+    alone = 1 / sum(weight**2 for weight in weights.values())
+    variance = len(held) / (len(held) - 1) * sum(error**2 for error in errors)
+    independent = sum(p * (1 - p) / total for p, total in zip(shares, totals, strict=True)) / len(hits) ** 2
+    units = len(hits) ** 2 / sum(1 / total for total in totals)
+    judged = sum(weight * sum(bool(part[g]) for part in sizes) for g, weight in weights.items())
+    n = min(units * independent / variance, units / judged)
+    n *= (norm.ppf((1 + level) / 2) / t.ppf((1 + level) / 2, len(held) - 1)) ** 2
+    right = sum(any(part[g] for part in hits) for g in held)
+    wrong = sum(any(h[g] < m[g] for h, m in zip(hits, sizes, strict=True)) for g in held)
+    return value, *wilson(value, min(n, alone) if min(right, wrong) < 5 else n, level)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+@pytest.mark.parametrize(
+    "hits, sizes",
+    [
+        ([[3, 1]], [[4, 3]]),  # two patients
+        ([[1, 2, 1, 3, 2, 0]], [[20, 21, 19, 22, 20, 0]]),  # just enough who are partly right, and one of nothing
+        ([[3, 4, 1, 6, 0, 0]], [[9, 5, 2, 8, 7, 0]]),  # four who are right, and one who is not there
+        ([[9, 5, 2, 8, 6, 6]], [[9, 5, 2, 8, 7, 9]]),  # two who are wrong
+        # Patients of one split, of another, and of both.
+        ([[1, 2, 1, 3, 2, 4, 0, 0], [0, 0, 0, 2, 1, 0, 1, 2]], [[2, 3, 4, 4, 3, 4, 0, 0], [0, 0, 0, 2, 4, 1, 2, 2]]),
+    ],
+)
+def test_a_share_as_by_loops(hits: list[list[float]], sizes: list[list[float]], level: float) -> None:
+    h, m = np.array(hits, float), np.array(sizes, float)
+    found = mean_share(h, m, level)
+    assert (found.value, found.low, found.high) == pytest.approx(naive_share(h, m, level))
+    # What is wrong is right upside down.
+    turned = mean_share(m - h, m, level)
+    assert (1 - turned.value, 1 - turned.high, 1 - turned.low) == pytest.approx((found.value, found.low, found.high))
+
+
+def test_influence_is_what_a_groups_weight_changes() -> None:
+    """The infinitesimal jackknife: of a group counted 1 + h times, the value's change divided by h."""
+    hits = np.array([[1.0, 2, 1, 3, 0, 0], [0, 0, 4, 2, 1, 1]])
+    sizes = np.array([[2.0, 3, 4, 4, 1, 0], [0, 1, 5, 2, 4, 2]])
+    y, p, index = mixed_sample(7, 6)
+    cohorts = [(y[::2], p[::2], index[::2]), (y[1::2], p[1::2], index[1::2])]
+    areas = [area(*one, 6) for one in cohorts]
+
+    def values(w: np.ndarray) -> tuple[float, float, float, float]:
+        aucs = [roc_auc_score(labels, scores, sample_weight=w[at]) for labels, scores, at in cohorts]
+        share, f1 = mean_share(hits * w, sizes * w, 0.95).value, mean_f1(hits * w, (sizes - hits) * w, 0.95).value
+        return share, f1, float(np.mean(aucs)), (share + float(np.mean(aucs))) / 2
+
+    share, f1, auc = mean_share(hits, sizes, 0.95), mean_f1(hits, sizes - hits, 0.95), mean_area(areas, 0.95)
+    found = [one.influence for one in (share, f1, auc, mover([share, auc]))]
+    h = 1e-6
+    for g in range(6):
+        more, less = (values(1 + side * h * (np.arange(6) == g)) for side in (1, -1))
+        changes = [(a - b) / (2 * h) for a, b in zip(more, less, strict=True)]
+        assert [one[g] for one in found] == pytest.approx(changes, abs=1e-7)
 
 
 def test_perfect_patients_count_once_each() -> None:
@@ -120,9 +184,12 @@ def test_area_as_obuchowski_by_loops(seed: int) -> None:
 def test_area_without_clusters_as_delong() -> None:
     """Every sample a group of its own: DeLong's variance, S10/m + S01/n, from the matrix of pairs."""
     y, p, _ = mixed_sample(5, 12)
-    pairs = np.sign(p[y][:, None] - p[~y][None, :]) / 2 + 0.5
-    delong = pairs.mean(axis=1).var(ddof=1) / y.sum() + pairs.mean(axis=0).var(ddof=1) / (~y).sum()
-    assert area(y, p, np.arange(len(y)), len(y)).variance == pytest.approx(delong)
+    two = np.r_[np.flatnonzero(y)[:2], np.flatnonzero(~y)]  # positives: as few as have a variance
+    for labels, scores in ((y, p), (y[two], p[two]), (~y[two], p[two])):
+        pairs = np.sign(scores[labels][:, None] - scores[~labels][None, :]) / 2 + 0.5
+        delong = pairs.mean(axis=1).var(ddof=1) / labels.sum() + pairs.mean(axis=0).var(ddof=1) / (~labels).sum()
+        found = area(labels, scores, np.arange(len(labels)), len(labels))
+        assert found.variance == pytest.approx(delong) and found.variance > 0
 
 
 def test_ends_of_an_area() -> None:
@@ -139,6 +206,58 @@ def test_ends_of_an_area() -> None:
         by_score = c * math.sqrt(effect * hanley_mcneil(end, *one.samples)) == pytest.approx(abs(one.value - end))
         assert by_score or logit_end == pytest.approx(on_scale[1] + side * reach)
         assert side * (logit_end - on_scale[1]) >= reach - 1e-9, "no narrower than the logit's"
+
+
+def test_an_areas_variance_as_hanley_and_mcneil_print_it() -> None:
+    """Their formula of 1982; Newcombe's method 5 is its mean over both orders of the classes."""
+
+    def theirs(a: float, m: int, n: int) -> float:
+        q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+        return (a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n)
+
+    for a, m, n in ((0.6, 3, 17), (0.93, 40, 8), (0.2, 5, 5), (0.85, 1, 4)):
+        assert hanley_mcneil(a, m, n) == pytest.approx((theirs(a, m, n) + theirs(a, n, m)) / 2)
+
+
+@pytest.mark.parametrize("images", [1, 5])
+def test_ends_of_a_mean_of_areas_of_other_patients(images: int) -> None:
+    """Variances of cohorts without a patient in common add up, and so do their degrees of freedom."""
+    samples = [mixed_sample(seed, groups) for seed, groups in ((1, 30), (2, 21))]
+    areas, start = [], 0
+    for y, p, index in samples:
+        repeated = (np.repeat(values, images) for values in (y, p, start + index))
+        areas.append(area(*repeated, 51))
+        start += 30
+    found, value = mean_area(areas, 0.9), (areas[0].value + areas[1].value) / 2
+    assert found.value == pytest.approx(value)
+    c, clustered = t.ppf(0.95, sum(one.groups - 1 for one in areas)), sum(one.variance for one in areas)
+    effect = clustered / sum(hanley_mcneil(one.value, *one.samples) for one in areas)
+    assert (effect > 1) == (images > 1)  # alike images, and independent ones
+
+    def outside(a: float) -> float:
+        spread = sum(hanley_mcneil(a, *one.samples) for one in areas) / 4
+        return (value - a) ** 2 - c**2 * max(1, effect) * spread
+
+    reach = c * math.sqrt(clustered) / 2 / (value * (1 - value))
+    by_logit = [1 / (1 + (1 / value - 1) * math.exp(-side * reach)) for side in (-1, 1)]
+    assert found.low == pytest.approx(min(by_logit[0], brentq(outside, 1e-9, value)))
+    assert found.high == pytest.approx(max(by_logit[1], brentq(outside, value, 1 - 1e-9)))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_cohorts_that_share_the_patients_of_one_class(turned: bool) -> None:
+    """Three cohorts with other positives and the same negatives (or turned) are no more than one in those."""
+    rng = np.random.default_rng(4)
+    labels = np.r_[np.ones(12, bool), np.zeros(20, bool)]
+    areas = []
+    for fold in range(3):
+        index = np.r_[12 * fold + np.arange(12), 36 + np.arange(20)]
+        areas.append(area(labels != turned, (-1) ** turned * labels + rng.normal(0, 0.7, 32), index, 56))
+    found = mean_area(areas, 0.95)
+    c = t.ppf(0.975, sum(one.groups - 1 for one in areas) / 3)
+    for end in (found.low, found.high):
+        spread = 3 * sum(hanley_mcneil(end, *one.samples) for one in areas) / 9
+        assert abs(found.value - end) >= c * math.sqrt(spread) - 1e-9
 
 
 @pytest.mark.parametrize("patients", [1, 2, 6, 40])
@@ -181,6 +300,15 @@ def test_mover_by_hand() -> None:
     together = mover([a, Estimate(1.0, 0.7, 1.0, 3 * alike)])
     assert together.low == pytest.approx(0.9 - (0.2 + 0.3) / 2), "what the same patients make low adds up"
     assert math.isnan(mover([a, Estimate(math.nan, math.nan, math.nan, apart)]).low)
+
+
+def test_what_cancels_out_is_certain() -> None:
+    """What two estimates add to the mean is 0, but for rounding, which is below 0 for a fifth of these draws."""
+    for seed in range(40):
+        apart = np.random.default_rng(seed).normal(size=5).round(2)
+        apart -= apart.mean()
+        found = mover([Estimate(0.5, 0.4, 0.6, apart), Estimate(0.7, 0.6, 0.8, -apart)])
+        assert (found.value, found.low, found.high) == pytest.approx((0.6, 0.6, 0.6), abs=1e-6)
 
 
 @pytest.fixture(scope="module")
