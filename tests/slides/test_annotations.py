@@ -361,6 +361,17 @@ def test_outlines_must_lie_on_the_slide(tmp_path: Path) -> None:
         check_annotation(shapely.affinity.translate(geometry, -5000, 0), (1000, 960), "a.geojson")
 
 
+@pytest.mark.parametrize("longer_side", [0, 1])
+def test_an_outline_may_run_over_each_edge_by_a_share_of_the_longer_side(longer_side: int) -> None:
+    size = (2000, 500) if longer_side == 0 else (500, 2000)
+    over = [(-20, 0), (0, -20), (size[0] - 80, 0), (0, size[1] - 80)]  # the box is 100 px wide and high
+    for (x, y), (dx, dy) in zip(over, [(-1, 0), (0, -1), (1, 0), (0, 1)], strict=True):
+        check_annotation(shapely.MultiPolygon([shapely.box(x, y, x + 100, y + 100)]), size, "a.xml")
+        beyond = shapely.box(x + dx, y + dy, x + dx + 100, y + dy + 100)
+        with pytest.raises(InputError, match="1 of 1 polygons lie outside"):
+            check_annotation(shapely.MultiPolygon([beyond]), size, "a.xml")
+
+
 def test_shares_of_a_long_outline_are_those_of_single_intersections() -> None:
     angle = np.linspace(0, 2 * np.pi, 6000, endpoint=False)
     radius = 8000 + 1500 * np.sin(40 * angle)

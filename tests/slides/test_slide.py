@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
 from melano_tf.slides import pixel_resampling
-from melano_tf.slides.pyramid_levels import scale_of
+from melano_tf.slides.pyramid_levels import cell_size, scale_of
 from melano_tf.slides.slide import Slide, SlideReadError
 
 TILE = 64
@@ -292,6 +292,45 @@ def test_bounds_shift_the_origin_and_end_the_slide(
         seen = slide.read(801 - 40, 100, (80, 20), 0.25)
         assert (seen[:, 40:] == WHITE).all() and (seen[:, :40] != WHITE).any(axis=-1).all()
         assert slide.thumbnail(1.0).shape == (151, 201, 3)
+
+
+def test_bounds_beyond_the_files_end_are_cut_off_there(exact: Path, patched: Callable[[dict[str, str]], None]) -> None:
+    bounds = {"x": "900", "y": "700", "width": "800", "height": "501"}
+    patched({f"openslide.bounds-{name}": value for name, value in bounds.items()})
+    with Slide(exact) as slide:
+        assert (slide.origin, slide.size) == ((900, 700), (700, 500))
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_a_resolution_of_one_axis_is_that_of_both(
+    exact: Path, patched: Callable[[dict[str, str]], None], axis: str
+) -> None:
+    patched({"openslide.mpp-x": "", "openslide.mpp-y": "", f"openslide.mpp-{axis}": "0.3"})
+    with Slide(exact) as slide:
+        assert slide.mpp == (0.3, 0.3)
+
+
+def test_a_tile_of_the_file_that_is_too_large_to_decode_is_refused(
+    exact: Path, patched: Callable[[dict[str, str]], None]
+) -> None:
+    patched({"openslide.level[1].tile-width": "16384", "openslide.level[1].tile-height": "8193"})
+    with pytest.raises(InputError, match=r"a single tile of the file is 16,384 x 8,193 px"):
+        Slide(exact)
+    patched({"openslide.level[1].tile-width": "16384", "openslide.level[1].tile-height": "8192"})
+    Slide(exact).close()
+
+
+@pytest.mark.parametrize(("tile", "cell"), [("64", 512), ("240", 480), ("1000", 1000), ("2048", 2048), ("2049", 512)])
+def test_cells_are_whole_tiles_of_the_file_unless_these_are_large(tile: str, cell: int) -> None:
+    properties = {"openslide.level[0].tile-width": tile, "openslide.level[0].tile-height": "512"}
+    assert cell_size(properties, 0) == (cell, 512)
+
+
+def test_a_whole_slide_has_no_pixel_more_by_rounding(exact: Path) -> None:
+    """1600 px of 0.07 µm at 0.7 µm/px are 160.00000000000003 pixels."""
+    with Slide(exact, mpp=0.07) as slide:
+        assert 1600 * 0.07 / 0.7 > 160
+        assert slide.thumbnail(0.7).shape == (120, 160, 3)
 
 
 # ------------------------------------------------------------------------------------------- size, edges, resampling

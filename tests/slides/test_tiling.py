@@ -131,9 +131,9 @@ def test_tissue_is_asked_in_micrometres_of_both_axes() -> None:
             asked.append(boxes_um)
             return np.ones(len(boxes_um))
 
-    tile_table(
-        FakeSlide(size=(400, 800), mpp=(0.5, 0.25)), Record(), None, TileGrid(tile_px=100, overlap=0.5), "P", "b"
-    )
+    slide = FakeSlide(size=(400, 800), mpp=(0.5, 0.25))
+    table, _ = tile_table(slide, Record(), None, TileGrid(tile_px=100, overlap=0.5), "P", "b")
+    assert set(table["w0"]) == {200.0} and set(table["h0"]) == {400.0}
     expected = [[x, y, 100, 100] for y in (0, 50, 100) for x in (0, 50, 100)]
     np.testing.assert_allclose(asked[0], expected)
 
@@ -158,11 +158,14 @@ def test_without_tissue_filter_every_position_is_kept() -> None:
     [
         {"tile_px": 0},
         {"mpp": 0.0},
+        {"mpp": 20.1},
         {"mpp": float("nan")},
         {"overlap": 1.0},
         {"overlap": -0.1},
         {"min_tissue": 1.1},
+        {"min_tissue": -0.1},
         {"tumour_share": 0.0},
+        {"tumour_share": 1.1},
     ],
 )
 def test_settings_out_of_range(change: dict[str, float]) -> None:
@@ -170,7 +173,13 @@ def test_settings_out_of_range(change: dict[str, float]) -> None:
         TileGrid(**change)
 
 
-def test_tiles_less_than_a_pixel_apart() -> None:
+def test_settings_at_the_ends_of_their_ranges() -> None:
+    for mpp in (0.05, 20.0):
+        assert TileGrid(tile_px=1, mpp=mpp, overlap=0, min_tissue=1, tumour_share=1).mpp == mpp
+
+
+def test_tiles_a_pixel_apart_and_less() -> None:
+    assert grid_origins((4, 2), (1.0, 1.0), TileGrid(tile_px=2, overlap=0.5)).tolist() == [[0, 0], [1, 0], [2, 0]]
     with pytest.raises(InputError, match=r"0\.128 level-0 pixels apart"):
         grid_origins((100, 100), (4.0, 4.0), TileGrid(overlap=0.999))
 
@@ -190,6 +199,11 @@ def test_a_slide_too_coarse_for_its_tiles(own: tuple[float, float], most: float 
     assert bool(why) == refused
     if refused:
         assert f"its {max(own):g} µm/px would be enlarged {max(own):.2f} times to 1 µm/px" in why
+
+
+def test_exactly_the_allowed_enlargement_is_none_too_much_by_rounding() -> None:
+    assert 0.342 / 0.285 > 1.2
+    assert refusal((0.342, 0.342), 0.285, 0.2) == ""
 
 
 def test_it_is_said_of_which_slide() -> None:

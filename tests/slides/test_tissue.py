@@ -192,6 +192,29 @@ def test_otsu_against_a_loop() -> None:
     assert otsu(np.array([10.0, 10.0, 90.0])) == pytest.approx(50, abs=1), "the middle of an empty gap"
 
 
+def test_otsus_threshold_parts_values_between_two_bins_as_it_parted_the_bins() -> None:
+    """The upper class begins half a grey level above the last bin of the lower one, to which that is rounded."""
+    random = np.random.default_rng(5)
+    values = np.concatenate([random.uniform(10, 60, 400), random.uniform(61, 120, 300)])
+    threshold = otsu(values)
+    np.testing.assert_array_equal(values > threshold, np.rint(values) > threshold)
+    assert ((values > threshold - 0.4) & (values < threshold)).any()
+
+
+@pytest.mark.parametrize("mpp", [4.0, 8.0])
+def test_a_speck_below_the_smallest_tissue_is_dropped_at_any_resolution(mpp: float) -> None:
+    """10,000 and 2,500 µm2, where 5,000 are asked for; the section is large."""
+    side = round(800 / mpp)
+    image = glass(side, 2 * side)
+    image[: side // 2] = stain(0.08, 0.28)
+    large, small = round(100 / mpp), round(50 / mpp)
+    row, kept, dropped = round(600 / mpp), round(300 / mpp), round(1000 / mpp)
+    image[row : row + large, kept : kept + large] = stain(0.08, 0.28)
+    image[row : row + small, dropped : dropped + small] = stain(0.08, 0.28)
+    mask, _ = tissue_of(image.astype(np.uint8), mpp)
+    assert mask[row + large // 2, kept + large // 2] and not mask[row : row + small, dropped : dropped + small].any()
+
+
 def test_shares_against_sampling() -> None:
     random = np.random.default_rng(7)
     mask = TissueMask(random.random((30, 40)) < 0.4, (8.0, 6.0), 50.0)
