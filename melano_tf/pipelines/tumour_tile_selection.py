@@ -17,7 +17,8 @@ def select_tumour_tiles(predictions: pd.DataFrame, threshold: float, fallback: i
     """
     parts = []
     for _, rows in predictions.groupby("slide_id", sort=False):
-        called = rows[rows["probability"] >= threshold]
+        # A network's float32 would have the threshold rounded to float32, and call what a table and a server do not.
+        called = rows[rows["probability"].astype(np.float64) >= threshold]
         none = called.empty
         if none:
             best = np.argsort(-rows["probability"].to_numpy(), kind="stable")[:fallback]

@@ -30,3 +30,9 @@ def test_no_tiles_at_all_flow_through():
     selected = select_tumour_tiles(predictions(), 0.5, 16)
     assert len(selected) == 0
     assert "fallback" in selected
+
+
+def test_a_networks_probability_just_below_the_threshold_is_below_it():
+    """In float32 0.7 is 0.69999999: neither the run's own table nor the served graph calls it."""
+    table = predictions(A=[0.7, 0.71, 0.2]).astype({"probability": "float32"})
+    assert list(select_tumour_tiles(table, 0.7, 1)["tile"]) == [1]
