@@ -11,6 +11,7 @@ from melano_tf.errors import InputError
 from melano_tf.features.feature_file import open_features
 from melano_tf.models.bag_models import build_bag_model
 from melano_tf.models.bag_settings import BagModelSettings
+from melano_tf.pipelines import bag_baseline
 from melano_tf.pipelines.bag_baseline import bag_means, fit_baseline
 from melano_tf.pipelines.bag_fitting import BagTrainingSettings
 from melano_tf.pipelines.bag_training import train_bag_model
@@ -52,6 +53,12 @@ def test_a_batch_is_padded_and_masked() -> None:
         assert batch["y"].numpy().tolist() == [place % 2 for place in places]
         assert batch["weight"].numpy().tolist() == places
     assert sorted(seen) == [0, 1, 2, 3, 4]
+
+
+def test_weights_belong_to_the_bags_that_are_trained_on() -> None:
+    batches = FeatureBagBatches(made_bags(), np.array([3, 1, 4]), weights=np.array([30.0, 10.0, 40.0]))
+    for batch in taken(batches, 0, 3):
+        assert batch["weight"].numpy().tolist() == [10 * int(batch["id"].numpy()[0][1:])]
 
 
 def test_any_step_can_be_first_and_epochs_differ() -> None:
@@ -131,6 +138,30 @@ def test_the_baseline_is_scikit_learns(classes: int, tmp_path: Path) -> None:
     if classes == 3:
         with pytest.raises(ValueError, match="2 of 3 classes"):
             fit_baseline(bags, 3, np.flatnonzero(labels < 2))
+
+
+def test_means_of_bags_that_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    bags = made_bags()
+    monkeypatch.setattr(bag_baseline, "CHUNK", 4)  # the bags have 4, 9, 1, 6 and 3 instances
+    wanted = [bags.arrays[place].mean(axis=0) for place in (1, 0, 3)]
+    np.testing.assert_allclose(bag_means(bags, np.array([1, 0, 3])), wanted, rtol=1e-5)
+
+
+def test_a_balanced_baseline_counts_its_classes_alike() -> None:
+    """As if each bag of the rarer class stood there as often as makes both classes equal."""
+    rng = np.random.default_rng(3)
+    labels = np.array([0] * 12 + [1] * 4)
+    arrays = [rng.normal(label, 2, (3, 2)).astype("float32") for label in labels]
+    bags = ArrayBags([str(i) for i in range(16)], labels, arrays)
+    means = bag_means(bags)
+    scaled = (means - means.mean(axis=0)) / means.std(axis=0)
+    rows = np.r_[np.arange(12), np.repeat(np.arange(12, 16), 3)]
+    kernel, bias = fit_baseline(bags, 2, strength=1e3, balanced=True).get_layer("logits").get_weights()
+    p = 1 / (1 + np.exp(-(means @ kernel[:, 0] + bias[0])))
+    # At the optimum of a fit with next to no penalty the residuals balance, in sum and against each feature.
+    residuals = (p - labels)[rows]
+    assert abs(residuals.mean()) < 1e-3 and np.abs(residuals @ scaled[rows] / 24).max() < 1e-2
+    assert abs((p - labels).mean()) > 0.05
 
 
 def test_a_training_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:

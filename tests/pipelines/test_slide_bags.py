@@ -11,6 +11,7 @@ from stores import decoded, make_store
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.slide_bags import Bag, BagBatches, bag_chunks, bag_draw
+from melano_tf.pipelines.tile_batches import TileImages
 
 AUGMENT = AugmentSettings(flip=True, rotate90=True, brightness=0.1)
 
@@ -84,3 +85,10 @@ def test_bags_need_tiles(bags: list[Bag], folder: Path) -> None:
         BagBatches([*bags, empty], folder, 16)
     with pytest.raises(InputError, match="no bags"):
         BagBatches([], folder, 16)
+
+
+def test_the_same_tiles_in_two_bags_are_changed_differently(bags: list[Bag], folder: Path) -> None:
+    again, images = Bag("s9", "p9", 1, bags[0].tiles), TileImages(bags[0].tiles, folder, 16)
+    first, second = islice(BagBatches([bags[0], again], folder, 16, augment=AUGMENT, images=images).from_step(0), 2)
+    np.testing.assert_array_equal(first["row"], second["row"])
+    assert (first["x"].numpy() != second["x"].numpy()).any(axis=(1, 2, 3)).sum() > 4
