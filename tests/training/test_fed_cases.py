@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from melano_tf.errors import InputError
 from melano_tf.runs.run_folder import Run
 from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.splits.leaks import LeakError
@@ -97,6 +98,33 @@ def test_of_steps_that_the_log_lost_the_batches_are_read_again(tmp_path: Path) -
     next(again.batches(batches).from_step(4))
     assert batches.asked == [0, 1, 4] and set(again.ids["fed"]) == {"a", "b", "c"}
     assert set(Fed("toy", sides([]), tmp_path).ids["fed"]) == {"a", "b", "c"}  # and are in the log now
+    Fed("toy", sides(["a", "b", "c"]), tmp_path).batches(batches).catch_up(5)
+    assert batches.asked == [0, 1, 4], "of none that the log holds, whoever was new in it or not"
+
+
+def test_what_is_read_again_ends_where_the_training_stands(tmp_path: Path) -> None:
+    fed = Fed("toy", sides(["a", "b"]), tmp_path)  # who would come next has no part
+    fed.batches(Named()).catch_up(1)
+    assert set(fed.ids["fed"]) == {"a", "b"} and fed.steps == 1
+
+    class Ended(Named):
+        def from_step(self, step: int) -> Any:
+            return iter(())
+
+    with pytest.raises(InputError, match="no batch of step 1"):
+        fed.batches(Ended()).catch_up(2)
+
+
+def test_a_log_is_believed_up_to_a_torn_line_or_a_gap_and_goes_on_whole(tmp_path: Path) -> None:
+    log = tmp_path / "fed.jsonl"
+    first = '["fed", 0, ["a", "b"]]\n'
+    for rest in ('["fed", 2, []]\n["fed", 3, []]\n', '["fed", 1, ["c', "[1, 2]\n", '["lost", 1, []]\n'):
+        log.write_text(first + rest, encoding="utf-8")
+        fed = Fed("toy", sides(["a", "b", "c"]), tmp_path)
+        assert fed.steps == 1, rest
+        fed.batches(Named()).catch_up(3)
+        again = Fed("toy", sides(["a", "b", "c"]), tmp_path)
+        assert again.steps == 3 and set(again.ids["fed"]) == {"a", "b", "c"}, rest
 
 
 def test_who_chooses_is_held_out(tmp_path: Path) -> None:
@@ -105,6 +133,10 @@ def test_who_chooses_is_held_out(tmp_path: Path) -> None:
     for case in ("a", "c"):
         with pytest.raises(LeakError, match=f"toy: {case} chose for"):
             list(fed.chose([{"id": ["b", case]}]))
+    assert [batch["x"] for batch in fed.also([{"id": ["a"], "x": 8}])] == [8]
+    assert {role: list(ids) for role, ids in fed.ids.items()} == {"fed": ["a"], "chose": ["b"]}
+    with pytest.raises(LeakError, match="toy: b was fed to"):
+        list(fed.also([{"id": ["b"]}]))
 
 
 def test_what_a_training_stands_on_has_not_seen_who_is_judged(run: Run) -> None:
@@ -118,6 +150,8 @@ def test_what_a_training_stands_on_has_not_seen_who_is_judged(run: Run) -> None:
     check_chain(run, "third", sides(["c"], judged=["b"], after={"second": "the paper does"}))
     with pytest.raises(LeakError, match=r"no record of what it was fed"):
         check_chain(run, "third", sides(["c"], after={"gone": ""}))
+    Fed("excused", sides(["c"], after={"first": "the paper does"}), None).write(run)
+    check_chain(run, "third", sides(["c"], judged=["b"], after={"excused": ""}))
     with pytest.raises(LeakError, match="first, which this stands on, has seen"):
         record_choice(run, "threshold", sides([], held_out=["a"], after={"first": ""}), ["a"])
     record_choice(run, "threshold", sides([], held_out=["d"], judged=["c"], after={"first": ""}), ["d"])
