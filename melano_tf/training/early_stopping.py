@@ -45,7 +45,6 @@ class EarlyStopping:
         if not np.isfinite(loss):
             raise ValueError(f"the validation loss of epoch {epoch + 1} is {loss}")
         losses = np.array(keras.ops.convert_to_numpy(self.losses))
-        losses[epoch:] = np.inf
         better = loss < losses.min()
         losses[epoch] = loss
         self.losses.assign(losses)

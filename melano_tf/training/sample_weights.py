@@ -101,7 +101,7 @@ def pace(epoch: Any, epochs: Any, size: Any, full_from: Any = 0.5) -> Any:
     """
     epoch, epochs, size, full_from = (ops.cast(value, "float32") for value in (epoch, epochs, size, full_from))
     full = full_from * epochs
-    share = ops.sigmoid(ops.log(ops.maximum(2.0 * size - 1.0, 1.0)) * epoch / full)
+    share = ops.sigmoid(ops.log(2.0 * size - 1.0) * epoch / full)
     return ops.where(epoch >= full, ops.ones_like(share), share)
 
 
