@@ -68,11 +68,13 @@ def test_clam_equals_loops(subtyping: bool) -> None:
 
 
 def test_weight_decay_adds_decay_times_the_weight_to_the_gradient() -> None:
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    layer = keras.layers.Dense(1, kernel_initializer="ones", bias_initializer=keras.initializers.Constant(2.0))
+    model = keras.Sequential([keras.Input((2,)), layer])
     x, y = tf.constant([[1.0, -2.0], [0.5, 3.0]]), tf.constant([1, 0])
     gradients = []
     for decay in (0.0, 0.3):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(with_weight_decay(bag_loss, model, decay)({"y": y}, {"logits": model(x)}))
-        gradients.append(tape.gradient(loss, model.trainable_variables[0].value))
-    np.testing.assert_allclose(gradients[1] - gradients[0], np.full((2, 1), 0.3), rtol=1e-5)
+        gradients.append(tape.gradient(loss, [variable.value for variable in model.trainable_variables]))
+    for before, after, decay in zip(*gradients, (np.full((2, 1), 0.3), [0.6]), strict=True):
+        np.testing.assert_allclose(after - before, decay, rtol=1e-5)

@@ -117,3 +117,12 @@ def test_bfloat16_and_plain_tensorflow_variables(tmp_path: Path) -> None:
     load_checkpoint(tmp_path / "c.npz", [half, plain])
     np.testing.assert_array_equal(np.asarray(half.value).astype(np.float32), [1.5, -2.25])
     np.testing.assert_array_equal(plain.numpy(), [1, 2, 3])
+
+
+def test_the_digest_tells_shapes_apart() -> None:
+    digests = set()
+    for shape in ((2, 6), (6, 2), (12,)):
+        layer = keras.layers.Layer()
+        layer.add_weight(shape=shape, initializer="ones")
+        digests.add(weights_sha256(layer))
+    assert len(digests) == 3

@@ -62,12 +62,36 @@ def test_the_last_two_are_kept_and_a_damaged_one_gives_way(variable: keras.Varia
         load_checkpoint(path, [variable])
 
 
+def test_each_checkpoint_covers_what_it_was_asked_to(
+    variable: keras.Variable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is asked for while the first is still being written."""
+    go, covered = threading.Event(), []
+
+    def slow(*given: Any) -> None:
+        assert go.wait(20)
+        write_snapshot(*given)
+
+    monkeypatch.setattr(checkpoint_writer, "write_snapshot", slow)
+    writer = CheckpointWriter(tmp_path / "c.npz", [variable], seconds=1e-6)
+    writer.save({"step": 1}, lambda: covered.append(1))
+    threading.Timer(0.2, go.set).start()
+    writer.save({"step": 2}, lambda: covered.append(2))
+    writer.close()
+    assert covered == [1, 2] and load_checkpoint(tmp_path / "c.npz", [variable]) == {"step": 2}
+
+
 def test_they_take_a_hundredth_of_the_time_at_most(
     variable: keras.Variable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(checkpoint_writer.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(checkpoint_writer, "_written", lambda path, snapshot: 2.0)
+
+    def copied(variables: Any, state: Any) -> None:
+        clock[0] += 3.0
+
+    monkeypatch.setattr(checkpoint_writer.Snapshot, "of", copied)
     writer = CheckpointWriter(tmp_path / "c.npz", [variable], seconds=30.0)
     waits = []
     for _ in range(3):
@@ -78,7 +102,7 @@ def test_they_take_a_hundredth_of_the_time_at_most(
         writer.save({}, lambda: None)
         writer.collect(wait=True)
     writer.close()
-    assert waits == [30, 200, 200]
+    assert waits == [30, 497, 497]  # 500 s after the copying began, which counts as the writing does
 
 
 def test_a_full_disk_is_said(variable: keras.Variable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,8 @@ def test_wrong_arguments_are_refused() -> None:
         categorical_focal(np.array([0, 1]), rows, -0.5)
     with pytest.raises(ValueError, match=r"alpha must lie between 0 and 1"):
         binary_focal(np.array([0, 1]), p, alpha=2)
+    with pytest.raises(ValueError, match=r"alpha must lie between 0 and 1"):
+        binary_focal(np.array([0, 1]), p, alpha=-0.1)
     with pytest.raises(ValueError, match="logits: expected 1"):
         binary_focal(np.array([0, 1]), rows)
     with pytest.raises(ValueError, match="y_true: expected 1"):

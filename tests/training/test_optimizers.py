@@ -26,6 +26,18 @@ def test_momentum_and_clipping_reach_the_optimizer() -> None:
     np.testing.assert_allclose(variable.numpy(), [-1.5, -2.0], rtol=1e-6)
 
 
+def test_nesterovs_momentum_looks_ahead() -> None:
+    """By hand, of a gradient of 1 each time: velocities 1, 1.5, 1.75; a step is half of that and the gradient."""
+    moved = {}
+    for nesterov in (False, True):
+        variable = keras.Variable(np.zeros(1, np.float32))
+        optimizer = make_optimizer("sgd", 1.0, momentum=0.5, nesterov=nesterov)
+        for _ in range(3):
+            optimizer.apply([np.ones(1, np.float32)], [variable])
+        moved[nesterov] = float(np.asarray(variable)[0])
+    assert moved == {False: pytest.approx(-4.25), True: pytest.approx(-5.125)}
+
+
 def test_adams_epsilon_is_a_setting() -> None:
     """Of a gradient of 1e-8 it takes nearly all of the step; PyTorch's leaves several times as much as Keras's."""
     moved = {}
@@ -46,11 +58,15 @@ def test_adams_epsilon_is_a_setting() -> None:
         (("rmsprop", 0.1), "unknown"),
         (("sgd", 0.0), "learning_rate"),
         (("sgd", float("nan")), "learning_rate"),
+        (("sgd", float("inf")), "learning_rate"),
         (("sgd", 0.1, 1.0), "momentum"),
+        (("sgd", 0.1, -0.5), "momentum"),
         (("sgd", 0.1, 0.0, True), "nesterov"),
         (("adam", 0.1, 0.9), "belongs to sgd"),
-        (("adam", 0.1, 0.0, False, -1.0), "clipnorm"),
+        (("adam", 0.1, 0.0, False, 0.0), "clipnorm"),
         (("adam", 0.1, 0.0, False, None, 0.0), "epsilon"),
+        (("adam", 0.1, 0.0, False, None, 1e-7, 1.0), "averaging"),
+        (("adam", 0.1, 0.0, False, None, 1e-7, -0.1), "averaging"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments: tuple, words: str) -> None:

@@ -200,8 +200,12 @@ def test_a_strategy_is_checked_all_at_once() -> None:
     with pytest.raises(InputError, match="scale is 'none'; known: cui, as_printed, mean_one"):
         Strategy(scale="none")  # type: ignore[arg-type]
     assert "curriculum is 'hard'" in message and "full_from is 0.0" in message
-    with pytest.raises(InputError, match="gamma is nan"):
-        Strategy(gamma=math.nan)
+    for gamma in (math.nan, math.inf):
+        with pytest.raises(InputError, match=f"gamma is {gamma}"):
+            Strategy(gamma=gamma)
+    with pytest.raises(InputError, match=r"full_from is 1\.1"):
+        Strategy(full_from=1.1)
+    assert Strategy(full_from=1.0).name == "cel-from1"
 
 
 def test_a_class_without_an_image_is_named() -> None:
@@ -234,6 +238,9 @@ def test_batches_carry_the_strategy(toy: ModuleType) -> None:
     np.testing.assert_array_equal(batch["x"], original["x"])
     with pytest.raises(InputError, match=r"classes 0 to 0"):
         next(iter(StrategyBatches(plain, Strategy(), [40]).from_step(3)))
+    unknown = StrategyBatches(plain, Strategy("cb"), [30, 10], classes=lambda batch: batch["y"] - 1)
+    with pytest.raises(InputError, match=r"class is -1"):  # which would count from the end
+        next(iter(unknown.from_step(3)))
 
 
 def test_batches_take_one_hot_and_other_classes(toy: ModuleType) -> None:

@@ -44,7 +44,18 @@ def test_another_length_is_another_rate_without_a_new_step() -> None:
     assert float(optimizer.learning_rate) == 1.0
 
 
-@pytest.mark.parametrize(("fractions", "rate"), [((0.7, 0.5), 0.1), ((0.0,), 0.1), ((0.5,), 0.0)])
-def test_what_is_no_schedule_is_refused(fractions: tuple[float, ...], rate: float) -> None:
+@pytest.mark.parametrize(
+    ("fractions", "rate", "factor"),
+    [
+        ((0.7, 0.5), 0.1, 0.1),
+        ((0.5, 0.5), 0.1, 0.1),
+        ((0.0,), 0.1, 0.1),
+        ((1.0,), 0.1, 0.1),
+        ((0.5,), 0.0, 0.1),
+        ((0.5,), math.inf, 0.1),
+        ((0.5,), 0.1, 0.0),
+    ],
+)
+def test_what_is_no_schedule_is_refused(fractions: tuple[float, ...], rate: float, factor: float) -> None:
     with pytest.raises(InputError):
-        ScheduledStep(lambda batch, now: {}, make_optimizer("sgd", 1.0), rate, fractions, 0.1)
+        ScheduledStep(lambda batch, now: {}, make_optimizer("sgd", 1.0), rate, fractions, factor)
