@@ -1,3 +1,4 @@
+import contextlib
 import math
 import time
 from collections import Counter
@@ -230,8 +231,41 @@ def test_a_checkpoint_of_other_batches_is_refused(toy: ModuleType, tmp_path: Pat
     _scripted(toy, tmp_path, [1.0] * 4)
     with pytest.raises(InputError, match="does not fit"):
         _scripted(toy, tmp_path, [1.0] * 2)
+    longer = toy.ToyBatches(steps_per_epoch=4)
+    with pytest.raises(InputError, match="does not fit 3 epochs with 4;"):
+        train(Scripted([1.0] * 12), longer, LoopSettings(3), tmp_path, toy.toy_model(), keras.optimizers.SGD(0.1))
     step, history = _scripted(toy, tmp_path, [1.0] * 6)
     assert [seen[1] for seen in step.seen] == [4, 5] and len(history) == 3, "more epochs go on from the last"
+
+
+def test_batches_are_asked_for_anew_after_each_start_of_an_epoch(toy: ModuleType, tmp_path: Path) -> None:
+    """Which may have changed them; without a hook they run on."""
+    for start, asked in ((None, [0]), (lambda epoch: None, [0, 2, 4])):
+        batches, model = toy.ToyBatches(steps_per_epoch=2), toy.toy_model()
+        folder = tmp_path / str(len(asked))
+        sgd = keras.optimizers.SGD(0.1)
+        train(Scripted([1.0] * 6), batches, LoopSettings(3), folder, model, sgd, epoch_start=start)
+        assert batches.asked == asked
+
+
+def test_an_epochs_seconds_count_what_was_done_before_a_kill(toy: ModuleType, tmp_path: Path) -> None:
+    def stop(done: int, loss: float, waiting: float) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    class Slow(toy.ToyBatches):
+        def from_step(self, at: int) -> Any:
+            for place, batch in enumerate(super().from_step(at), start=at):
+                time.sleep(0.3 * (place == 0))
+                yield batch
+
+    history: Any = None
+    for progress in (stop, None):
+        model, sgd = toy.toy_model(), keras.optimizers.SGD(0.1)
+        with contextlib.suppress(KeyboardInterrupt):
+            settings = LoopSettings(1, checkpoint_seconds=0.0)
+            history = train(Scripted([1.0] * 2), Slow(steps_per_epoch=2), settings, tmp_path, model, sgd, progress)
+    assert history[0]["seconds"] >= 0.3 and history[0]["waiting"] * history[0]["seconds"] >= 0.29
 
 
 def test_batches_may_end_with_an_epoch_but_not_before(toy: ModuleType, tmp_path: Path) -> None:
