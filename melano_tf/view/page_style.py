@@ -7,7 +7,7 @@ from typing import Any
 
 from bokeh.core.templates import get_env
 from bokeh.model import Model
-from bokeh.models import Div, Plot, TableWidget
+from bokeh.models import CustomJS, DataTable, Div, Plot, TableWidget
 from bokeh.resources import Resources
 from bokeh.server.views.static_handler import StaticHandler
 from bokeh.themes import Theme
@@ -73,6 +73,12 @@ def scripts(prefix: str, roots: Iterable[Model]) -> list[str]:
 def text(words: Any) -> str:
     """Words of data, safe inside HTML."""
     return html.escape(str(words), quote=True)
+
+
+def redrawn(table: DataTable) -> DataTable:
+    """The same table, drawn anew whenever its data are others: Bokeh alone sees a change in the number of rows."""
+    table.source.js_on_change("data", CustomJS(args={"view": table.view}, code="view.change.emit()"))
+    return table
 
 
 def keys_shown(keys: Mapping[str, str]) -> Div:

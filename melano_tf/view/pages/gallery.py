@@ -28,7 +28,7 @@ from melano_tf.view.case_selection import (
     values_of,
     with_answers,
 )
-from melano_tf.view.page_style import TABLES, WIDGETS, asset, text
+from melano_tf.view.page_style import TABLES, WIDGETS, asset, redrawn, text
 from melano_tf.view.pages.slides import errors, offer, threshold
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
@@ -168,18 +168,20 @@ def picture_table(source: ColumnDataSource, tall: int, name: str) -> DataTable:
         TableColumn(field=f"n{place}", title="", formatter=HTMLTemplateFormatter(), sortable=False)
         for place in range(ACROSS)
     ]
-    return DataTable(
-        source=source,
-        columns=columns,
-        sizing_mode="stretch_width",
-        height=tall,
-        row_height=ROW_PX,
-        index_position=None,
-        reorderable=False,
-        header_row=False,
-        stylesheets=[WIDGETS, TABLES, ".slick-header{display:none}"],
-        selectable=False,
-        html_attributes={"aria-label": name, "role": "region"},
+    return redrawn(
+        DataTable(
+            source=source,
+            columns=columns,
+            sizing_mode="stretch_width",
+            height=tall,
+            row_height=ROW_PX,
+            index_position=None,
+            reorderable=False,
+            header_row=False,
+            stylesheets=[WIDGETS, TABLES, ".slick-header{display:none}"],
+            selectable=False,
+            html_attributes={"aria-label": name, "role": "region"},
+        )
     )
 
 

@@ -21,7 +21,7 @@ from bokeh.models import (
 from melano_tf.view import case_selection
 from melano_tf.view.case_selection import EVERYTHING, chosen_rows, first_model, p_words, values_of, with_answers
 from melano_tf.view.note_form import last_words
-from melano_tf.view.page_style import text
+from melano_tf.view.page_style import redrawn, text
 from melano_tf.view.run_cases import Seen
 from melano_tf.view.site import Page, on_change
 
@@ -157,15 +157,17 @@ def slide_table(run: Seen, source: ColumnDataSource, odd: bool) -> DataTable:
         *([TableColumn(field="odd", title="", formatter=StringFormatter(), width=150)] if odd else []),
         TableColumn(field="notes", title="notes", width=120),
     ]
-    return DataTable(
-        source=source,
-        columns=columns,
-        sizing_mode="stretch_width",
-        height=620,
-        index_position=None,
-        reorderable=False,
-        row_height=28,
-        html_attributes={"aria-label": f"slides of {run.name}", "role": "region"},
+    return redrawn(
+        DataTable(
+            source=source,
+            columns=columns,
+            sizing_mode="stretch_width",
+            height=620,
+            index_position=None,
+            reorderable=False,
+            row_height=28,
+            html_attributes={"aria-label": f"slides of {run.name}", "role": "region"},
+        )
     )
 
 
