@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from melano_tf.dermoscopy.colour_constancy import ColourConstancy
 from melano_tf.dermoscopy.image_files import UnreadableImageError, read_image
+from melano_tf.evaluation.calibration import Calibration
 from melano_tf.metadata_fields import AGE, SEX, SITE
 from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.pipelines.image_cache import decode_image
@@ -18,15 +19,20 @@ from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.tile_batches import decode
 from melano_tf.pipelines.tumour_tile_selection import select_tumour_tiles
 from melano_tf.runs.settings_digest import plain
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.serving.encoded_image_checks import GOOD, LARGE_FILE, PIXELS, judge_image
 from melano_tf.serving.image_graph import (
+    UNDECIDED,
     Limits,
+    answers,
+    calibrate,
     checked_metadata,
     colour_layer,
     decode_images,
     decoder,
     encode_metadata,
 )
-from melano_tf.serving.tile_graph import select_tiles
+from melano_tf.serving.tile_graph import checked_tiles, select_tiles
 from tests.serving.pictures import FILES, bad_files, encoded, picture
 
 LIMITS = Limits(max_pixels=400_000)
@@ -56,6 +62,20 @@ def test_real_photographs_give_the_pixels_of_training(real_data: Path) -> None:
     pixels, _ = decode_images(contents, 112, Limits())
     for place, file in enumerate(files):
         np.testing.assert_array_equal(pixels[place], decode_image(file, ImageCacheSettings(112)).pixels, file.name)
+
+
+def test_what_is_as_large_as_a_limit_is_taken_and_not_a_pixel_or_a_byte_more() -> None:
+    for name in ("tiny.jpg", "grey.png"):
+        content = FILES[name]()
+        pixels, size = {"tiny.jpg": 17 * 31, "grey.png": 33 * 44}[name], len(content)
+        codes = [judge_image(tf.constant(content), *most).code for most in ((pixels, size), (pixels - 1, size))]
+        assert [int(code) for code in codes] == [GOOD, PIXELS]
+        assert int(judge_image(tf.constant(content), pixels, size - 1).code) == LARGE_FILE
+    most = Limits(max_pixels=12, max_images=2)
+    assert checked_tiles(tf.zeros([2, 3, 4, 3], tf.uint8), 5, most).shape == (2, 5, 5, 3)
+    for shape in ([1, 13, 1, 3], [3, 3, 4, 3], [1, 0, 4, 3], [1, 3, 0, 3]):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            checked_tiles(tf.zeros(shape, tf.uint8), 5, most)
 
 
 def test_tiles_give_the_pixels_of_training() -> None:
@@ -164,3 +184,41 @@ def test_tiles_are_selected_as_in_predict() -> None:
         there = tf.constant((np.arange(14) < 12)[None])
         np.testing.assert_array_equal(select_tiles(padded, there, threshold, 3)[0, :12], expected)
         assert not select_tiles(padded, there, threshold, 20)[0, 12:].numpy().any()
+
+
+def fitted(outputs: int, temperature: float) -> dict[str, Any]:
+    return Calibration(temperature, outputs, "a hold-out", 9, 9, 1.0, 0.9, 0.1, 0.1, 15, False).to_json()
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_probabilities_are_calibrated_as_in_training(outputs: int) -> None:
+    drawn = np.random.default_rng(outputs).dirichlet([0.3] * max(outputs, 2), 20)
+    sure = np.concatenate([drawn, np.eye(drawn.shape[1])])  # and such as no temperature may make anything but a number
+    for temperature in (0.4, 2.3):
+        written = fitted(outputs, temperature)
+        expected = Calibration.from_json(written).apply(sure[:, 1] if outputs == 1 else sure)
+        expected = np.stack([1 - expected, expected], axis=1) if outputs == 1 else expected
+        np.testing.assert_allclose(calibrate(tf.constant(sure), written), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(calibrate(tf.constant(sure), None), sure)
+
+
+def decisions(outputs: list[list[float]], classes: str, threshold: float | None, **more: Any) -> list[str]:
+    """What the graph calls float32 probabilities."""
+    sidecar = Sidecar("weighting", tuple(classes), 40, {}, threshold, "", {}, **more)
+    return [name.decode() for name in answers(tf.constant(outputs), sidecar)["decision"].numpy()]
+
+
+def test_a_decision_at_the_threshold_and_between_equals() -> None:
+    assert decisions([[0.5], [0.49999997], [0.9]], "nm", 0.5) == ["m", "n", "m"]
+    assert decisions([[0.7], [0.71]], "nm", 0.7) == ["n", "m"]  # in float32 0.7 is 0.69999999
+    rows = [[0.4, 0.4, 0.2], [0.2, 0.4, 0.4], [0.2, 0.3, 0.5], [1 / 3, 1 / 3, 1 / 3]]
+    for more in ({}, {"calibration": fitted(3, 1.7)}):
+        assert decisions(rows, "ABC", None, **more) == [UNDECIDED, UNDECIDED, "C", UNDECIDED]
+
+
+def test_a_decision_is_withheld_past_the_limit_of_what_is_like_the_training() -> None:
+    sidecar = Sidecar("weighting", ("n", "m"), 40, {}, 0.5, "", {})
+    far = tf.constant([0.2, 1.0, 1.001, np.nan])
+    found = answers(tf.constant([[0.9], [0.1], [0.9], [0.9]]), sidecar, far)
+    assert found["decision"].numpy().tolist() == [b"m", b"n", b"m", b"m"]
+    assert found["called"].numpy().tolist() == [b"m", b"n", b"", b""]
