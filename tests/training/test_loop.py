@@ -248,24 +248,34 @@ def test_batches_are_asked_for_anew_after_each_start_of_an_epoch(toy: ModuleType
         assert batches.asked == asked
 
 
-def test_an_epochs_seconds_count_what_was_done_before_a_kill(toy: ModuleType, tmp_path: Path) -> None:
-    def stop(done: int, loss: float, waiting: float) -> None:
-        if done == 1:
-            raise KeyboardInterrupt
+def test_an_epochs_seconds_count_what_was_done_before_a_kill(
+    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that stands still but for 3 s of waiting at the first batch, 2 s at the second, 1 s in each step."""
+    clock = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
 
     class Slow(toy.ToyBatches):
         def from_step(self, at: int) -> Any:
             for place, batch in enumerate(super().from_step(at), start=at):
-                time.sleep(0.3 * (place == 0))
+                clock[0] += 3.0 - place
                 yield batch
+
+    def step(batch: Any, progress: Progress) -> dict[str, Any]:
+        clock[0] += 1.0
+        return {"loss": tf.constant(1.0)}
+
+    def stop(done: int, loss: float, waiting: float) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
 
     history: Any = None
     for progress in (stop, None):
-        model, sgd = toy.toy_model(), keras.optimizers.SGD(0.1)
+        settings, model = LoopSettings(1, checkpoint_seconds=0.0), toy.toy_model()
         with contextlib.suppress(KeyboardInterrupt):
-            settings = LoopSettings(1, checkpoint_seconds=0.0)
-            history = train(Scripted([1.0] * 2), Slow(steps_per_epoch=2), settings, tmp_path, model, sgd, progress)
-    assert history[0]["seconds"] >= 0.3 and history[0]["waiting"] * history[0]["seconds"] >= 0.29
+            batches, sgd = Slow(steps_per_epoch=2), keras.optimizers.SGD(0.1)
+            history = train(step, batches, settings, tmp_path, model, sgd, progress)
+    assert history[0]["seconds"] == 7.0 and history[0]["waiting"] == pytest.approx(5 / 7, abs=1e-4)
 
 
 def test_batches_may_end_with_an_epoch_but_not_before(toy: ModuleType, tmp_path: Path) -> None:
