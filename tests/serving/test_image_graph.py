@@ -64,6 +64,21 @@ def test_real_photographs_give_the_pixels_of_training(real_data: Path) -> None:
         np.testing.assert_array_equal(pixels[place], decode_image(file, ImageCacheSettings(112)).pixels, file.name)
 
 
+def test_a_jpeg_is_shrunk_in_decoding_from_the_same_size_on_as_in_training(
+    tmp_path: Path, reader: Callable[[tf.Tensor], tf.Tensor]
+) -> None:
+    """By 2, 4 and 8 from a shorter side of 64, 128 and 256 pixels on, for 16 stored ones."""
+    files = []
+    for place, shorter in enumerate((63, 64, 65, 127, 128, 255, 256)):
+        width, height = (shorter, shorter + 9) if place % 2 else (shorter + 9, shorter)
+        files.append(tmp_path / f"{place}.jpg")
+        files[-1].write_bytes(encoded(picture(width, height, place), "JPEG"))
+    pixels = reader(tf.constant([file.read_bytes() for file in files]))
+    for found, file in zip(pixels, files, strict=True):
+        expected = decode_image(file, ImageCacheSettings(16)).pixels
+        np.testing.assert_array_equal(found, expected, err_msg=file.name)
+
+
 def test_what_is_as_large_as_a_limit_is_taken_and_not_a_pixel_or_a_byte_more() -> None:
     for name in ("tiny.jpg", "grey.png"):
         content = FILES[name]()
