@@ -80,7 +80,7 @@ def test_images_of_more_pixels_than_allowed_are_neither_decoded_nor_counted(draw
     given = ((drawn.tables["ground_truth"],), (drawn.images,))
     code, shown = lines_of(CheckSettings(*given, folds=3, max_pixels=100))
     assert code == 2 and "not one image can be used" in shown
-    above = replace(CheckSettings(*given, folds=3), max_pixels=MAX_PIXELS * 4)
+    above = replace(CheckSettings(*given, folds=3), max_pixels=MAX_PIXELS + 7)
     seen: list[int] = []
 
     def watched(path: Path, most: int, shrink_to: int) -> np.ndarray:
@@ -90,7 +90,7 @@ def test_images_of_more_pixels_than_allowed_are_neither_decoded_nor_counted(draw
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("melano_tf.dermoscopy.duplicates.read_image", watched)
         lines_of(above)
-    assert set(seen) == {MAX_PIXELS * 4}
+    assert set(seen) == {MAX_PIXELS + 7}
 
 
 def test_all_that_was_found_stands_in_the_file(drawn: PhantomDermoscopy, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ TINY = (
     *("--transfer.regular.strategy", "cb", "--transfer.regular.strategy-from", "0.5"),
     *("--transfer.regular.distil", "0.5", "--transfer.teachers", "2"),
 )
-BEST = ("train/best-fold-1", "train/best-fold-1-cameras")
+BEST = (*("train/best-fold-1" + end for end in ("", "-teacher-1", "-teacher-2", "-cameras")),)
 ROWS = ("CEL", "CEL-CB", "CEL-ES", "CEL-SPL", "CEL-OHEM", "CEL-OHEM per class")
 
 
@@ -345,7 +345,8 @@ def test_what_a_changed_setting_repeats(finished: Path, inside: Callable[..., Fi
         return {line.split()[0] for line in done.shown.splitlines() if line.startswith("  ") and " to do" in line}
 
     done = inside("weighting", "--out", str(finished / "elsewhere"), *TINY, "--plan")
-    assert "; 14 trainings to do, " in done.shown  # twelve strategies, the best cell of a fold, the one for use
+    # Twelve strategies, the best cell of a fold with its two teachers, the one for use.
+    assert "; 16 trainings to do, " in done.shown
     assert planned() == set()
     assert planned("--evaluation.repeats", "60") == set()
     assert planned("--transfer.best-epochs", "2") == {*BEST, "model/final"}
@@ -354,8 +355,7 @@ def test_what_a_changed_setting_repeats(finished: Path, inside: Callable[..., Fi
     assert planned("--transfer.camera-images", "7") == {"train/best-fold-1-cameras"}
     assert planned("--transfer.camera-images", "0") == set()
     assert planned("--transfer.best-folds", "1", "2") == {
-        "train/best-fold-2",
-        "train/best-fold-2-cameras",
+        *(name.replace("fold-1", "fold-2") for name in BEST),
         "model/final",
     }
     strategies = {f"train/flat-adam-cel{weights}-split-{fold}" for fold in (1, 2) for weights in ("", "-cb")}

@@ -97,7 +97,7 @@ def test_a_crowd_without_hashes_makes_as_many_pairs_as_images(tmp_path: Path, mo
     lost = tuple((name, "out of scans") for name in names if name != "i7")
     monkeypatch.setattr(
         "melano_tf.papers.image_steps.fingerprints",
-        lambda files, settings, progress: duplicates.Fingerprints(**{**vars(prints), "unreadable": lost}),
+        lambda files, settings, progress, most: duplicates.Fingerprints(**{**vars(prints), "unreadable": lost}),
     )
     pairs, said = copies(tmp_path, dict.fromkeys(names, "s"), dict.fromkeys(names, tmp_path / "x.png"))
     assert len(pairs) == count - 1 and {pair[0] for pair in pairs} == {"i0"}
