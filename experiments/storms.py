@@ -154,18 +154,24 @@ def throw_away(torn: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def blow(weather: Weather, torn: Path, storms: int) -> tuple[int, list[str]]:
-    """Disturb sessions; returns (how many runs came to an end between, the steps done twice)."""
-    ended, again = 0, []
+def blow(weather: Weather, torn: Path, storms: int) -> tuple[int, list[str], dict[str, str]]:
+    """Disturb sessions; returns (runs that came to an end between, the steps done twice, those finished at the end)."""
+    ended, again, known = 0, [], finished(torn)
     for _ in range(storms):
-        before = finished(torn)
         code, by_itself = weather.session()
-        after = finished(torn)
-        again += [name for name, when in before.items() if after.get(name, when) != when]
+        known, twice = counted(known, finished(torn))
+        again += twice
         if by_itself and code == 0:
-            ended += 1
+            ended, known = ended + 1, {}
             throw_away(torn)
-    return ended, again
+    return ended, again, known
+
+
+def counted(known: dict[str, str], now: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """All steps that a run ever finished, and which of them were begun anew: a step's record is taken away when it
+    begins, so that one which has no record any more was begun again, as was one that says another moment."""
+    twice = [name for name, when in known.items() if now.get(name) != when]
+    return now, twice
 
 
 def main() -> int:
@@ -198,11 +204,12 @@ def main() -> int:
         asked.memory * 2**20 if asked.memory else None,
         asked.clock,
     )
-    ended, again = blow(weather, torn, asked.storms)
+    ended, again, known = blow(weather, torn, asked.storms)
     if asked.disk:
         subprocess.run(["mount", "-o", "remount,size=8g", str(torn)], check=True)
     weather.memory = None
     final, _ = weather.session(left_alone=True)
+    again += counted(known, finished(torn))[1]
     first, second = digests(calm), digests(torn)
     differing = sorted(name for name in {**first, **second} if first.get(name) != second.get(name))
     if asked.disk:

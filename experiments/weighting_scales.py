@@ -2,8 +2,9 @@
 # # What scale the effective-number weights need under SGD
 #
 # Paper: *How Important Is Each Dermoscopy Image?*, section 3.2 and Tables 4 and 5 (SGD). As printed, equation 8 gives a
-# sample of ISIC 2018 a mean weight of 9.4e-4 (CB, equation 7: 7), and the gradient is divided by the number of samples
-# whatever the weights sum to. Adam does not mind; SGD hardly moves, while the paper's ES rows are close to its CB rows.
+# sample of the training part (80 %) of ISIC 2018 a mean weight of 9.4e-4 (CB, equation 7: 7), and the gradient is
+# divided by the number of samples whatever the weights sum to. Adam does not mind; SGD hardly moves, while the paper's
+# ES rows are close to its CB rows.
 # Cui et al., whom section 3.2 follows, rescale the weights so that they sum to the number of classes: that is
 # `--rules.scale cui`, the default; `as_printed` and `mean_one` are the others.
 #

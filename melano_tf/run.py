@@ -14,6 +14,7 @@ import errno
 import functools
 import importlib
 import importlib.util
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,8 +44,12 @@ usage: python -m melano_tf.run COMMAND [options]      (each command has --help)
 """
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which a queue or a container sends before it kills: what runs beside is ended as after Ctrl-C."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 well, 1 a fault of the run, 2 bad input, 130 interrupted."""
+    """Run one command; returns the exit code: 0 well, 1 a fault of the run, 2 bad input, 130 interrupted, 143 ended."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if sys.platform == "win32":
         complain("Windows is not supported; give this command in WSL2 (https://learn.microsoft.com/windows/wsl)")
@@ -79,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunError as error:
         complain(str(error))
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as why:
         complain("interrupted; the same command goes on where it stopped")
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(why, Terminated) else signal.SIGINT)
     except Exception as error:
         line = _explained(error)
         if line is None:
@@ -260,5 +265,16 @@ def _doctor(arguments: list[str]) -> int:
     return examine(settings, say)
 
 
+def heed_sigterm() -> None:
+    """Let SIGTERM raise `Terminated`, once: a second one ends the process as it always did."""
+
+    def raised(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, raised)
+
+
 if __name__ == "__main__":
+    heed_sigterm()
     sys.exit(main())

@@ -95,3 +95,19 @@ def test_a_programming_error_is_not_hidden(monkeypatch):
     monkeypatch.setattr(run, "_doctor", fail)
     with pytest.raises(ZeroDivisionError):
         run.main(["doctor"])
+
+
+def test_sigterm_is_heard_once_and_ends_as_ctrl_c_does():
+    code = (
+        "import os, signal, sys, time\nfrom melano_tf import run\n"
+        "def long(arguments):\n    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n        time.sleep(60)\n"
+        "    finally:\n        print('tidied up', flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGTERM) if arguments else None\n"
+        "run._doctor = long\nrun.heed_sigterm()\nsys.exit(run.main(sys.argv[1:]))\n"
+    )
+    line = [sys.executable, "-c", code, "doctor"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (143, "tidied up\n")
+    assert done.stderr.splitlines() == ["melano_tf: interrupted; the same command goes on where it stopped"]
+    twice = subprocess.run([*line, "again"], capture_output=True, text=True, timeout=50)
+    assert (twice.returncode, twice.stderr) == (-15, "")

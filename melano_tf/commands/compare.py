@@ -27,7 +27,7 @@ ASIDE = ("out", "workers", "threads", "cache", "cache_mib", "tables", "figures",
 @dataclass(frozen=True)
 class CompareSettings:
     """Several finished runs in one table: each model's test numbers on the cases that all runs tested, and its
-    difference from the first run's, with intervals by patient (or lesion) from the same resamples for all."""
+    difference from the first run's, with intervals by patient (or lesion); the differences' from the same resamples."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of finished runs; the others are compared with the first one."""

@@ -2,8 +2,8 @@
 
 `keras.layers.Conv2D(groups=32)` compiles itself with XLA on the TensorFlow backend, which makes its training on a CPU
 many times slower than the convolution is. TensorFlow's own `conv2d` has native grouped kernels: cuDNN's on a GPU,
-oneDNN's on a CPU. This is the only file of `models` that calls TensorFlow, and only when a grouped layer is called on
-that backend.
+oneDNN's on a CPU. This file and `fused_batch_norm.py` alone of `models` call TensorFlow, and only when such a layer is
+called on that backend.
 """
 
 from typing import Any

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import threading
+import time
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from melano_tf.papers.step_states import inputs_of
 from melano_tf.runs.settings_digest import digest
 from melano_tf.training.tensorflow_runtime import configure, import_quietly
 
+SAY_S = 60.0  # between two lines of what goes on, where no bar is drawn
 _ONE = threading.Lock()  # of a worker process, whichever runs its work is of
 
 
@@ -283,12 +285,13 @@ def _taken_back(work: Work, step: Step, future: Any) -> None:
 
 
 class _Board:
-    """One bar over all steps that are handed out, with what is going on in each process."""
+    """One bar over all steps that are handed out, with what is going on in each process; in a file, lines."""
 
     def __init__(self, client: Any, work: Work) -> None:
         self.client, self.work, self.topic = client, work, run_name(work.run.folder)
         self.going: dict[str, str] = {}
         self.handed = self.ended = 0
+        self.said = time.monotonic()
         self.bar = tqdm(total=0, desc="trainings", unit="step", leave=False, mininterval=1.0, disable=None)
 
     def __enter__(self) -> "_Board":
@@ -306,8 +309,11 @@ class _Board:
             self._shown()
 
     def _shown(self) -> None:
-        begun = [f"{name} {text}" for name, text in self.going.items() if text]
-        self.bar.set_postfix_str(" | ".join(begun))
+        begun = " | ".join(f"{name} {text}" for name, text in list(self.going.items()) if text)
+        self.bar.set_postfix_str(begun)
+        if self.bar.disable and begun and time.monotonic() - self.said >= SAY_S:  # into a file
+            self.said = time.monotonic()
+            self.work.say(f"  at work: {begun}")
 
     def more(self, name: str) -> None:
         """A step is handed out."""
@@ -322,5 +328,5 @@ class _Board:
         self.ended += 1
         self.bar.update()
         self._shown()
-        if self.bar.disable:  # into a file, where no bar is drawn
+        if self.bar.disable:
             self.work.say(f"  {name}: ended, {self.ended} of {self.handed} handed out")

@@ -23,6 +23,11 @@ from melano_tf.training.steps import traced
 # Their layers must be known before a model is loaded.
 __all__ = ["SUFFIXES", "FeatureModel", "LocalFeatures", "bag_models"]
 
+ALONE = (
+    "judged alone, by a model whose bags were all slides of a patient: its threshold and what was measured of it are "
+    "of whole patients"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class JudgedBag:
@@ -71,6 +76,7 @@ class FeatureModel:
         return Answer(
             case,
             found.probabilities,
+            remark=ALONE if self.made["bag"] == "patient" else "",
             evidence={"instances": file.instances, "encoder": file.encoder, "format": file.format},
             tiles=attended(file, found.attention),
             distance=found.distance,

@@ -10,15 +10,19 @@ import pandas as pd
 import pytest
 
 from melano_tf.commands.predict.asked_inputs import asked_images
+from melano_tf.commands.predict.command import check_options
 from melano_tf.commands.predict.images import predict_images
 from melano_tf.commands.predict.settings import PatientOptions, PredictSettings
+from melano_tf.commands.predict.slides import predict_slide, predict_slides
 from melano_tf.errors import InputError
 from melano_tf.models.metadata_layer import MetadataCode
+from melano_tf.runs import journal
+from melano_tf.runs.atomic_files import write_json
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.image_models import cannot_be_judged
 from melano_tf.serving.model_interface import Answer, Card, Case, unheard
 
-CLASSES = {"zoome": ("benign", "melanoma"), "weighting": ("MEL", "NV", "BCC")}
+CLASSES = {"zoome": ("benign", "melanoma"), "weighting": ("MEL", "NV", "BCC"), "multimag": ("nevus", "melanoma")}
 
 
 def card(kind: str = "zoome", told: bool = True) -> Card:
@@ -138,3 +142,37 @@ def test_no_image_that_could_be_read_is_a_fault(kind: str, given: str, tmp_path:
     assert len(pd.read_csv(out / "predictions.csv")) == (count if kind == "zoome" else 0)
     assert "a.jpg: unreadable (no image)" in said
     assert predict_images(asked, Blind(of, "b.jpg"), said.append) == out
+
+
+class Refusing:
+    """A model for which every slide is too coarse."""
+
+    card = card("multimag")
+
+    def answer(self, cases: Sequence[Case], scratch: Path, progress: Callable[[int], object] = unheard) -> list[Answer]:
+        return [Answer(case, None, "too coarse") for case in cases]
+
+
+def test_where_a_slide_fails_no_former_answer_stands(tmp_path: Path) -> None:
+    out, said = tmp_path / "answer", list[str]()
+    (tmp_path / "list.csv").write_text("path,slide_id\nS1.svs,S1\nS2.svs,S2\n")
+    for name in ("S1", "S2"):
+        (tmp_path / f"{name}.svs").touch()
+        (out / name).mkdir(parents=True)
+    journal.open_folder(out)
+    write_json(out / "S1" / "prediction.json", {"decision": "melanoma"})
+    (out / "S2" / "prediction.json").write_text("a reader's own")
+    with pytest.raises(InputError, match="not one of its 2 slides"):
+        predict_slides(
+            settings(tmp_path, "list.csv"), lambda one: predict_slide(one, Refusing(), said.append), said.append
+        )
+    assert said == ["S1: FAILED: too coarse", "S2: FAILED: too coarse"]
+    assert not (out / "S1" / "prediction.json").exists()
+    assert (out / "S2" / "prediction.json").read_text() == "a reader's own"
+
+
+@pytest.mark.parametrize("mpp", [-4.0, 0.0, float("nan"), float("inf")])
+def test_a_resolution_that_cannot_be_is_refused_before_a_slide_is_judged(tmp_path: Path, mpp: float) -> None:
+    asked = settings(tmp_path, "slide.svs", thumbnail_mpp=mpp)
+    with pytest.raises(InputError, match=r"--thumbnail-mpp .*: the picture's resolution"):
+        check_options(asked, card("multimag").sidecar)

@@ -332,3 +332,23 @@ def test_a_small_preset_takes_a_core_for_each_training_where_it_can(monkeypatch)
     monkeypatch.setattr("melano_tf.papers.run_settings.find_spec", lambda name: None)
     assert Running().side_by_side(said.append) == Running()
     assert len(said) == 1 and '".[cluster]"' in said[0]
+
+
+def test_where_no_bar_is_drawn_a_line_says_every_so_often_what_goes_on(tmp_path, monkeypatch):
+    heard = {}
+    client = SimpleNamespace(subscribe_topic=heard.__setitem__, unsubscribe_topic=heard.pop)
+    said: list[str] = []
+    work = SimpleNamespace(run=SimpleNamespace(folder=tmp_path / "a run"), say=said.append)
+    with dask_jobs._Board(client, work) as board:
+        [hear] = heard.values()
+        board.bar.disable = True
+        for name in ("fold-1", "fold-2"):
+            board.more(name)
+        hear((0.0, {"step": "fold-1", "text": "epoch 1/8"}))  # of the first minute
+        monkeypatch.setattr(dask_jobs, "SAY_S", 0.0)
+        hear((0.0, {"step": "fold-2", "text": "epoch 2/8"}))
+        hear((0.0, {"step": "another run's", "text": "epoch 3/8"}))
+        monkeypatch.setattr(dask_jobs, "SAY_S", 1e9)
+        board.less("fold-1")
+    assert said == ["  at work: fold-1 epoch 1/8 | fold-2 epoch 2/8", "  fold-1: ended, 1 of 2 handed out"]
+    assert not heard

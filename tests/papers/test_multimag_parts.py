@@ -291,7 +291,7 @@ def test_the_published_cells():
         found = table_of(cells, table)
         for column in dict.fromkeys(column for _, column in found):
             half = (found["Sensitivity", column].value + found["Specificity", column].value) / 2
-            # The area under a ROC curve through a point is at least the mean of its sensitivity and specificity.
+            # The area below the straight lines through a point is the mean of its sensitivity and specificity.
             assert (found["AUC", column].value < half - 0.001) == (table == 3), column
     assert table_of(cells, 3)["F1", "MM vs. IN Vgg19"].value == 0.89  # section 4.2.3: the hardest
     assert table_of(cells, 3)["F1", "MM vs. JN ResNet50"].value == 0.98  # and the easiest

@@ -56,7 +56,7 @@ def test_every_table_is_there_and_stands_beside_the_published_cells(tiny_similar
         one = pd.read_csv(folder / f"table{number}.csv").query("row == 'Acc'").set_index("column")["ours"]
         assert one[OPTIMISTIC] == max(one["1"], one["4"]) >= one["highest"]
         assert (
-            f'"{OPTIMISTIC}", ours: in each row the best of the 2 combinations'
+            f'"{OPTIMISTIC}", ours: of each number the best that the 2 combinations have'
             in (folder / f"table{number}.md").read_text()
         )
     assert (ran["low"] <= ran["ours"] + 1e-9).all() and (ran["ours"] <= ran["high"] + 1e-9).all()

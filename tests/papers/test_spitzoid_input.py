@@ -170,6 +170,7 @@ def test_an_out_that_is_a_file(slides, tmp_path, run):
         (("--source.backbone", "vgg61"), ("vgg61",)),
         (("--phantom.patients", "0"), ("patients 0",)),
         (("--source.input-px", "200"), ("96 px",)),
+        (("--maps.thumbnail-mpp", "-4"), ("maps.thumbnail_mpp is -4.0",)),
     ],
 )
 def test_settings_that_cannot_be(tmp_path, arguments, words, inside):

@@ -207,3 +207,17 @@ def test_export_as_a_user(made: tuple, slides: list[Path], tmp_path: Path, insid
     shutil.copy(slides[0], tmp_path / "a.h5")
     answer = inside("predict", "--model", str(folder), "--input", str(tmp_path / "a.h5"), "--out", str(tmp_path / "x"))
     assert answer.code == 0 and "the most probable class is called" in answer.shown
+
+
+def test_a_model_of_whole_patients_says_that_it_judges_one_file_alone(
+    made: tuple, slides: list[Path], tmp_path: Path
+) -> None:
+    model = open_model(made[1]["two"])
+    [slide] = model.answer([Case(slides[1])], tmp_path)
+    model.made = {**model.made, "bag": "patient"}
+    [patient] = model.answer([Case(slides[1])], tmp_path)
+    assert answer_record(slide, model.card)["remark"] == ""
+    assert answer_record(patient, model.card)["remark"].startswith(
+        "judged alone, by a model whose bags were all slides"
+    )
+    np.testing.assert_array_equal(slide.probabilities, patient.probabilities)

@@ -1,5 +1,6 @@
 """`predict`, from its settings to the answer's folder."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def check_options(settings: PredictSettings, sidecar: Sidecar) -> None:
     """Refuse what does not belong to the model's kind.
 
     Raises:
-        InputError: an option or an input of slides given to a model of images, or the other way round.
+        InputError: an option or an input of slides given to a model of images, or the other way round; a resolution
+            that cannot be.
     """
     kind = ANSWERING[sidecar.kind]
     of_slides = {"mpp": settings.mpp, "thumbnail_mpp": settings.thumbnail_mpp}
@@ -78,6 +80,8 @@ def check_options(settings: PredictSettings, sidecar: Sidecar) -> None:
     for name, given in foreign.items():
         if given is not None:
             raise InputError(f"--{name.replace('_', '-')}: does not belong to a model of kind {sidecar.kind!r}")
+    if (mpp := settings.thumbnail_mpp) is not None and not 0 < mpp < math.inf:
+        raise InputError(f"--thumbnail-mpp {mpp}: the picture's resolution in µm/px must lie above 0")
     suffix = settings.input.suffix.lower()
     if kind.judges == "slide" and (settings.input.is_dir() or suffix in IMAGE_SUFFIXES):
         raise InputError(f"{settings.input}: a model of kind {sidecar.kind!r} judges one slide, not images")

@@ -10,6 +10,7 @@ from melano_tf.errors import InputError
 from melano_tf.features.feature_file import open_features
 from melano_tf.reports.attention_maps import attention_map, read_slides, within_bag
 from melano_tf.reports.figures import save_figure
+from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import write_csv, write_json
 from melano_tf.serving.answer_record import answer_record
 from melano_tf.serving.feature_bag_models import SUFFIXES
@@ -22,6 +23,7 @@ def predict_features(settings: PredictSettings, model: Answering, say: Callable[
     Raises:
         InputError: the file cannot be judged.
     """
+    journal.remove(settings.out / "prediction.json")  # a former answer's, which must not stand where this one fails
     slides = read_slides(settings.slides)
     [answer] = model.answer([Case(settings.input)], settings.out)
     if answer.probabilities is None:
@@ -40,6 +42,8 @@ def predict_features(settings: PredictSettings, model: Answering, say: Callable[
     each = ", ".join(f"{name} {p:.3f}" for name, p in called.items())
     say(f"{settings.input.stem}: {each}{how}; decision {record['decision'] or 'withheld'}")
     say(f"  from {record['evidence']['instances']:,} tiles; the most attended one: {_first(answer)}")
+    if record["remark"]:
+        say(f"  {record['remark']}")
     say(f"  {threshold_words(card)}")
     say_distance(record, card, say)
     say(f"  {record['caveat']}")

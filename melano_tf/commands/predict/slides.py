@@ -12,6 +12,7 @@ from melano_tf.commands.predict.asked_inputs import read_list, row_mpp
 from melano_tf.commands.predict.settings import PredictSettings
 from melano_tf.commands.predict.threshold_words import say_distance, threshold_words
 from melano_tf.errors import InputError
+from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import write_csv, write_json
 from melano_tf.serving.answer_record import answer_record
 from melano_tf.serving.model_interface import Answering, Case
@@ -27,6 +28,7 @@ def predict_slide(settings: PredictSettings, model: Answering, say: Callable[[st
     """
     if not settings.input.is_file():
         raise InputError(f"{settings.input}: no such slide file")
+    journal.remove(settings.out / "prediction.json")  # a former answer's, which must not stand where this one fails
     [answer] = model.answer([Case(settings.input, mpp=settings.mpp)], settings.out)
     if answer.probabilities is None:
         raise InputError(answer.reason)

@@ -122,7 +122,8 @@ def notes_on(number: int, work: Work) -> list[str]:
         notes.append("The paper does not say whether its numbers are of tiles or of slides; they stand beside both.")
     if number == 3:
         notes.append(
-            "Every printed AUC of this table lies below (SE + SP)/2, which no ROC curve through that point has."
+            "Every printed AUC of this table lies below (SE + SP)/2: its ROC curve would have to sag below the "
+            "straight lines through that point."
         )
     return [*notes, *differing(RECIPE, settings)]
 

@@ -198,8 +198,8 @@ def notes_on(settings: SimilaritySettings, parts: Parts, best: Mapping[str, str 
     if any(name is not None for name in best.values()):
         count = len(settings.chosen_combinations())
         notes.append(
-            f'"{OPTIMISTIC}", ours: in each row the best of the {count} combinations on these very images, which is '
-            "what the paper prints: too good, and its interval knows nothing of the choice."
+            f'"{OPTIMISTIC}", ours: of each number the best that the {count} combinations have on these very images, '
+            "which is what the paper prints: too good, and its interval knows nothing of the choice."
         )
     seen = "sees the test images too, without labels" if settings.cluster.sees_test else "never sees the test images"
     notes.append(f"The teacher {seen} (--cluster.sees-test). Every network is judged at its last epoch.")

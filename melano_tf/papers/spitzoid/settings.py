@@ -5,6 +5,7 @@ figures named below are the paper's. What the paper leaves open says "our readin
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -192,6 +193,8 @@ class SpitzoidSettings(Running):
             "target.tile_threshold": self.target.tile_threshold,
         }
         faults += [f"{name} is {value}: between 0 and 1" for name, value in thresholds.items() if not 0 < value < 1]
+        if (mpp := self.maps.thumbnail_mpp) is not None and not 0 < mpp < math.inf:
+            faults.append(f"maps.thumbnail_mpp is {mpp}: µm/px, above 0")
         if faults:
             raise InputError.of("settings that cannot be:", faults)
 

@@ -31,7 +31,7 @@ from melano_tf.papers.weighting.models import sides_of
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.teachers import taught_by, teachers_of, write_taught
 from melano_tf.papers.weighting.training_grid import strategy_named
-from melano_tf.papers.weighting.trunk_transfer import transfer_of
+from melano_tf.papers.weighting.trunk_transfer import NORM, transfer_of
 from melano_tf.pipelines.image_batches import shown_images
 from melano_tf.pipelines.trunk_features import FLIPS
 from melano_tf.runs.atomic_files import atomic
@@ -72,7 +72,7 @@ def best_depends_on(settings: WeightingSettings) -> dict[str, Any]:
     """All that the best cell depends on, beside images, fold, and the content of the initial weights."""
     transfer, training, chosen = transfer_of(settings), settings.training, settings.network
     return {
-        "network": [chosen.backbone, chosen.input_px, chosen.dropout, transfer.best_cut],
+        "network": [chosen.backbone, NORM, chosen.input_px, chosen.dropout, transfer.best_cut],
         "stored_px": settings.store.stored_px,
         "optimizer": ["adam", transfer.best_rate, training.adam_epsilon],
         "epochs": transfer.best_epochs,

@@ -15,6 +15,7 @@ from melano_tf.models.backbone_graphs import BackboneReport, build_backbone
 from melano_tf.models.backbone_registry import check_backbone
 from melano_tf.models.classifier_head import classify, logits_of
 from melano_tf.models.frozen_trunk import Halves, split_at
+from melano_tf.models.fused_batch_norm import FusedBatchNormalization, fuse_batch_norm
 from melano_tf.models.tta_and_prior_shift import answering
 from melano_tf.models.zoome_network import MetadataEmbedding
 from melano_tf.papers.plan import Load
@@ -47,6 +48,7 @@ from melano_tf.training.sample_weights import StrategyBatches, curriculum, focal
 from melano_tf.training.tensorflow_runtime import computing_in
 
 FEATURES = "features"  # name of the step
+NORM = FusedBatchNormalization.__name__  # how every network of the preset normalises
 
 
 def transfer_of(settings: WeightingSettings) -> TransferSettings:
@@ -73,6 +75,7 @@ def build_halves(
     picture, features, report = build_backbone(
         chosen.backbone, chosen.input_px, weights=chosen.weights, seed=seed, input_name="image"
     )
+    picture, features = fuse_batch_norm(picture, features)
     inputs: Any = {"image": picture}
     if metadata:
         told = keras.Input((CODE.width,), name="metadata")
@@ -103,14 +106,14 @@ def network_seed(settings: WeightingSettings) -> int:
 def features_depend_on(settings: WeightingSettings) -> dict[str, Any]:
     """All that the kept features depend on, beside images and the content of the initial weights."""
     chosen, cut = settings.network, transfer_of(settings).cut
-    return {"network": [chosen.backbone, chosen.input_px], "cut": cut, "views": FLIPS, "seed": settings.seed}
+    return {"network": [chosen.backbone, NORM, chosen.input_px], "cut": cut, "views": FLIPS, "seed": settings.seed}
 
 
 def strategy_depends_on(settings: WeightingSettings, cell: Cell) -> dict[str, Any]:
     """All that a strategy's training depends on, beside the features and its gamma."""
     training = settings.training
     return {
-        "network": [settings.network.backbone, transfer_of(settings).cut, settings.network.dropout],
+        "network": [settings.network.backbone, NORM, transfer_of(settings).cut, settings.network.dropout],
         "optimizer": ["adam", rate_of(settings, cell), training.adam_epsilon],
         "schedule": [training.flat_epochs, list(training.decay_at), training.decay],
         "strategy": cell.strategy(settings, settings.chosen_gamma() or 1.0),

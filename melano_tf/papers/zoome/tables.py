@@ -83,7 +83,8 @@ def metadata_tables(work: Work) -> list[Path]:
     words = "The trained network asked again with the metadata blanked, or exchanged between patients."
     first = (Headline("AUC", "metadata blanked", "ZooME, asked again with the metadata blanked: ROC AUC"),)
     notes = tuple(notes_on_metadata(settings))
-    added = Table(METADATA, metadata_table(work), notes, words, models_down=True, headlines=first)
+    whose = f"{work.value('folds').unit}s"
+    added = Table(METADATA, metadata_table(work), notes, words, models_down=True, unit=whose, headlines=first)
     values = value_table(folds_of(work, proposed(settings)))
     return [*show(work, "metadata", added), write_frame(work.path("tables", "metadata_values.csv"), values)]
 
