@@ -72,6 +72,37 @@ def slide_scores(
     return result.assign(tiles=result["slide_id"].map(groups.size()).astype(np.int64))
 
 
+def magnified_slide_scores(
+    tiles: pd.DataFrame, columns: Sequence[str], how: How, top: int = 10, threshold: float = 0.5
+) -> pd.DataFrame:
+    """Scores of all slides from their tiles at all magnifications: the mean over these, so that each counts alike.
+
+    Tables, predict and the atlas all judge a slide by this one rule.
+
+    Args:
+        tiles: one row a tile, one at least: slide_id, magnification and the probability columns; see `slide_scores`.
+        columns, how, top, threshold: as for `slide_scores`, at each magnification.
+
+    Returns:
+        One row a slide, in the order of first appearance: the columns of `slide_scores`, `tiles` of all magnifications.
+    """
+    parts = [slide_scores(rows, columns, how, top, threshold) for _, rows in tiles.groupby("magnification", sort=False)]
+    groups = pd.concat(parts, ignore_index=True).groupby("slide_id", sort=False)
+    slides = groups.first().reset_index()
+    means = {name: slides["slide_id"].map(groups[name].mean()) for name in columns}
+    return slides.assign(**means, tiles=slides["slide_id"].map(groups["tiles"].sum()).astype(np.int64))
+
+
+def slide_threshold(how: How, threshold: float) -> float:
+    """From which score of a slide on one of two classes is called: that of tiles, but a half of a majority's share.
+
+    Args:
+        how: the tiles were aggregated.
+        threshold: from which probability on a tile is called it.
+    """
+    return 0.5 if how == "majority" else threshold
+
+
 def fuse(scores: ArrayLike, how: Fusion) -> NDArray[np.float64]:
     """One score a slide from its scores at several magnifications (late fusion); (n, m) -> (n,).
 

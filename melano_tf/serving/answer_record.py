@@ -67,8 +67,7 @@ def _judged_record(answer: Answer, card: Card) -> dict[str, Any]:
         if sidecar.calibration is not None:
             fitted = Calibration.from_json(sidecar.calibration)
             record["calibrated_probabilities"] = _named(fitted.apply(answer.probabilities), sidecar)
-        called = int(decide(answer.probabilities[None])[0])
-        record["decision"] = "undecided" if called == UNDECIDED else sidecar.classes[called]
+        record["decision"] = _most_probable(answer.probabilities, sidecar)
         if answer.untold is not None:
             evidence["probabilities_without_metadata"] = _named(answer.untold, sidecar)
     elif len(sidecar.classes) == 2:
@@ -81,11 +80,17 @@ def _judged_record(answer: Answer, card: Card) -> dict[str, Any]:
         if answer.untold is not None:
             evidence["probability_without_metadata"] = float(decision.probability(float(answer.untold[1])))
     else:
-        record["decision"] = sidecar.classes[int(np.argmax(answer.probabilities))]
+        record["decision"] = _most_probable(answer.probabilities, sidecar)
     if sidecar.taxonomy is not None:
         path = Taxonomy.from_mapping(sidecar.taxonomy, sidecar.classes).greedy_of(answer.probabilities[None])
         evidence["by_greedy_path"] = sidecar.classes[int(path[0])]
     return {**record, **measured}
+
+
+def _most_probable(probabilities: np.ndarray, sidecar: Sidecar) -> str:
+    """The class that is called of several, or that two of them are equally probable."""
+    called = int(decide(probabilities[None])[0])
+    return "undecided" if called == UNDECIDED else sidecar.classes[called]
 
 
 def _named(probabilities: np.ndarray, sidecar: Sidecar) -> dict[str, float]:

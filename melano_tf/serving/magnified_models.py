@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.slide_scores import fuse, slide_score
+from melano_tf.evaluation.slide_scores import magnified_slide_scores, slide_score
 from melano_tf.explain.cam import maps_of
 from melano_tf.models.layers import Preprocess
 from melano_tf.pipelines.tfrecords import slide_files
@@ -195,17 +195,16 @@ class MagnifiedModel:
 def _fused(tiles: pd.DataFrame, classes: Sequence[str], files: Mapping[str, str]) -> tuple[np.ndarray, dict[str, Any]]:
     """Mean over the magnifications of the mean over each one's tiles, (C,), and what it stands on."""
     columns = probability_columns(len(classes))
-    means: list[np.ndarray] = []
     named: dict[str, Any] = {}
     for name, rows in tiles.groupby("magnification", sort=False):
-        means.append(np.array([slide_score(rows[column], "mean") for column in columns]))
+        means = [slide_score(rows[column], "mean") for column in columns]
         named[str(name)] = {
             "tiles": len(rows),
             "tissue": float(rows["tissue"].mean()),
             "model": files[str(name)],
-            "probabilities": dict(zip(classes, map(float, means[-1]), strict=True)),
+            "probabilities": dict(zip(classes, means, strict=True)),
         }
-    fused = np.array([fuse([[mean[k] for mean in means]], "mean")[0] for k in range(len(columns))])
+    fused = magnified_slide_scores(tiles, columns, "mean")[columns].to_numpy(np.float64)[0]
     return fused, {"tissue_tiles": len(tiles), "magnifications": named}
 
 

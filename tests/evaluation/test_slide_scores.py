@@ -4,7 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melano_tf.evaluation.slide_scores import fuse, slide_score, slide_scores
+from melano_tf.evaluation.slide_scores import (
+    fuse,
+    magnified_slide_scores,
+    slide_score,
+    slide_scores,
+    slide_threshold,
+)
 
 P = [0.9, 0.5, 0.1, 0.4]
 
@@ -48,6 +54,24 @@ def test_a_majority_of_several_classes_is_a_vote() -> None:
     tiles = pd.DataFrame({"slide_id": ["a"] * 3, "p0": [0.5, 0.4, 0.2], "p1": [0.3, 0.4, 0.7], "p2": [0.2, 0.2, 0.1]})
     found = slide_scores(tiles, ["p0", "p1", "p2"], "majority").iloc[0]
     assert [found[name] for name in ("p0", "p1", "p2")] == pytest.approx([0.5, 0.5, 0.0])  # a tie is shared
+
+
+def test_each_magnification_of_a_slide_counts_alike() -> None:
+    """Three tiles at 40x and one at 4x: the mean of both, not of four tiles."""
+    facts = {"slide_id": list("baabbb"), "magnification": ["4x", "40x", "40x", "40x", "40x", "40x"]}
+    tiles = pd.DataFrame({**facts, "p1": [1.0, 0.6, 0.2, 0.1, 0.2, 0.6], "p0": [0.0, 0.4, 0.8, 0.9, 0.8, 0.4]})
+    found = magnified_slide_scores(tiles, ["p0", "p1"], "mean").set_index("slide_id")
+    assert found["p1"].to_dict() == pytest.approx({"a": 0.4, "b": (1.0 + 0.3) / 2})
+    assert (found["p0"] + found["p1"]).tolist() == pytest.approx([1.0, 1.0])
+    assert found["tiles"].to_dict() == {"a": 2, "b": 4}
+    shares = magnified_slide_scores(tiles, ["p1"], "majority", threshold=0.2).set_index("slide_id")["p1"]
+    assert shares.to_dict() == pytest.approx({"a": 1.0, "b": (1.0 + 2 / 3) / 2})
+    tops = magnified_slide_scores(tiles, ["p1"], "top", 1).set_index("slide_id")["p1"]
+    assert tops.to_dict() == pytest.approx({"a": 0.6, "b": 0.8})
+
+
+def test_a_majority_is_more_than_a_half_whatever_a_tile_is_called_by() -> None:
+    assert [slide_threshold(how, 0.3) for how in ("mean", "majority", "top")] == [0.3, 0.5, 0.3]
 
 
 def test_late_fusion_leaves_out_what_a_slide_has_not() -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,14 @@ def test_a_bags_distance_is_the_same_here_and_in_its_graph(tmp_path: Path) -> No
     found = graph.endpoints()["serving_default"](shown["features"], shown["mask"])
     local = [LocalFeatures(card).judge(one).distance for one in shown["features"]]
     np.testing.assert_allclose(found["distance"], local, atol=1e-4)
+
+
+def test_of_three_classes_a_tie_is_decided_by_no_kind_of_model(models: Models) -> None:
+    card: Card = file_card(models.files["seven"])
+    nevi = replace(card, sidecar=replace(card.sidecar, kind="multimag", classes=("IN", "CN", "JN"), taxonomy=None))
+    for p, decision in (([0.4, 0.4, 0.2], "undecided"), ([0.3, 0.3, 0.4], "JN")):
+        record = answer_record(Answer(Case(Path("a.svs")), np.array(p)), nevi)
+        assert record["decision"] == decision
 
 
 def test_past_the_limit_alone_a_decision_is_withheld(models: Models) -> None:

@@ -10,7 +10,14 @@ import pandas as pd
 from melano_tf.evaluation.binary_intervals import binary_intervals
 from melano_tf.evaluation.interval import Interval
 from melano_tf.evaluation.multiclass_metrics import decide
-from melano_tf.evaluation.slide_scores import AGGREGATIONS, FUSIONS, How, fuse, slide_scores
+from melano_tf.evaluation.slide_scores import (
+    AGGREGATIONS,
+    FUSIONS,
+    How,
+    fuse,
+    magnified_slide_scores,
+    slide_threshold,
+)
 from melano_tf.papers.multimag.experiments import left_out, trained_of
 from melano_tf.papers.multimag.models import TaskTraining
 from melano_tf.papers.multimag.settings import RECIPE, EvaluationSettings, MultimagSettings
@@ -64,7 +71,7 @@ def write_paper_tables(work: Work, number: int) -> list[Path]:
         table = Table(
             f"{title} ({of})",
             paper_table(number, trained_of(work, number), work.settings, unit),
-            (*notes_on(number, work), JUDGED[unit], *left_out(work, number)),
+            (*notes_on(number, work), how_judged(work.settings, unit), *left_out(work, number)),
             f"{words}, by {unit.removesuffix('s')}.",
             headlines=FIRST[behind] if number == 1 else (),
             part="test",
@@ -99,7 +106,7 @@ def write_fusion(work: Work) -> list[Path]:
     table = Table(
         "Late fusion (beyond the paper): a slide judged by all its magnifications together",
         fusion_table(trained, work.settings),
-        (*notes_on(0, work), JUDGED["slides"], lacking),
+        (*notes_on(0, work), how_judged(work.settings, "slides"), lacking),
         "A slide judged by all its magnifications together (beyond the paper).",
         part="test",
     )
@@ -126,6 +133,14 @@ def notes_on(number: int, work: Work) -> list[str]:
             "straight lines through that point."
         )
     return [*notes, *differing(RECIPE, settings)]
+
+
+def how_judged(settings: MultimagSettings, unit: str) -> str:
+    """By which tiles a table judges, and in what it then differs from predict."""
+    how = settings.evaluation.aggregation
+    if unit == "tiles" or how == "mean":
+        return JUDGED[unit]
+    return f"{JUDGED[unit]} Here a magnification's tiles make its {WORDS[how]}; predict takes their mean probability."
 
 
 def network(backbone: str, settings: MultimagSettings) -> str:
@@ -163,8 +178,7 @@ def judged(one: TaskTraining, settings: MultimagSettings, unit: str) -> dict[str
     rows = one.tested() if unit == "tiles" else judged_slides(one, evaluation)
     if one.task.binary:
         score = rows[columns[0]].to_numpy()
-        # The share of tiles that a majority counts has its own threshold, a half.
-        limit = 0.5 if unit == "slides" and evaluation.aggregation == "majority" else evaluation.threshold
+        limit = evaluation.threshold if unit == "tiles" else slide_limit(evaluation)
         return {"": _frame(rows, rows["target"] == 1, score, score >= limit)}
     decided = decide(rows[columns].to_numpy())
     return {
@@ -175,14 +189,13 @@ def judged(one: TaskTraining, settings: MultimagSettings, unit: str) -> dict[str
 
 def judged_slides(one: TaskTraining, evaluation: EvaluationSettings) -> pd.DataFrame:
     """One row a test slide, its scores from all its tiles: the mean over magnifications, as `predict` fuses them."""
-    columns = score_columns(one)
-    parts = [
-        slide_scores(rows, columns, evaluation.aggregation, evaluation.top, evaluation.threshold)
-        for _, rows in one.tested_whole().groupby("magnification", sort=False)
-    ]
-    groups = pd.concat(parts, ignore_index=True).groupby("slide_id", sort=False)
-    slides = groups.first().reset_index()
-    return slides.assign(**{name: slides["slide_id"].map(groups[name].mean()) for name in columns})
+    how = evaluation.aggregation, evaluation.top, evaluation.threshold
+    return magnified_slide_scores(one.tested_whole(), score_columns(one), *how)
+
+
+def slide_limit(evaluation: EvaluationSettings) -> float:
+    """From which score on a slide is called melanoma."""
+    return slide_threshold(evaluation.aggregation, evaluation.threshold)
 
 
 def score_columns(one: TaskTraining) -> list[str]:
@@ -230,7 +243,7 @@ def fusion_table(trained: Sequence[TaskTraining], settings: MultimagSettings) ->
         slides = fused_slides(own, settings)
         for how in FUSIONS:
             score = fuse(slides[[one.task.title for one in own]].to_numpy(), how)
-            frames[FUSED[how]] = _frame(slides, slides["target"] == 1, score, score >= settings.evaluation.threshold)
+            frames[FUSED[how]] = _frame(slides, slides["target"] == 1, score, score >= slide_limit(settings.evaluation))
         name = network(backbone, settings)
         for title, frame in frames.items():
             found = intervals(frame, settings)
