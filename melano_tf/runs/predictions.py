@@ -13,6 +13,7 @@ and the columns are
 | `p_<class>` | float, 0 to 1 | one column a class, in the order of the classes; they add up to 1 |
 | `calibrated` | float, 0 to 1 | beside `probability` alone: after calibration; where it is there, it is what counts |
 | `called` | int64 | index of the class decided for: at the model's threshold, or the most probable one of several |
+| `raw_<class>` | float, 0 to 1 | beside `p_<class>` that were calibrated: as the network gives it |
 
 Then comes what a recipe adds, for example `image_id`, or what the network says without metadata.
 """
@@ -30,6 +31,7 @@ from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.file_integrity import read_frame
 
 PREFIX = "p_"
+RAW = "raw_"
 WORDS = ("case", "group", "part")
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
 UNKNOWN = -1
@@ -81,6 +83,18 @@ def probabilities(table: pd.DataFrame) -> NDArray[np.float64]:
     if columns := probability_columns(table):
         return table[columns].to_numpy(np.float64)
     positive = scores(table)
+    return np.column_stack([1 - positive, positive])
+
+
+def own_probabilities(table: pd.DataFrame) -> NDArray[np.float64] | None:
+    """What the network itself gave for each class, (n, C), where that stands beside what counts; None where it does
+    not."""
+    if columns := probability_columns(table):
+        beside = [RAW + name.removeprefix(PREFIX) for name in columns]
+        return table[beside].to_numpy(np.float64) if set(beside) <= set(table) else None
+    if "calibrated" not in table:
+        return None
+    positive = table["probability"].to_numpy(np.float64)
     return np.column_stack([1 - positive, positive])
 
 

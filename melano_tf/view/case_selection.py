@@ -12,6 +12,7 @@ EVERYTHING = "all"
 WRONG, SURE, UNSURE, NO_TUMOUR = "wrong", "wrong and sure", "unsure", "no tumour tile found"
 RIGHT = "right"
 ORDERS = ("loss, highest first", "loss, lowest first", "confidence, lowest first", "name", "as in the table")
+TIED = "undecided"  # of several classes two are the most probable, which counts as wrong, as in the tables
 EPSILON = 1e-12
 
 
@@ -19,13 +20,14 @@ def with_answers(run: Seen, model: Judged | None, place: int | None = None) -> p
     """The run's cases, or one of them by its number, with one model's answers.
 
     Returns:
-        Further columns: called, called_name, truth_name, p (probability of the positive, or of several the called
+        Further columns: called (-1 where two of several classes tie), called_name (`TIED` there), likely (the class
+        called, of tied ones the first), truth_name, p (probability of the positive, or of several of the likely
         class), truth (of the true class), loss (its negative logarithm), right, judged, fallback (bool), stem; NaN
         or "" where the model did not judge.
     """
     cases = run.cases.copy() if place is None else run.cases.loc[[place]]
     if model is None:
-        empty = {"called": np.nan, "p": np.nan, "truth": np.nan, "loss": np.nan}
+        empty = {"called": np.nan, "likely": np.nan, "p": np.nan, "truth": np.nan, "loss": np.nan}
         return cases.assign(**empty, called_name="", truth_name="", right=False, judged=False, stem="", fallback=False)
     frame = model.frame
     if place is not None:
@@ -34,13 +36,27 @@ def with_answers(run: Seen, model: Judged | None, place: int | None = None) -> p
     scores = frame[[f"p{number}" for number in range(len(model.classes))]].to_numpy(float)
     rows = np.arange(len(frame))
     called, target = frame["called"].to_numpy(), frame["target"].to_numpy()
-    frame["p"] = scores[:, 1] if len(model.classes) == 2 else scores[rows, called]
+    frame["likely"] = np.where(called < 0, scores.argmax(axis=1), called)
+    frame["p"] = scores[:, 1] if len(model.classes) == 2 else scores[rows, frame["likely"].to_numpy()]
     frame["truth"] = scores[rows, target]
     frame["loss"] = -np.log(np.maximum(frame["truth"], EPSILON))
     frame["right"] = called == target
-    frame["called_name"] = [model.classes[number] for number in called]
+    frame["called_name"] = [TIED if number < 0 else model.classes[number] for number in called]
     frame["truth_name"] = [model.classes[number] for number in target]
-    kept = ["case", "called", "called_name", "truth_name", "p", "truth", "loss", "right", "stem", "part", "group"]
+    kept = [
+        "case",
+        "called",
+        "likely",
+        "called_name",
+        "truth_name",
+        "p",
+        "truth",
+        "loss",
+        "right",
+        "stem",
+        "part",
+        "group",
+    ]
     kept += [name for name in ("threshold", "raw", "fallback", "tiles") if name in frame]
     found = cases.merge(frame[kept], on="case", how="left", suffixes=("", "_judged")).set_axis(cases.index)
     found["judged"] = found["called"].notna()

@@ -15,10 +15,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.slide_scores import slide_scores
+from melano_tf.evaluation.multiclass_metrics import decide
+from melano_tf.evaluation.slide_scores import magnified_slide_scores, slide_threshold
 from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.files_of_plan import Standing
-from melano_tf.runs.predictions import UNKNOWN, decided, probabilities, probability_columns, read_predictions
+from melano_tf.runs.predictions import (
+    TRAINING,
+    UNKNOWN,
+    decided,
+    own_probabilities,
+    probabilities,
+    probability_columns,
+    read_predictions,
+)
 
 POOLED = re.compile(r"-(fold|cohort)-(\d+)$")
 ATTENTION = "-attention"
@@ -32,14 +41,15 @@ class Judged:
     Attributes:
         name: as its files are called, without the fold.
         classes: names in the order of the outputs; of two the second is positive.
-        threshold: on the positive class's probability, the median where folds differ; None where the most probable
-            class is called.
-        threshold_from: where it was chosen.
+        threshold: on the positive class's probability, the folds' median where they differ; None where the most
+            probable class is called.
+        threshold_from: where it was chosen, also of folds that differ.
         frame: one row a case: case (slide or image), group (patient or lesion), part, target (class index), p0, p1, …
-            (calibrated where a calibration was fitted), called (class index), stem (of the model's file), of two
-            classes threshold (of the fold's model) and raw (the probability before calibration), and what else the file
-            holds (fallback, tiles).
-        calibrated: whether a calibration was fitted.
+            (calibrated where a calibration was fitted), called (class index; of several classes -1 where two are the
+            most probable, as the tables decide), stem (of the model's file), of two classes threshold (of the fold's
+            model) and, where it is written, raw (the probability before calibration), and what else the file holds
+            (fallback, tiles).
+        calibrated: whether the probabilities are calibrated; None where no model's card tells, or folds differ.
     """
 
     name: str
@@ -47,7 +57,7 @@ class Judged:
     threshold: float | None
     threshold_from: str
     frame: pd.DataFrame
-    calibrated: bool
+    calibrated: bool | None
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -63,8 +73,9 @@ class TileModel:
         name: as its files are called, without the fold.
         classes: in the order of the outputs.
         threshold: on the second of two classes.
-        stem_of: {slide: stem of the file that judged it}.
+        stem_of: {slide: stem of the file that judged it}; of folds that of the one that was not trained on it.
         magnifications: {slide: those of its tiles, ("",) where there is one only}.
+        part_of: {slide: where it stood for that model}, "training" of the final model's own slides alone.
     """
 
     name: str
@@ -72,6 +83,31 @@ class TileModel:
     threshold: float
     stem_of: Mapping[str, str]
     magnifications: Mapping[str, tuple[str, ...]]
+    part_of: Mapping[str, str]
+
+    def stood(self, slide_id: str) -> str:
+        """What is to be said of a slide's place in the training, behind other words; "" where it is not known."""
+        part = self.part_of.get(slide_id, "")
+        return f"; the slide is of the model's {part} part" if part else ""
+
+
+@dataclass(frozen=True)
+class _OneFile:
+    """What one file of predictions says of whole cases.
+
+    Attributes:
+        frame: as `Judged.frame`.
+        card: what stands beside its model.
+        threshold: of two classes, None of several.
+        threshold_from: where it was chosen.
+        calibrated: as `Judged.calibrated`.
+    """
+
+    frame: pd.DataFrame
+    card: Mapping[str, Any]
+    threshold: float | None
+    threshold_from: str
+    calibrated: bool | None
 
 
 def prediction_files(standing: Standing) -> dict[str, Path]:
@@ -106,116 +142,148 @@ def read_models(standing: Standing, settings: Mapping[str, Any]) -> tuple[dict[s
         standing: of the run.
         settings: of the run.
     """
-    pooled: dict[str, list[tuple[str, pd.DataFrame]]] = {}
+    pooled: dict[str, list[_OneFile]] = {}
     faults = []
     for stem, path in prediction_files(standing).items():
         if stem.endswith(BESIDE):
             continue
         try:
-            frame = _cases(read_predictions(path), stem, settings)
+            found = _cases(read_predictions(path), stem, sidecar_of(standing, stem), settings)
         except InputError as error:
             faults.append(str(error).replace(f"{standing.folder}/", ""))
             continue
-        if frame is not None and len(frame):
-            pooled.setdefault(POOLED.sub("", stem), []).append((stem, frame))
-    cards = {stem: sidecar_of(standing, stem) for files in pooled.values() for stem, _ in files}
-    return {name: _joined(name, files, cards) for name, files in pooled.items()}, faults
+        if found is not None and len(found.frame):
+            pooled.setdefault(POOLED.sub("", stem), []).append(found)
+    return {name: _joined(name, files) for name, files in pooled.items()}, faults
 
 
-def _joined(name: str, files: Sequence[tuple[str, pd.DataFrame]], cards: Mapping[str, Mapping[str, Any]]) -> Judged:
+def _joined(name: str, files: Sequence[_OneFile]) -> Judged:
     """The files of all folds as one."""
-    card = cards[files[0][0]]
-    two = "p2" not in files[0][1]
-    parts = [frame.assign(threshold=threshold_of(cards[stem])) if two else frame for stem, frame in files]
-    whole = pd.concat(parts, ignore_index=True)
-    classes = tuple(map(str, card.get("classes") or ()))
+    whole = pd.concat([one.frame for one in files], ignore_index=True)
+    classes = tuple(map(str, files[0].card.get("classes") or ()))
     count = sum(bool(re.fullmatch(r"p\d+", str(column))) for column in whole)
     if len(classes) != count:
         classes = tuple(f"class {place}" for place in range(count))
-    threshold = float(whole["threshold"].median()) if two else None
-    return Judged(name, classes, threshold, str(card.get("threshold_from", "")), whole, "raw" in whole)
+    cuts = [one.threshold for one in files if one.threshold is not None]
+    calibrated = {one.calibrated for one in files}
+    return Judged(
+        *(name, classes, float(np.median(cuts)) if cuts else None, _threshold_words(files), whole),
+        calibrated.pop() if len(calibrated) == 1 else None,
+    )
 
 
-def _cases(table: pd.DataFrame, stem: str, settings: Mapping[str, Any]) -> pd.DataFrame | None:
+def _threshold_words(files: Sequence[_OneFile]) -> str:
+    """Where the threshold was chosen: of folds that differ no single one's words, which name its own hold-out."""
+    words = [one.threshold_from for one in files]
+    cuts = [one.threshold for one in files if one.threshold is not None]
+    if not cuts or (len(set(words)) == 1 and len(set(cuts)) == 1):
+        return words[0]
+    rules = {said.partition(";")[0] for said in words}
+    rule = f"{rules.pop()}; " if len(rules) == 1 and rules != {""} else ""
+    if len(set(cuts)) == 1:
+        return f"{rule}the same in all {len(files)} folds"
+    return f"{rule}median of {len(files)} folds, {min(cuts):.3g} to {max(cuts):.3g}, each chosen on its own hold-out"
+
+
+def _cases(table: pd.DataFrame, stem: str, card: Mapping[str, Any], settings: Mapping[str, Any]) -> _OneFile | None:
     """One row a case whose truth is known; None for a file that judges no whole case."""
+    threshold, words = threshold_of(card), str(card.get("threshold_from", ""))
     if "tile" in table:
-        if "region" in table:
+        if "region" in table or not len(table):
             return None  # tumour or not: an answer on tiles, not on the slide
-        table = _aggregated(table, settings)
-    table = table[table["target"] != UNKNOWN].reset_index(drop=True)
+        table, threshold, share = _aggregated(table, settings)
+        words = share or words
     fold = POOLED.search(stem)
+    counts = (table["target"] != UNKNOWN) & ((table["part"] != TRAINING) | (fold is None))
+    table = table[counts].reset_index(drop=True)
+    said, own = probabilities(table), own_probabilities(table)
+    two = said.shape[1] == 2
     result = pd.DataFrame(
         {
             "case": table["case"],
             "group": table["group"],
             "target": table["target"],
-            "called": table["called"],
+            "called": table["called"] if two else decide(said),
             "stem": stem,
             "part": table["part"] if fold is None else f"{fold[1]} {fold[2]}",
         }
     )
-    for place, values in enumerate(probabilities(table).T):
+    for place, values in enumerate(said.T):
         result[f"p{place}"] = values
-    if "calibrated" in table:
-        result["raw"] = table["probability"]
+    if two:
+        result["threshold"] = threshold
+        if own is not None:
+            result["raw"] = own[:, 1]
     for extra in ("fallback", "tiles"):
         if extra in table:
             result[extra] = table[extra].to_numpy()
-    return result
+    # A card's calibration is of what is served; whether it is in the file, the network's own beside it tells.
+    calibrated = (card.get("calibration") is not None and own is not None) if card else None
+    return _OneFile(result, card, threshold if two else None, words, calibrated)
 
 
-def _aggregated(table: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Slides from their tiles, as the run's settings aggregate them, in the form of predictions."""
+def _aggregated(table: pd.DataFrame, settings: Mapping[str, Any]) -> tuple[pd.DataFrame, float, str]:
+    """Slides from their tiles, in the form of predictions, exactly as the run's tables judge them.
+
+    Returns:
+        The slides; the threshold on their score; where it is not that on tiles, what it is. Of several classes the
+        scores are as aggregated: means of the top tiles do not add up to 1.
+    """
     asked, names = settings.get("evaluation") or {}, probability_columns(table)
     used = names[1:] if len(names) == 2 else names
-    threshold = float(asked.get("threshold", 0.5))
-    slides = slide_scores(table, used, asked.get("aggregation", "mean"), int(asked.get("top", 10)), threshold)
+    how, at = asked.get("aggregation", "mean"), float(asked.get("threshold", 0.5))
+    slides = magnified_slide_scores(table, used, how, int(asked.get("top", 10)), at)
     if len(names) == 2:
         slides[names[0]] = 1.0 - slides[names[1]]
-    total = slides[names].sum(axis=1)
-    slides[names] = slides[names].div(total.where(total > 0, 1.0), axis=0)
-    return slides.assign(case=slides["slide_id"], called=decided(slides[names], threshold))
+    cut = slide_threshold(how, at)
+    share = (
+        f"half of the tiles; the probability is the share of tiles at or above {at:.3g}" if how == "majority" else ""
+    )
+    return slides.assign(case=slides["slide_id"], called=decided(slides[names], cut)), cut, share
 
 
-def slides_of(path: Path) -> dict[str, tuple[str, ...]]:
-    """{slide: magnifications of its tiles} of a file on tiles; none where it is of no tiles, or damaged.
+def slides_of(path: Path) -> pd.DataFrame:
+    """The slides of a file on tiles, once a magnification: slide_id, magnification, part ("" where it has none); no
+    rows where it is of no tiles, or damaged.
 
     What is damaged `read_models` says.
     """
+    known = ["slide_id", "magnification", "part"]
     try:
         names = set(pq.read_schema(path).names)
         if not {"slide_id", "tile"} <= names:
-            return {}
-        columns = [name for name in ("slide_id", "magnification") if name in names]
-        pairs = pd.read_parquet(path, columns=columns).drop_duplicates()
+            return pd.DataFrame(columns=known)
+        found = pd.read_parquet(path, columns=[name for name in known if name in names]).drop_duplicates()
     except (OSError, ValueError, KeyError):
-        return {}
-    at = pairs["magnification"] if "magnification" in pairs else pd.Series("", index=pairs.index)
-    found: dict[str, tuple[str, ...]] = {}
-    for slide, magnification in zip(pairs["slide_id"].map(str), at.map(str), strict=True):
-        found[slide] = (*found.get(slide, ()), magnification)
-    return found
+        return pd.DataFrame(columns=known)
+    return found.assign(**dict.fromkeys(set(known) - names, "")).astype(str)[known]
 
 
 def tile_models(standing: Standing) -> dict[str, TileModel]:
     """Every model that judged tiles, with the slides that it judged.
 
-    A model that saw all slides in its training or test (the final source model) judged all of them; where one of a
-    fold judged a slide as well, each stands under its own name.
+    Of a fold's file those rows are left out whose slides its model was trained on (they are there because the bag
+    model's tiles are chosen from them): each slide is shown by the fold that left it out. The final model, which has no
+    such sibling, shows its training slides too; `part_of` tells.
     """
-    found: dict[str, tuple[dict[str, str], dict[str, tuple[str, ...]]]] = {}
+    stem_of: dict[str, dict[str, str]] = {}
+    at: dict[str, dict[str, tuple[str, ...]]] = {}
+    parts: dict[str, dict[str, str]] = {}
     for stem, path in prediction_files(standing).items():
         if path.suffix != ".parquet" or stem.endswith(ATTENTION):
             continue
-        if slides := slides_of(path):
-            stems, at = found.setdefault(POOLED.sub("", stem), ({}, {}))
-            stems |= dict.fromkeys(slides, stem)
-            at |= slides
+        rows, name = slides_of(path), POOLED.sub("", stem)
+        if name != stem:
+            rows = rows[rows["part"] != TRAINING]
+        for slide, own in rows.groupby("slide_id", sort=False):
+            stem_of.setdefault(name, {})[str(slide)] = stem
+            at.setdefault(name, {})[str(slide)] = tuple(own["magnification"])
+            parts.setdefault(name, {})[str(slide)] = str(own["part"].iloc[0])
     models = {}
-    for name, (stem_of, at) in found.items():
-        card = sidecar_of(standing, next(iter(stem_of.values())))
+    for name, stems in stem_of.items():
+        card = sidecar_of(standing, next(iter(stems.values())))
         classes = tuple(map(str, card.get("classes") or ("negative", "positive")))
-        models[name] = TileModel(name, classes, threshold_of(card), stem_of, at)
+        models[name] = TileModel(name, classes, threshold_of(card), stems, at[name], parts[name])
     return models
 
 
@@ -225,7 +293,7 @@ def attention_files(standing: Standing) -> dict[str, dict[str, str]]:
     for stem, path in prediction_files(standing).items():
         if path.suffix == ".parquet" and stem.endswith(ATTENTION):
             name = POOLED.sub("", stem.removesuffix(ATTENTION))
-            found.setdefault(name, {}).update(dict.fromkeys(slides_of(path), stem))
+            found.setdefault(name, {}).update(dict.fromkeys(slides_of(path)["slide_id"], stem))
     return found
 
 

@@ -81,7 +81,9 @@ def overlays_of(run: Seen, slide_id: str) -> dict[str, Overlay]:
             for magnification in at:
                 label = f"{what} ({name})" + (f" at {magnification}" if len(at) > 1 else "")
                 read = partial(_probability, run, slide_id, model, place, magnification)
-                found.append(Overlay(label, f"probability of {what}", read, threshold, name, place))
+                found.append(
+                    Overlay(label, f"probability of {what}{model.stood(slide_id)}", read, threshold, name, place)
+                )
     return {one.name: one for one in found}
 
 

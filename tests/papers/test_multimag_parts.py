@@ -10,7 +10,7 @@ from melano_tf.errors import InputError
 from melano_tf.papers.multimag.figures import chosen_tiles, sampled
 from melano_tf.papers.multimag.models import STOPPING, TaskTraining, balanced_loss
 from melano_tf.papers.multimag.settings import RECIPE, STEPS, preset
-from melano_tf.papers.multimag.tables import fused_slides, judged
+from melano_tf.papers.multimag.tables import fused_slides, fusion_table, how_judged, judged
 from melano_tf.papers.multimag.tasks import (
     fair_shares,
     judged_tiles,
@@ -21,6 +21,12 @@ from melano_tf.papers.multimag.tasks import (
 )
 from melano_tf.papers.plan import chosen_groups
 from melano_tf.reports.published_numbers import load_published, table_of
+from melano_tf.runs.predictions import predictions as in_form
+from melano_tf.runs.predictions import write_predictions
+from melano_tf.runs.settings_digest import plain
+from melano_tf.view.case_selection import TIED, with_answers
+from melano_tf.view.run_cases import read_run
+from tests.view.made_run import write_run
 
 PAPER = preset("paper")
 changes = RECIPE.changes
@@ -209,6 +215,82 @@ def test_tiles_are_judged_by_quota_and_slides_by_all_their_tiles_each_magnificat
     assert slides["patient_id"].tolist() == ["a", "b"]
     assert slides["score"].tolist() == pytest.approx([(0.6 + 0.5) / 2, 0.3])  # not 1.7 / 3
     assert fused_slides([one], PAPER)[""].tolist() == pytest.approx([0.55, 0.3])
+
+
+def evaluated(**asked: object) -> object:
+    return dataclasses.replace(PAPER, evaluation=dataclasses.replace(PAPER.evaluation, repeats=20, **asked))
+
+
+def test_a_majority_is_a_half_of_the_tiles_also_after_fusion():
+    rows = predictions([0.9, 0.2, 0.2, 0.1, 0.1, 0.6, 0.7], [1, 1, 1, 0, 0, 1, 1], list("aaabbcc"))
+    one = trained(1, rows)  # a third of the tiles of melanoma a is called one: no majority
+    settings = evaluated(aggregation="majority", threshold=0.3)
+    settings = dataclasses.replace(settings, model=dataclasses.replace(PAPER.model, backbones=("resnet50",)))
+    found = fusion_table([one], settings)
+    sensitivity = found[found["row"].str.endswith("SN")].set_index("column")["ours"]
+    assert sensitivity["mean of probabilities"] == sensitivity[one.task.title] == pytest.approx(0.5)
+
+
+def test_what_predict_does_otherwise_is_said():
+    assert "takes their mean" not in how_judged(PAPER, "slides")
+    majority = evaluated(aggregation="majority")
+    assert "make its majority of tiles; predict takes their mean probability" in how_judged(majority, "slides")
+    assert how_judged(majority, "tiles") == how_judged(PAPER, "tiles")
+
+
+def tile_run(folder, settings: object, name: str, rows: pd.DataFrame, classes: tuple[str, ...]) -> object:
+    """A run whose only model said this of tiles, as the atlas reads it."""
+    (folder / "predictions").mkdir(parents=True)
+    cases = rows["slide_id"] + "/" + rows["magnification"] + "/" + rows["tile"].astype(str)
+    columns = [f"p_{label}" for label in classes]
+    facts = rows.drop(columns=columns).assign(case=cases, group=rows["patient_id"])
+    table = in_form(facts, rows[columns].to_numpy(), classes, threshold=settings.evaluation.threshold)
+    write_predictions(folder / "predictions" / f"{name}.parquet", table)
+    threshold = settings.evaluation.threshold if len(classes) == 2 else None
+    write_run(folder, "multimag", plain(settings), {name: {"classes": classes, "threshold": threshold}})
+    return read_run(folder)
+
+
+@pytest.mark.parametrize("how", ["mean", "majority", "top"])
+def test_the_atlas_judges_a_slide_by_all_magnifications_as_the_tables_do(tmp_path, how):
+    rng, slides = np.random.default_rng(7), [f"s{number}" for number in range(12)]
+    rows = predictions(rng.beta(0.6, 1.4, 120).tolist(), [0] * 120, [slides[place % 12] for place in range(120)])
+    rows = rows.assign(
+        target=(rows["slide_id"].str[1:].astype(int) % 3 == 0).astype(int),
+        magnification=np.where(rng.random(120) < 0.25, "4x", "40x"),  # lopsided: most tiles are of 40x
+    )
+    settings = evaluated(aggregation=how, threshold=0.3, top=2)
+    expected = judged(trained(2, rows), settings, "slides")[""].set_index("patient_id")
+    assert 0 < expected["called"].sum() < 12 or how == "top"
+    run = tile_run(tmp_path / how, settings, "melanoma-mixed-standin", rows, ("nevus", "MM"))
+    model = run.models["melanoma-mixed-standin"]
+    found = model.frame.set_index("group").loc[expected.index]
+    assert found["p1"].to_numpy() == pytest.approx(expected["score"].to_numpy(), abs=1e-12)
+    assert found["called"].tolist() == expected["called"].astype(int).tolist()
+    assert found["tiles"].sum() == 120
+    limit = 0.5 if how == "majority" else 0.3
+    assert model.threshold == limit and set(found["threshold"]) == {limit}
+    assert ("share of tiles at or above 0.3" in model.threshold_from) == (how == "majority")
+
+
+@pytest.mark.parametrize("how", ["mean", "majority", "top"])
+def test_the_atlas_judges_three_classes_as_the_tables_do_and_decides_no_tie(tmp_path, how):
+    p = [[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7], [0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]
+    rows = predictions([0.0] * 5, [0, 0, 2, 0, 0], list("aabaa")).drop(columns=["p_nevus", "p_MM"])
+    rows = rows.assign(**dict(zip(("p_IN", "p_CN", "p_JN"), np.array(p).T, strict=True)))
+    settings = evaluated(aggregation=how, top=2)
+    expected = judged(trained(4, rows), settings, "slides")
+    run = tile_run(tmp_path / how, settings, "nevi-standin", rows, ("IN", "CN", "JN"))
+    model = run.models["nevi-standin"]
+    found = model.frame.set_index("group")
+    for place, label in enumerate(("IN", "CN", "JN")):
+        table = expected[label].set_index("patient_id")
+        assert found[f"p{place}"].to_dict() == pytest.approx(table["score"].to_dict(), abs=1e-12)
+        assert (found["called"] == place).astype(int).to_dict() == table["called"].astype(int).to_dict()
+    shown = with_answers(run, model).set_index("case")
+    if how == "majority":  # two tiles of a for each of two nevi: the table calls neither, which is wrong
+        assert shown.loc["a", ["called", "called_name", "right", "p"]].tolist() == [-1, TIED, False, 0.5]
+    assert shown.loc["b", "called_name"] == "JN" and shown.loc["b", "right"]
 
 
 def test_every_tile_of_a_judged_slide_counts_and_the_quota_is_marked():

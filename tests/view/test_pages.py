@@ -15,7 +15,7 @@ from bokeh.document import Document
 from bokeh.models import DataTable, Div, Select
 
 from melano_tf.errors import InputError
-from melano_tf.runs.predictions import predictions, write_predictions
+from melano_tf.runs.predictions import predictions, read_predictions, write_predictions
 from melano_tf.view.asked_models import Asked, Map
 from melano_tf.view.deepzoom import ByteCache
 from melano_tf.view.embedding import Embedding
@@ -34,6 +34,7 @@ from tests.view.made_run import NEVI, SETTINGS, SEVEN, SIDE, made_images, made_r
 METADATA = {"preprocessing": {"metadata": {"age": {}}}}
 TWO = {"classes": ("NV", "MEL"), "threshold": 0.4, **METADATA}
 CARDS = {"older": TWO, "two": TWO, "seven": {"classes": SEVEN, "threshold": None, **METADATA}}
+FOLDS = ("two-fold-1", "two-fold-2")
 OF_SEVEN = [[0.1, 0.6, 0.3, 0, 0, 0, 0], [0.2, 0.3, 0.5, 0, 0, 0, 0]]
 
 
@@ -309,6 +310,52 @@ def test_a_gallery_shows_the_probability_of_what_was_called(images: Site) -> Non
         build("cases", page)
         table = page.doc.select_one({"type": DataTable})
         assert [table.source.data[f"w{place}"][0] for place in (0, 1)] == words
+
+
+def test_a_tie_of_several_classes_is_undecided_and_wrong_on_every_page(tmp_path: Path, monkeypatch) -> None:
+    tie, plain = [0.4, 0.4, 0.2, 0, 0, 0, 0], [0.1, 0.6, 0.3, 0, 0, 0, 0]
+    folder = made_images(tmp_path / "run", {"seven": CARDS["seven"]}, {"seven": [tie, plain]})  # the first is MEL
+    asked: list[int] = []
+    monkeypatch.setattr("melano_tf.view.pages.image.image_maps", lambda *given: asked.append(given[-1]) or [])
+    with site_of(folder) as site:
+        page = Waiting(site, order="as in the table")
+        build("cases", page)
+        words = [one.text for one in page.doc.select({"type": Div})]
+        assert any("2 judged, 1 of them wrong" in one for one in words)
+        table = page.doc.select_one({"type": DataTable})
+        assert [table.source.data[f"w{place}"][0] for place in (0, 1)] == ["MEL · undecided 0.40", "NV · NV 0.60"]
+        curves = CurvesPage(Waiting(site), site.runs.get(0))
+        cells = curves.place.children[0].renderers[0].data_source.data
+        counted = {(t, c): n for t, c, n in zip(cells["truth"], cells["called"], cells["count"], strict=True) if n}
+        assert counted == {("MEL", "undecided"): 1, ("NV", "NV"): 1}
+        page, shown = image_page(site, "seven")
+        shown._ask()
+        page.waiting[0][0]()
+        assert asked == [0]
+
+
+def test_what_if_two_classes_tie_none_is_called(images: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melano_tf.view.pages.what_if.ask", answering(0.1, 0.45, 0.45, 0, 0, 0, 0))
+    page, image = image_page(images, "seven")
+    what_if = WhatIf(image)
+    what_if.sex.value = "unknown"
+    page.finish()
+    assert "called undecided; " in what_if.said.text
+
+
+def test_the_area_of_several_folds_says_that_it_is_of_one_curve(tmp_path: Path) -> None:
+    folder = made_images(tmp_path / "run", {"one": TWO}, {"one": [0.9, 0.1]})
+    table = read_predictions(folder / "predictions" / "one.csv")
+    for fold in (1, 2):
+        write_predictions(folder / "predictions" / f"two-fold-{fold}.csv", table.iloc[[fold - 1]])
+    write_run(folder, "weighting", read_run(folder).record["settings"], {"one": TWO} | dict.fromkeys(FOLDS, TWO))
+    with site_of(folder) as site:
+        for name, pooled in (("one", False), ("two", True)):
+            page = Waiting(site, model=name)
+            curves = CurvesPage(page, site.runs.get(0))
+            page.finish()
+            assert "ROC AUC of MEL" in curves.words.text
+            assert ("all folds in one curve" in curves.words.text) == pooled
 
 
 def test_a_gallery_stands_where_no_age_is_known(tmp_path: Path) -> None:

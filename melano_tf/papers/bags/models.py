@@ -20,7 +20,7 @@ from melano_tf.pipelines.bag_training import OPEN_AXES, bag_batches, bag_network
 from melano_tf.pipelines.feature_bags import BagAnswers, answers, forward_of, shown_bags
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.judgements import JudgedModel
-from melano_tf.runs.predictions import VALIDATION, predictions, probabilities, read_predictions
+from melano_tf.runs.predictions import RAW, VALIDATION, predictions, probabilities, read_predictions
 from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.training.describe import describe
@@ -34,7 +34,6 @@ KIND = "bags"
 NO_IMAGE = 0  # a sidecar has the side of an input image; a bag model takes none
 CLUSTERED = ("clam", "clam_multi")  # their loss has more terms than the bag's
 USE = "bags"  # stem of the model for use
-RAW = "raw_"  # of the columns with the model's own probabilities, a class each
 
 
 @dataclass(frozen=True)

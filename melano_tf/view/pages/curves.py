@@ -25,7 +25,7 @@ from melano_tf.evaluation.binary_intervals import binary_intervals
 from melano_tf.evaluation.binary_metrics import format_value
 from melano_tf.evaluation.curves import counts_by_threshold, precision_recall, roc
 from melano_tf.evaluation.interval import Interval, ends_text
-from melano_tf.view.case_selection import EVERYTHING, first_model, values_of, with_answers
+from melano_tf.view.case_selection import EVERYTHING, TIED, first_model, values_of, with_answers
 from melano_tf.view.colour_maps import PALETTES
 from melano_tf.view.model_predictions import Judged
 from melano_tf.view.page_style import text
@@ -131,11 +131,13 @@ class CurvesPage:
         self.words.text = f'<p role="status">{first}. {doors}</p>'
         self.drawn += 1
         drawn, name, groups = self.drawn, text(self.against.value), rows["group"].tolist()
+        several = len(set(rows["stem"])) > 1
+        pooled = "; all folds in one curve, of which tables give the folds' mean" if several else ""
 
         def done(found: Interval) -> None:
             area = (
                 f"ROC AUC of {name} {format_value(found.value)} ({found.level:.0%} interval "
-                f"{ends_text(found.low, found.high)}, {len(set(groups)):,} patients or lesions)"
+                f"{ends_text(found.low, found.high)}, {len(set(groups)):,} patients or lesions{pooled})"
             )
             if drawn == self.drawn:  # else another part or model was chosen meanwhile
                 self.words.text = f'<p role="status">{first}; {area}. {doors}</p>'
@@ -150,11 +152,13 @@ class CurvesPage:
 
     def _matrix(self, rows: pd.DataFrame) -> Any:
         names = list(self.judged.classes)
-        counts = pd.crosstab(rows["truth_name"], rows["called_name"]).reindex(index=names, columns=names, fill_value=0)
+        answers = [*names, TIED] if (rows["called"] < 0).any() else names
+        counts = pd.crosstab(rows["truth_name"], rows["called_name"])
+        counts = counts.reindex(index=names, columns=answers, fill_value=0)
         part = None if self.part.value == EVERYTHING else self.part.value
         cells = []
         for truth, row_of in zip(names, counts.to_numpy(int), strict=True):
-            for called, count in zip(names, row_of.tolist(), strict=True):
+            for called, count in zip(answers, row_of.tolist(), strict=True):
                 where = {"truth_name": truth, "called_name": called, "part": part}
                 link = self.page.site.href("cases", run=self.run.number, model=self.model.value, **where)
                 share = count / max(1, int(row_of.sum()))
@@ -164,7 +168,7 @@ class CurvesPage:
         source = ColumnDataSource(frame)
         side = min(SIDE, max(260, 60 * len(names) + 90))
         plot = figure(
-            x_range=names,
+            x_range=answers,
             y_range=names[::-1],
             width=side + 40,
             height=side,

@@ -165,7 +165,7 @@ class ImagePage:
         if stem is None or not isinstance(self.path, str) or self.ask.disabled:
             return
         self.ask.label, self.ask.disabled = "asking the model …", True
-        called = int(self.answer(self.model.value)["called"])
+        called = int(self.answer(self.model.value)["likely"])
         work = partial(image_maps, self.page.site.networks, self.run, stem, Path(self.path), self.facts(), called)
         done, failed = partial(self._found_maps, self.asked), partial(self._failed, self.asked)
         self.page.later(work, done, failed, self.page.site.models)

@@ -34,6 +34,7 @@ KINDS = (
     case_selection.NO_TUMOUR,
 )
 LINK = '<a href="<%- link %>"><%- value %></a>'
+CALIBRATED = {True: "calibrated probability", False: "probability (not calibrated)", None: "probability"}
 VERDICT = '<span style="color:<%- shade %>;font-weight:600"><%- value %></span>'
 
 
@@ -182,7 +183,7 @@ def threshold(run: Seen, name: str) -> str:
     one = run.models.get(name)
     if one is None:
         return '<p class="soft">No model of the present settings has judged whole slides yet.</p>'
-    fitted = "calibrated probability" if one.calibrated else "probability (not calibrated)"
+    fitted = CALIBRATED[one.calibrated]
     if one.threshold is None:
         classes = ", ".join(map(text, one.classes))
         return f'<p class="soft">{text(name)}: the most probable of {classes} is called; {fitted} of that class.</p>'

@@ -1,12 +1,15 @@
 """A clicked tile of a slide: its picture, its numbers, and on demand what a model saw in it."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from bokeh.models import Button, Column, Div, Select
 
+from melano_tf.runs.predictions import TRAINING
 from melano_tf.view.asked_models import Map, tile_maps
+from melano_tf.view.model_predictions import TileModel
 from melano_tf.view.page_style import text
 from melano_tf.view.site import on_change
 
@@ -24,6 +27,14 @@ class SlideView(Protocol):
 
     def say(self, words: str) -> None:
         """Tell the person at the page."""
+
+
+def asked_first(models: Mapping[str, TileModel], case: str) -> str:
+    """The tile model that is asked where no map of one is on: the last one that judged the slide, of those that were
+    not trained on it if there are any."""
+    judged = [name for name, model in models.items() if case in model.stem_of] or list(models)
+    apart = [name for name in judged if models[name].part_of.get(case) != TRAINING]
+    return (apart or judged)[-1]
 
 
 class TilePanel:
@@ -67,7 +78,7 @@ class TilePanel:
         if overlay is not None and overlay.model in slide.run.tile_models:
             self.model.value = overlay.model
         elif not self.model.value and self.model.options:
-            self.model.value = self.model.options[-1]
+            self.model.value = asked_first(slide.run.tile_models, slide.case)
         self._forget()
         self.box.visible = True
 
@@ -121,7 +132,8 @@ class TilePanel:
         one = next((one for one in self.maps if one.name == self.shown.value), None)
         if one is None:
             return
-        self.said.text = f'<p class="soft" role="status">{text(one.words)}</p>' if one.words else ""
+        stood = self.slide.run.tile_models[self.model.value].stood(self.slide.case)
+        self.said.text = f'<p class="soft" role="status">{text(one.words + stood)}</p>' if one.words else ""
         row = self.row
         self.slide.pane.cam_source.data = {
             "image": [np.flipud(one.values)],

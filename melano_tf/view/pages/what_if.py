@@ -9,8 +9,10 @@ import pandas as pd
 from bokeh.layouts import column, row
 from bokeh.models import Div, Select, Slider
 
+from melano_tf.evaluation.multiclass_metrics import decide
 from melano_tf.training.familiarity import is_unlike
 from melano_tf.view.asked_models import Asked, ask, far_words
+from melano_tf.view.case_selection import TIED
 from melano_tf.view.model_predictions import Judged, sidecar_of
 from melano_tf.view.page_style import text
 from melano_tf.view.site import on_change
@@ -101,7 +103,7 @@ def answer_words(judged: Judged, own: pd.Series, found: Asked) -> str:
     two = len(judged.classes) == 2
     place = 1 if two else int(np.argmax(found.probabilities))
     p = float(found.probabilities[place])
-    called, at = judged.classes[place], ""
+    called, at = judged.classes[place] if decide(found.probabilities[None])[0] >= 0 else TIED, ""
     if two:
         called, at = judged.classes[int(p >= own["threshold"])], f" at {own['threshold']:.3g}"
     decision = "decision withheld" if is_unlike(found.distance) else f"called {called}"
