@@ -61,6 +61,19 @@ class Seen:
         return int(found[0]) if len(found) else None
 
 
+@dataclass(frozen=True)
+class NotedParts:
+    """The part that each patient, and each slide or image, is in. Their names are apart: a cohort may number both.
+
+    Attributes:
+        of_patient: {patient: part}.
+        of_case: {slide or image: part}.
+    """
+
+    of_patient: Mapping[str, str]
+    of_case: Mapping[str, str]
+
+
 class Runs:
     """The runs that were named, read anew when they have gone on.
 
@@ -129,6 +142,9 @@ def read_run(folder: Path, number: int = 0, name: str = "") -> Seen:
     of_slides = "slides" in settings
     cases, faults = (slide_cases if of_slides else image_cases)(folder, record)
     models, unread = read_models(standing, settings)
+    if settings.get("bag") == "patient":  # whose answer is not that of a slide of the same name
+        bags = {case for one in models.values() for case in one.frame["case"]}
+        cases = cases[~cases["case"].isin(bags)].reset_index(drop=True)
     known = set(cases["case"])
     extra = {case: None for one in models.values() for case in one.frame["case"] if case not in known}
     if extra:
@@ -142,8 +158,8 @@ def read_run(folder: Path, number: int = 0, name: str = "") -> Seen:
     )
 
 
-def _with_truth(cases: pd.DataFrame, models: Mapping[str, Judged], parts: Mapping[str, str]) -> pd.DataFrame:
-    """Labels from the predictions where no table has them, parts by case or patient, and text for what is missing."""
+def _with_truth(cases: pd.DataFrame, models: Mapping[str, Judged], noted: NotedParts) -> pd.DataFrame:
+    """Labels from the predictions where no table has them, the noted parts, and text for what is missing."""
     cases = cases.copy()
     for name in ("case", "patient", "label", *FACTS[1:]):
         if name in cases:
@@ -153,23 +169,29 @@ def _with_truth(cases: pd.DataFrame, models: Mapping[str, Judged], parts: Mappin
         missing = cases["label"] == ""
         names = cases["case"].map(lambda case, t=truth, c=one.classes: c[t[case]] if case in t else "")
         cases.loc[missing, "label"] = names[missing]
-    of_case, of_patient = cases["case"].map(parts), cases["patient"].map(parts)
+    frames = [one.frame for one in models.values()] if noted.of_patient else []
+    groups = {case: own for frame in frames for case, own in zip(frame["case"], frame["group"], strict=True)}
+    patient = cases["patient"].where(cases["patient"] != "", cases["case"].map(groups))
+    of_case, of_patient = cases["case"].map(noted.of_case), patient.map(noted.of_patient)
     cases["part"] = of_case.where(of_case.notna(), of_patient).fillna("").astype(str)
     return cases
 
 
-def noted_parts(record: Mapping[str, Any]) -> dict[str, str]:
-    """{patient, slide or image: the part it is in}, from what the run noted."""
-    parts: dict[str, str] = {}
+def noted_parts(record: Mapping[str, Any]) -> NotedParts:
+    """Who is where, from what the run noted: a split and parts name patients (spitzoid, multimag), folds name the cases
+    (images of zoome, slides of bags), which are patients where a bag is a patient."""
+    patients: dict[str, str] = {}
+    cases: dict[str, str] = {}
     split = record.get("split") or {}
-    for number, patients in enumerate(split.get("folds") or [], start=1):
-        parts |= dict.fromkeys(map(str, patients), f"validation cohort {number}")
-    parts |= dict.fromkeys(map(str, split.get("test") or []), "test")
-    for name, patients in (record.get("parts") or {}).items():
-        parts |= dict.fromkeys(map(str, patients), str(name))
-    for number, images in (record.get("folds") or {}).items():
-        parts |= dict.fromkeys(map(str, images), f"fold {number}")
-    return parts
+    for number, members in enumerate(split.get("folds") or [], start=1):
+        patients |= dict.fromkeys(map(str, members), f"validation cohort {number}")
+    patients |= dict.fromkeys(map(str, split.get("test") or []), "test")
+    for name, members in (record.get("parts") or {}).items():
+        patients |= dict.fromkeys(map(str, members), str(name))
+    divided = patients if record["settings"].get("bag") == "patient" else cases
+    for number, members in (record.get("folds") or {}).items():
+        divided |= dict.fromkeys(map(str, members), f"fold {number}")
+    return NotedParts(patients, cases)
 
 
 def slide_cases(folder: Path, record: Mapping[str, Any]) -> tuple[pd.DataFrame, list[str]]:

@@ -16,7 +16,7 @@ from melano_tf.view.model_predictions import read_tiles
 from melano_tf.view.overlays import overlays_of
 from melano_tf.view.pages.slides import threshold
 from melano_tf.view.pages.tile import asked_first
-from melano_tf.view.run_cases import Seen, read_run
+from melano_tf.view.run_cases import Seen, noted_parts, read_run
 from tests.view.made_run import SETTINGS, tiles_of, write_run
 
 TUMOUR = {"classes": ("non-tumour", "tumour"), "threshold": 0.5, "threshold_from": "fixed beforehand"}
@@ -189,3 +189,45 @@ def test_the_same_threshold_of_all_folds_is_chosen_on_none(tmp_path: Path) -> No
     assert "threshold 0.5 (fixed at 0.5; the same in all 2 folds)" in threshold(run, "gated")
     one = made(tmp_path / "one", {"gated-fold-1": tables["gated-fold-1"]}, {"gated-fold-1": cards["gated-fold-1"]})
     assert "threshold 0.5 (fixed at 0.5; measured on 21 patients: sensitivity 0.9)" in threshold(one, "gated")
+
+
+NUMBERED = (("1", "3"), ("2", "7"), ("3", "2"), ("7", "1"))  # slides and patients, each numbered from 1
+
+
+def test_a_slide_is_in_the_part_of_its_patient_whatever_their_numbers(tmp_path: Path) -> None:
+    split = {"split": {"test": ["2"], "folds": [["1", "3"], ["7"]]}}
+    found = made(tmp_path / "spitzoid", {}, {}, NUMBERED, split).cases.set_index("case")["part"]
+    expected = {"1": "validation cohort 1", "2": "validation cohort 2", "3": "test", "7": "validation cohort 1"}
+    assert found.to_dict() == expected
+    parts = {"parts": {"training": ["7"], "validation": ["1"], "test": ["2", "3"]}}
+    found = made(tmp_path / "multimag", {}, {}, NUMBERED, parts).cases.set_index("case")["part"]
+    assert found.to_dict() == {"1": "test", "2": "training", "3": "test", "7": "validation"}
+
+
+def test_folds_are_of_cases_and_of_patients_where_a_bag_is_one(tmp_path: Path) -> None:
+    folds = {"folds": {"1": ["1", "7"], "2": ["2", "3"]}}
+    found = made(tmp_path / "slides", {}, {}, NUMBERED, folds, bag="slide").cases.set_index("case")["part"]
+    assert found.to_dict() == {"1": "fold 1", "7": "fold 1", "2": "fold 2", "3": "fold 2"}
+    found = made(tmp_path / "patients", {}, {}, NUMBERED, folds, bag="patient").cases.set_index("case")["part"]
+    assert found.to_dict() == {"1": "fold 2", "2": "fold 1", "3": "fold 2", "7": "fold 1"}
+    said = noted_parts({"settings": {}, "split": {"test": [2]}, "folds": {"1": ["2"]}})
+    assert (said.of_patient, said.of_case) == ({"2": "test"}, {"2": "fold 1"})
+
+
+def test_a_slide_that_no_table_names_is_in_the_part_of_the_patient_whom_its_answer_names(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"case": ["2"], "group": ["7"], "part": "test", "target": [1]})
+    tables = {"target": predictions(rows, np.array([0.8]))}
+    split = {"split": {"test": ["7"], "folds": [["2"]]}}
+    run = made(tmp_path / "run", tables, {"target": {"classes": ("benign", "malignant")}}, (), split)
+    assert run.cases.set_index("case")["part"].to_dict() == {"2": "test"}
+
+
+def test_a_patients_answer_is_not_that_of_a_slide_of_the_same_name(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"case": ["2", "5"], "group": ["2", "5"], "part": "validation", "target": [1, 0]})
+    card = {"classes": ("benign", "malignant"), "threshold": 0.5}
+    tables = {"gated-fold-1": predictions(rows, np.array([0.8, 0.3]))}
+    folds = {"folds": {"1": ["2", "5"], "2": ["7"]}}
+    run = made(tmp_path / "run", tables, {"gated-fold-1": card}, NUMBERED, folds, bag="patient")
+    bag = run.cases[run.cases["case"] == "2"]
+    assert bag["patient"].tolist() == [""] and bag["part"].tolist() == ["fold 1"]
+    assert sorted(run.cases["case"]) == ["1", "2", "3", "5", "7"]
