@@ -5,6 +5,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 _ONE = threading.Lock()
 
@@ -23,3 +24,26 @@ def without_script() -> Iterator[None]:
             yield
         finally:
             sys.modules["__main__"] = script
+
+
+@contextlib.contextmanager
+def ended_with(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes end with this block: with what they are at, or at once where it is interrupted (Ctrl-C, a
+    signal to this process alone) or where nobody asks any more for what a generator gives."""
+    try:
+        yield pool
+    except (KeyboardInterrupt, GeneratorExit):
+        _end_now(pool)
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_now(pool: ProcessPoolExecutor) -> None:
+    """As Python 3.14's `terminate_workers`: what waits is given up first, or the pool takes its end for a crash."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from melano_tf.child_processes import without_script
+from melano_tf.child_processes import ended_with, without_script
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,7 +59,8 @@ def spread(
 
     Processes are started once (no state of this process is copied into them) and kept until the last item. When one
     dies (killed, out of memory, a crash in a C library), the items that were at work are repeated one at a time in a
-    process of their own, twice at most; then they yield `WorkerDied`.
+    process of their own, twice at most; then they yield `WorkerDied`. Where this process is interrupted, they are
+    ended in the middle of their items: whole is what was written under its name.
 
     Args:
         function: a picklable function; what it raises is raised here and ends the work.
@@ -84,7 +85,7 @@ def _until_broken(
 ) -> Iterator[tuple[int, Result | WorkerDied]]:
     """Work through `waiting`; when a process dies, put what was at work into `suspects` and stop."""
     running: dict[Future[Result], int] = {}
-    with _pool(workers) as pool:
+    with ended_with(_pool(workers)) as pool:
         try:
             while (waiting or running) and not suspects:
                 # No more than one item a process: only those can have killed it.
@@ -100,8 +101,6 @@ def _until_broken(
                         yield running.pop(future), future.result()
         except BrokenProcessPool:  # a process died before it was given anything
             pass
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
     # A pool that broke fails all that was running, also what `wait` had not yet reported.
     for future, index in running.items():
         if future.cancelled() or isinstance(future.exception(), BrokenProcessPool):
@@ -112,7 +111,7 @@ def _until_broken(
 
 def _alone(function: Callable[[Item], Result], item: Item) -> Result | WorkerDied:
     for _ in range(2):
-        with _pool(1) as pool, contextlib.suppress(BrokenProcessPool):
+        with ended_with(_pool(1)) as pool, contextlib.suppress(BrokenProcessPool):
             with without_script():
                 future = pool.submit(function, item)
             return future.result()

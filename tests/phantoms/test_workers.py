@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +21,11 @@ def killed(*task: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def takes_long(*task: Any) -> None:
+    """In the place of drawing: so many seconds."""
+    time.sleep(task[-1])
+
+
 def test_a_killed_process_is_one_line() -> None:
     pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
     with pytest.raises(InputError, match=r"was killed.*fewer --workers") as caught, one_line_if_killed(), pool:
@@ -35,3 +41,21 @@ def test_both_kinds_of_phantoms_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path
     plans = [drawing.Plan(f"P0{place}-1", f"P0{place}", "benign", place, 0) for place in (1, 2)]
     with pytest.raises(InputError, match="was killed"):
         list(drawing._draw_all(tmp_path, plans, drawing.PhantomSettings(), 1, {"benign": None}, 2))  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("kind", ["skin", "slides"])
+def test_an_interrupted_command_waits_for_no_drawing(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(data_sets, "_draw_task", takes_long)
+    monkeypatch.setattr(drawing, "draw_slide", takes_long)
+    if kind == "skin":  # a process takes 16 images at a time
+        drawn: Any = data_sets._spread([0.0] * 16 + [4.0] * 16, 2)  # type: ignore[list-item]
+    else:
+        labels: Any = {"benign": 0.0, "malignant": 64.0}
+        plans = [drawing.Plan(f"P0{place}-1", f"P0{place}", label, place, 0) for place, label in enumerate(labels)]
+        drawn = drawing._draw_all(tmp_path, plans, drawing.PhantomSettings(), 1, labels, 2)
+    next(drawn)
+    began = time.monotonic()
+    drawn.close()  # as where the command is interrupted
+    assert time.monotonic() - began < 30

@@ -34,6 +34,11 @@ def report_and_wait(folder: str) -> None:
     time.sleep(60)
 
 
+def nap(seconds: float) -> None:
+    """Takes so long."""
+    time.sleep(seconds)
+
+
 def cut_or_die(slide: tuple[Any, int], **how: Any) -> SlideOutcome:
     """`tile_store._cut`, which slide "b" crashes."""
     if slide[0]["slide_id"] == "b":

@@ -48,20 +48,35 @@ def test_what_the_function_raises_is_raised() -> None:
         list(spread(process_work.work, [1, 99, 2], 2))
 
 
-def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_do_not_outlive_a_parent_that_ends(tmp_path: Path, number: signal.Signals) -> None:
+    """Killed, or interrupted: it alone is told, as by `docker stop`, and they are in the middle of a long slide."""
     code = (
-        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        f"import signal, sys; sys.path.insert(0, {str(HERE)!r})\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whatever the tests' own shell turned off
         "from melano_tf.pipelines.processes import spread\nimport process_work\n"
         f"list(spread(process_work.report_and_wait, [{str(tmp_path)!r}] * 2, 2))"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=HERE.parents[1])
-    deadline = time.monotonic() + 30
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=HERE.parents[1], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
     while len(list(tmp_path.iterdir())) < 2:
         assert time.monotonic() < deadline, "the workers did not start"
         time.sleep(0.05)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    parent.send_signal(number)
+    try:
+        _, errors = parent.communicate(timeout=30)
+    finally:
+        parent.kill()
+    assert parent.returncode == -number and errors.count("Traceback") == (number == signal.SIGINT), errors
     workers = [Path("/proc") / path.name for path in tmp_path.iterdir()]
     while any(worker.exists() and "\nState:\tZ" not in (worker / "status").read_text() for worker in workers):
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.05)
+
+
+def test_work_that_nobody_asks_for_any_more_ends_at_once() -> None:
+    results = spread(process_work.nap, [0, 60], 2)
+    assert next(results) == (0, None)
+    began = time.monotonic()
+    results.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 30

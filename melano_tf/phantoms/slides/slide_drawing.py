@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from melano_tf.child_processes import without_script
+from melano_tf.child_processes import ended_with, without_script
 from melano_tf.errors import InputError
 from melano_tf.phantoms.slides.cells import MPP, library
 from melano_tf.phantoms.slides.melanocytes import BENIGN, MALIGNANT, Lesion
@@ -225,15 +225,13 @@ def _draw_all(
         return
     # Spawned, not forked: whatever the parent has started (TensorFlow's threads) is not copied into the workers.
     context = multiprocessing.get_context("spawn")
-    with one_line_if_killed(), ProcessPoolExecutor(min(workers, len(plans)), mp_context=context) as pool:
+    pool = ProcessPoolExecutor(min(workers, len(plans)), mp_context=context)
+    with one_line_if_killed(), ended_with(pool):
         with without_script():
             running = [pool.submit(draw_slide, folder, plan, settings, seed, lesions[plan.label]) for plan in plans]
-        try:
-            for future in as_completed(running):
-                future.result()
-                yield
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for future in as_completed(running):
+            future.result()
+            yield
 
 
 def _write_manifest(folder: Path, plans: Sequence[Plan]) -> Path:
