@@ -35,10 +35,17 @@ def environment(threads: int) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "threads": threads,
         "source_revision": source_revision(),
     }
+
+
+def cores() -> int:
+    """Cores that this process may use: of a machine that is shared out among jobs (SLURM, taskset) its own alone."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from melano_tf.environment import environment
+from melano_tf.environment import cores, environment
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
@@ -55,7 +55,7 @@ def machine() -> str:
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     packages = ", ".join(f"{name} {facts['packages'][name]}" for name in ("tensorflow", "keras"))
     day = time.strftime("%Y-%m-%d")
-    return f"{facts['processor']}, {os.cpu_count()} cores, {platform.system()}, {packages}; {day}, load {load}"
+    return f"{facts['processor']}, {cores()} cores, {platform.system()}, {packages}; {day}, load {load}"
 
 
 def write(page: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:

@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from melano_tf.environment import cores
 from melano_tf.metadata_fields import NOT_SENT, UNKNOWN, NumberField
 from melano_tf.models.metadata_layer import MetadataCode
 
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200, help="in all, of each number of clients")
     parser.add_argument("--threads", type=int, default=0, help="of TensorFlow; 0: one a core")
     arguments = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{platform.processor() or platform.machine()}, {cores()} cores, load {os.getloadavg()[0]:.1f}")
     if arguments.slide is not None:
         measure_slide(arguments.model, arguments.slide, arguments.threads)
     if arguments.images is not None:

@@ -21,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
+from melano_tf.environment import cores
 from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.seanet import build_source
 from melano_tf.training.optimizers import make_optimizer
@@ -94,7 +95,7 @@ if __name__ == "__main__":
     parser.add_argument("--peer", type=Path, help="python of the environment that peers.sh made; without it no peer")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--json", action="store_true", help="rows for run.py, a line each; it prints no other")
     parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     given = parser.parse_args()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from melano_tf.commands.rates import measure_rates
-from melano_tf.environment import environment
+from melano_tf.environment import cores, environment
 from melano_tf.errors import InputError
 from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.runs.file_integrity import faults as damaged_files
@@ -45,7 +45,7 @@ class DoctorSettings:
 
 def examine(settings: DoctorSettings, say: Callable[[str], None]) -> int:
     """Print what this machine has and what is wrong with the manifest; returns 0 if a run could start, else 2."""
-    facts = environment(threads=os.cpu_count() or 1)
+    facts = environment(threads=cores())
     say(f"melano_tf {facts['melano_tf']}, Python {facts['python']} on {facts['platform']}")
     for name, version in facts["packages"].items():
         say(f"  {name:<24} {version}")
@@ -76,8 +76,8 @@ def _machine(out: Path, say: Callable[[str], None]) -> list[str]:
         faults.append("training needs Keras's TensorFlow backend: unset KERAS_BACKEND")
     for device in tf.config.list_physical_devices():
         say(f"device                   {device.device_type} {device.name}")
-    say(f"processor                {environment(0)['processor']}, {os.cpu_count()} cores")
-    say(f"threads                  {os.cpu_count()} unless --threads says otherwise")
+    say(f"processor                {environment(0)['processor']}, {_cores_told()}")
+    say(f"threads                  {cores()} unless --threads says otherwise")
     memory = available_memory()
     if memory is not None:
         say(f"free memory              {memory / GIB:.1f} GiB")
@@ -91,6 +91,12 @@ def _machine(out: Path, say: Callable[[str], None]) -> list[str]:
     if not os.access(folder, os.W_OK):
         faults.append(f"{folder} cannot be written; choose another --out")
     return faults
+
+
+def _cores_told() -> str:
+    """How many there are, and how many of them this process may use."""
+    there, own = os.cpu_count() or 1, cores()
+    return f"{there} cores" + (f", of which this process may use {own}" if own < there else "")
 
 
 def _existing(out: Path) -> Path:

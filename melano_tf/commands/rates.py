@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from melano_tf.environment import cores
+
 MIB = 2**20
 WRITTEN_MIB = 128
 TILES, TILE_PX = 256, 224
@@ -25,7 +27,7 @@ def measure_rates(folder: Path, say: Callable[[str], None]) -> None:
     """
     written, read = disk_rates(folder)
     say(f"disk at {folder}  writes {written:,.0f} MiB/s, reads {read:,.0f} MiB/s ({WRITTEN_MIB} MiB)")
-    say(f"decoding                 {decode_rate():,.0f} JPEG tiles of {TILE_PX} px a second, {os.cpu_count()} threads")
+    say(f"decoding                 {decode_rate():,.0f} JPEG tiles of {TILE_PX} px a second, {cores()} threads")
     for name in NETWORKS:
         say(f"training                 {step_rate(name):,.1f} images a second, {name} at {TILE_PX} px, float32")
 
@@ -53,7 +55,7 @@ def decode_rate() -> float:
     """JPEG tiles decoded a second, by one thread a core."""
     smooth = cv2.resize(np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8), (TILE_PX, TILE_PX))
     _, encoded = cv2.imencode(".jpg", smooth, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         began = time.perf_counter()
         list(pool.map(lambda _: cv2.imdecode(encoded, cv2.IMREAD_COLOR), range(TILES)))
         return TILES / (time.perf_counter() - began)

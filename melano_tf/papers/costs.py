@@ -6,7 +6,6 @@ import contextlib
 import heapq
 import importlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from melano_tf.dermoscopy.isic_records import Findings, read_isic
+from melano_tf.environment import cores
 from melano_tf.errors import InputError
 from melano_tf.papers.plan import Extent, Load, Recipe, Step
 from melano_tf.pipelines.slide_apart import SlideApart
@@ -161,7 +161,7 @@ def at_a_time(settings: Any) -> int:
         return len(settings.gpus)
     if settings.scheduler or not settings.spread_out or has_gpu():
         return 1
-    return max(1, min(settings.processes(), (os.cpu_count() or 1) // settings.threads_each()))
+    return max(1, min(settings.processes(), cores() // settings.threads_each()))
 
 
 def _paces(settings: Any, loads: Iterable[Load], instances: tuple[int, int]) -> dict[str, Pace]:

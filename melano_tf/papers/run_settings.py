@@ -1,11 +1,11 @@
 """How a recipe is run: the settings of every recipe that are no part of a method."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Self
 
+from melano_tf.environment import cores
 from melano_tf.errors import InputError
 from melano_tf.training.tensorflow_runtime import Precision
 
@@ -93,15 +93,14 @@ class Running:
         if find_spec("distributed") is None:
             say('one training at a time; with pip install ".[cluster]" this preset does one a core')
             return self
-        return replace(self, jobs=min(os.cpu_count() or 1, MOST_BY_ITSELF))
+        return replace(self, jobs=min(cores(), MOST_BY_ITSELF))
 
     def processes(self) -> int:
         """How many trainings go on at a time on this machine."""
-        one_each = os.cpu_count() or 1
-        return len(self.gpus) or (1 if self.jobs is None else self.jobs or one_each)
+        return len(self.gpus) or (1 if self.jobs is None else self.jobs or cores())
 
     def threads_each(self) -> int:
         """Threads of TensorFlow in each process; 0: one a core."""
         if self.threads or not self.spread_out or self.scheduler:
             return self.threads
-        return max(1, (os.cpu_count() or 1) // self.processes())
+        return max(1, cores() // self.processes())

@@ -2,19 +2,20 @@
 
 import functools
 import importlib
-import os
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from melano_tf.environment import cores
 from melano_tf.errors import InputError, RunError
 from melano_tf.papers.checks_beforehand import check_folders
 from melano_tf.papers.costs import Bill, bill, check_affordable
 from melano_tf.papers.initial_weights import given_weights, local_weights, weights_of
 from melano_tf.papers.plan import Backbone, Output, Plan, Recipe, Step, chosen_groups
 from melano_tf.papers.step_states import TO_DO, Finished, inputs_of, recorded_key, state_of
+from melano_tf.pipelines.decoding_threads import decoding_with
 from melano_tf.pipelines.processes import Engine
 from melano_tf.reports.report_html import write_report
 from melano_tf.runs import journal
@@ -85,8 +86,9 @@ class Work:
 
     @property
     def workers(self) -> int:
-        """Threads and processes for slides and images: as set, or one a core."""
-        return int(self.settings.workers) or os.cpu_count() or 1
+        """Threads and processes for slides and images: as set, or one a core; of a process that helps its share."""
+        found = int(self.settings.workers) or cores()
+        return found if self.decides else max(1, found // int(self.settings.processes()))
 
     def path(self, *parts: str) -> Path:
         """A path inside the run's folder, its parent made."""
@@ -229,7 +231,7 @@ def keep(work: Work, step: Step) -> str:
 def act(work: Work, step: Step, scratch: Path) -> list[Path]:
     """Do a step, with a folder for its unfinished work; returns the files that it wrote."""
     work.scratch = scratch
-    with kernels_named():
+    with kernels_named(), decoding_with(work.workers):
         return list(step.does(work, *step.args))
 
 

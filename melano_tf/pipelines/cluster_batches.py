@@ -7,10 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.pipelines.augment import sample_seeds
+from melano_tf.pipelines.decoding_threads import decoders
 from melano_tf.pipelines.image_batches import CachedImages
 from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
-from melano_tf.pipelines.tile_batches import decoders, prepared, python_call
+from melano_tf.pipelines.tile_batches import prepared, python_call
 from melano_tf.training.clustering import PKSampler
 
 

@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
+from melano_tf.pipelines.decoding_threads import decoders
 from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.pipelines.image_settings import ImageAugmentSettings
 from melano_tf.pipelines.image_transforms import transformed, views, warped
 from melano_tf.pipelines.sample_random_numbers import VIEWS, uniform
-from melano_tf.pipelines.tile_batches import decoders, epoch_order, part_of, prepared, python_call
+from melano_tf.pipelines.tile_batches import epoch_order, part_of, prepared, python_call
 from melano_tf.training.describe import Shown
 from melano_tf.training.hosts import Share
 

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import os
 import re
 import weakref
 from collections.abc import Callable, Iterator
@@ -15,12 +14,12 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings, augment, sample_seeds
+from melano_tf.pipelines.decoding_threads import decoders
 from melano_tf.pipelines.tfrecords import PLACE, read_jpegs
 from melano_tf.training.describe import Shown
 from melano_tf.training.hosts import Share
 
 DROPOUT_STREAM, ORDER_STREAM = 1, 2  # so that the draws of one epoch do not depend on each other
-MOST_DECODERS = 16  # batches that are made at once at most: each takes memory
 AHEAD = 2  # batches that are ready before they are asked for
 Dropout = float | Literal["balance", "classes"]
 
@@ -200,11 +199,6 @@ def python_call(method: Callable[..., Any], inputs: list[tf.Tensor], types: Any)
 
     # stateless: what the methods read does not change, so that calls may run side by side and in any order.
     return tf.numpy_function(call, inputs, types, stateful=False)
-
-
-def decoders() -> int:
-    """Threads that make batches: one a core that this process may use. What they make does not depend on it."""
-    return min(MOST_DECODERS, max(2, len(os.sched_getaffinity(0))))
 
 
 def _chunks(images: TileImages, rows: np.ndarray, chunk: int) -> Iterator[np.ndarray]:

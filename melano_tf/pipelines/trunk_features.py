@@ -17,10 +17,11 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.models.network_structure import structure
+from melano_tf.pipelines.decoding_threads import decoders
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_cache import ImageCache
 from melano_tf.pipelines.npy_rows import OPEN_FILES, NpyRows
-from melano_tf.pipelines.tile_batches import decoders, epoch_order, prepared, python_call
+from melano_tf.pipelines.tile_batches import epoch_order, prepared, python_call
 from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.settings_digest import digest
 

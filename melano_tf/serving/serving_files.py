@@ -1,12 +1,12 @@
 """What stands beside an exported graph: labels, card, and the server's configuration with the exact calls."""
 
 import json
-import os
 import re
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from melano_tf.environment import cores
 from melano_tf.errors import InputError
 from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.runs.atomic_files import atomic, read_json, write_json
@@ -47,7 +47,7 @@ def write_server_files(out: Path, name: str, card: dict[str, Any]) -> list[Path]
     ]
     files = server_files(out, name)
     _write(files[0], "model_config_list {\n" + "".join(configs) + "}\n")
-    _write(files[1], Template(export_templates.BATCHING).substitute(cores=os.cpu_count() or 1))
+    _write(files[1], Template(export_templates.BATCHING).substitute(cores=cores()))
     _write(files[2], Template(export_templates.COMPOSE).substitute(version=export_templates.SERVING_VERSION))
     _write(files[3], calls(card))
     return files

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from melano_tf.environment import cores
 from melano_tf.errors import InputError, RunError, line_of
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -73,7 +74,7 @@ def configure(threads: int, mirror: bool = False, deterministic: bool = True) ->
     hosts = mirror and cluster() is not None
     if mirror and not hosts:
         _check_several(len(tf.config.list_physical_devices("GPU")))
-    threads = threads or os.cpu_count() or 1
+    threads = threads or cores()
     gpus = tf.config.list_physical_devices("GPU")
     try:
         for gpu in gpus:

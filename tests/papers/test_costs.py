@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.papers import PAPERS, costs, run_settings, shell
+from melano_tf.papers import PAPERS, costs, shell
 from melano_tf.papers.bags.loads import sizes_of
 from melano_tf.papers.bags.settings import MODELS
 from melano_tf.papers.costs import Bill, bill, check_affordable, extent_of, images_extent, side_by_side, steps_of, told
@@ -175,7 +175,7 @@ def test_the_hours_are_those_of_so_many_trainings_at_a_time(
     running: dict[str, Any], gpus: int, places: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five trainings of three hours each, of which two stand on the first."""
-    monkeypatch.setattr(run_settings.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(6)), raising=False)
     monkeypatch.setattr(costs, "_gpus", lambda: gpus)
     monkeypatch.setattr(costs, "extent_of", lambda *_: Extent({"tiles": 8 * 1000}))
     monkeypatch.setattr(pace, "measure", lambda *_: Pace(3 * 3600 / 8000, 8, 2**30, 2**28, 2**30))

@@ -21,7 +21,8 @@ from melano_tf.papers.helping import Asked, Helper, HelpingRun, check_same, look
 from melano_tf.papers.initial_weights import weights_of
 from melano_tf.papers.plan import Plan, Step
 from melano_tf.papers.run_settings import Running
-from melano_tf.papers.shell import Looked, Stopped, Work
+from melano_tf.papers.shell import Looked, Stopped, Work, act
+from melano_tf.pipelines.decoding_threads import decoders
 from melano_tf.runs.run_folder import Run
 from melano_tf.runs.settings_digest import digest
 from melano_tf.training.progress import bar_over_epochs
@@ -315,16 +316,30 @@ def test_a_training_elsewhere_says_how_far_it_is(tmp_path):
 
 
 def test_threads_are_shared_out_among_processes(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(12)), raising=False)
     assert [Running(jobs=number).threads_each() for number in (1, 2, 0, 5, 40)] == [0, 6, 1, 2, 1]
     assert Running(jobs=3, threads=7).threads_each() == 7 and Running(gpus=(0, 2)).threads_each() == 6
     assert Running(jobs=0).processes() == 12 and Running(gpus=(0, 2)).processes() == 2
 
 
+def test_a_process_that_helps_takes_its_share_of_workers_and_makes_batches_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(12)), raising=False)
+    seen: list[tuple[int, int]] = []
+    step = Step("train/a", "train", lambda work: seen.append((work.workers, decoders())) or [])
+    cases = [(Running(), True), (Running(jobs=4), True), (Running(workers=5), True)]
+    cases += [(Running(jobs=4), False), (Running(gpus=(0, 2), workers=9), False), (Running(jobs=0), False)]
+    for settings, decides in cases:
+        work = Work(HelpingRun(tmp_path, "toy", settings, 1, print), settings, {})
+        work.decides = decides
+        act(work, step, tmp_path)
+    assert seen == [(12, 12), (12, 12), (5, 5), (3, 3), (4, 4), (1, 2)]
+    assert decoders() == 12
+
+
 def test_a_small_preset_takes_a_core_for_each_training_where_it_can(monkeypatch):
     said: list[str] = []
     for cores, most in ((3, 3), (12, 4)):
-        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr("os.sched_getaffinity", lambda process, cores=cores: set(range(cores)), raising=False)
         assert Running().side_by_side(said.append).jobs == most
     for asked in (Running(jobs=1), Running(gpus=(1,)), Running(scheduler="tcp://a:1"), Running(mirror=True)):
         assert asked.side_by_side(said.append) == asked

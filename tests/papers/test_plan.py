@@ -13,6 +13,7 @@ from melano_tf import run
 from melano_tf.errors import InputError
 from melano_tf.papers import PAPERS
 from melano_tf.papers.plan import Plan, Step, chosen_groups
+from melano_tf.papers.run_settings import Running
 from melano_tf.papers.shell import Looked, Work, do, look
 from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.judgements import read_record
@@ -242,14 +243,22 @@ def test_a_tolerant_step_that_fails_does_not_stop_the_others_and_is_tried_again(
     assert json.loads((tmp_path / "run" / "run.json").read_text())["failed"] == {}
 
 
+@dataclass(frozen=True)
+class Decides(Running):
+    """Settings of which a training does not depend on one."""
+
+    threshold: float = 0.5
+
+
 def test_what_a_step_does_not_depend_on_is_restated_also_where_it_is_kept(tmp_path):
     restated: list[float] = []
 
     def session(threshold: float) -> Run:
         plan = Plan(GROUPS, lambda work: [], lambda work: "")
-        plan.step("train/1", nothing, 1, restate=lambda work, number: restated.append(work.settings["threshold"]))
-        with Run(tmp_path / "run", "toy", {"threshold": threshold}, 1, print) as run:
-            do(Work(run, {"threshold": threshold}, {}), plan.steps["train/1"])
+        plan.step("train/1", nothing, 1, restate=lambda work, number: restated.append(work.settings.threshold))
+        settings = Decides(threshold=threshold)
+        with Run(tmp_path / "run", "toy", settings, 1, print) as run:
+            do(Work(run, settings, {}), plan.steps["train/1"])
         return run
 
     assert session(0.5).repeated == ["train/1"] and session(0.25).kept == ["train/1"]

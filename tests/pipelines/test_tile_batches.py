@@ -17,6 +17,7 @@ from stores import decoded, make_store
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings
+from melano_tf.pipelines.decoding_threads import decoding_with
 from melano_tf.pipelines.tile_batches import TileBatches, TileImages, epoch_order, predict_batches, tile_ids
 from melano_tf.training.hosts import Share
 
@@ -116,6 +117,16 @@ def test_any_step_can_be_the_first(tiles: pd.DataFrame, folder: Path, cache_mib:
     later = batches(tiles, folder, **make, cache_mib=1.0 - cache_mib)
     for expected, batch in zip(whole[start:], later.from_step(start), strict=False):
         assert same(expected, batch)
+
+
+def test_a_batch_does_not_depend_on_the_threads_that_make_it(tiles: pd.DataFrame, folder: Path) -> None:
+    """`--workers`, and the share of each of `--jobs`."""
+    found = []
+    for threads in (1, 7):
+        with decoding_with(threads):
+            data = batches(tiles, folder, instance_dropout="balance", augment=AUGMENT, cache_mib=0.0)
+            found.append(list(islice(data.from_step(2), 13)))
+    assert all(same(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_another_seed_is_another_epoch(tiles: pd.DataFrame, folder: Path) -> None:

@@ -308,6 +308,8 @@ def test_a_gpu_gives_memory_as_it_is_needed_and_leaves_the_cpus_threads_alone(mo
         ("set_inter_op_parallelism_threads", 1),
         ("enable_op_determinism",),
     ]
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {1, 4, 5}, raising=False)
+    assert runtime.configure(0) == 3  # cores that this process may use
 
 
 def test_other_threads_where_tensorflow_is_at_work_already_are_one_line() -> None:
