@@ -41,6 +41,7 @@ class Outcome:
 
     Attributes:
         notes: for run.json.
+        lines: what it said there.
         left_out: why these data do not allow it; "" otherwise.
         wrong: the line of an input that is wrong; "" otherwise.
         failed: the traceback of what it failed with; "" otherwise.
@@ -48,6 +49,7 @@ class Outcome:
     """
 
     notes: Mapping[str, Any] = field(default_factory=dict)
+    lines: Sequence[str] = ()
     left_out: str = ""
     wrong: str = ""
     failed: str = ""
@@ -134,19 +136,21 @@ class Hands(distributed.WorkerPlugin):
             return Outcome(wrong=str(error))
 
     def _do(self, asked: Asked) -> Outcome:
+        lines: list[str] = []
         try:
             helper = self._ready()
             step, run, work = helper.ready(asked), helper.run, helper.work
+            lines = run.lines
             run.show = functools.partial(self._show, asked.name, self.worker.get_current_task())
             run.show("begun")
             run.perform(asked.name, asked.key, inputs_of(work, step), functools.partial(act, work, step))
         except LeftOut as reason:
-            return Outcome(left_out=str(reason))
+            return Outcome(lines=lines, left_out=str(reason))
         except InputError as error:
-            return Outcome(wrong=str(error))
+            return Outcome(lines=lines, wrong=str(error))
         except Exception as error:
-            return Outcome(failed=traceback.format_exc(), error=sendable(error))
-        return Outcome(notes=run.notes)
+            return Outcome(lines=lines, failed=traceback.format_exc(), error=sendable(error))
+        return Outcome(run.notes, lines)
 
     def _show(self, step: str, task: Any, text: str) -> None:
         """Send on how far a step is.
@@ -269,6 +273,10 @@ def _taken_back(work: Work, step: Step, future: Any) -> None:
             raise Stopped(
                 f"{step.name}: its process died again and again (memory?); the same command goes on from its checkpoint"
             ) from None
+        if outcome.lines:
+            with tqdm.external_write_mode():  # no line stands in the bar's
+                for line in outcome.lines:
+                    work.hear(line)
         if outcome.left_out:
             raise LeftOut(outcome.left_out)
         if outcome.wrong:

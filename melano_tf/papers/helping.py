@@ -46,17 +46,25 @@ class Asked:
 
 
 class HelpingRun(Run):
-    """A run's folder for a process that does single steps of it: it writes their files, and nothing of the record."""
+    """A run's folder for a process that does single steps of it: it writes their files, and nothing of the record.
+
+    Attributes:
+        notes, lines: what the process that holds the record is to note and to say.
+    """
 
     def __init__(self, folder: Path, recipe: str, settings: Any, threads: int, show: Callable[[str], None]) -> None:
-        super().__init__(folder, recipe, settings, threads, say=lambda line: None)
+        super().__init__(folder, recipe, settings, threads, say=self._keep)
         self.notes: dict[str, Any] = {}
+        self.lines: list[str] = []
         self.bars = self._bar
         self.show = show
 
     def note(self, **content: Any) -> None:
         """Kept for the process that holds the record."""
         self.notes |= content
+
+    def _keep(self, line: str) -> None:
+        self.lines.append(line)
 
     def stands_on(self, *parts: str) -> None:
         """Said by the process that holds the record."""
@@ -105,7 +113,7 @@ class Helper:
         self.work.left_out, self.work.failed = dict(asked.left_out), dict(asked.failed)
         for name in self.plan.below([asked.name])[:-1]:
             look(self.work, self.plan.steps[name], asked.identities[name])
-        self.run.notes = {}
+        self.run.notes, self.run.lines = {}, []
         step = self.plan.steps[asked.name]
         self.work.weights = {**self.work.weights, **weights_of([step])}  # as the files are now that it begins
         check_same(self.work, step, asked)

@@ -78,11 +78,19 @@ class Work:
         self._identities: dict[str, str] = {}
         self._held: dict[str, Any] = {}
         self._alone: dict[str, tuple[Any, Any]] = {}
+        self._said, self._heard = set[str](), set[str]()
 
-    @property
-    def say(self) -> Say:
-        """Shows a line to the person at the terminal."""
-        return self.run.say
+    def say(self, line: str) -> None:
+        """Show a line to the person at the terminal, unless `hear` did."""
+        if line not in self._heard:
+            self._said.add(line)
+            self.run.say(line)
+
+    def hear(self, line: str) -> None:
+        """Show a line of another process, once: what is said where a file is first read is said in each of them."""
+        if line not in self._said:
+            self.say(line)
+            self._heard.add(line)
 
     @property
     def workers(self) -> int:

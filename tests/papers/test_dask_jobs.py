@@ -21,7 +21,7 @@ from melano_tf.papers.helping import Asked, Helper, HelpingRun, check_same, look
 from melano_tf.papers.initial_weights import weights_of
 from melano_tf.papers.plan import Plan, Step
 from melano_tf.papers.run_settings import Running
-from melano_tf.papers.shell import Looked, Stopped, Work, act
+from melano_tf.papers.shell import LeftOut, Looked, Stopped, Work, act
 from melano_tf.pipelines.decoding_threads import decoders
 from melano_tf.runs.run_folder import Run
 from melano_tf.runs.settings_digest import digest
@@ -55,6 +55,7 @@ def test_two_processes_write_what_one_writes_and_the_run_goes_on_from_it(toy, tm
     assert "side by side: 2 processes on this machine" in far.shown and "did 2 steps" in far.shown
     assert far.shown.count("handed out") == 2 + 1 and ": ended, 3 of 3 handed out" in far.shown  # no bar in a file
     assert "  no z in the text" in far.shown.splitlines()  # left out there, said here
+    assert {far.shown.count(line) for line in ("text      is read\n", "a: is counted\n", "b: is counted\n")} == {1}
     assert (tmp_path / "far" / "made.json").read_text().count('"step": "count/a"') == 1
     left = [{path.name for path in (tmp_path / run / "work").rglob("*")} for run in ("run", "far")]
     assert left[0] == left[1] and not {"a", "b"} & left[1]  # what is finished leaves nothing unfinished
@@ -231,6 +232,30 @@ def test_a_full_disk_elsewhere_ends_a_run_whose_steps_are_tolerant(toy):
     assert "FAILED" not in full.shown
 
 
+@pytest.mark.parametrize("error", [None, LeftOut("too few"), RuntimeError("it broke")], ids=["", "left out", "broken"])
+def test_what_a_step_says_elsewhere_is_said_here_once(tmp_path, error):
+    said: list[str] = []
+
+    def does(work: Work) -> list[Path]:
+        work.say("slides    3 of 2 patients")  # where it reads what this process has read
+        work.run.say("a: this training learns nothing")
+        work.say("clusters  4")
+        if error is not None:
+            raise error
+        return []
+
+    step = Step("train/a", "train", does, tolerant=True)
+    with Run(tmp_path, "toy", Running(), 1, said.append) as run:
+        work = Work(run, Running(), {})
+        work.say("slides    3 of 2 patients")
+        run.begin(step.name)
+        dask_jobs._taken_back(work, step, Far(work, step).done(Asked.of(work, step)))
+        for line in ("clusters  4", "", ""):  # as a table of this process does
+            work.say(line)
+    told = {"LeftOut": ["  too few"], "RuntimeError": ["FAILED    a: it broke"]}.get(type(error).__name__, [])
+    assert said == ["slides    3 of 2 patients", "a: this training learns nothing", "clusters  4", *told, "", ""]
+
+
 @dataclass(frozen=True)
 class There(Running):
     """Settings of a run in a folder."""
@@ -257,7 +282,9 @@ def test_a_process_that_sees_other_initial_weights_refuses_the_step(tmp_path, tr
     asked = Asked.of(work, step)
     word = json.dumps(dataclasses.asdict(asked))  # as one host tells it to another
     helper = Helper(recipe, settings, 1)
+    helper.run.say("of the step before")
     assert helper.ready(asked) is helper.ready(Asked(**json.loads(word))) is step
+    assert helper.run.lines == []
     file.write_bytes(b"another network's")
     for late in (helper, Helper(recipe, settings, 1)):  # also one that looked before
         with pytest.raises(InputError, match=rf"train/a .*\(the weights '{file}' of vgg16\); all must have the same"):

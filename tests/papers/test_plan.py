@@ -152,6 +152,7 @@ METHOD = '''
         return plan
 
     def read(work):
+        work.say("text      is read")
         text = work.settings.table.read_text() if work.settings.table else "abba"
         return Looked(text, text.strip())
 
@@ -168,6 +169,7 @@ METHOD = '''
         found = work.value("text").count(letter) * work.settings.times
         if not found:
             raise LeftOut(f"no {letter} in the text")
+        work.run.say(f"{letter}: is counted")
         path = work.path("counts", f"{letter}.txt")
         path.write_text(str(found))
         return [path]

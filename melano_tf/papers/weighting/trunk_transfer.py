@@ -2,7 +2,6 @@
 each (--preset ham10000)."""
 
 import functools
-import time
 from pathlib import Path
 from typing import Any
 
@@ -146,13 +145,11 @@ def _features_of(work: Work) -> FeatureCache:
         halves, report = build_halves(settings, transfer_of(settings).cut, network_seed(settings), len(cohort.classes))
     if report.tensors_loaded:
         work.say(f"features: {report.tensors_loaded} tensors from {report.weights}")
-    began, folder = time.monotonic(), (work.settings.cache or work.run.folder) / FEATURES
+    folder = (work.settings.cache or work.run.folder) / FEATURES
     digest = weights_sha256(halves.trunk)
     with tqdm(total=len(names), desc="features", unit="image", leave=False) as bar:
         found = cache_features(halves.trunk, digest, cohort.cache, names, folder, FLIPS, bar.update)
-    work.say(
-        f"features  {found.shape} of {len(names):,} images in {len(FLIPS)} views, {time.monotonic() - began:.0f} s"
-    )
+    work.say(f"features  {found.shape} of {len(names):,} images in {len(FLIPS)} views")
     return found
 
 
