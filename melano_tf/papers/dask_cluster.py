@@ -154,15 +154,25 @@ def _check_workers(client: Any, scheduler: str) -> None:
     for address, version in client.run(version_there).items():
         if version == "nowhere":
             raise InputError(f"worker {address}: has no melano_tf; install version {__version__} there")
-        if version != __version__:
-            raise InputError(f"worker {address}: has melano_tf {version}, and this is {__version__}; install the same")
+        check_version(address, version, __version__)
+
+
+def check_version(address: str, there: str, here: str) -> None:
+    """Raises InputError where a worker has another version than the process that asks."""
+    if there != here:
+        raise InputError(f"worker {address}: has melano_tf {there}, and this is {here}; install the same")
 
 
 def _check_folder(client: Any, folder: Path) -> None:
     """Whether the workers see the run's folder, which this process holds."""
     held = holder_of(folder)
     for address, found in client.run(holder_of, folder.absolute()).items():
-        if found != held:
-            raise InputError(
-                f"worker {address}: does not see {folder.absolute()}, which all must share under the same path"
-            )
+        check_shared(address, folder, found, held)
+
+
+def check_shared(address: str, folder: Path, found: Mapping[str, Any], held: Mapping[str, Any]) -> None:
+    """Raises InputError where a worker finds another holder in a run's folder than the process that holds it."""
+    if found != held:
+        raise InputError(
+            f"worker {address}: does not see {folder.absolute()}, which all must share under the same path"
+        )

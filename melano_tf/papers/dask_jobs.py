@@ -21,13 +21,15 @@ from typing import Any
 import distributed
 from tqdm import tqdm
 
+from melano_tf import __version__
 from melano_tf.errors import InputError, RunError, line_of
-from melano_tf.papers.dask_cluster import loss_named, opened, wait_for_one
+from melano_tf.papers.dask_cluster import check_shared, check_version, loss_named, opened, wait_for_one
 from melano_tf.papers.dask_items import far_engine
 from melano_tf.papers.helping import Asked, Helper
 from melano_tf.papers.plan import Recipe, Step
 from melano_tf.papers.shell import LeftOut, Stopped, Work, act, do
 from melano_tf.papers.step_states import inputs_of
+from melano_tf.runs.folder_lock import holder_of
 from melano_tf.runs.settings_digest import digest
 from melano_tf.training.tensorflow_runtime import configure, import_quietly
 
@@ -87,14 +89,19 @@ class Hands(distributed.WorkerPlugin):
 
     Attributes:
         name: of the run, among those that share the cluster.
+        version: of the melano_tf that asks.
         folder: of the command: what its relative paths mean.
+        shared: the run's folder.
+        held: who holds that.
         configured: TensorFlow's threads; None: it is not at work for this run yet.
     """
 
     def __init__(self, recipe: Recipe, settings: Any, threads: int) -> None:
         self.recipe, self.settings, self.threads = recipe, settings, threads
         self.name = run_name(settings.out)
-        self.folder = Path.cwd()
+        self.version, self.folder = __version__, Path.cwd()
+        self.shared = Path(settings.out).absolute()
+        self.held = holder_of(self.shared)
         self.configured: int | None = None
         self.worker: Any = None
         self.helper: Helper | None = None
@@ -108,7 +115,8 @@ class Hands(distributed.WorkerPlugin):
         """The process as it works, for one piece of work at a time, also where a worker has several threads.
 
         Raises:
-            InputError: the folder of the command is not there, or TensorFlow is at work there in another way.
+            InputError: the folder of the command is not there, or not the run's, or the version is another one (of a
+                worker that came after `dask_cluster.opened` looked), or TensorFlow is at work there in another way.
         """
         with _ONE:
             try:
@@ -117,6 +125,8 @@ class Hands(distributed.WorkerPlugin):
                 line = f"{self.folder}: {error.strerror}; workers must see it, too"
                 raise InputError(f"worker {self.worker.address}: {line}") from None
             if self.configured is None:
+                check_version(self.worker.address, __version__, self.version)
+                check_shared(self.worker.address, self.shared, holder_of(self.shared), self.held)
                 self.configured = self._configure()
             yield
 

@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import pickle
 import shutil
 import threading
 import time
@@ -13,8 +14,9 @@ import distributed
 import pandas as pd
 import pytest
 
+from melano_tf import __version__
 from melano_tf.errors import InputError
-from melano_tf.papers import dask_cluster, dask_jobs
+from melano_tf.papers import dask_cluster, dask_items, dask_jobs
 from melano_tf.papers.dask_items import far_engine
 from melano_tf.papers.run_settings import Running
 from melano_tf.papers.shell import Stopped
@@ -117,6 +119,35 @@ def test_workers_that_do_not_see_the_runs_folder_are_refused(hands, tmp_path):
     with pytest.raises(InputError, match=r"worker tcp://10\.0\.0\.7:1: does not see .*share under the same path"):
         dask_cluster._check_folder(Elsewhere(), tmp_path)
     lock.release()
+
+
+def test_a_worker_that_comes_late_and_does_not_see_the_runs_folder_is_refused(tmp_path, monkeypatch):
+    """SLURM starts one at once, and the others when the run has long begun."""
+    monkeypatch.setattr(dask_jobs, "configure", lambda *_, **__: 1)
+    out = tmp_path / "run"
+    out.mkdir()
+    lock = FolderLock(out)
+    sent = pickle.dumps(dask_jobs.Hands(None, SimpleNamespace(out=out, deterministic=True), 1))
+    lock.release()
+    shutil.rmtree(out)
+    late, begun = pickle.loads(sent), []
+    late.worker = SimpleNamespace(address="tcp://10.0.0.7:1")
+    line = f"worker tcp://10.0.0.7:1: does not see {out}, which all must share under the same path"
+    assert late.do(None).wrong == line
+    monkeypatch.setattr(distributed, "get_worker", lambda: SimpleNamespace(plugins={"toy": late}))
+    with pytest.raises(InputError) as refused:
+        dask_items._do("toy", begun.append, "slide", "mark")
+    assert str(refused.value) == line and not begun and not out.exists()
+
+
+def test_a_worker_that_comes_late_with_another_version_is_refused(hands):
+    other = dask_jobs.Hands(None, SETTINGS, 1)
+    other.version = "0.1.9"  # as a command of that version sends itself
+    hands.register_plugin(other)
+    words = rf"^worker tcp://.*: has melano_tf {__version__}, and this is 0\.1\.9; install the same$"
+    with pytest.raises(InputError, match=words):
+        list(far_engine(hands, NAME, 1).spread(process_work.work, [1, 2]))
+    assert "and this is 0.1.9" in hands.submit(dask_jobs.do_far, NAME, None, pure=False).result().wrong
 
 
 def test_a_worker_that_cannot_work_as_asked_says_so_in_one_line(tmp_path, monkeypatch):
