@@ -32,7 +32,8 @@ class Standing:
         facts = self._made.get(str(Path(path).relative_to(self.folder)))
         if not isinstance(facts, dict) or facts.get("plan") != self._plan or not path.is_file():
             return False
-        # A step's files are forgotten before it is done anew; a session that is then killed may replace a table.
+        # A step's files are forgotten before it is done anew, or they are restated; of a table that a session replaced
+        # which was then killed, the checksum tells.
         return facts.get("step") is not None or file_sha256(path) == facts.get("sha256")
 
     def of(self, paths: Iterable[Path]) -> list[Path]:

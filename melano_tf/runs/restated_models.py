@@ -14,8 +14,9 @@ def restate(run: Run, name: str, model: Path, change: Callable[[Sidecar], Sideca
     """Let a trained model's sidecar say what the training does not depend on (a threshold): nothing is repeated.
 
     Its predictions are decided anew where the threshold is another one. Before the first of these files is written the
-    step's state names them as `restating`, so that their checksums do not count (`Run.finished`); what a session that
-    ended in between left is said anew by the next one.
+    step's state names them as `restating`, so that their checksums do not count (`Run.finished`), and made.json names
+    them no more, for they are of no plan until they are whole; what a session that ended in between left is said anew
+    by the next one.
 
     Args:
         run: the run at work.
@@ -38,6 +39,7 @@ def restate(run: Run, name: str, model: Path, change: Callable[[Sidecar], Sideca
     other = wanted.threshold != card.threshold
     tables = [path for path in tables if called(path) in state["outputs"] and (other or called(path) in begun)]
     files = [*tables, Sidecar.path(model)]
+    run.unmade(files)
     write_json(state_path, {**state, "restating": [called(path) for path in files]})
     for path in tables:
         table = read_predictions(path)
@@ -46,3 +48,4 @@ def restate(run: Run, name: str, model: Path, change: Callable[[Sidecar], Sideca
     for path in files:
         state["outputs"][called(path)] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
     write_json(state_path, state)
+    run.made(files, name, state["key"])

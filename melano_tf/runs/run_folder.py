@@ -249,13 +249,22 @@ class Run:
     def _unmake(self, step: str) -> None:
         """Forget the files of a step that is done anew, and the tables and figures that were made of it."""
 
-        def others(made: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-            return {file: one for file, one in made.items() if one["step"] != step and step not in one.get("of", ())}
+        def of_it(file: str, one: Mapping[str, Any]) -> bool:
+            return one.get("step") == step or (isinstance(of := one.get("of"), list) and step in of)
 
+        self._forget(of_it)
+
+    def unmade(self, files: Iterable[Path]) -> None:
+        """Forget files that are about to be written anew, on the disk too, until `made` names them again."""
+        names = {str(Path(file).relative_to(self.folder)) for file in files}
+        self._forget(lambda file, one: file in names)
+
+    def _forget(self, which: Callable[[str, Mapping[str, Any]], bool]) -> None:
         path = self.folder / "made.json"
-        self._made = others(self._made)
+        self._made = {file: one for file, one in self._made.items() if not which(file, one)}
         known = mapping(path)
-        if len(left := others(known)) < len(known):
+        left = {file: one for file, one in known.items() if isinstance(one, dict) and not which(file, one)}
+        if len(left) < len(known):
             write_json(path, left)
 
     def path(self, *parts: str) -> Path:
@@ -321,8 +330,9 @@ class Run:
         return True
 
     def _outputs(self, name: str) -> list[str]:
-        """The files of a finished step, as its record names them."""
-        return list(read_json(self.folder / "steps" / f"{name}.json")["outputs"])
+        """The files of a finished step, as its record names them, without those that are being restated."""
+        state = read_json(self.folder / "steps" / f"{name}.json")
+        return [file for file in state["outputs"] if file not in state.get("restating", ())]
 
     def begin(self, name: str) -> None:
         """A step is done anew: what stood under its name is no longer its result.
@@ -370,8 +380,8 @@ class Run:
     def finished(self, name: str, key: str) -> bool:
         """Whether a step stands finished under this key, with all its files there and as they were written.
 
-        Of files up to `CHECKED_BYTES` the checksum is compared, once a session; of larger ones (tiles, decoded images),
-        whose readers check what they read, the size. `doctor --run` compares all. Of files that were being restated
+        Of files up to `CHECKED_BYTES` the checksum is compared, once a session; of larger ones (tiles, whose readers
+        check what they read) the size. `doctor --run` compares all. Of files that were being restated
         when a session ended (`restated_models`) either state is whole: they must be there.
         """
         path = self.folder / "steps" / f"{name}.json"

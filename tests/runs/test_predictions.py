@@ -1,5 +1,6 @@
 """The one form of predictions: what is written is of it, and what is not is refused in one line."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from melano_tf.errors import InputError, RunError
 from melano_tf.runs.file_integrity import faults
+from melano_tf.runs.files_of_plan import Standing
+from melano_tf.runs.judgements import read_record
 from melano_tf.runs.predictions import (
     decided,
     predictions,
@@ -106,12 +109,14 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
 
 
 @contextmanager
-def killed_after(writes: int) -> Iterator[None]:
-    """The process is killed when it has written so many files."""
+def killed_after(writes: int, folder: Path) -> Iterator[None]:
+    """The process is ended when it has written so many files; `folder`.killed is `folder` as a SIGKILL leaves it then,
+    while this one still closes its run."""
     left, replace = iter(range(writes)), Path.replace
 
     def write(self: Path, target: Path) -> Path:
         if next(left, None) is None:
+            shutil.copytree(folder, folder.with_suffix(".killed"))
             raise KeyboardInterrupt
         return replace(self, target)
 
@@ -138,7 +143,7 @@ def restating(folder: Path, threshold: float, writes: int | None = None) -> tupl
             return [model, card.write(model), write_predictions(table, predictions(ROWS, P, threshold=0.5))]
 
         run.step("train", {}, train)
-        with nullcontext() if writes is None else killed_after(writes):
+        with nullcontext() if writes is None else killed_after(writes, folder):
             restate(run, "train", model, lambda card: Sidecar(**{**vars(card), "threshold": threshold}))
         assert run.finished("train", run.key("train", {}))
         return read_predictions(run.folder / "predictions" / "m.csv")["called"].tolist(), run.repeated
@@ -150,8 +155,12 @@ def test_another_threshold_decides_the_predictions_anew_and_repeats_nothing(tmp_
     assert restating(tmp_path / "run", 0.9) == ([0, 0, 0], [])
 
 
+# Files written: made.json without them, the mark, the predictions, the sidecar, the step's state, made.json.
+WRITES = range(6)
+
+
 @pytest.mark.parametrize("wanted, called", [(0.2, [1, 1, 1]), (0.5, [0, 1, 1]), (0.9, [0, 0, 0])])
-@pytest.mark.parametrize("writes", range(4))  # the mark, the predictions, the sidecar, the step's state
+@pytest.mark.parametrize("writes", WRITES)
 def test_a_restating_that_was_killed_costs_no_training_and_is_done_by_the_next_session(
     tmp_path: Path, writes: int, wanted: float, called: list[int]
 ) -> None:
@@ -162,6 +171,34 @@ def test_a_restating_that_was_killed_costs_no_training_and_is_done_by_the_next_s
     assert restating(folder, wanted) == (called, []), "the training stands"
     assert Sidecar.read(folder / "models" / "m.keras").threshold == wanted
     assert faults(folder) == [] and "restating" not in (folder / "steps" / "train.json").read_text()
+    assert shown(folder, wanted) == (called, wanted)
+
+
+def shown(folder: Path, threshold: float) -> tuple[list[int] | None, float | None]:
+    """What a session of this threshold that asks for something else leaves to be shown: decisions, the sidecar's
+    threshold; None where none is."""
+    with Run(folder, "spitzoid", {"threshold": threshold}, 1, print):
+        pass
+    standing, model = Standing(folder, read_record(folder)), folder / "models" / "m.keras"
+    table = folder / "predictions" / "m.csv"
+    called = read_predictions(table)["called"].tolist() if standing.holds(table) else None
+    return called, Sidecar.read(model).threshold if standing.holds(Sidecar.path(model)) else None
+
+
+@pytest.mark.parametrize("kind", ["", ".killed"])  # by Ctrl-C, by SIGKILL
+@pytest.mark.parametrize("writes", WRITES)
+def test_decisions_of_one_threshold_are_not_shown_under_another_after_a_kill(
+    tmp_path: Path, writes: int, kind: str
+) -> None:
+    restating(tmp_path / "run", 0.5)
+    assert shown(tmp_path / "run", 0.5) == ([0, 1, 1], 0.5)
+    with pytest.raises(KeyboardInterrupt):
+        restating(tmp_path / "run", 0.2, writes)
+    folder = tmp_path / f"run{kind}"
+    for threshold, called in ((0.5, [0, 1, 1]), (0.2, [1, 1, 1]), (0.5, [0, 1, 1])):
+        found = shown(folder, threshold)
+        assert found[0] in (None, called) and found[1] in (None, threshold), threshold
+    assert restating(folder, 0.5) == ([0, 1, 1], []) and shown(folder, 0.5) == ([0, 1, 1], 0.5)
 
 
 def test_what_was_being_restated_must_be_there(tmp_path: Path) -> None:
