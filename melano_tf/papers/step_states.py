@@ -76,6 +76,7 @@ def state_of(work: Known, step: Step, recorded: Mapping[str, str], finished: Fin
     state = mapping(known)
     if state.get("key") == key:
         return f"{TO_DO}: a file of its result is missing"
-    before, now = flat(state.get("inputs", {})), flat(inputs)
+    recorded_inputs = state.get("inputs")
+    before, now = flat(recorded_inputs if isinstance(recorded_inputs, dict) else {}), flat(inputs)
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return f"{TO_DO}: {', '.join(changed[:3]) or 'the version'} changed" + (", …" if len(changed) > 3 else "")

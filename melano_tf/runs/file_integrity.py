@@ -36,7 +36,7 @@ def faults(folder: Path, progress: Callable[[int], object] = lambda done: None) 
         for name, facts in outputs.items():
             why = fault(folder / name, facts)
             found += [(name, f"{why} (of {step})")] if why else []
-            progress(int(facts.get("bytes", 0)) if isinstance(facts, dict) else 0)
+            progress(recorded_bytes(facts) or 0)
     return found
 
 
@@ -115,15 +115,22 @@ def _whole(path: Path) -> bool:
     return bool(mapping(path)) or not path.exists()
 
 
+def recorded_bytes(facts: Any) -> int | None:
+    """The size of a file as a step recorded it; None where that is no whole record of a file."""
+    whole = isinstance(facts, dict) and type(facts.get("bytes")) is int and isinstance(facts.get("sha256"), str)
+    return int(facts["bytes"]) if whole else None
+
+
 def fault(file: Path, facts: Any) -> str:
     """What is wrong with a step's file; "" where nothing is."""
-    if not isinstance(facts, dict) or not {"bytes", "sha256"} <= set(facts):
+    written = recorded_bytes(facts)
+    if written is None:
         return "has no recorded checksum"
     if not file.is_file():
         return "is missing"
     try:
-        if file.stat().st_size != facts["bytes"]:
-            return f"has {file.stat().st_size:,} bytes, and {facts['bytes']:,} were written"
+        if file.stat().st_size != written:
+            return f"has {file.stat().st_size:,} bytes, and {written:,} were written"
         return "" if file_sha256(file) == facts["sha256"] else "is not as it was written: its checksum differs"
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"

@@ -1,8 +1,9 @@
 """Checksums of what a run reads, remembered in its inputs.json."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from melano_tf.runs.atomic_files import file_sha256, write_json
 from melano_tf.runs.file_integrity import mapping
@@ -26,7 +27,7 @@ def file_checksums(
         for file in files:
             facts = Path(file).stat()
             state = {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
-            if {name: known.get(str(file), {}).get(name) for name in state} != state:
+            if not _remembered(known.get(str(file)), state):
                 known[str(file)] = {**state, "sha256": file_sha256(file)}
                 unsaved = True
             # Not at each file: there may be tens of thousands.
@@ -38,3 +39,8 @@ def file_checksums(
         if unsaved:
             write_json(path, known)
     return {str(file): known[str(file)]["sha256"] for file in files}
+
+
+def _remembered(facts: Any, state: Mapping[str, int]) -> bool:
+    """Whether a file's checksum is known, in the state in which it is; what is no whole entry tells nothing."""
+    return isinstance(facts, dict) and isinstance(facts.get("sha256"), str) and state.items() <= facts.items()

@@ -234,6 +234,16 @@ def test_the_plan_says_what_is_finished_and_why_not_and_does_nothing(toy, tmp_pa
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
 
 
+@pytest.mark.parametrize("inputs", [None, [], "times", 3])
+def test_a_steps_record_of_another_shape_is_a_step_to_do(toy, tmp_path, inputs):
+    assert toy().code == 0
+    state = tmp_path / "run" / "steps" / "count" / "a.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "key": "another", "inputs": inputs}))
+    planned, again = toy("--plan"), toy()
+    assert planned.code == 0 and "2 steps would be done" in planned.shown
+    assert again.code == 0 and "did 1 steps, kept 1" in again.shown
+
+
 def test_a_tolerant_step_that_fails_does_not_stop_the_others_and_is_tried_again(toy, tmp_path):
     broken = toy("--fails", "a")
     assert broken.code == 1 and "1 of 3 trainings failed (a)" in broken.errors
