@@ -15,12 +15,13 @@ from melano_tf.papers.shell import Looked, Work
 from melano_tf.pipelines.tfrecords import slide_files
 from melano_tf.pipelines.tile_store import COHORT_TABLES, write_cohort
 from melano_tf.pipelines.tile_store_settings import FORMAT, Grid, StoreSettings
-from melano_tf.pipelines.wanted_tiles import Wanted, wanted_too
+from melano_tf.pipelines.wanted_tiles import OUTLINED, WHOLE, Wanted, wanted_too
 from melano_tf.runs import journal
 from melano_tf.runs.file_integrity import read_frame, read_words
 from melano_tf.runs.input_checksums import file_checksums
 from melano_tf.runs.settings_digest import digest, plain, seed_for
 from melano_tf.slides.annotations import AS_DRAWN, AnnotationSettings
+from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.slide_manifest import read_manifest
 from melano_tf.specs import load_spec
 from melano_tf.splits.undivided_groups import alike_lines, case_groups
@@ -127,18 +128,26 @@ def slide_groups(work: Work) -> dict[str, str]:
 
 def try_failed_again(work: Work) -> None:
     """Where a slide failed, "tiles" counts as not finished: a share that was away is there again. The rest is kept."""
-    table = work.run.folder / "tiles" / COHORT_TABLES[1]
-    if table.is_file() and (read_words(table)["status"] == "failed").any():
+    if ("failed",) in _cells(work.run.folder / "tiles" / COHORT_TABLES[1], "status"):
         journal.remove(work.run.folder / "steps" / "tiles.json")
+
+
+def _cells(table: Path, *columns: str) -> list[tuple[str, ...]]:
+    """Columns of a table of the step "tiles", row by row; none where it is not there, or damaged: by its checksum the
+    step is then not finished, and done again."""
+    try:
+        return list(read_words(table)[list(columns)].itertuples(index=False, name=None))
+    except (InputError, KeyError):
+        return []
 
 
 def choose_tiles(work: Work, choose: Choose, cutting: Cutting) -> Looked:
     """Which tiles of each slide are wanted now, or were wanted of the same slide, cut in the same way, earlier."""
-    table = work.path("tiles", CHOICE)
     earlier: dict[str, dict[str, str]] = {}
-    if table.is_file():
-        for row in read_words(table).to_dict("records"):
-            earlier.setdefault(row["key"], {})[row["magnification"]] = row["tiles"]
+    names = cutting.grid.names if isinstance(cutting.grid, TileGrids) else ()
+    for key, name, how in _cells(work.path("tiles", CHOICE), "key", "magnification", "tiles"):
+        if name in names and how in (OUTLINED, WHOLE):
+            earlier.setdefault(key, {})[name] = how
     chosen = choose(work, work.value("slides"))
     wanted = [wanted_too(now, earlier.get(key)) for now, key in zip(chosen, _slide_keys(work, cutting), strict=True)]
     return Looked(wanted, wanted)

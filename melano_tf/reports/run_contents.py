@@ -231,7 +231,7 @@ def _counted(path: Path, what: str) -> list[tuple[str, str]]:
             f"{count:,} {label}" for label, count in done.get("label", pd.Series()).value_counts().items()
         )
         people = f" of {done['patient_id'].nunique():,} patients" if "patient_id" in done else ""
-        tiles = f"; {pd.to_numeric(done['tiles']).sum():,.0f} tiles" if "tiles" in done else ""
+        tiles = f"; {pd.to_numeric(done['tiles'], errors='coerce').sum():,.0f} tiles" if "tiles" in done else ""
         return [(what, f"{len(done):,} used of {len(frame):,}{people}: {labels}{tiles}")]
     bad = int((frame["unreadable"] != "").sum()) if "unreadable" in frame else 0
     return [(what, f"{len(frame) - bad:,} decoded of {len(frame):,}")]

@@ -161,3 +161,37 @@ def test_a_slide_that_failed_is_tried_again_by_the_next_command(slides, tmp_path
     assert (out / "tiles" / "a.tfrecord").stat().st_mtime_ns == cut
     third = session(out, slides, ONE)
     assert third[0].kept == ["tiles"] and third[1] == again[1]
+
+
+@pytest.mark.parametrize("name", ["slides.csv", "wanted.csv"])
+@pytest.mark.parametrize("damage", ["emptied", "its header", "its first cells", "no text"])
+def test_a_damaged_table_of_the_store_costs_the_step_and_no_slide(slides, tmp_path, name, damage):
+    out, chosen = tmp_path / "run", Chosen({"a": {"coarse": "outlined"}, "b": {"fine": "whole"}})
+    first = session(out, slides, SEVERAL, chosen)
+    path, cut = out / "tiles" / name, (out / "tiles" / "a.tfrecord").stat().st_mtime_ns
+    content = path.read_bytes()
+    head, _, rows = content.partition(b"\n")
+    path.write_bytes(
+        {
+            "emptied": b"",
+            "its header": head.replace(b"status", b"stitus").replace(b"key", b"kez") + b"\n" + rows,
+            "its first cells": head + b"\n" + b"x" * 40 + rows[40:],
+            "no text": b"\xff\xfe\x00" + content[3:],
+        }[damage]
+    )
+    again = session(out, slides, SEVERAL, chosen)
+    assert again[0].repeated == ["tiles"] and again[1] == first[1] and again[2].equals(first[2])
+    assert path.read_bytes() == content
+    assert (out / "tiles" / "a.tfrecord").stat().st_mtime_ns == cut
+    assert session(out, slides, SEVERAL, chosen)[0].kept == ["tiles"]
+
+
+def test_what_no_grid_has_is_not_wanted_though_a_damaged_table_says_so(slides, tmp_path):
+    out, chosen = tmp_path / "run", Chosen({"a": {"coarse": "outlined"}})
+    first = session(out, slides, SEVERAL, chosen)
+    table = out / "tiles" / "wanted.csv"
+    for old, new in (("coarse", "course"), ("outlined", "outlaned")):
+        table.write_text(table.read_text().replace(old, new))
+        again = session(out, slides, SEVERAL, chosen)
+        assert again[0].repeated == ["tiles"] and again[2].equals(first[2])
+        assert table.read_text().count("coarse") == 1 and new not in table.read_text()
