@@ -12,8 +12,11 @@ import pandas as pd
 from melano_tf.commands.rates import measure_rates
 from melano_tf.environment import cores, environment
 from melano_tf.errors import InputError
+from melano_tf.pipelines.npy_rows import SHARD_NAME, shard_fault
 from melano_tf.pipelines.slide_apart import SlideApart
+from melano_tf.runs import journal
 from melano_tf.runs.file_integrity import faults as damaged_files
+from melano_tf.runs.file_integrity import mapping
 from melano_tf.slides.annotations import AnnotationSettings, slide_outlines
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.slide_manifest import read_manifest, same_file_groups
@@ -38,7 +41,8 @@ class DoctorSettings:
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
     """How outlines drawn on slides are read, as in the recipes."""
     run: Path | None = None
-    """A run's folder: every file that its steps wrote is read, and compared with the checksum that was recorded."""
+    """A run's folder: every file that its steps wrote is read, and its decoded images, and compared with the checksum
+    that was recorded."""
     out: Path = Path()
     """Where a run would write; its free disk space is shown."""
 
@@ -58,10 +62,26 @@ def examine(settings: DoctorSettings, say: Callable[[str], None]) -> int:
         damaged = damaged_files(settings.run)
         say(f"{settings.run}: every recorded file read and compared; {len(damaged)} not as written")
         faults += [f"{settings.run / name}: {why}" for name, why in damaged]
+        faults += _shards(settings.run, say)
     for fault in faults:
         say(f"  WRONG  {fault}")
     say("nothing wrong was found" if not faults else f"{len(faults)} fault(s); mend them before a run")
     return 2 if faults else 0
+
+
+def _shards(run: Path, say: Callable[[str], None]) -> list[str]:
+    """What is wrong with decoded images, and features of them: a run's own, and those of the folder that it shares."""
+    settings = mapping(run / "run.json").get("settings")
+    given = settings.get("cache") if isinstance(settings, dict) else None
+    shared = [Path(given), Path(given) / "features"] if isinstance(given, str) else []
+    files = [path for name in ("images", "features") for path in journal.recorded(run / name)]
+    files += [path for folder in shared for path in sorted(folder.glob("*.json"))]
+    listed = [path.with_suffix(".npy") for path in files if path.suffix == ".json" and path.is_file()]
+    found = [path for path in listed if SHARD_NAME.fullmatch(path.name)]
+    wrong = [(path, why) for path in found if (why := shard_fault(path))]
+    if found:
+        say(f"{run}: {len(found)} files of decoded images read and compared; {len(wrong)} not as written")
+    return [f"{path}: {why}" for path, why in wrong]
 
 
 def _machine(out: Path, say: Callable[[str], None]) -> list[str]:

@@ -2,7 +2,8 @@
 
 The cache is a folder of shards, each a `.npy` of a few hundred images: what a batch needs is read, and no more. A
 shard's name is a digest of what is in it (the settings and each file's checksum), so that a changed image or setting
-makes new shards, and two runs can share one folder.
+makes new shards, and two runs can share one folder. Beside it stands what was found of its images, and a checksum of
+each, with which it is compared whenever it is read (`npy_rows`).
 """
 
 import functools
@@ -20,10 +21,9 @@ from melano_tf.dermoscopy.image_files import UnreadableImageError, pillow_pixels
 from melano_tf.dermoscopy.jpeg_scans import check_whole, read_scans
 from melano_tf.errors import RunError
 from melano_tf.pipelines.image_settings import ImageCacheSettings
-from melano_tf.pipelines.npy_rows import OPEN_FILES, NpyRows
+from melano_tf.pipelines.npy_rows import open_shards, shard_facts, write_shard
 from melano_tf.pipelines.processes import Engine, WorkerDied, in_this_process
 from melano_tf.runs import journal
-from melano_tf.runs.atomic_files import atomic, read_json, write_json
 from melano_tf.runs.settings_digest import digest
 
 VERSION = 1  # of what is stored: raised whenever the same file and settings give other pixels
@@ -123,7 +123,7 @@ class ImageCache:
         self.stored_px = stored_px
         self._places = {name: place for place, name in enumerate(self.image_ids)}
         self._shards = list(shards)
-        self._open = functools.lru_cache(maxsize=OPEN_FILES)(functools.partial(NpyRows, remedy="the folder"))
+        self._open = open_shards(self._shards, facts)
 
     def rows(self, image_ids: Sequence[str]) -> np.ndarray:
         """Where images stand in the cache, int64 (n,).
@@ -136,7 +136,11 @@ class ImageCache:
         return np.array([self._places[name] for name in image_ids], np.int64)
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:
-        """Stored images of rows, uint8 (n, px, px, 3)."""
+        """Stored images of rows, uint8 (n, px, px, 3).
+
+        Raises:
+            InputError: one is not as it was written; so also `image`.
+        """
         result = np.empty((len(rows), self.stored_px, self.stored_px, 3), np.uint8)
         for place, row in enumerate(rows):
             self._read(row, result[place])
@@ -150,7 +154,7 @@ class ImageCache:
 
     def _read(self, row: int, into: np.ndarray) -> None:
         shard, within = divmod(int(row), SHARD)
-        self._open(self._shards[shard]).read(within, into)
+        self._open(shard).read(within, into)
 
     def identity(self, rows: np.ndarray) -> list[tuple[str, int]]:
         """What rows hold, for the key of what is made of them: (name of the shard, place in it), of each."""
@@ -168,6 +172,8 @@ def cache_images(
     engine: Engine | None = None,
 ) -> ImageCache:
     """Decode and resize every image that is not in the cache yet; unfinished work is taken up at its last shard.
+
+    A shard that is plainly not as it was written (`npy_rows.shard_facts`) is made anew.
 
     Args:
         files: file of each image, by name.
@@ -190,7 +196,8 @@ def cache_images(
     parts = [names[start : start + SHARD] for start in range(0, len(names), SHARD)]
     contents = [[[name, checksums[name]] for name in part] for part in parts]
     shards = [folder / f"{digest([VERSION, settings.identity(), content])}.npy" for content in contents]
-    todo = [place for place, path in enumerate(shards) if not (path.exists() and path.with_suffix(".json").exists())]
+    known = [shard_facts(path) for path in shards]
+    todo = [place for place, facts in enumerate(known) if facts is None]
     progress(len(names) - sum(len(parts[place]) for place in todo))
     engine = engine or in_this_process(threads)
     asked = [(shards[place], {name: files[name] for name in parts[place]}) for place in todo]
@@ -200,12 +207,14 @@ def cache_images(
         if isinstance(result, WorkerDied):
             raise RunError(f"decoding the images {part[0]} to {part[-1]} killed its process twice (out of memory?)")
         progress(len(part))
-    facts = [read_json(path.with_suffix(".json")) for path in shards]
-    return ImageCache(names, shards, facts, settings.stored_px)
+        known[todo[index]] = result
+    return ImageCache(names, shards, [facts for facts in known if facts is not None], settings.stored_px)
 
 
-def _write_shard(asked: tuple[tuple[Path, Mapping[str, Path | str]], int], settings: ImageCacheSettings) -> None:
-    """The pixels, and beside them what was found; the facts are written last.
+def _write_shard(
+    asked: tuple[tuple[Path, Mapping[str, Path | str]], int], settings: ImageCacheSettings
+) -> dict[str, Any]:
+    """The pixels, and beside them what was found, which is returned (`npy_rows.shard_facts`).
 
     Args:
         asked: (the shard's path, the file of each image), threads.
@@ -228,13 +237,11 @@ def _write_shard(asked: tuple[tuple[Path, Mapping[str, Path | str]], int], setti
     for place, image in enumerate(found.values()):
         if isinstance(image, StoredImage):
             pixels[place] = image.pixels
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, pixels)
     facts = {
         "aspects": [image.aspect if isinstance(image, StoredImage) else 0.0 for image in found.values()],
         "unreadable": {name: image for name, image in found.items() if isinstance(image, str)},
     }
-    write_json(path.with_suffix(".json"), facts)
+    return write_shard(path, pixels, facts)
 
 
 def _passing(error: UnreadableImageError, file: Path | str) -> OSError | MemoryError | None:

@@ -3,11 +3,11 @@
 The cache is a folder of shards (`.npy`, float16) of some images each, with every view of them: the turns
 and mirror images of a square, which are all the augmentation that features on disk can have. A shard's name is a
 digest of what is in it (the trunk's layers and weights, the images, the views), so that unfinished work is taken up
-where it stopped, and another trunk makes other shards.
+where it stopped, and another trunk makes other shards. What is read is compared with its checksum (`npy_rows`).
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ from melano_tf.models.network_structure import structure
 from melano_tf.pipelines.decoding_threads import decoders
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_cache import ImageCache
-from melano_tf.pipelines.npy_rows import OPEN_FILES, NpyRows
+from melano_tf.pipelines.npy_rows import open_shards, shard_facts, write_shard
 from melano_tf.pipelines.tile_batches import epoch_order, prepared, python_call
-from melano_tf.runs.atomic_files import atomic
 from melano_tf.runs.settings_digest import digest
 
 VERSION = 1  # raised whenever the same trunk and images give other features
@@ -58,13 +57,15 @@ class FeatureCache:
         paths: the shards' files.
     """
 
-    def __init__(self, image_ids: Sequence[str], shards: Sequence[Path], views: Sequence[int]) -> None:
+    def __init__(
+        self, image_ids: Sequence[str], shards: Sequence[Path], facts: Sequence[Mapping[str, Any]], views: Sequence[int]
+    ) -> None:
         self.image_ids, self.views = tuple(image_ids), tuple(views)
         self._places = {name: place for place, name in enumerate(self.image_ids)}
         self.paths = tuple(shards)
-        self._open = functools.lru_cache(maxsize=OPEN_FILES)(functools.partial(NpyRows, remedy="it"))
+        self._open = open_shards(self.paths, facts)
         self.shape: tuple[int, ...]
-        [self.shape] = {self._open(path).shape[2:] for path in self.paths}  # of each, so that all can be read
+        [self.shape] = {tuple(one["shape"][2:]) for one in facts}
 
     def rows(self, image_ids: Sequence[str]) -> np.ndarray:
         """Where images stand, int64 (n,).
@@ -75,12 +76,16 @@ class FeatureCache:
         return np.array([self._places[name] for name in image_ids], np.int64)
 
     def features(self, rows: np.ndarray, view: np.ndarray | int) -> np.ndarray:
-        """Features of rows in a view (its place in `views`; one for all, or one each), float16 (n, h, w, C)."""
+        """Features of rows in a view (its place in `views`; one for all, or one each), float16 (n, h, w, C).
+
+        Raises:
+            InputError: they are not as they were written.
+        """
         views = np.broadcast_to(np.asarray(view), (len(rows),))
         result = np.empty((len(rows), *self.shape), np.float16)
         for place, (row, which) in enumerate(zip(rows.tolist(), views.tolist(), strict=True)):
             shard, within = divmod(row, SHARD)
-            self._open(self.paths[shard]).read(within * len(self.views) + which, result[place])
+            self._open(shard).read(within * len(self.views) + which, result[place])
         return result
 
 
@@ -114,19 +119,23 @@ def cache_features(
     px = int(trunk.inputs[0].shape[1])
     forward = tf.function(lambda x: trunk(x, training=False), reduce_retracing=True)
     key = [VERSION, weights, structure(trunk), px, list(views)]
-    shards = []
+    shards: list[Path] = []
+    known: list[dict[str, Any]] = []
     for start in range(0, len(image_ids), SHARD):
         part = list(image_ids[start : start + SHARD])
         rows = images.rows(part)
         path = folder / f"{digest([*key, images.identity(rows)])}.npy"
-        if not path.exists():
-            _write(path, forward, images, rows, px, views)
+        if (facts := shard_facts(path)) is None:
+            facts = _write(path, forward, images, rows, px, views)
         shards.append(path)
+        known.append(facts)
         progress(len(part))
-    return FeatureCache(image_ids, shards, views)
+    return FeatureCache(image_ids, shards, known, views)
 
 
-def _write(path: Path, forward: Any, images: ImageCache, rows: np.ndarray, px: int, views: Sequence[int]) -> None:
+def _write(
+    path: Path, forward: Any, images: ImageCache, rows: np.ndarray, px: int, views: Sequence[int]
+) -> dict[str, Any]:
     pictures = np.asarray(seen(images.pixels(rows), images.aspects[rows], px))
     by_view = []
     for view in views:
@@ -141,8 +150,7 @@ def _write(path: Path, forward: Any, images: ImageCache, rows: np.ndarray, px: i
         raise InputError(
             f"{path.parent}: the trunk's features are not finite or too large for float16 (above {LARGEST:g})"
         )
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, features.astype(np.float16))
+    return write_shard(path, features.astype(np.float16), {}, axes=2)
 
 
 class FeatureBatches:

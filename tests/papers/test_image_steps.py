@@ -15,6 +15,7 @@ from melano_tf.papers.image_steps import copies_of, find_copies, usable_images
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.splits.undivided_groups import pair_places
 from melano_tf.view.embedding import Embedding
+from tests.papers.zoome_run import ZOOME
 
 
 def copies(tmp_path: Path, sums: dict[str, str], files: dict[str, Path]) -> tuple[list[list[str]], list[str]]:
@@ -102,3 +103,33 @@ def test_a_crowd_without_hashes_makes_as_many_pairs_as_images(tmp_path: Path, mo
     pairs, said = copies(tmp_path, dict.fromkeys(names, "s"), dict.fromkeys(names, tmp_path / "x.png"))
     assert len(pairs) == count - 1 and {pair[0] for pair in pairs} == {"i0"}
     assert said[0].startswith("  5,999 images without a hash") and said[0].endswith(": i0, i1, i2, i3, i4, …")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_damaged_decoded_images_are_named_by_doctor_and_decoded_again(inside, tmp_path: Path, shared: bool) -> None:
+    out, cache = tmp_path / "run", tmp_path / "cache"
+    command = ("zoome", "--out", str(out), *ZOOME, "--steps", "images")
+    command += ("--cache", str(cache)) * shared
+
+    def doctor() -> list[str]:
+        done = inside("doctor", "--run", str(out), "--out", str(tmp_path))
+        assert done.code == (2 if "WRONG" in done.shown else 0)
+        return [line.partition("WRONG  ")[2] for line in done.shown.splitlines() if "WRONG" in line]
+
+    assert inside(*command).code == 0 and doctor() == []
+    [shard] = (cache if shared else out / "images").glob("*.npy")
+    (shard.parent / "feedfacefeedface.tiff").write_text("somebody's")
+    content, table = shard.read_bytes(), shard.with_suffix(".json")
+    told = table.read_bytes()
+    for damaged in (b"", told[: len(told) // 2], b"null"):
+        table.write_bytes(damaged)
+        [line] = doctor()
+        assert line.startswith(f"{shard}: is missing, or it or its .json is not as it was written")
+        again = inside(*command)
+        assert again.code == 0 and "did 0 steps" in again.shown, again.errors
+        assert table.read_bytes() == told and shard.read_bytes() == content and doctor() == []
+    shard.write_bytes(content[:-3] + bytes([content[-3] ^ 16]) + content[-2:])
+    [line] = doctor()
+    assert line.startswith(f"{shard}: row ") and line.endswith("remove it, and give the command again")
+    shard.unlink()
+    assert inside(*command).code == 0 and shard.read_bytes() == content and doctor() == []

@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from melano_tf.pipelines.image_batches import (
 from melano_tf.pipelines.image_cache import ImageCache, cache_images, decode_image, prune_cache
 from melano_tf.pipelines.image_crops import CroppedBatches
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
+from melano_tf.pipelines.npy_rows import shard_fault, write_shard
 from melano_tf.runs import journal
 from melano_tf.training.hosts import Share
 
@@ -336,9 +338,8 @@ def files_in_memory() -> int:
 def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
     """As mapped files do: of this one 12 MiB."""
     images = np.random.default_rng(3).integers(0, 256, (256, 128, 128, 3), np.uint8)
-    np.save(tmp_path / "shard.npy", images)
     names = [str(number) for number in range(256)]
-    facts = {"aspects": [1.0] * 256, "unreadable": {}}
+    facts = write_shard(tmp_path / "shard.npy", images, {"aspects": [1.0] * 256, "unreadable": {}})
     found = ImageCache(names, [tmp_path / "shard.npy"], [facts], 128)
     found.pixels(np.array([0]))
     before = files_in_memory()
@@ -352,12 +353,83 @@ def test_a_shard_that_was_cut_off_is_one_line(cache: ImageCache) -> None:
     cache.pixels(np.array([0]))
     with cache._shards[0].open("r+b") as file:
         file.truncate(2000)
-    with pytest.raises(InputError, match=r"\.npy: cannot be read \(it was cut off\); remove the folder, and give"):
+    with pytest.raises(InputError, match=r"\.npy: cannot be read \(it was cut off\); remove it, and give"):
         cache.pixels(np.array([10]))
-    with pytest.raises(InputError, match=r"\.npy: cannot be read \(.*\); remove the folder, and give"):
-        ImageCache(cache.image_ids, cache._shards, [{"aspects": [1.0] * COUNT, "unreadable": {}}], 24).pixels(
-            np.array([0])
-        )
+    facts = {"aspects": [1.0] * COUNT, "unreadable": {}, "crc": [0] * COUNT}
+    with pytest.raises(InputError, match=r"\.npy: cannot be read \(.*\); remove it, and give"):
+        ImageCache(cache.image_ids, cache._shards, [facts], 24).pixels(np.array([0]))
+
+
+def test_a_shard_that_is_plainly_damaged_is_decoded_again(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SHARD", 4)
+    first, every = cached(files, tmp_path / "cache"), np.arange(COUNT)
+    decoded: list[Path] = []
+
+    def counting(path: Path, settings: ImageCacheSettings):
+        decoded.append(path)
+        return decode_image(path, settings)
+
+    monkeypatch.setattr(module, "decode_image", counting)
+    shard = first._shards[1]
+    table, known = shard.with_suffix(".json"), first.pixels(every)
+    content, told = shard.read_bytes(), json.loads(table.read_text())
+    assert sorted(told) == ["aspects", "bytes", "crc", "digest", "shape", "unreadable"]
+    older = {name: told[name] for name in ("aspects", "unreadable")}  # as a version without checksums wrote it
+    bent = [{**told, "aspects": [2.0, *told["aspects"][1:]]}, {**told, "unreadable": {"image4": "gone"}}, older]
+    for damage in (b"", b"[1, 2", b"null", b"[]", b"\xff\xfe", *(json.dumps(one).encode() for one in bent)):
+        table.write_bytes(damage)
+        again = cached(files, tmp_path / "cache")
+        assert sorted(decoded) == [files[f"image{n}"] for n in range(4, 8)], damage
+        np.testing.assert_array_equal(again.pixels(every), known)
+        assert again.aspects.tolist() == first.aspects.tolist() and not again.unreadable
+        assert shard.read_bytes() == content and json.loads(table.read_text()) == told
+        decoded.clear()
+    for short in (b"", content[:-1], content + b"x"):
+        shard.write_bytes(short)
+        np.testing.assert_array_equal(cached(files, tmp_path / "cache").pixels(every), known)
+        assert len(decoded) == 4 and shard.read_bytes() == content
+        decoded.clear()
+
+
+def turned(path: Path, at: int) -> None:
+    """Turn one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
+
+
+def test_an_image_that_is_not_as_it_was_stored_is_one_line_and_the_others_are_read(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    known = cached(files, tmp_path / "cache").pixels(np.arange(COUNT))
+    [shard] = (tmp_path / "cache").glob("*.npy")
+    start = shard.stat().st_size - known.nbytes
+    turned(shard, start + 7 * known[0].nbytes + 5)
+    cache = cached(files, tmp_path / "cache")  # of the size that was written
+    rest = np.delete(np.arange(COUNT), 7)
+    np.testing.assert_array_equal(cache.pixels(rest), known[rest])
+    words = r"\.npy: row 7 is not what was written \(bit rot\?\); remove it, and give the command again$"
+    for read in (
+        lambda: cache.pixels(np.array([2, 7])),
+        lambda: cache.image(7),
+        lambda: list(predict_image_batches(cache, ["image7"], 24, 2)),
+        lambda: taken(batches(cache, ImageAugmentSettings()), 0, 3),
+        lambda: taken(batches(cache, None), 0, 3),
+    ):
+        with pytest.raises(InputError, match=words) as error:
+            read()
+        assert str(error.value).startswith(str(shard)) and "\n" not in str(error.value)
+    assert shard_fault(shard).startswith("row 7 is not what was written")
+    shard.unlink()
+    again = cached(files, tmp_path / "cache")
+    np.testing.assert_array_equal(again.pixels(np.arange(COUNT)), known)
+    assert shard_fault(shard) == ""
+    turned(shard, 3)  # in the file's head
+    assert shard_fault(shard).startswith("cannot be read (")
+    shard.with_suffix(".json").write_text("{}")
+    assert shard_fault(shard).startswith("is missing, or it or its .json is not as it was written")
 
 
 def test_settings_and_empty_sets_are_refused(cache: ImageCache) -> None:

@@ -87,24 +87,47 @@ def test_what_is_there_is_not_made_again(images: ImageCache, trunk, tmp_path: Pa
     monkeypatch.setattr(module, "SHARD", 3)
     written: list[Path] = []
 
-    def counting(path: Path, *rest) -> None:
+    def counting(path: Path, *rest) -> dict:
         written.append(path)
-        original(path, *rest)
+        return original(path, *rest)
 
     original = module._write
     monkeypatch.setattr(module, "_write", counting)
     first = cached(trunk, images, tmp_path)
     assert len(written) == 3
-    written[1].unlink()  # as a kill leaves it
-    lost = written[1]
-    written.clear()
-    again = cached(trunk, images, tmp_path)
-    assert written == [lost]
-    np.testing.assert_array_equal(first.features(np.arange(7), 3), again.features(np.arange(7), 3))
+    lost, known = written[1], first.features(np.arange(7), 3)
+    damages = (
+        Path.unlink,
+        lambda path: path.with_suffix(".json").unlink(),  # as a kill leaves it, or an earlier version
+        lambda path: path.with_suffix(".json").write_text("{}"),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    )
+    for damage in damages:
+        written.clear()
+        damage(lost)
+        again = cached(trunk, images, tmp_path)
+        assert written == [lost]
+        np.testing.assert_array_equal(known, again.features(np.arange(7), 3))
     written.clear()
     cached(trunk, images, tmp_path, weights="others")
     cached(trunk, images, tmp_path, views=(0,))
     assert len(written) == 6
+
+
+def test_features_that_are_not_as_they_were_stored_are_one_line(images: ImageCache, trunk, tmp_path: Path) -> None:
+    known = cached(trunk, images, tmp_path).features(np.arange(COUNT), 0)
+    [shard] = (tmp_path / "features").glob("*.npy")
+    content = bytearray(shard.read_bytes())
+    row = known[0].nbytes  # of one image in one view
+    content[len(content) - COUNT * len(FLIPS) * row + (3 * len(FLIPS) + 2) * row + 9] ^= 1  # of image 3 in view 2
+    shard.write_bytes(content)
+    cache = cached(trunk, images, tmp_path)
+    np.testing.assert_array_equal(cache.features(np.arange(COUNT), 0), known)
+    assert len(cache.features(np.delete(np.arange(COUNT), 3), 2)) == COUNT - 1
+    with pytest.raises(InputError, match=r"\.npy: row 14 is not what was written \(bit rot\?\); remove it, and give"):
+        cache.features(np.array([0, 3]), 2)
+    with pytest.raises(InputError, match="row 14 is not what was written"):
+        list(itertools.islice(FeatureBatches(cache, NAMES, LABELS, batch=3, seed=5).from_step(0), 3 * 20))
 
 
 def small(activation: str | None = "relu", join: int = 0, dtype: str = "float32") -> keras.Model:

@@ -128,7 +128,7 @@ def keep_features(work: Work) -> list[Path]:
     write_json(table, {"shape": kept.shape, "views": kept.views, "shards": [path.name for path in kept.paths]})
     stand = {path.resolve() for path in kept.paths}
     for path in journal.recorded(folder):
-        if path.suffix == ".npy" and path.resolve() not in stand:
+        if path.suffix in (".npy", ".json") and path.with_suffix(".npy").resolve() not in stand:
             journal.remove(path)
     return [table]
 
