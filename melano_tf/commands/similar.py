@@ -9,6 +9,7 @@ from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import write_csv
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.answer_record import caveat
+from melano_tf.serving.run_of_model import made_together
 
 KIND = "similarity-embedding"
 COLUMNS = 5
@@ -36,7 +37,7 @@ def similar(settings: SimilarSettings, say: Callable[[str], None]) -> Path:
     """Look for the nearest images; returns the folder that holds the answer.
 
     Raises:
-        InputError: the model is none of this kind, or the image or the gallery cannot be used.
+        InputError: the model is none of this kind or being trained anew, or the image or the gallery cannot be used.
     """
     sidecar = Sidecar.read(settings.model)
     if sidecar.kind != KIND:
@@ -44,6 +45,7 @@ def similar(settings: SimilarSettings, say: Callable[[str], None]) -> Path:
             f"{settings.model}: a model of kind {sidecar.kind!r}; similar images are found by a {KIND} model "
             "(models/teacher.keras of a similarity run)"
         )
+    made_together(settings.model)
     if settings.count < 1:
         raise InputError(f"--count {settings.count}: at least 1")
     if not settings.input.is_file():

@@ -179,7 +179,7 @@ def _data(
 
 def _doing(standing: Standing, record: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked and done: settings, commands, machine, durations, models."""
-    grouped, steps = durations(record, standing.folder)
+    grouped, steps = durations(standing, record)
     sessions, (cards, same) = list(record.get("sessions") or []), models(standing)
     return {
         "settings": flat(record["settings"]),

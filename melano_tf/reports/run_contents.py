@@ -237,12 +237,13 @@ def _counted(path: Path, what: str) -> list[tuple[str, str]]:
     return [(what, f"{len(frame) - bad:,} decoded of {len(frame):,}")]
 
 
-def durations(record: Mapping[str, Any], folder: Path) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
-    """(kind of step, how many, time) and (step, time) of all finished steps."""
-    steps = {
-        str(path.relative_to(folder / "steps").with_suffix("")): _number(mapping(path).get("seconds"))
-        for path in sorted((folder / "steps").rglob("*.json"))
-    } or {str(name): float(seconds) for name, seconds in (record.get("durations") or {}).items()}
+def durations(
+    standing: Standing, record: Mapping[str, Any]
+) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
+    """(kind of step, how many, time) and (step, time) of all steps that are finished under the present plan."""
+    steps = standing.durations()
+    if not (standing.folder / "steps").is_dir():
+        steps = {str(name): float(seconds) for name, seconds in (record.get("durations") or {}).items()}
     kinds: dict[str, list[float]] = {}
     for name, seconds in steps.items():
         kinds.setdefault(name.partition("/")[0], []).append(seconds)

@@ -14,6 +14,8 @@ def file_checksums(
 ) -> dict[str, str]:
     """SHA-256 of each input file, by path; remembered in inputs.json while a file's size and time stay the same.
 
+    That file holds these files alone: others of an earlier session are none of what the run now stands on.
+
     Args:
         folder: the run's.
         files: the input files.
@@ -21,8 +23,9 @@ def file_checksums(
     """
     path = folder / "inputs.json"
     files = list(files)
-    known = mapping(path)
-    written, unsaved = time.monotonic(), False
+    before, asked = mapping(path), frozenset(map(str, files))
+    known = {file: facts for file, facts in before.items() if file in asked}
+    written, unsaved = time.monotonic(), len(known) < len(before)
     try:
         for file in files:
             facts = Path(file).stat()

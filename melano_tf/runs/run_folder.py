@@ -414,11 +414,8 @@ class Run:
         return self._sums[state] == facts["sha256"]
 
     def durations(self) -> dict[str, float]:
-        """Seconds that each finished step took, by name, from the step files."""
-        folder = self.folder / "steps"
-        found = {
-            str(path.relative_to(folder).with_suffix("")): mapping(path) for path in sorted(folder.rglob("*.json"))
-        }
-        return {
-            name: state["seconds"] for name, state in found.items() if isinstance(state.get("seconds"), int | float)
-        }
+        """Seconds that each step took that is finished under the present plan, by name."""
+        from melano_tf.runs.files_of_plan import Standing  # here: that module stands on this one
+
+        self._write_made()
+        return Standing(self.folder, self.record()).durations()

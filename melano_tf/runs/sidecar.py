@@ -28,6 +28,8 @@ class Sidecar:
         companions: other model files that it needs, relative to its own folder.
         threshold_measured: what the threshold reaches where it was chosen (`evaluation.thresholds.Threshold.to_json`),
             or None where it was measured nowhere.
+        companion_weights: by role, the `weights_sha256` of the companions that the model was judged with; {} of models
+            that need none, and of earlier runs.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Sidecar:
     taxonomy: Mapping[str, Any] | None = None
     companions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     threshold_measured: Mapping[str, Any] | None = None
+    companion_weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def cut(self) -> float:

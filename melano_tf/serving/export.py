@@ -30,6 +30,7 @@ from melano_tf.serving.image_graph import ImageNetwork, Limits, signature
 from melano_tf.serving.magnified_models import judged_by, tile_signatures
 from melano_tf.serving.model_interface import Card
 from melano_tf.serving.network_loading import telling_network
+from melano_tf.serving.run_of_model import made_together
 from melano_tf.serving.serving_files import server_files, write_model_files, write_server_files
 from melano_tf.serving.tile_graph import BagNetwork, MagnifiedNetwork
 from melano_tf.serving.warmup import write_warmup
@@ -94,9 +95,8 @@ def export_model(
     try:
         endpoints = graph.endpoints() | {"card": card_endpoint(content)}
         write_archive(temporary, networks, endpoints)
-        trained = card.sidecar.run.get("folder")
-        run = Path(trained) if trained else card.model.parent.parent
-        files = [write_warmup(temporary, name, endpoints, content), *write_model_files(temporary, content, run)]
+        files = [write_warmup(temporary, name, endpoints, content)]
+        files += write_model_files(temporary, content, _run_folder(card))
         # A server that watches the folder must never see half a version.
         temporary.rename(folder)
     except OSError as error:
@@ -108,6 +108,12 @@ def export_model(
     files = [folder / file.relative_to(temporary) for file in files]
     files += write_server_files(out, name, content)
     return Exported(folder, name, int(folder.name), tuple(endpoints), tuple(files))
+
+
+def _run_folder(card: Card) -> Path:
+    """The folder of the run that trained a model: in which it lies, or which its sidecar names; it may be gone."""
+    trained = card.sidecar.run.get("folder")
+    return Path(trained) if trained and made_together(card.model) is None else card.model.absolute().parent.parent
 
 
 def _version(parent: Path, version: int | None) -> int:

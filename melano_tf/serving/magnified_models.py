@@ -86,7 +86,7 @@ class LocalTiles:
         if file not in self._networks:
             # Naming the layer imports what registers it; the rest of the models' code is not needed here.
             layers = {"Preprocess": Preprocess}
-            self._networks[file] = load_network(self._folder / file, self.sidecar, custom_objects=layers)
+            self._networks[file] = load_network(self._folder / file, self.sidecars[file], custom_objects=layers)
         return self._networks[file]
 
     def judge(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> JudgedTiles:

@@ -1,7 +1,7 @@
 """What was measured of a model, read where its run left it: nothing here is computed from thin air.
 
-In this order: what its judged patients say, if their predictions lie beside the model in its run; what the hold-out
-said on which the threshold was chosen, if the sidecar holds it; else nothing.
+In this order: what its judged patients say, if their predictions lie beside the model in its run and were made with it;
+what the hold-out said on which the threshold was chosen, if the sidecar holds it; else nothing.
 """
 
 import math
@@ -13,18 +13,21 @@ import numpy as np
 from melano_tf.evaluation.binary_intervals import binary_intervals
 from melano_tf.evaluation.binary_metrics import format_value
 from melano_tf.evaluation.interval import ends_text
+from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.predictions import TRAINING, UNKNOWN, read_predictions, scores
 from melano_tf.runs.sidecar import Sidecar
 
 NAMES = {"SN": "sensitivity", "SPC": "specificity", "AUC": "roc_auc"}
 
 
-def measured_numbers(model: Path, sidecar: Sidecar) -> dict[str, Any] | None:
+def measured_numbers(model: Path, sidecar: Sidecar, together: Standing | None = None) -> dict[str, Any] | None:
     """Sensitivity and specificity at the threshold with intervals, and on what; None if not measured.
 
     Args:
         model: the model's file in its run's `models/`, or a copy elsewhere.
         sidecar: its sidecar.
+        together: what was made with it, where it lies in its run (`run_of_model.made_together`): other predictions are
+            those of another model of its name.
 
     Returns:
         {"on": words, "samples", "positives", "groups", "sensitivity", "specificity", and "roc_auc" where the patients
@@ -33,7 +36,10 @@ def measured_numbers(model: Path, sidecar: Sidecar) -> dict[str, Any] | None:
     if len(sidecar.classes) != 2:
         return None
     unit = "bags" if sidecar.kind == "bags" else ""
-    found = _of_predictions(model.parent.parent / "predictions" / model.stem, sidecar.cut, unit)
+    stem = model.absolute().parent.parent / "predictions" / model.stem
+    there = [path for path in map(stem.with_suffix, (".csv", ".parquet")) if path.is_file()]
+    files = there if together is None else together.of(there)
+    found = _of_predictions(files[0], sidecar.cut, unit) if files else None
     if found is not None:
         return found
     written = sidecar.threshold_measured
@@ -52,11 +58,10 @@ def _short(interval: dict[str, Any]) -> dict[str, Any]:
     return {name: interval.get(name) for name in ("value", "low", "high", "level", "method")}
 
 
-def _of_predictions(stem: Path, threshold: float, unit: str) -> dict[str, Any] | None:
+def _of_predictions(path: Path, threshold: float, unit: str) -> dict[str, Any] | None:
     """From a run's predictions of biopsies, images or another unit that the model was not trained on, if there are."""
-    path = next((path for path in map(stem.with_suffix, (".csv", ".parquet")) if path.is_file()), None)
-    table = None if path is None else read_predictions(path)
-    if table is None or "tile" in table:
+    table = read_predictions(path)
+    if "tile" in table:
         return None
     table = table[(table["part"] != TRAINING) & (table["target"] != UNKNOWN)]
     if table.empty:

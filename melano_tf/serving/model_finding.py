@@ -16,6 +16,7 @@ from melano_tf.serving.magnified_models import LocalTiles, MagnifiedModel
 from melano_tf.serving.measured_metrics import measured_numbers, measured_words
 from melano_tf.serving.model_interface import Answering, Card
 from melano_tf.serving.model_kinds import checked_kind, read_companion
+from melano_tf.serving.run_of_model import made_together
 from melano_tf.serving.serving_files import read_card
 from melano_tf.training.familiarity import read_familiarity
 
@@ -98,14 +99,16 @@ def file_card(model: Path) -> Card:
     """What a `.keras` file says of itself.
 
     Raises:
-        InputError: it, its sidecar or a model that it needs is missing or damaged, or of a kind that answers nothing.
+        InputError: it, its sidecar or a model that it needs is missing, damaged or of another training, of a kind that
+            answers nothing, or being trained anew in its run.
     """
     sidecar = Sidecar.read(model)
     checked_kind(sidecar, model)
-    companions = {role: read_companion(model, sidecar, role)[1] for role in sidecar.companions}
+    together = made_together(model)
+    companions = {role: read_companion(model, sidecar, role, together)[1] for role in sidecar.companions}
     known = read_familiarity(model, sidecar.run.get("weights_sha256"))
     facts = None if known is None else known.facts
-    return Card(model, model.name, sidecar, companions, measured_numbers(model, sidecar), facts)
+    return Card(model, model.name, sidecar, companions, measured_numbers(model, sidecar, together), facts)
 
 
 def exported_card(content: Mapping[str, Any], model: Path) -> Card:

@@ -16,6 +16,7 @@ from melano_tf.evaluation.thresholds import Threshold
 from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.pipelines.image_settings import ImageCacheSettings
+from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.sidecar import Sidecar
 
 LARGEST_INPUT = 4096  # px
@@ -116,16 +117,18 @@ def checked_kind(sidecar: Sidecar, where: Path | str) -> ModelKind:
     return kind
 
 
-def read_companion(model: Path, sidecar: Sidecar, role: str) -> tuple[Path, Sidecar]:
+def read_companion(model: Path, sidecar: Sidecar, role: str, together: Standing | None = None) -> tuple[Path, Sidecar]:
     """The file and the sidecar of a model that another one needs.
 
     Args:
         model: the other one's file.
         sidecar: its sidecar, of a kind that answers.
         role: of the model that is needed.
+        together: what was made with the other one, where it lies in its run (`run_of_model.made_together`): by that it
+            is known which companion is meant if the sidecar, of an earlier run, does not say its weights.
 
     Raises:
-        InputError: it is missing, damaged, or of another kind.
+        InputError: it is missing, damaged, of another kind, or not the one that the other was judged with.
     """
     path = model.parent / sidecar.companions[role]
     found = Sidecar.read(path)
@@ -133,6 +136,16 @@ def read_companion(model: Path, sidecar: Sidecar, role: str) -> tuple[Path, Side
     if found.kind != wanted:
         raise InputError(f"{path}: a model of kind {found.kind!r}, where {model.name} needs one of kind {wanted!r}")
     _check(found, {**ANSWERING, **COMPANIONS}[wanted], path)
+    meant = sidecar.companion_weights.get(role)
+    if meant is not None:
+        same = found.run.get("weights_sha256") == meant
+    else:
+        same = together is None or together.holds(path.absolute())
+    if not same:
+        raise InputError(
+            f"{path}: is not the model that {model.name} was made with: one of them was trained anew since; let the "
+            "run's command end, or take both from one run"
+        )
     return path, found
 
 
@@ -162,8 +175,9 @@ def _check_outputs(sidecar: Sidecar, kind: ModelKind) -> None:
     least, most = (0, 0) if kind.judges == "features" else (1, LARGEST_INPUT)  # 0: it takes no image
     if not isinstance(px, int) or isinstance(px, bool) or not least <= px <= most:
         raise ValueError(f"input_px {px!r}")
-    if not isinstance(sidecar.run, Mapping) or not isinstance(sidecar.companions, Mapping):
-        raise TypeError("run and companions must be mappings")
+    for mapping in (sidecar.run, sidecar.companions, sidecar.companion_weights):
+        if not isinstance(mapping, Mapping):
+            raise TypeError("run, companions and companion_weights must be mappings")
 
 
 def _check_decision(sidecar: Sidecar) -> None:

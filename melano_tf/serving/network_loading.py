@@ -1,5 +1,6 @@
 """Load a trained network from a run's model file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import keras
 from melano_tf.errors import InputError, line_of
 from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.embedding import telling
 from melano_tf.training.familiarity import familiar_path, read_familiarity
 
@@ -17,7 +19,7 @@ def load_network(path: Path, sidecar: Sidecar | None = None, **options: Any) -> 
 
     Args:
         path: a `.keras` file whose sidecar was read, so that it is there.
-        sidecar: where given, the network must have its input and its classes.
+        sidecar: where given, the network must have its input, its classes and, if it says them, its weights.
         options: of `keras.saving.load_model`.
 
     Raises:
@@ -36,6 +38,7 @@ def load_network(path: Path, sidecar: Sidecar | None = None, **options: Any) -> 
         ) from None
     if sidecar is not None:
         _check_fit(network, sidecar, path)
+        _check_weights(network, sidecar, path)
     return network
 
 
@@ -84,4 +87,14 @@ def _check_fit(network: keras.Model, sidecar: Sidecar, path: Path) -> None:
     if widths and not widths & ({1, 2} if classes == 2 else {classes}):
         raise InputError(
             f"{path}: has {sorted(widths)[0]} outputs, its sidecar {classes} classes; they are of two models"
+        )
+
+
+def _check_weights(network: keras.Model, sidecar: Sidecar, path: Path) -> None:
+    """A training that was killed after it saved its network leaves it beside the sidecar of the one before."""
+    written = sidecar.run.get("weights_sha256") if isinstance(sidecar.run, Mapping) else None
+    if written is not None and weights_sha256(network) != written:
+        raise InputError(
+            f"{path}: its weights are not those that {Sidecar.path(path).name} was written for; let the run's command "
+            "end, or take both files from one run"
         )

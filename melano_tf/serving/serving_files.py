@@ -9,10 +9,12 @@ from typing import Any
 from melano_tf.environment import cores
 from melano_tf.errors import InputError
 from melano_tf.models.metadata_layer import MetadataCode
-from melano_tf.runs.atomic_files import atomic, read_json, write_json
-from melano_tf.runs.files_of_plan import Standing
+from melano_tf.runs.atomic_files import atomic, write_json
+from melano_tf.runs.file_integrity import mapping
+from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving import export_templates
 from melano_tf.serving.measured_metrics import measured_words
+from melano_tf.serving.run_of_model import made_together
 
 MOST_TABLES = 6
 
@@ -74,7 +76,8 @@ def model_card(card: dict[str, Any], folder: Path) -> str:
             f"temperature {calibration['temperature']:.3f}, fitted on {calibration['hold_out']}; log loss there "
             f"{calibration['log_loss_before']:.4f} before and {calibration['log_loss_after']:.4f} after"
         )
-    tables, measured = _tables(folder), measured_words(card["measured"])
+    tables = _tables(folder, card["file"], run.get("weights_sha256"))
+    measured = measured_words(card["measured"])
     if card["measured"] is None and tables:
         measured = "what was measured stands in the run's tables below"
     return Template(export_templates.CARD).substitute(
@@ -140,16 +143,33 @@ def _what(sidecar: dict[str, Any], signatures: dict[str, str]) -> str:
     return f"Judges dermoscopy images: {classes}."
 
 
-def _tables(folder: Path) -> str:
-    """The run's first tables of its present plan; nothing where the run is not at hand."""
+def _tables(folder: Path, file: str, weights: str | None) -> str:
+    """The first tables that its run made together with a model; nothing where the run, or the model in it, is not at
+    hand: it may have been trained anew since."""
+    folder = folder.absolute()
+    model = _same_model(folder / "models" / file, weights)
     try:
-        standing = Standing(folder, read_json(folder / "run.json"))
-    except (OSError, ValueError):
+        together = None if model is None else made_together(model)
+    except InputError:
+        together = None
+    if together is None:
         return ""
-    files = standing.of(sorted(folder.glob("tables/table*.md")))[:MOST_TABLES]
+    files = together.of(sorted(folder.glob("tables/table*.md")))[:MOST_TABLES]
     texts = [file.read_text(encoding="utf-8").strip() for file in files]
     # Below the card's own headings.
     return "".join("\n" + re.sub(r"^#+ ", "### ", text, flags=re.MULTILINE) + "\n" for text in texts)
+
+
+def _same_model(model: Path, weights: str | None) -> Path | None:
+    """The model of these weights in a run's folder: the one of that name, or another of which a copy was renamed."""
+    others = [] if weights is None else sorted(model.parent.glob("*.keras"))
+    return next((path for path in (model, *others) if path.is_file() and _weights(path) == weights), None)
+
+
+def _weights(model: Path) -> str | None:
+    """The digest of a model's weights as its sidecar says; None where it does not."""
+    run = mapping(Sidecar.path(model)).get("run")
+    return run.get("weights_sha256") if isinstance(run, dict) else None
 
 
 def _preprocessing(sidecar: dict[str, Any]) -> str:

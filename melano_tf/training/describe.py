@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from melano_tf.runs import journal
 from melano_tf.runs.run_folder import Run
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.embedding import embedder
-from melano_tf.training.familiarity import fit_familiarity
+from melano_tf.training.familiarity import familiar_path, fit_familiarity
 from melano_tf.training.fed_cases import Fed
 from melano_tf.training.steps import Batch, traced
 
@@ -45,13 +46,14 @@ def describe(run: Run, fed: Fed, model: keras.Model, shown: Shown) -> list[Path]
         shown: its cases.
 
     Returns:
-        The file written, models/<stem>.familiar.npz; none of too few cases.
+        The file written, models/<stem>.familiar.npz; none of too few cases: then that of an earlier training goes.
 
     Raises:
         LeakError: a case has no such part in the training.
     """
-    network = embedder(model)
+    network, path = embedder(model), run.path("models", f"{fed.stem}.keras")
     if network is None:
+        journal.remove(familiar_path(path))
         return []
     sides = fed.sides
     cases = [sides.case(name) for name in shown.ids]
@@ -61,10 +63,11 @@ def describe(run: Run, fed: Fed, model: keras.Model, shown: Shown) -> list[Path]
     found = fit_familiarity(embeddings, looks, [sides.groups[cases[place]] for place in own], held_out)
     fed.write(run)
     if found is None:
+        journal.remove(familiar_path(path))
         run.say(f"{fed.stem}: too few training cases to describe: it will not be told what is unlike them")
         return []
     facts = {**found.facts, "weights_sha256": weights_sha256(model)}
-    return [found.with_facts(facts).write(run.path("models", f"{fed.stem}.keras"))]
+    return [found.with_facts(facts).write(path)]
 
 
 def _drawn(cases: Sequence[str], side: Iterable[str]) -> np.ndarray:

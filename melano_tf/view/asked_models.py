@@ -64,7 +64,7 @@ class Models:
             InputError: its file is not there, or not of the run's present settings.
         """
         path = run.folder / "models" / f"{stem}.keras"
-        if not run.standing.holds(path):
+        if not all(map(run.standing.holds, (path, Sidecar.path(path)))):
             raise InputError(f"models/{stem}.keras is not there, or of other settings than the run's present ones")
         from melano_tf.training.tensorflow_runtime import import_quietly
 

@@ -10,6 +10,13 @@ from melano_tf.errors import InputError
 from melano_tf.runs.file_integrity import read_words
 from melano_tf.view.run_cases import Seen
 
+FILES = ("clusters/embedding.npy", "clusters/clusters.csv")
+
+
+def has_embedding(run: Seen) -> bool:
+    """Whether the run's images were embedded and clustered under its present settings."""
+    return all(run.standing.holds(run.folder / name) for name in FILES)
+
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
@@ -27,13 +34,13 @@ class Embedding:
 
     @classmethod
     def read(cls, run: Seen) -> "Embedding | None":
-        """The run's, or None where it made none, or its files do not fit each other."""
-        folder = run.folder / "clusters"
-        if not (folder / "embedding.npy").is_file() or not (folder / "clusters.csv").is_file():
+        """The run's, or None where it made none under its present settings, or its files do not fit each other."""
+        if not has_embedding(run):
             return None
+        points, clusters = (run.folder / name for name in FILES)
         try:
-            vectors = np.load(folder / "embedding.npy", mmap_mode="r", allow_pickle=False)
-            names = read_words(folder / "clusters.csv")["image_id"].tolist()
+            vectors = np.load(points, mmap_mode="r", allow_pickle=False)
+            names = read_words(clusters)["image_id"].tolist()
         except (InputError, OSError, ValueError, KeyError):
             return None
         if vectors.ndim != 2 or len(names) != len(vectors):

@@ -141,6 +141,11 @@ def read_run(folder: Path, number: int = 0, name: str = "") -> Seen:
     settings = record["settings"]
     of_slides = "slides" in settings
     cases, faults = (slide_cases if of_slides else image_cases)(folder, record)
+    if not of_slides:
+        try:
+            cases = _with_clusters(cases, standing)
+        except (InputError, KeyError) as error:
+            faults.append(f"clusters: {error}")
     models, unread = read_models(standing, settings)
     if settings.get("bag") == "patient":  # whose answer is not that of a slide of the same name
         bags = {case for one in models.values() for case in one.frame["case"]}
@@ -254,17 +259,13 @@ def image_cases(folder: Path, record: Mapping[str, Any]) -> tuple[pd.DataFrame, 
         frame = records.rename(columns={"image_id": "case"})
     except InputError as error:
         faults.append(f"images: {error}")
-    try:
-        frame = _with_clusters(frame, folder)
-    except (InputError, KeyError) as error:
-        faults.append(f"clusters: {error}")
     return frame, faults
 
 
-def _with_clusters(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
+def _with_clusters(frame: pd.DataFrame, standing: Standing) -> pd.DataFrame:
     """The cluster of each image where the run made clusters, "source: number", because each source has its own."""
-    path = folder / "clusters" / "clusters.csv"
-    if not path.is_file():
+    path = standing.folder / "clusters" / "clusters.csv"
+    if not standing.holds(path):
         return frame
     table = read_words(path)
     cluster = dict(zip(table["image_id"], table["source"] + ": " + table["cluster"], strict=True))

@@ -19,6 +19,7 @@ from melano_tf.errors import InputError
 from melano_tf.view import page_style
 from melano_tf.view.asked_models import Models
 from melano_tf.view.deepzoom import ByteCache, OpenSlides
+from melano_tf.view.embedding import has_embedding
 from melano_tf.view.overlays import Masks
 from melano_tf.view.run_cases import Runs, Seen
 
@@ -245,7 +246,7 @@ def pages_of(run: Seen) -> list[tuple[str, str]]:
     pages = [("cases", "cases")]
     if run.models:
         pages.append(("curves", "errors and curves"))
-    if (run.folder / "clusters" / "embedding.npy").is_file():
+    if has_embedding(run):
         pages.append(("map", "map of the images"))
     return [*pages, ("blind", "blind reading")]
 

@@ -14,7 +14,10 @@ from melano_tf.commands.compare import CompareSettings, compare, shared_groups
 from melano_tf.errors import InputError
 from melano_tf.evaluation.bootstrap import group_draws
 from melano_tf.evaluation.paired_differences import Answer, paired_intervals
-from melano_tf.runs.judgements import JudgedModel
+from melano_tf.reports.run_contents import counts
+from melano_tf.runs.files_of_plan import Standing
+from melano_tf.runs.input_checksums import file_checksums
+from melano_tf.runs.judgements import JudgedModel, read_record
 from melano_tf.runs.predictions import predictions as in_form
 from melano_tf.runs.predictions import write_predictions
 from melano_tf.runs.settings_digest import plain
@@ -149,6 +152,24 @@ def test_cases_of_one_name_and_another_file_are_not_the_same(tmp_path: Path) -> 
     shown: list[str] = []
     frame = compare(CompareSettings((first, other), repeats=20), shown.append)
     assert set(frame["cases"]) == {36} and "4 of the same name are other files" in "\n".join(shown)
+
+
+def test_images_that_a_run_read_in_an_earlier_session_make_no_case_the_same(tmp_path: Path) -> None:
+    """a read raw images, and then, given again, cropped ones of the same names; b reads the raw ones."""
+    first, other = two_runs(tmp_path, predictions(CASES, seed=1))
+    for kind in ("raw", "cropped"):
+        (tmp_path / kind).mkdir()
+        for place, name in enumerate(CASES):
+            (tmp_path / kind / f"{name}.jpg").write_text(kind if place < 4 else name)
+    for run_folder, kinds in ((first, ("raw", "cropped")), (other, ("raw",))):
+        (run_folder / "inputs.json").unlink()
+        for kind in kinds:
+            file_checksums(run_folder, sorted((tmp_path / kind).iterdir()))
+    shown: list[str] = []
+    frame = compare(CompareSettings((first, other), repeats=20), shown.append)
+    assert set(frame["cases"]) == {36} and "4 of the same name are other files" in "\n".join(shown)
+    found = dict(counts(Standing(first, read_record(first)), read_record(first), {}, []))
+    assert found["input files"].startswith("40, ")
 
 
 @pytest.mark.parametrize(

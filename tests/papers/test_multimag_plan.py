@@ -14,6 +14,7 @@ from melano_tf.papers.multimag.experiments import (
     left_out,
     model_step,
     task_step,
+    tell_siblings,
     trained_of,
 )
 from melano_tf.papers.multimag.method import method
@@ -21,7 +22,9 @@ from melano_tf.papers.multimag.settings import STEPS, preset
 from melano_tf.papers.multimag.tasks import planned_tasks
 from melano_tf.papers.plan import Plan, chosen_groups
 from melano_tf.papers.shell import LeftOut, Work
+from melano_tf.runs.run_folder import Run
 from melano_tf.runs.settings_digest import digest, plain
+from melano_tf.runs.sidecar import Sidecar
 from tests.papers.test_multimag_parts import EVEN, capped
 
 PAPER = preset("paper")
@@ -173,6 +176,43 @@ def test_a_table_whose_every_task_is_left_out_cannot_be_made():
         check_experiment(work, 3)
     chosen(work, 2)
     assert [task.name for task in check_experiment(work, 2).value] == ["melanoma-mixed"]
+
+
+def test_siblings_are_told_which_weights_the_others_have(tmp_path):
+    """One alone is trained anew, the rest stands: until its turn comes the others say what they were judged with."""
+    names = ["melanoma-4x", "melanoma-10x", "melanoma-20x"]
+
+    def session(weights: dict[str, str], walked: list[str]) -> dict[str, dict[str, str]]:
+        work = at_work(tiles=EVEN[(EVEN["magnification"] != "40x") | (EVEN["part"] != "test")])
+        chosen(work, 1)
+        work.values["experiment/1"] = check_experiment(work, 1).value
+        with Run(tmp_path / "run", "multimag", PAPER, 1, print) as work.run:
+            for name in walked:
+                stem = f"{name}-vgg19"
+
+                def train(_, stem=stem, weights=weights[name]):
+                    path = work.path("models", f"{stem}.keras")
+                    path.write_text(weights)
+                    card = Sidecar("multimag", ("nevus", "MM"), 32, {}, 0.5, "", run={"weights_sha256": weights})
+                    return [path, card.write(path)]
+
+                key = work.run.step(f"train/{stem}", {"weights": weights[name]}, train)
+                work.finish(f"train/{stem}", key)
+                tell_siblings(work, work.value(f"task/{name}"), "vgg19")
+                assert work.run.finished(f"train/{stem}", key)
+        models = tmp_path / "run" / "models"
+        return {name: dict(Sidecar.read(models / f"{name}-vgg19.keras").companion_weights) for name in names}
+
+    def whole(weights: dict[str, str]) -> dict[str, dict[str, str]]:
+        return {name: {one: weights[one] for one in names if one != name} for name in names}
+
+    first = dict(zip(names, "abc", strict=True))
+    assert session(first, names) == whole(first)
+    assert session(first, names[:1]) == whole(first)
+    second = {**first, "melanoma-10x": "B"}
+    stopped = session(second, names[:2])
+    assert stopped["melanoma-4x"]["melanoma-10x"] == "B" and stopped["melanoma-20x"] == whole(first)["melanoma-20x"]
+    assert session(second, names) == whole(second)
 
 
 def test_models_of_other_tables_have_no_siblings():

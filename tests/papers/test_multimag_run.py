@@ -97,8 +97,14 @@ def test_every_model_stands_with_its_sidecar_and_names_its_siblings(multimag_run
     assert card.classes == ("nevus", "MM")
     assert set(card.companions) == {"melanoma-4x", "melanoma-20x", "melanoma-40x"}
     assert all((multimag_run.folder / "models" / name).is_file() for name in card.companions.values())
+    own = weights_of(multimag_run.folder)
+    for name in NAMES:  # each knows all others, also those that were trained after it
+        for backbone in ("standin", "standin_residual"):
+            told = Sidecar.read(multimag_run.folder / "models" / f"melanoma-{name}-{backbone}.keras")
+            assert told.companion_weights == {role: own[file] for role, file in told.companions.items()}
     assert card.preprocessing["magnifications"] == ["10x"] and card.threshold == 0.5
     nevi = Sidecar.read(multimag_run.folder / "models" / "nevi-standin.keras")
+    assert nevi.companion_weights == {}
     assert nevi.threshold is None and nevi.threshold_from == "none: the most probable class is called"
 
 

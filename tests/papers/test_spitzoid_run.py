@@ -47,6 +47,7 @@ def test_every_model_stands_with_its_sidecar(tiny_run):
     assert target.kind == "spitzoid-target"
     assert target.classes == ("benign", "malignant")
     assert (tiny_run.folder / "models" / target.companions["source"]).is_file()
+    assert target.companion_weights == {"source": weights_of(tiny_run.folder)["source.keras"]}
     assert target.preprocessing["grid"]["mpp"] == 1.0
 
 

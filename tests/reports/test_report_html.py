@@ -24,13 +24,27 @@ from melano_tf.reports.report_html import leaks_of, write_report
 from melano_tf.reports.run_contents import (
     ShownTable,
     command_text,
+    durations,
     exclusions,
     headlines,
     said_once,
     time_text,
 )
 from melano_tf.reports.tables import Headline, Table, interval_table
-from tests.reports.made_run import HOSTILE, MODEL, PICTURE, bare_run, made_run, of_its_plan, predictions, write_json
+from melano_tf.runs.files_of_plan import Standing
+from melano_tf.runs.judgements import read_record
+from melano_tf.runs.run_folder import plan_key
+from tests.reports.made_run import (
+    HOSTILE,
+    MODEL,
+    PICTURE,
+    PLAN,
+    bare_run,
+    made_run,
+    of_its_plan,
+    predictions,
+    write_json,
+)
 
 CASES = [f"ISIC_{number:03}" for number in range(40)]
 
@@ -211,6 +225,20 @@ def test_pictures_fit_the_budget_and_are_counted(tmp_path: Path) -> None:
     least = album(sources, budget=sum(sizes[:3]))
     assert [name for name, _ in least.left_out] == ["2.png", "3.png"], "the last ones"
     assert list(least.pictures) == ["small.png", "0.png", "1.png"] and least.bytes == sum(sizes[:3])
+
+
+def test_the_time_of_steps_of_other_settings_is_not_counted(tmp_path: Path) -> None:
+    folder = made_run(tmp_path / "run", predictions(CASES))
+    for name, plan in (("train/b/fold-1", PLAN), ("train/c/fold-1", {**PLAN, "settings": "before"})):
+        output = f"models/{Path(name).parent.name}.keras"
+        (folder / output).write_text(name)
+        write_json(folder / "steps" / f"{name}.json", {"key": "k", "seconds": 7.0, "outputs": {output: {}}})
+        made = json.loads((folder / "made.json").read_text())
+        write_json(folder / "made.json", {**made, output: {"plan": plan_key(plan), "step": name, "key": "k"}})
+    record = read_record(folder)
+    grouped, steps = durations(Standing(folder, record), record)
+    assert [name for name, _ in steps] == ["images", "train/a/fold-1", "train/b/fold-1"]
+    assert ("train", "2", "9.0 s") in grouped and grouped[-1][:2] == ("all", "3")
 
 
 def test_small_texts() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from melano_tf.commands.compare import checksums
 from melano_tf.errors import InputError
 from melano_tf.runs.atomic_files import atomic, file_sha256
 from melano_tf.runs.input_checksums import file_checksums
@@ -170,6 +171,39 @@ def test_checksums_are_remembered_until_the_file_changes(tmp_path):
         assert first == {str(file): file_sha256(file)}
         file.write_bytes(b"others!")
         assert file_checksums(run.folder, [file]) == {str(file): file_sha256(file)} != first
+
+
+def test_the_checksums_are_those_of_the_files_that_were_asked_for_last(tmp_path):
+    files = {name: tmp_path / name / "I1.jpg" for name in ("raw", "cropped")}
+    for name, file in files.items():
+        file.parent.mkdir()
+        file.write_text(name)
+    other = files["cropped"].with_name("I2.jpg")
+    other.write_text("another")
+    with open_run(tmp_path / "run") as run:
+        file_checksums(run.folder, [files["raw"]])
+        file_checksums(run.folder, [files["cropped"], other])
+        assert set(json.loads((run.folder / "inputs.json").read_text())) == {str(files["cropped"]), str(other)}
+        assert checksums(run.folder)["I1"] == {file_sha256(files["cropped"])}
+
+        def stopped(size: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):  # what it did not come to is not read again
+            file_checksums(run.folder, [files["raw"], other], stopped)
+        assert set(json.loads((run.folder / "inputs.json").read_text())) == {str(files["raw"]), str(other)}
+
+
+def test_durations_are_those_of_the_present_plan(tmp_path):
+    def session(epochs: int, *names: str) -> set[str]:
+        with open_run(tmp_path, epochs=epochs) as run:
+            for name in names:
+                run.step(name, {"name": name}, lambda s, name=name: write(run, name, name))
+            return set(run.durations())
+
+    assert session(3, "first", "aside") == {"first", "aside"}
+    assert session(3, "first") == {"first", "aside"}, "not asked for this time, and of the same plan"
+    assert session(9, "first", "second") == {"first", "second"}
 
 
 def test_seeds_differ_by_purpose_and_hold():

@@ -194,6 +194,11 @@ class TestDescribe:
         assert (known.facts["described"], known.facts["measured"]) == (9, 5)
         assert list(fed.ids[FED]) == NAMES[:9] and list(fed.ids[CHOSE]) == NAMES[9:14]
 
+    def test_too_few_leave_no_description_of_an_earlier_training(self, tmp_path: Path) -> None:
+        groups = {name: name for name in NAMES}
+        assert self.described(tmp_path, Sides(groups, NAMES[:9], NAMES[9:14]))[1] is not None
+        assert self.described(tmp_path, Sides(groups, NAMES[:2], NAMES[9:14]))[1] is None
+
     def test_a_case_of_another_part_is_refused(self, tmp_path: Path) -> None:
         groups = {name: name for name in NAMES}
         sides = Sides(groups, NAMES[:9], (), NAMES[9:])

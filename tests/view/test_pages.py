@@ -1,5 +1,6 @@
 """The atlas' pages without a browser: slow answers that come after another question, models of several classes."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from bokeh.models import DataTable, Div, Select
 
 from melano_tf.errors import InputError
 from melano_tf.runs.predictions import predictions, read_predictions, write_predictions
+from melano_tf.runs.run_folder import plan_key
 from melano_tf.view.asked_models import Asked, Map
 from melano_tf.view.deepzoom import ByteCache
 from melano_tf.view.embedding import Embedding
@@ -28,8 +30,8 @@ from melano_tf.view.pages.image import ImagePage
 from melano_tf.view.pages.slide import SlidePage
 from melano_tf.view.pages.what_if import WhatIf
 from melano_tf.view.run_cases import Runs, read_run
-from melano_tf.view.site import Page, Site
-from tests.view.made_run import NEVI, SETTINGS, SEVEN, SIDE, made_images, made_run_of_nevi, tiles_of, write_run
+from melano_tf.view.site import Page, Site, pages_of
+from tests.view.made_run import NEVI, PLAN, SETTINGS, SEVEN, SIDE, made_images, made_run_of_nevi, tiles_of, write_run
 
 METADATA = {"preprocessing": {"metadata": {"age": {}}}}
 TWO = {"classes": ("NV", "MEL"), "threshold": 0.4, **METADATA}
@@ -431,6 +433,31 @@ def test_a_plane_that_cannot_be_made_is_said_while_it_is_the_chosen_one(images: 
     shown.how.value = "UMAP"
     page.finish()
     assert "no plane" in shown.told.text
+
+
+@pytest.mark.parametrize("older", [(), ("clusters.csv",), ("embedding.npy", "clusters.csv")])
+def test_clusters_neighbours_and_the_map_are_those_of_the_present_settings(
+    tmp_path: Path, older: tuple[str, ...]
+) -> None:
+    folder = made_images(tmp_path / "run", {"two": TWO}, {"two": [0.8, 0.3, 0.1]})
+    files = [folder / "clusters" / name for name in ("clusters.csv", "embedding.npy")]
+    files[0].parent.mkdir()
+    files[0].write_text("image_id,source,cluster\nI0,HAM,1\nI1,HAM,0\nI2,HAM,1\n")
+    np.save(files[1], np.eye(3, dtype=np.float32))
+    made = json.loads((folder / "made.json").read_text())
+    for file in files:
+        plan = plan_key({**PLAN, "settings": "before"} if file.name in older else PLAN)
+        made[f"clusters/{file.name}"] = {"plan": plan, "step": "cluster/groups", "key": "k"}
+    (folder / "made.json").write_text(json.dumps(made))
+    seen = read_run(folder)
+    found = Embedding.read(seen)
+    assert seen.standing.older() == sorted(f"clusters/{name}" for name in older)
+    assert ("map" in dict(pages_of(seen))) == (found is not None) == (not older)
+    if "clusters.csv" in older:
+        assert "cluster" not in seen.cases
+    else:
+        assert seen.cases["cluster"].tolist() == ["HAM: 1", "HAM: 0", "HAM: 1"]
+        assert found is not None and found.cases == ("I0", "I1", "I2")
 
 
 def test_a_mask_is_of_the_resolution_that_its_run_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The steps of the four experiments: which of their tasks the tiles allow, and the models of those."""
 
+import functools
 from dataclasses import replace
 
 import pandas as pd
@@ -116,14 +117,37 @@ def take_up(work: Work, task_name: str, backbone: str) -> Looked:
         return replace(card, **decision(settings, task), preprocessing=made, companions=companions)
 
     restate(work.run, f"train/{stem}", path, settled)
+    tell_siblings(work, task, backbone)
     predictions = read_predictions(work.path("predictions", f"{stem}.parquet"))
     return Looked(TaskTraining(task, backbone, path, predictions), work.identity(f"train/{stem}"))
 
 
 def companions_of(work: Work, task: Task, backbone: str) -> dict[str, str]:
     """Files of the models that judge a slide's other magnifications for predict: a model of Table 1 has siblings."""
-    siblings = work.value(experiment_step(task.table)) if task.table == 1 else []
-    return {one.name: f"{model_name(one, backbone)}.keras" for one in siblings if one.name != task.name}
+    return {one.name: f"{model_name(one, backbone)}.keras" for one in siblings(work, task) if one.name != task.name}
+
+
+def siblings(work: Work, task: Task) -> list[Task]:
+    """The tasks whose models judge a slide together, of Table 1; [] of other tables' tasks."""
+    return list(work.value(experiment_step(task.table))) if task.table == 1 else []
+
+
+def tell_siblings(work: Work, task: Task, backbone: str) -> None:
+    """Write into the sidecars of a task's siblings, as far as they are trained, which weights the others have.
+
+    One that is trained anew alone is then known to be another. What a sibling that this session did not come to yet was
+    said to have stays until its turn.
+    """
+    stems = {one.name: model_name(one, backbone) for one in siblings(work, task)}
+    files = {name: work.path("models", f"{s}.keras") for name, s in stems.items() if work.has(f"train/{s}")}
+    weights = {name: str(Sidecar.read(path).run["weights_sha256"]) for name, path in files.items()}
+
+    def told(own: str, card: Sidecar) -> Sidecar:
+        known = {**card.companion_weights, **weights}
+        return replace(card, companion_weights={name: known[name] for name in stems if name in known and name != own})
+
+    for name, path in files.items():
+        restate(work.run, f"train/{stems[name]}", path, functools.partial(told, name))
 
 
 def trained_of(work: Work, number: int) -> list[TaskTraining]:

@@ -221,4 +221,5 @@ def target_sidecar(
         threshold_from="fixed beforehand (the paper gives none)",
         run={"aggregation": aggregation, "trained_on": fold_name(fold)},
         companions={"source": source.model.name},
+        companion_weights={"source": Sidecar.read(source.model).run["weights_sha256"]},
     )

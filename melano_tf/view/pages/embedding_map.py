@@ -29,7 +29,8 @@ def embedding_map(page: Page) -> None:
     embedding = Embedding.read(run)
     if embedding is None:
         raise InputError(
-            f"{run.name} has no embedding of its images (clusters/embedding.npy); a similarity run makes one"
+            f"{run.name} has no embedding of its images (clusters/embedding.npy) under its present settings; a "
+            "similarity run makes one"
         )
     EmbeddingMap(page, run, embedding).show()
 
