@@ -14,6 +14,8 @@ class Mixup(keras.layers.Layer):
     target is blended by the same shares (`melano_tf.training.soft_targets.soft_targets`).
     """
 
+    blends_samples = True  # what it gives depends on which samples are done together
+
     def build(self, input_shape: Any) -> None:
         self.built = True
 

@@ -36,7 +36,8 @@ class Running:
     stay float32. Not in the papers."""
     micro_batch: int = 0
     """Samples whose activations are held at a time: a larger batch is done in such parts, whose gradients are added up.
-    BatchNorm takes its statistics over a part. 0: the whole batch at once."""
+    BatchNorm takes its statistics over a part, dropout draws for it, mixup blends within it. 0: the whole batch at
+    once."""
     deterministic: bool = True
     """Equal commands give equal bits. With --no-deterministic a training that was interrupted ends with other bits than
     one that was not, and operations run that a GPU has no deterministic kernel for."""

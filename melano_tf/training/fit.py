@@ -21,6 +21,7 @@ from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.batch_norm import has_batch_statistics
 from melano_tf.training.checkpoint import training_variables, weights_sha256
 from melano_tf.training.describe import Shown, describe
+from melano_tf.training.exact_bags import random_states
 from melano_tf.training.fed_cases import Fed, check_chain, record_path
 from melano_tf.training.hosts import Hosts, shared_out
 from melano_tf.training.loop import Batches, GradientStep, History, LoopSettings, ProgressBar, Watch, train
@@ -266,12 +267,23 @@ def _step(run: Run, training: Training, network: Network, devices: Any) -> Step 
     if not samples:
         return step
     if isinstance(step, GradientStep):
-        if has_batch_statistics(network.trained):
-            run.say(f"{training.stem}: --micro-batch: BatchNorm takes its statistics over {samples} samples")
+        if differs := changed_by_parts(network.trained, samples):
+            run.say(f"{training.stem}: --micro-batch: {', '.join(differs)}")
         return step.in_parts(samples)
     why = "its loss compares the samples of a batch" if step is None else "a bag's tiles are done in chunks already"
     run.say(f"{training.stem}: --micro-batch changes nothing: {why}")
     return step
+
+
+def changed_by_parts(model: keras.Model, samples: int) -> list[str]:
+    """In what a batch that is done in parts of so many samples differs from the whole one, but for rounding."""
+    layers = model._flatten_layers(include_self=False)
+    words = {
+        f"BatchNorm takes its statistics over {samples} samples": has_batch_statistics(model),
+        f"dropout draws its masks anew for every {samples} samples": random_states(model),
+        f"mixup blends within {samples} samples": any(getattr(layer, "blends_samples", False) for layer in layers),
+    }
+    return [each for each, does in words.items() if does]
 
 
 def optimise(run: Run, training: Training, scratch: Path, prepared: Prepared | None = None) -> tuple[Network, History]:

@@ -21,6 +21,7 @@ from melano_tf.models.biopsy_classifier import build_target, split_target
 from melano_tf.models.classifier_head import classify
 from melano_tf.models.hierarchical_classifier import build_flat, build_hierarchical
 from melano_tf.models.layers import Preprocess
+from melano_tf.models.mixup_layer import mixing
 from melano_tf.models.seanet import build_source
 from melano_tf.models.tta_and_prior_shift import answering
 from melano_tf.models.zoome_network import build_zoome
@@ -32,7 +33,7 @@ from melano_tf.papers.weighting.cohort import class_names, read_taxonomy
 from melano_tf.runs.run_folder import Run
 from melano_tf.training import tensorflow_runtime as runtime
 from melano_tf.training.exact_bags import BagStep, predict_bag
-from melano_tf.training.fit import fit
+from melano_tf.training.fit import Network, changed_by_parts, fit
 from melano_tf.training.losses import binary_crossentropy, categorical_crossentropy
 from melano_tf.training.optimizers import make_optimizer
 from melano_tf.training.steps import GradientStep, Progress, float32
@@ -252,6 +253,24 @@ def test_passes_for_the_weights_leave_nothing_behind() -> None:
         kept.append([variable.numpy() for variable in model.variables])
     for one, other in zip(*kept, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_what_parts_change_is_said(tmp_path: Path) -> None:
+    """Dropout, batch normalisation and mixup depend on which samples are done together."""
+
+    def build() -> Network:
+        inputs = keras.Input((3,), name="x")
+        x = keras.layers.Dropout(0.5, seed=3)(keras.layers.BatchNormalization()(inputs))
+        model = keras.Model(inputs, keras.layers.Dense(1, dtype="float32")(x))
+        return Network(model, keras.optimizers.SGD(0.1), model, loss=test_fit.loss)
+
+    said: list[str] = []
+    with Run(tmp_path, "toy", Half(precision="float32"), 1, said.append) as run:
+        fit(run, dataclasses.replace(test_fit.TRAINING, build=build, judge=None), run.scratch("toy", "k"))
+    words = "BatchNorm takes its statistics over 4 samples, dropout draws its masks anew for every 4 samples"
+    assert f"toy: --micro-batch: {words}" in said
+    plain = keras.Sequential([keras.Input((3,), name="image"), keras.layers.Dense(1)])
+    assert not changed_by_parts(plain, 4) and changed_by_parts(mixing(plain), 4) == ["mixup blends within 4 samples"]
 
 
 # --- what a run says and is known by
