@@ -300,7 +300,7 @@ def estimate(recipe: str) -> dict[str, object]:
         hours += asked * load.passes * (4 / 3 if load.bag else 1) * cost[load.network] / PUBLISHED / 3600
     return {
         "recipe": recipe,
-        "trainings": len(loads),
+        "trainings": sum(load.times for load in loads),
         "pictures through steps": f"{pictures:.3g}",
         "hours on one A100, ESTIMATE": round(hours),
         "multiply-adds beside ResNet50's": {name: round(value, 2) for name, value in cost.items()},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import heapq
 import importlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,9 @@ from tqdm import tqdm
 
 from melano_tf.dermoscopy.isic_records import Findings, read_isic
 from melano_tf.environment import cores
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, RunError
 from melano_tf.papers.plan import Extent, Load, Recipe, Step
+from melano_tf.pipelines.processes import WorkerDied, spread
 from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.slide_manifest import read_manifest
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from melano_tf.training.pace import Pace
 
 GIB = 2**30
-FEW_STEPS = 2000  # fewer in all are begun without being measured: it would take longer than it tells
+FEW_PICTURES = 10_000  # fewer in all are begun unmeasured: an hour or two, of the papers' largest network on two cores
 LONG_HOURS = 24.0
 JPEG_BYTES = 0.36  # a pixel of a stored tile: CMU-1-Small-Region cut as spitzoid cuts it, quality 90
 
@@ -68,7 +70,7 @@ class Training:
     @property
     def step_seconds(self) -> float:
         """Of one step on one device."""
-        return self.pace.seconds * self.load.batch * (self.load.bag or 1) * self.load.passes
+        return self.pace.seconds * self.load.pictures * self.load.passes
 
     @property
     def seconds(self) -> float:
@@ -84,11 +86,12 @@ def extent_of(recipe: Recipe, settings: Any) -> Extent:
 
 
 def steps_of(load: Load, extent: Extent) -> int:
-    """Steps of one training, at most."""
+    """Steps of the trainings of one step of a plan, at most; where they have too few for `least`, about."""
     samples = math.ceil(load.share * extent.counts[load.of])
     if load.most is not None:
         samples = min(samples, load.most)
-    return load.epochs * math.ceil(samples / load.batch)
+    steps = load.epochs * math.ceil(samples / load.batch)
+    return load.times * steps * max(1, math.ceil(load.least / max(1, steps)))
 
 
 def bill(recipe: Recipe, settings: Any, steps: Sequence[Step], undone: Sequence[Step], measured: bool) -> Bill:
@@ -98,7 +101,11 @@ def bill(recipe: Recipe, settings: Any, steps: Sequence[Step], undone: Sequence[
         recipe, settings: whose.
         steps: all that are wanted, in the plan's order: they say which training waits for which.
         undone: those of them that are to be done.
-        measured: whether three steps of each network may be measured for it.
+        measured: whether three steps of each network may be measured for it, where there is so much to do that it is
+            worth the time, or --plan asks for nothing else.
+
+    Raises:
+        InputError: a file is wrong, or not even a few pictures of a network fit into the device's memory.
     """
     if not recipe.extent:
         return Bill()
@@ -106,21 +113,22 @@ def bill(recipe: Recipe, settings: Any, steps: Sequence[Step], undone: Sequence[
     loads = {step.name: step.load for step in undone if step.load is not None}
     counts = {name: steps_of(load, extent) for name, load in loads.items()}
     counted = ", ".join(f"{count:,} {name}" for name, count in extent.counts.items())
-    found = Bill([f"cost      {counted} at most; {len(loads)} trainings to do, {sum(counts.values()):,} steps"])
-    disk = dict(extent.disk)
-    if measured and sum(counts.values()) >= FEW_STEPS:
-        began = time.monotonic()
-        paces, devices = _paces(settings, loads.values(), extent.instances), _devices(settings)
+    number, steps_in_all = sum(load.times for load in loads.values()), sum(counts.values())
+    found = Bill([f"cost      {counted} at most; {number} trainings to do, {steps_in_all:,} steps"])
+    disk, pictures = dict(extent.disk), sum(counts[name] * load.pictures for name, load in loads.items())
+    if measured and loads and (settings.plan or pictures >= FEW_PICTURES):
+        began, devices = time.monotonic(), _devices(settings)
+        over = {name: devices if load.spread else 1 for name, load in loads.items()}
+        paces = _paces(settings, {load.network: (load, over[name]) for name, load in loads.items()}, extent.instances)
         trainings = [
-            Training(name, load, counts[name], paces[load.network], devices if load.spread else 1)
-            for name, load in loads.items()
+            Training(name, load, counts[name], paces[load.network], over[name]) for name, load in loads.items()
         ]
         took = f" (measured in {time.monotonic() - began:.0f} s)"
         seconds = {training.name: training.seconds for training in trainings}
         found.hours = side_by_side(steps, seconds, at_a_time(settings)) / 3600
-        found.lines += _networks_told(trainings, extent.instances)
+        found.lines += _networks_told(settings, trainings, extent.instances)
         found.lines += [_hours_told(settings, steps, seconds, found.hours) + took, _memory_told(settings, trainings)]
-        disk["models"] = sum(training.pace.saved for training in trainings)
+        disk["models"] = sum(training.pace.saved * training.load.models for training in trainings)
     if disk:
         sizes = ", ".join(f"{name} {size / GIB:.1f}" for name, size in disk.items())
         found.lines.append(f"cost      disk, GiB: {sizes}")
@@ -164,31 +172,79 @@ def at_a_time(settings: Any) -> int:
     return max(1, min(settings.processes(), cores() // settings.threads_each()))
 
 
-def _paces(settings: Any, loads: Iterable[Load], instances: tuple[int, int]) -> dict[str, Pace]:
-    """Of each network, by what it is called, measured with the threads that a training has."""
-    from melano_tf.training.pace import measure
-    from melano_tf.training.tensorflow_runtime import computing_in
+Networks = Mapping[str, tuple[Load, int]]  # what is known of a training, and over how many devices a batch is spread
 
-    found: dict[str, Pace] = {}
-    distinct = {load.network: load for load in loads}
-    with computing_in(settings.precision), tqdm(distinct.items(), desc="measuring", unit="network", leave=False) as bar:
-        for name, load in bar:
-            found[name] = measure(load.build, load.bag or load.batch, load.step, bool(load.bag), instances)
+
+def _paces(settings: Any, networks: Networks, instances: tuple[int, int]) -> dict[str, Pace]:
+    """Of each network, by what it is called. Before others train on this machine's GPUs it is measured in a process
+    that ends: this one would hold what it took of a GPU's memory until the run does.
+
+    Raises:
+        RunError: that process was killed.
+    """
+    if settings.plan or not settings.spread_out or not has_gpu():
+        return _paces_here(settings, networks, instances)
+    import cloudpickle  # with Dask, which hands the trainings out; pickle has no functions within functions
+
+    [(_, found)] = spread(_paces_there, [cloudpickle.dumps((settings, networks, instances))], 1)
+    if isinstance(found, WorkerDied):
+        raise RunError(f"measuring {', '.join(networks)}: its process was killed twice; is the machine out of memory?")
     return found
 
 
-def _networks_told(trainings: Sequence[Training], instances: tuple[int, int]) -> list[str]:
-    """A line for each network: its trainings, one after the other."""
+def _paces_there(content: bytes) -> dict[str, Pace]:
+    """In a process of its own: with the threads of a training, on the first of --gpus."""
+    import cloudpickle
+
+    from melano_tf.training.tensorflow_runtime import configure, import_quietly
+
+    import_quietly()
+    import tensorflow as tf
+
+    settings, networks, instances = cloudpickle.loads(content)
+    configure(settings.threads_each(), deterministic=settings.deterministic)
+    if settings.gpus:
+        tf.config.set_visible_devices(tf.config.list_physical_devices("GPU")[settings.gpus[0]], "GPU")
+    return _paces_here(settings, networks, instances)
+
+
+def _paces_here(settings: Any, networks: Networks, instances: tuple[int, int]) -> dict[str, Pace]:
+    """Of each network, by what it is called, measured with the threads that a training has."""
+    from melano_tf.training.pace import FEW, measure
+    from melano_tf.training.tensorflow_runtime import computing_in
+
+    found: dict[str, Pace] = {}
+    with computing_in(settings.precision), tqdm(networks.items(), desc="measuring", unit="network", leave=False) as bar:
+        for name, (load, over) in bar:
+            pictures = load.bag or math.ceil(load.batch / over)
+            parts = 0 if load.whole else settings.micro_batch
+            # A bag of more tiles than are held at a time is embedded twice, in chunks: at least two of them.
+            few = 2 * load.held if 0 < load.held < load.bag else FEW
+            found[name] = measure(load.build, pictures, load.step, bool(load.bag), instances, parts, few)
+            gc.collect()  # a network holds itself, and with it the device's memory
+    return found
+
+
+def _networks_told(settings: Any, trainings: Sequence[Training], instances: tuple[int, int]) -> list[str]:
+    """A line for each network: its trainings, one after the other; and one more where a step of it did not fit."""
     lines = []
     for network in dict.fromkeys(training.load.network for training in trainings):
         own = [training for training in trainings if training.load.network == network]
         load, over, pace = own[0].load, own[0].over, own[0].pace
         lines.append(
-            f"cost      {network}: {len(own)} trainings, {sum(each.steps for each in own):,} steps of "
+            f"cost      {network}: {sum(each.load.times for each in own)} trainings, "
+            f"{sum(each.steps for each in own):,} steps of "
             f"{own[0].step_seconds:.3g} s (measured with {pace.pictures} of {load.bag or load.batch} "
             f"{_measured(load, instances)}): {told(sum(each.seconds for each in own) / 3600)}"
             + (f" on {over} devices" if over > 1 else "")
         )
+        if not pace.fits:
+            held = load.at_once(settings.micro_batch, over)
+            parts = "" if load.whole or load.bag or settings.mirror else " or give --micro-batch"
+            lines.append(
+                f"cost      {network}: there is no memory here for a step of {held} pictures at a time: "
+                f"take a smaller batch{parts}"
+            )
     return lines
 
 
@@ -220,7 +276,7 @@ def _memory_told(settings: Any, trainings: Sequence[Training]) -> str:
     widest = ("", 0)
     for training in trainings:
         load, pace = training.load, training.pace
-        kept = math.ceil((load.held or settings.micro_batch or load.batch) / training.over)
+        kept = load.at_once(settings.micro_batch, training.over)
         widest = max(widest, (load.network, pace.state + kept * pace.activations), key=lambda pair: pair[1])
     where = "the GPU's memory" if has_gpu() else "memory"
     cache = f", and up to {settings.cache_mib / 1024:.1f} for tiles held" if hasattr(settings, "cache_mib") else ""

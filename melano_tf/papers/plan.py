@@ -6,6 +6,7 @@ and no more. Names, dependencies and functions of a module are plain data: anoth
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,9 +53,13 @@ class Load:
         share: of all of them, in an epoch.
         most: samples of an epoch at most; None: no limit.
         bag: tiles of a slide's bag at most; 0: a sample is one picture.
-        held: pictures whose activations are held at a time; 0: those of a batch.
-        step: (network, pictures) -> what is done with a batch of so many pictures; None: a gradient step.
+        held: tiles of a bag whose activations are held at a time; 0: all.
+        step: (network) -> what is done with a batch; None: a gradient step.
         passes: how many times the work of that step a sample is (a teacher that is asked as well).
+        whole: its loss compares the samples of a batch, which --micro-batch leaves whole.
+        least: steps at least: where all epochs together have fewer, they are multiplied.
+        times: trainings of this size that the step does, one after the other.
+        models: files with its weights that stay.
     """
 
     network: str
@@ -66,13 +71,29 @@ class Load:
     most: int | None = None
     bag: int = 0
     held: int = 0
-    step: Callable[[Any, int], Any] | None = None
+    step: Callable[[Any], Any] | None = None
     passes: float = 1.0
+    whole: bool = False
+    least: int = 0
+    times: int = 1
+    models: int = 1
 
     @property
     def spread(self) -> bool:
         """Whether --mirror spreads its batches over devices: not what takes a bag at a time."""
         return not self.bag and self.of != "bags"
+
+    @property
+    def pictures(self) -> int:
+        """Of a step."""
+        return self.batch * (self.bag or 1)
+
+    def at_once(self, micro_batch: int, devices: int) -> int:
+        """Pictures of a step whose activations one of so many devices holds at a time."""
+        if self.bag:
+            return min(self.held or self.bag, self.bag)
+        own = math.ceil(self.batch / devices)
+        return own if self.whole else min(micro_batch or own, own)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from melano_tf.errors import InputError
 from melano_tf.training.fit import Network
 from melano_tf.training.steps import GradientStep, Progress, Step
 
@@ -27,6 +28,7 @@ class Pace:
         state: bytes of weights, gradients and the optimiser's variables.
         activations: bytes that one sample's step keeps for its way back: all layers' outputs.
         saved: bytes of the weights.
+        fits: whether there was memory for all pictures of a step; if not, `seconds` is of a few.
     """
 
     seconds: float
@@ -34,39 +36,61 @@ class Pace:
     state: int
     activations: int
     saved: int
+    fits: bool = True
 
 
 def measure(
     build: Callable[[], Network],
     pictures: int,
-    step: Callable[[Network, int], Step] | None = None,
+    step: Callable[[Network], Step] | None = None,
     bag: bool = False,
     instances: tuple[int, int] = (1, 1),
+    parts: int = 0,
+    few: int = FEW,
 ) -> Pace:
-    """Three steps, after one that traces them: of the whole batch, or, where that would take long, of a few pictures.
+    """Three steps, after one that traces them: of the whole batch, or, where that would take long or does not fit into
+    the device's memory, of a few pictures.
 
     Args:
         build: the network with its optimiser.
-        pictures: in a step.
-        step: (network, pictures) -> what is done with a batch; None: a gradient step.
+        pictures: in a step on one device.
+        step: (network) -> what is done with a batch; None: a gradient step.
         bag: the pictures of a batch are one sample's.
         instances: of a network of bags of features: in those that are made up, and in the largest that there is.
+        parts: a gradient step does a batch in parts of so many pictures, one after the other; 0: at once.
+        few: pictures of the steps that are measured first.
+
+    Raises:
+        InputError: not even a few pictures fit.
     """
-    network, (usual, most) = build(), instances
-    few = min(FEW, pictures)
-    does = step(network, few) if step is not None else GradientStep(network.trained, network.optimizer, any_loss)
-    timed(does, made_up(network.trained, few, bag, usual))
-    count, seconds = few, [timed(does, made_up(network.trained, few, bag, usual)) for _ in range(STEPS)]
-    if few < pictures and STEPS * float(np.median(seconds)) / few * pictures <= PATIENCE_S:
-        batch, count = made_up(network.trained, pictures, bag, usual), pictures
+    network, (usual, most), count = build(), instances, min(few, pictures)
+    does = step(network) if step is not None else GradientStep(network.trained, network.optimizer, any_loss)
+    if parts and isinstance(does, GradientStep):
+        does.in_parts(parts)
+
+    def paced(samples: int) -> float:
+        batch = made_up(network.trained, samples, bag, usual)
         timed(does, batch)
-        seconds = [timed(does, batch) for _ in range(STEPS)]
+        return float(np.median([timed(does, batch) for _ in range(STEPS)]))
+
+    try:
+        seconds, fits = paced(count), True
+    except tf.errors.ResourceExhaustedError:
+        raise InputError(
+            f"{network.trained.name}: there is no memory on this device for a step of {count} pictures; see that "
+            "nothing else is at work there, or do fewer at a time (--micro-batch, of spitzoid's bags --target.chunk)"
+        ) from None
+    if count < pictures and STEPS * seconds / count * pictures <= PATIENCE_S:
+        try:
+            seconds, count = paced(pictures), pictures
+        except tf.errors.ResourceExhaustedError:
+            fits = False
     weights, trained = (
         sum(map(_bytes, each)) for each in (network.trained.variables, network.trained.trainable_variables)
     )
     kept = sum(_bytes(each, most) for each in outputs_of(network.trained))
     state = weights + trained + sum(map(_bytes, network.optimizer.variables))
-    return Pace(float(np.median(seconds)) / count, count, state, kept, weights)
+    return Pace(seconds / count, count, state, kept, weights, fits)
 
 
 def timed(step: Step, batch: Mapping[str, Any]) -> float:
@@ -103,14 +127,16 @@ def made_up(model: keras.Model, samples: int, bag: bool, instances: int = 1) -> 
 
 
 def outputs_of(model: keras.Model) -> list[Any]:
-    """What each layer of a functional model gives."""
-    return [
-        each
-        for operation in model.operations
-        for node in operation._inbound_nodes
-        for each in node.output_tensors
-        if hasattr(each, "dtype")
-    ]
+    """What each layer of a functional model gives, those of the models in it among them."""
+    found: list[Any] = []
+    for node in [node for nodes in model._nodes_by_depth.values() for node in nodes]:
+        inner = getattr(node.operation, "_functional", node.operation)  # a Sequential has its graph there
+        if hasattr(inner, "_nodes_by_depth"):
+            given = {id(each) for each in inner.inputs}  # counted where it comes from
+            found += [each for each in outputs_of(inner) if id(each) not in given]
+        else:
+            found += [each for each in node.output_tensors if hasattr(each, "dtype")]
+    return found
 
 
 def _bytes(each: Any, instances: int = 1) -> int:

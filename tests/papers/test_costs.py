@@ -4,24 +4,30 @@ import dataclasses
 import functools
 import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cloudpickle
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from melano_tf.errors import InputError
-from melano_tf.papers import PAPERS, costs, shell
+from melano_tf.errors import InputError, RunError
+from melano_tf.models.mixup_layer import mixing
+from melano_tf.papers import PAPERS, costs, run_settings, shell
 from melano_tf.papers.bags.loads import sizes_of
 from melano_tf.papers.bags.settings import MODELS
 from melano_tf.papers.costs import Bill, bill, check_affordable, extent_of, images_extent, side_by_side, steps_of, told
 from melano_tf.papers.plan import Extent, Load, Step
 from melano_tf.papers.run_settings import Running
 from melano_tf.papers.shell import planned
+from melano_tf.papers.similarity.clusters import teacher_load
 from melano_tf.phantoms.feature_files import FeaturePhantomSettings, draw_features
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings, plan_images
+from melano_tf.pipelines.processes import WorkerDied
 from melano_tf.training import pace
 from melano_tf.training.fit import Network
 from melano_tf.training.optimizers import make_optimizer
@@ -56,6 +62,20 @@ def test_steps_are_epochs_of_whole_batches_of_what_there_is_at_most() -> None:
     assert steps_of(load, extent) == 3 * 3  # 22 tiles
     assert steps_of(dataclasses.replace(load, most=9), extent) == 3 * 2
     assert steps_of(dataclasses.replace(load, of="slides", batch=1), extent) == 3 * 2
+    # Of nine steps the epochs are multiplied until there are ten; a choice among four is four trainings.
+    assert steps_of(dataclasses.replace(load, least=10), extent) == 18
+    assert steps_of(dataclasses.replace(load, least=9), extent) == 9
+    assert steps_of(dataclasses.replace(load, times=4), extent) == 4 * 9
+
+
+def test_what_is_held_at_a_time() -> None:
+    load = Load("n", small, epochs=1, batch=20, of="tiles", share=1.0)
+    assert [load.at_once(parts, 1) for parts in (0, 4, 64)] == [20, 4, 20] and load.at_once(0, 3) == 7
+    assert dataclasses.replace(load, whole=True).at_once(4, 1) == 20
+    bag = dataclasses.replace(load, batch=1, bag=12, held=6)
+    assert bag.at_once(4, 1) == 6 and dataclasses.replace(bag, held=16).at_once(0, 1) == 12
+    teacher = teacher_load(recipe("similarity").preset("paper"))
+    assert teacher.at_once(4, 1) == teacher.batch  # its loss compares samples: `fit` leaves its batch whole
 
 
 def test_what_a_network_costs_is_measured() -> None:
@@ -74,11 +94,100 @@ def test_a_batch_that_would_take_long_is_judged_by_a_few_pictures(monkeypatch: p
     assert measure(small, 5).pictures == 5 and measure(small, 6).pictures == 4
 
 
-def test_the_bill_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, bool]] = []
+def with_room(most: int) -> Callable[[], Network]:
+    """A network for which there is no memory once it is given more samples than these at a time."""
 
-    def measured(build: Any, pictures: int, step: Any, bag: bool, instances: Any) -> Pace:
-        asked.append((pictures, bag))
+    def room(samples: Any) -> Any:
+        if samples > most:
+            raise MemoryError(f"{samples} samples")
+        return np.float32(1)
+
+    class Room(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x * tf.ensure_shape(tf.numpy_function(room, [tf.shape(x)[0]], tf.float32), [])
+
+    def build() -> Network:
+        inputs = keras.Input((4,), name="image")
+        model = keras.Model({"image": inputs}, keras.layers.Dense(1)(Room()(inputs)), name="wide")
+        return Network(model, make_optimizer("adam", 0.1), model)
+
+    return build
+
+
+def test_a_batch_is_measured_in_the_parts_that_it_is_done_in() -> None:
+    assert measure(with_room(16), 16).fits
+    found = measure(with_room(15), 16)
+    assert not found.fits and found.pictures == 4 and found.seconds > 0  # known by the few pictures before it
+    found = measure(with_room(3), 16, parts=3)
+    assert found.fits and found.pictures == 16
+    with pytest.raises(InputError, match=r"^wide: there is no memory .* a step of 4 pictures; .*--micro-batch"):
+        measure(with_room(3), 16)
+
+
+def test_the_layers_of_a_network_within_the_network_are_counted() -> None:
+    inner = small()
+    share, picture, flat, logits = 1, 512, 512, 4
+    kept = sum(pace._bytes(each) for each in pace.outputs_of(mixing(inner.trained)))
+    assert kept == 4 * (share + 2 * picture + flat + logits)  # the picture also blended
+    inputs = keras.Input((8, 8, 8))
+    stack = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4)])
+    assert sum(pace._bytes(each) for each in pace.outputs_of(keras.Model(inputs, stack(inputs)))) == 4 * (512 * 2 + 4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "plan", "measured"),
+    [(1_800 * 64, 64, False, True), (9_999, 1, False, False), (100, 1, True, True)],
+)
+def test_a_run_is_measured_by_its_work_and_not_by_its_steps(
+    monkeypatch: pytest.MonkeyPatch, samples: int, batch: int, plan: bool, measured: bool
+) -> None:
+    monkeypatch.setattr(pace, "measure", lambda *_: Pace(0.5, 4, 2**30, 2**28, 2**30))
+    monkeypatch.setattr(costs, "extent_of", lambda *_: Extent({"tiles": samples}))
+    steps = [Step("train", "train", print, load=Load("one", small, epochs=1, batch=batch, of="tiles", share=1.0))]
+    found = bill(SimpleNamespace(extent="here"), dataclasses.replace(SETTINGS, plan=plan), steps, steps, measured=True)
+    assert (found.hours is not None) == measured
+
+
+def test_what_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "measure", lambda *_: Pace(0.5, 4, 2**30, 2**28, 2**30, fits=False))
+    monkeypatch.setattr(costs, "extent_of", lambda *_: Extent({"tiles": 16_000}))
+    one = Load("one", small, epochs=1, batch=16, of="tiles", share=1.0)
+    loads = (one, dataclasses.replace(one, network="other", whole=True))
+    steps = [Step(f"train/{load.network}", "train", print, load=load) for load in loads]
+    shown = bill(SimpleNamespace(extent="here"), SETTINGS, steps, steps, measured=True).lines
+    said = "there is no memory here for a step of 16 pictures at a time: take a smaller batch"
+    assert f"cost      one: {said} or give --micro-batch" in shown and f"cost      other: {said}" in shown
+
+
+def test_before_others_train_on_gpus_networks_are_measured_in_a_process_that_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handed: list[Any] = []
+
+    def elsewhere(function: Any, items: Any, workers: int) -> Any:
+        handed.append((function, *cloudpickle.loads(items[0])))
+        return [(0, {"one": Pace(0.5, 4, 1, 1, 1)} if len(handed) == 1 else WorkerDied())]
+
+    monkeypatch.setattr(costs, "has_gpu", lambda: True)
+    monkeypatch.setattr(costs, "spread", elsewhere)
+    settings = dataclasses.replace(SETTINGS, gpus=(1, 2))
+    load = Load("one", small, epochs=1, batch=16, of="tiles", share=1.0)
+    found = costs._paces(settings, {"one": (load, 1)}, (1, 1))
+    function, given, networks, instances = handed[0]
+    assert found["one"].seconds == 0.5 and function is costs._paces_there
+    assert (given, instances) == (settings, (1, 1)) and networks["one"][0].build().trained.count_params() == 512 * 4
+    with pytest.raises(RunError, match="measuring one: its process was killed twice"):
+        costs._paces(settings, {"one": (load, 1)}, (1, 1))
+    here = [dataclasses.replace(settings, plan=True), dataclasses.replace(settings, gpus=())]
+    assert all(costs._paces(each, {"one": (load, 1)}, (1, 1))["one"].pictures == 16 for each in here)
+    assert len(handed) == 2
+
+
+def test_the_bill_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def measured(build: Any, pictures: int, step: Any, bag: bool, instances: Any, parts: int = 0, few: int = 4) -> Pace:
+        asked.append((pictures, bag, parts, few))
         return Pace(0.5, 4, 2**30, 2**28, 2**30)
 
     monkeypatch.setattr(pace, "measure", measured)
@@ -88,7 +197,7 @@ def test_the_bill_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [Step(f"train/{i}", "train", print, load=load) for i, load in enumerate((one, one, bags, None))]
     billed = functools.partial(bill, SimpleNamespace(extent="here"), steps=steps, undone=steps, measured=True)
     found = billed(SETTINGS)
-    assert asked == [(8, False), (30, True)]  # each network once
+    assert asked == [(8, False, 0, 4), (30, True, 0, 12)]  # each network once; of a bag two chunks first
     # 2 x 5,000 steps of 8 x 0.5 s, and 200 of 30 x 0.5 s, twice the work
     assert found.hours == pytest.approx((2 * 5000 * 4 + 200 * 15 * 2) / 3600)
     shown = "\n".join(found.lines)
@@ -102,6 +211,10 @@ def test_the_bill_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
         "7.2 h on 2 GPUs, one training on each" in spread.lines[-3] and "12.8 h one after the other" in spread.lines[-3]
     )
     assert "about 2.5 for a step of bags, and up to 0.5 for tiles held, in each of 2 processes" in spread.lines[-2]
+    assert asked[2:] == [(8, False, 4, 4), (30, True, 4, 12)]
+    wide = [dataclasses.replace(step, load=dataclasses.replace(one, whole=True)) for step in steps[:2]]
+    parts = billed(dataclasses.replace(SETTINGS, micro_batch=4), steps=wide, undone=wide)
+    assert "about 3.0 for a step of one" in parts.lines[-2] and asked[-1] == (8, False, 0, 4)
 
     monkeypatch.setenv("TF_CONFIG", json.dumps(TWO_HOSTS))
     assert billed(SETTINGS).hours == found.hours  # no --mirror
@@ -112,7 +225,9 @@ def test_the_bill_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "about 2.5 for a step of bags" in "\n".join(hosts.lines)  # 1 + 4 / 4 of the other
     monkeypatch.setattr(costs, "_gpus", lambda: 4)
     monkeypatch.delenv("TF_CONFIG")
+    asked.clear()
     gpus = billed(mirrored)
+    assert asked == [(2, False, 0, 4), (30, True, 0, 12)]  # of a batch each device's own part
     assert gpus.hours == pytest.approx((2 * 5000 * 4 / 4 + 200 * 15 * 2) / 3600)
     assert "h on 4 devices in all at most" in gpus.lines[-3]
     monkeypatch.setattr(costs, "_gpus", lambda: 0)
@@ -179,6 +294,7 @@ def test_the_hours_are_those_of_so_many_trainings_at_a_time(
     monkeypatch.setattr(costs, "_gpus", lambda: gpus)
     monkeypatch.setattr(costs, "extent_of", lambda *_: Extent({"tiles": 8 * 1000}))
     monkeypatch.setattr(pace, "measure", lambda *_: Pace(3 * 3600 / 8000, 8, 2**30, 2**28, 2**30))
+    monkeypatch.setattr(costs, "_paces", costs._paces_here)
     load = Load("one", small, epochs=1, batch=8, of="tiles", share=1.0)
     steps = [Step(f"train/{i}", "train", print, needs=("train/0",) if i > 2 else (), load=load) for i in range(5)]
     settings = dataclasses.replace(SETTINGS, **running)
@@ -225,14 +341,14 @@ def test_every_training_of_a_paper_is_on_the_bill(name: str, preset: str) -> Non
     """None that builds a network is forgotten, and equal words stand for equal networks."""
     one = recipe(name)
     settings = one.preset(preset)
+    if name == "weighting":
+        settings = dataclasses.replace(settings, gamma="auto")
     _, steps, _ = planned(one, settings)
     extent = extent_of(one, settings)
     assert all(count > 0 for count in extent.counts.values())
-    trainings = [step for step in steps if step.name.split("/")[0] in ("source", "target", "train")]
-    trainings = [step for step in trainings if step.weights or step.group == "target"]
-    assert trainings and all(
-        step.load is not None for step in trainings if not step.name.startswith(("start", "gamma"))
-    )
+    trainings = [step for step in steps if step.weights or step.name.startswith("target")]
+    assert trainings and all(step.load is not None for step in trainings)
+    cloudpickle.loads(cloudpickle.dumps([step.load for step in trainings]))  # to be measured in another process
     batches = {step.load.network: set() for step in trainings if step.load}
     for step in trainings:
         if step.load is not None:
@@ -241,16 +357,58 @@ def test_every_training_of_a_paper_is_on_the_bill(name: str, preset: str) -> Non
     assert all(len(each) == 1 for each in batches.values())
 
 
-def test_the_bill_of_the_demos_networks_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bags of spitzoid, and a student beside its teacher; the others are built in the same way."""
+def test_the_choice_of_gamma_and_the_warm_starts_are_on_the_bill() -> None:
+    one = recipe("weighting")
+    settings = dataclasses.replace(one.preset("paper"), figures="none")
+    extent = extent_of(one, settings)
+
+    def counted(**changed: Any) -> tuple[str, dict[str, Load]]:
+        warm = dataclasses.replace(settings.training, warm_epochs=changed.pop("warm_epochs", 0))
+        asked = dataclasses.replace(settings, training=warm, **changed)
+        _, steps, _ = planned(one, asked)
+        return bill(one, asked, steps, steps, measured=False).lines[0], {step.name: step.load for step in steps}
+
+    assert "; 80 trainings to do" in counted()[0]
+    told, loads = counted(gamma="auto", warm_epochs=3)
+    # Four gammas for each of four tables and two splits; warm starts of two networks on two splits, and of each choice.
+    assert f"; {80 + 32 + 4 + 8} trainings to do" in told
+    cell, gamma = loads["train/flat-sgd-fl-split-1"], loads["gamma/flat-sgd-split-1"]
+    assert gamma.network == cell.network and steps_of(gamma, extent) == pytest.approx(
+        4 * (1 - settings.splits.hold_out) * steps_of(cell, extent), rel=0.05
+    )
+    assert gamma.models == 0 and loads["warm/flat-split-1"].epochs == loads["warm/flat-sgd-split-1-gamma"].epochs == 3
+    assert steps_of(loads["warm/flat-split-1"], extent) * cell.epochs == steps_of(cell, extent) * 3
+
+
+def test_a_short_training_of_multimags_demo_is_stretched_on_the_bill() -> None:
+    one = recipe("multimag")
+    _, steps, _ = planned(one, one.preset("demo"))
+    loads = [step.load for step in steps if step.load is not None]
+    assert {load.least for load in loads} == {one.preset("demo").model.least_steps} == {200}
+    assert all(steps_of(load, Extent({"tiles": 40})) >= 200 for load in loads)
+
+
+def test_the_bill_of_the_demos_networks_can_be_measured() -> None:
+    """The bags of spitzoid in chunks of the settings' size; the others are built in the same way."""
     one = recipe("spitzoid")
+    demo = one.preset("demo")
     settings = dataclasses.replace(
-        one.preset("demo"), source=dataclasses.replace(one.preset("demo").source, input_px=48)
+        demo,
+        source=dataclasses.replace(demo.source, input_px=48),
+        target=dataclasses.replace(demo.target, chunk=3),
     )
     _, steps, _ = planned(one, settings)
     [load] = [step.load for step in steps if step.load is not None and step.name == "target/final"]
-    found = measure(load.build, 6, load.step, bag=True)
-    assert found.pictures == 6 and found.seconds > 0 and found.activations > 48 * 48 * 3 * 4
+    done: list[Any] = []
+
+    def step(network: Any) -> Any:
+        assert load.step is not None
+        done.append(load.step(network))
+        return done[0]
+
+    found = measure(load.build, 12, step, bag=True, few=6)
+    assert done[0].chunk == 3 and load.held == 3
+    assert found.pictures in (6, 12) and found.seconds > 0 and found.activations > 48 * 48 * 3 * 4
 
 
 def test_bags_are_on_the_bill_and_measured_at_their_size(tmp_path: Path) -> None:

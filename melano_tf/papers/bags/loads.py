@@ -84,7 +84,7 @@ def training_load(settings: BagsSettings, kind: BagKind | str, fold: int | None)
         sizes = sizes_of(settings)
         return bag_network(sizes.width, sizes.classes, chosen, 0)
 
-    def step(network: Network, bags: int) -> GradientStep:
+    def step(network: Network) -> GradientStep:
         assert network.loss is not None  # `bag_network` brings one
         return GradientStep(network.trained, network.optimizer, network.loss, open_axes=OPEN_AXES)
 

@@ -162,7 +162,8 @@ def training_load(settings: MultimagSettings, task: Task, backbone: str) -> Load
     }[task.table]
     share = 1 - settings.split.test_share - settings.split.validation_share
     build_it = functools.partial(build, used, backbone, len(task.classes), 0)
-    return Load(backbone, build_it, used.epochs, used.batch, "tiles", share, round(share * taken))
+    most, least = round(share * taken), used.least_steps
+    return Load(backbone, build_it, used.epochs, used.batch, "tiles", share, most, least=least)
 
 
 def build(used: ModelSettings, backbone: str, classes: int, seed: int) -> Network:

@@ -167,7 +167,8 @@ def teacher_load(settings: SimilaritySettings) -> Load:
     """What a teacher's training costs: an epoch's steps, and a look at every image for its clusters."""
     chosen, blank = settings.cluster, replace(settings, network=replace(settings.network, weights="none"))
     batch, build_it = chosen.per_batch * chosen.per_cluster, functools.partial(build_teacher, blank, 0)
-    return Load(f"teacher {settings.network.teacher}", build_it, chosen.epochs, batch, "images", 1.0, passes=4 / 3)
+    name = f"teacher {settings.network.teacher}"
+    return Load(name, build_it, chosen.epochs, batch, "images", 1.0, passes=4 / 3, whole=True)
 
 
 def loaded(report: BackboneReport) -> str:

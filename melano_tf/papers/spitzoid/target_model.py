@@ -160,8 +160,8 @@ def target_load(settings: SpitzoidSettings, aggregation: Aggregation, fold: int 
         model = build_target(source, aggregation, attention_units=used.attention_units, seed=0)
         return Network(model, optimizer_of(settings), model)
 
-    def step(network: Network, pictures: int) -> BagStep:  # in two chunks, as a bag that is larger than one
-        return BagStep(*split_target(network.saved), network.optimizer, diagnosis_loss, chunk=max(1, pictures // 2))
+    def step(network: Network) -> BagStep:
+        return BagStep(*split_target(network.saved), network.optimizer, diagnosis_loss, chunk=used.chunk)
 
     name, share = f"{chosen(settings).name}-{aggregation}", learned_share(settings, fold)
     return Load(name, untrained, used.epochs, 1, "slides", share, bag=used.max_tiles, held=used.chunk, step=step)

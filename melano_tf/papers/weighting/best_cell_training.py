@@ -11,7 +11,7 @@ from melano_tf.models.mixup_layer import mixing
 from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.cohort import WeightingImages
-from melano_tf.papers.weighting.models import without_weights
+from melano_tf.papers.weighting.loads import passes_in, without_weights
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.training_grid import strategy_named
 from melano_tf.papers.weighting.trunk_transfer import build_halves, transfer_of
@@ -125,7 +125,7 @@ def best_load(settings: WeightingSettings, fold: int | None, classes: int, part:
     name = f"{settings.network.backbone} behind {transfer.best_cut}"
     build = functools.partial(build_best, without_weights(settings), 0, 1, classes)
     share = 1.0 if fold is None else (1 - 1 / transfer.folds) * (1 - settings.splits.hold_out)
-    return Load(name, build, transfer.best_epochs, batch, "images", share * part)
+    return Load(name, build, transfer.best_epochs, batch, "images", share * part, passes=passes_in(settings))
 
 
 def build_best(settings: WeightingSettings, seed: int, steps: int, classes: int) -> Network:

@@ -24,8 +24,8 @@ from melano_tf.papers.weighting.cohort import (
     tell,
 )
 from melano_tf.papers.weighting.figures import DRAWN
+from melano_tf.papers.weighting.loads import cell_load, gamma_load, start_load
 from melano_tf.papers.weighting.models import (
-    cell_load,
     choose_gamma,
     depends_on,
     gamma_depends_on,
@@ -85,14 +85,28 @@ def method(s: WeightingSettings) -> Plan:
             return []
         whose, facts = cell.plain_focal if for_gamma else cell.start, start_depends_on(s, taxonomy, cell, for_gamma)
         name, split = start_name(cell, for_gamma), split_name(cell.split)
-        return [plan.step(name, warm_up, whose, for_gamma, needs=[split], depends=facts, tolerant=True, **network)]
+        load = start_load(s, taxonomy, cell, for_gamma)
+        return [
+            plan.step(
+                *(name, warm_up, whose, for_gamma), needs=[split], depends=facts, tolerant=True, load=load, **network
+            )
+        ]
 
     def gamma(cell: Cell) -> list[str]:  # equation 6
         if cell.loss == "cel" or s.chosen_gamma() is not None:
             return []
         whose, needs = cell.plain_focal, [split_name(cell.split), *start(cell, for_gamma=True)]
-        facts = gamma_depends_on(s, taxonomy, whose)
-        return [plan.step(gamma_name(cell), choose_gamma, whose, needs=needs, depends=facts, tolerant=True, **network)]
+        facts, load = gamma_depends_on(s, taxonomy, whose), gamma_load(s, taxonomy, cell)
+        return [
+            plan.step(
+                *(gamma_name(cell), choose_gamma, whose),
+                needs=needs,
+                depends=facts,
+                tolerant=True,
+                load=load,
+                **network,
+            )
+        ]
 
     def train(cell: Cell) -> str:  # sections 3, 4.1 and 4.3; judged as in 4.4
         needs, facts = [split_name(cell.split), *start(cell), *gamma(cell)], depends_on(s, taxonomy, cell)

@@ -14,7 +14,6 @@ from melano_tf.models.classifier_head import logits_of
 from melano_tf.models.hierarchical_classifier import build_flat, build_hierarchical
 from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.papers.image_steps import image_groups
-from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.cell_answers import judge, sidecar_of
 from melano_tf.papers.weighting.cohort import WeightingImages, split_name
@@ -357,19 +356,6 @@ def build(settings: WeightingSettings, taxonomy: Taxonomy, cell: Cell) -> Networ
     )
     said = f"{report.tensors_loaded} tensors from {report.weights}" if report.tensors_loaded else ""
     return Network(trains, optimizer, leaves, said)
-
-
-def without_weights(settings: WeightingSettings) -> WeightingSettings:
-    """The settings with random initial weights: nothing is fetched to know what a training costs."""
-    return replace(settings, network=replace(settings.network, weights="none"))
-
-
-def cell_load(settings: WeightingSettings, taxonomy: Taxonomy, cell: Cell) -> Load:
-    """What a training costs."""
-    used, blank = settings.training, without_weights(settings)
-    epochs = used.flat_epochs if cell.network == "flat" else used.hierarchical_epochs
-    name, build_it = f"{cell.network} {settings.network.backbone}", functools.partial(build, blank, taxonomy, cell)
-    return Load(f"{name}, {cell.optimizer}", build_it, epochs, used.batch, "images", 1 - settings.splits.share)
 
 
 def decayed(settings: WeightingSettings, cell: Cell, step: Step, network: Network) -> ScheduledStep:

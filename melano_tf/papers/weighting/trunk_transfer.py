@@ -21,6 +21,7 @@ from melano_tf.papers.plan import Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.cell_answers import answers_frame
 from melano_tf.papers.weighting.cohort import CODE, split_name
+from melano_tf.papers.weighting.loads import passes_in, without_weights
 from melano_tf.papers.weighting.models import (
     decayed,
     fit_cell,
@@ -28,7 +29,6 @@ from melano_tf.papers.weighting.models import (
     rate_of,
     shared_network,
     sides_of,
-    without_weights,
 )
 from melano_tf.papers.weighting.settings import WeightingSettings
 from melano_tf.papers.weighting.training_grid import Cell
@@ -189,7 +189,8 @@ def strategy_load(settings: WeightingSettings, classes: int) -> Load:
     used, transfer = settings.training, transfer_of(settings)
     name = f"{settings.network.backbone} behind {transfer.cut}, on features"
     build = functools.partial(build_strategy, without_weights(settings), classes)
-    return Load(name, build, used.flat_epochs, used.batch, "images", 1 - 1 / transfer.folds)
+    share, passes = 1 - 1 / transfer.folds, passes_in(settings)
+    return Load(name, build, used.flat_epochs, used.batch, "images", share, passes=passes)
 
 
 def build_strategy(settings: WeightingSettings, classes: int) -> Network:
