@@ -221,7 +221,8 @@ def _paces_here(settings: Any, networks: Networks, instances: tuple[int, int]) -
             # A bag of more tiles than are held at a time is embedded twice, in chunks: at least two of them.
             few = 2 * load.held if 0 < load.held < load.bag else FEW
             found[name] = measure(load.build, pictures, load.step, bool(load.bag), instances, parts, few)
-            gc.collect()  # a network holds itself, and with it the device's memory
+            if has_gpu():
+                gc.collect()  # a network holds itself, and with it the device's memory
     return found
 
 

@@ -16,6 +16,7 @@ import pytest
 from melano_tf.papers import PAPERS
 from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.training import pace
 from tests import forked
 from tests.conftest import SHARED_RUNS, group_of
 from tests.papers import tiny, tiny_multimag
@@ -198,8 +199,10 @@ def test_the_notebook_shows_a_finished_run_and_nothing_is_done_again(
 
 
 def test_the_plan_names_what_would_be_done_and_does_nothing(
-    paper: str, case: Case, shared: TinyRun, inside: Inside
+    paper: str, case: Case, shared: TinyRun, inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pace, "measure", lambda *_: pace.Pace(3600.0, 4, 0, 0, 0))  # see test_costs.py
+
     def state() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in shared.folder.rglob("*")}
 
@@ -208,6 +211,7 @@ def test_the_plan_names_what_would_be_done_and_does_nothing(
         planned = inside(paper, "--out", str(shared.folder), *case.arguments, *arguments, "--plan")
         assert planned.code == 0, planned.errors
         assert f"{count} steps would be done; nothing was done (--plan)" in planned.shown
+        assert ("; 0 trainings to do" in planned.shown) != (" in all at most, " in planned.shown)  # how long that takes
         assert ("finished below means, if what is looked at anew is as it was" in planned.shown) == bool(arguments)
     assert state() == before
 
