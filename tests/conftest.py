@@ -22,6 +22,7 @@ SHARED_RUNS = {
     "similarity": "tiny_similarity",
     "bags": "tiny_bags",
 }
+PRESETS = ("ham10000",)  # that have a shared run of their own beside their recipe's
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,9 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def group_of(nodeid: str) -> str:
-    """What shares an expensive run stays on one worker: tests of a recipe, by its name in theirs; else a file's."""
+    """What shares an expensive run stays on one worker: tests of a recipe or preset, by its name in theirs; else a
+    file's."""
     path = nodeid.partition("::")[0]
-    named = [recipe for recipe in SHARED_RUNS if recipe in nodeid]
+    named = [one for one in (*PRESETS, *SHARED_RUNS) if one in nodeid]
     return named[0] if named and path.startswith("tests/papers/") else path
 
 

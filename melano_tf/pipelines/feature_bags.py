@@ -1,6 +1,6 @@
 """Batches of bags of features: ragged bags padded and masked, each batch a pure function of (seed, global step)."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,9 +12,9 @@ from melano_tf.errors import InputError
 from melano_tf.pipelines.slide_bags import BAG_STREAM, bag_draw
 from melano_tf.pipelines.tile_batches import prepared, python_call
 from melano_tf.training.describe import Shown
+from melano_tf.training.fed_cases import Noted, unnoted
 from melano_tf.training.steps import traced
 
-Noted = Callable[[Iterable[dict[str, Any]]], Iterable[dict[str, Any]]]
 Forward = Callable[[dict[str, Any]], dict[str, Any]]
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -199,7 +199,7 @@ def answers(
     places: np.ndarray | None = None,
     dtype: str = "float32",
     forward: Forward | None = None,
-    noted: Noted = lambda batches: batches,
+    noted: Noted = unnoted,
 ) -> BagAnswers:
     """Judge whole bags, one at a time; memory is that of the largest bag.
 

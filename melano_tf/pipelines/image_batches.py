@@ -240,7 +240,8 @@ def coloured(settings: AugmentSettings) -> Callable[[Any, Any], Any]:
 def predict_image_batches(
     cache: ImageCache, image_ids: Sequence[str], input_px: int, batch: int
 ) -> Iterator[dict[str, Any]]:
-    """Images in the order given, once, whole and upright: dicts of "x" uint8 (B, px, px, 3) and "row" int64 (B,)."""
+    """Images in the order given, once, whole and upright: dicts of "x" uint8 (B, px, px, 3), "row" int64 (B,), and "id"
+    (B,), the names under which the cache holds what was read."""
     reader = _Reader(cache, cache.rows(image_ids))
 
     def load(rows: tf.Tensor) -> dict[str, Any]:
@@ -251,7 +252,8 @@ def predict_image_batches(
     if not len(reader.places):
         return
     data = tf.data.Dataset.range(len(reader.places)).batch(batch).map(load, num_parallel_calls=decoders())
-    yield from prepared(data, as_numpy=True)
+    for part in prepared(data, as_numpy=True):
+        yield {**part, "id": reader.names(part["row"])}
 
 
 def shown_images(cache: ImageCache, image_ids: Sequence[str], input_px: int, batch: int) -> Shown:
@@ -259,9 +261,8 @@ def shown_images(cache: ImageCache, image_ids: Sequence[str], input_px: int, bat
     names = np.array(list(image_ids), dtype=object)
 
     def batches(places: np.ndarray) -> Iterator[dict[str, Any]]:
-        own = names[places]
-        for part in predict_image_batches(cache, own.tolist(), input_px, batch):
-            yield {"x": {"image": part["x"]}, "id": own[part["row"]]}
+        for part in predict_image_batches(cache, names[places].tolist(), input_px, batch):
+            yield {"x": {"image": part["x"]}, "id": part["id"]}
 
     return Shown(names.tolist(), batches)
 
@@ -275,3 +276,7 @@ class _Reader:
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixels and aspects of rows."""
         return self.cache.pixels(self.places[rows]), self.cache.aspects[self.places[rows]]
+
+    def names(self, rows: np.ndarray) -> np.ndarray:
+        """Names of rows, object (n,)."""
+        return np.array([self.cache.image_ids[place] for place in self.places[rows]], dtype=object)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,14 @@ from melano_tf.splits.leaks import LeakError
 from melano_tf.training.loop import Batches
 from melano_tf.training.steps import Batch
 
+Noted = Callable[[Iterable[Any]], Iterable[Any]]  # what batches (with "id") go through: `Fed.chose`, `Fed.also`
 LOG = "fed.jsonl"  # beside the checkpoint
 FED, CHOSE, JUDGED, AFTER, DIVIDED = "fed", "chose", "judged", "after", "divided"  # roles in a training's record
+
+
+def unnoted(batches: Iterable[Any]) -> Iterable[Any]:
+    """Batches by which nothing is trained nor chosen: nobody needs to know whom they held."""
+    return batches
 
 
 class Fed:
@@ -208,19 +214,18 @@ def check_chain(run: Run, stem: str, sides: Sides) -> None:
         left += [(first, up) for up, why in zip(behind["id"], behind["why"], strict=True) if not why]
 
 
-def record_choice(run: Run, stem: str, sides: Sides, ids: Collection[str]) -> Path:
+def record_choice(run: Run, choice: Fed) -> Path:
     """Write the record of a choice beside the trainings (a calibration, a threshold, clusters); returns its path.
 
     Args:
         run: the open run.
-        stem: its name.
-        sides: who has which part; `after` names what was trained before.
-        ids: the cases that it was really made on.
+        choice: `Fed(stem, sides, None)`, through whose `chose` the batches went that a network was asked with to make
+            it, so that the record says on whom it was really made; `sides.after` names what was trained before.
 
     Raises:
-        LeakError: one of them is no held-out case, or was seen by what it stands on.
+        LeakError: somebody held out was seen by what it stands on, or no batch went through `chose`.
     """
-    check_chain(run, stem, sides)
-    fed = Fed(stem, sides, None)
-    fed.note(CHOSE, ids)
-    return fed.write(run)
+    check_chain(run, choice.stem, choice.sides)
+    if not choice.ids[CHOSE]:
+        raise LeakError(f"{choice.stem}: was chosen, and on whom is not known: no batch of theirs was noted")
+    return choice.write(run)

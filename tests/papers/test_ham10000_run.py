@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from melano_tf import run
 from melano_tf.evaluation.bootstrap import group_draws
 from melano_tf.evaluation.calibration import Calibration, expected_calibration_error, fit_calibration
 from melano_tf.evaluation.multiclass_metrics import multiclass_metrics
@@ -36,31 +35,17 @@ from melano_tf.serving.client import ClientSettings
 from melano_tf.serving.model_finding import open_model
 from melano_tf.serving.model_interface import Case
 from melano_tf.training import pace
-from tests.papers.tiny import CHECKOUT, Finished
+from tests.papers.ham10000_run import HAM10000
+from tests.papers.tiny import CHECKOUT, Finished, TinyRun
 
-PRESET = ("--preset", "ham10000", "--phantom.patients", "40", "--phantom.height-px", "64", "--workers", "1")
-TINY = (
-    *("--jobs", "1"),
-    *(*PRESET, "--threads", "1", "--store.stored-px", "40", "--network.input-px", "48", "--training.flat-epochs", "2"),
-    *("--transfer.best-epochs", "1", "--transfer.folds", "2", "--evaluation.repeats", "50"),
-    *("--transfer.strategy-folds", "1", "2"),
-    *("--transfer.regular.averaging", "0.9", "--transfer.regular.mixup", "0.2", "--transfer.regular.cameras", "0.5"),
-    *("--transfer.regular.smoothing", "0.05", "--transfer.regular.adjustment", "0.5"),
-    *("--transfer.regular.strategy", "cb", "--transfer.regular.strategy-from", "0.5"),
-    *("--transfer.regular.distil", "0.5", "--transfer.teachers", "2"),
-)
 BEST = (*("train/best-fold-1" + end for end in ("", "-teacher-1", "-teacher-2", "-cameras")),)
 ROWS = ("CEL", "CEL-CB", "CEL-ES", "CEL-SPL", "CEL-OHEM", "CEL-OHEM per class")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ham10000") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("training.tensorflow_runtime", "papers.shell"):
-            patch.setattr(f"melano_tf.{module}.configure", lambda threads, *_, **__: threads or 1)
-        assert run.main(["weighting", "--out", str(folder), *TINY]) == 0
-    return folder
+@pytest.fixture
+def finished(tiny_ham10000: TinyRun) -> Path:
+    """The shared run's folder."""
+    return tiny_ham10000.folder
 
 
 def predictions(folder: Path, name: str, part: str = "predictions") -> pd.DataFrame:
@@ -273,7 +258,7 @@ def test_a_best_cell_that_is_told_age_sex_and_site_answers_with_and_without_them
 ) -> None:
     out = tmp_path / "told"
     some = ("--tables", "1", "--figures", "none", "--steps", "tables", "--transfer.camera-images", "5")
-    done = inside("weighting", "--out", str(out), *TINY, "--transfer.metadata", *some)
+    done = inside("weighting", "--out", str(out), *HAM10000, "--transfer.metadata", *some)
     assert done.code == 0, done.errors
     assert "it is told age, sex and site" in (out / "tables" / "best.md").read_text("utf-8")
     model = out / "models" / "best-fold-1.keras"
@@ -313,7 +298,7 @@ def test_a_best_cell_that_is_told_age_sex_and_site_answers_with_and_without_them
 
 
 def test_the_same_command_again_trains_nothing(finished: Path, inside: Callable[..., Finished]) -> None:
-    again = inside("weighting", "--out", str(finished), *TINY)
+    again = inside("weighting", "--out", str(finished), *HAM10000)
     assert again.code == 0 and "did 0 steps" in again.shown, again.errors
 
 
@@ -325,7 +310,7 @@ def test_what_is_the_users_among_the_features_stays(
     (out / "features" / "mine.npy").write_text("mine")
     own = {path.name for path in (out / "features").glob("*.npy")}
     changed = ("--transfer.cut", "block1_conv", "--tables", "2", "--strategies", "none", "--transfer.best-folds")
-    done = inside("weighting", "--out", str(out), *TINY, *changed, "--steps", "tables", "--figures", "none")
+    done = inside("weighting", "--out", str(out), *HAM10000, *changed, "--steps", "tables", "--figures", "none")
     assert done.code == 0, done.errors
     there = {path.name for path in (out / "features").glob("*.npy")}
     assert (out / "features" / "mine.npy").read_text() == "mine"
@@ -345,11 +330,11 @@ def test_what_a_changed_setting_repeats(
     monkeypatch.setattr(pace, "measure", lambda *_: pace.Pace(1.0, 4, 0, 0, 0))  # see test_costs.py
 
     def planned(*changed: str) -> set[str]:
-        done = inside("weighting", "--out", str(finished), *TINY, *changed, "--plan")
+        done = inside("weighting", "--out", str(finished), *HAM10000, *changed, "--plan")
         assert done.code == 0, done.errors
         return {line.split()[0] for line in done.shown.splitlines() if line.startswith("  ") and " to do" in line}
 
-    done = inside("weighting", "--out", str(finished / "elsewhere"), *TINY, "--plan")
+    done = inside("weighting", "--out", str(finished / "elsewhere"), *HAM10000, "--plan")
     # Twelve strategies, the best cell of a fold with its two teachers, the one for use.
     assert "; 16 trainings to do, " in done.shown
     assert planned() == set()

@@ -237,7 +237,7 @@ def test_log_odds_of_a_value_are_finite_where_a_probability_rounds_to_1() -> Non
     records = people(12).assign(image_id=[f"i{n}" for n in range(12)], fold=1, target=np.arange(12) % 2)
     cohort: Any = SimpleNamespace(records=records, cache=None)
 
-    def asked(cache: Any, names: list[str], metadata: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def asked(cache: Any, names: list[str], metadata: dict[str, np.ndarray], noted: Any) -> dict[str, np.ndarray]:
         return {name: np.linspace(0.9, 1.0, len(names)) for name in metadata}
 
     which, decision = Network("resnext_standin", True, True), Decision(None, fixed_threshold())

@@ -1,6 +1,8 @@
 """Batches of bags: padding, order and draws as pure functions of (seed, step); whole bags judged; the baseline."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -144,7 +146,15 @@ def test_means_of_bags_that_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) 
     bags = made_bags()
     monkeypatch.setattr(bag_baseline, "CHUNK", 4)  # the bags have 4, 9, 1, 6 and 3 instances
     wanted = [bags.arrays[place].mean(axis=0) for place in (1, 0, 3)]
-    np.testing.assert_allclose(bag_means(bags, np.array([1, 0, 3])), wanted, rtol=1e-5)
+    seen: list[str] = []
+
+    def noted(batches: Iterable[Any]) -> Iterator[Any]:
+        for batch in batches:
+            seen.extend(batch["id"].tolist())
+            yield batch
+
+    np.testing.assert_allclose(bag_means(bags, np.array([1, 0, 3]), noted), wanted, rtol=1e-5)
+    assert seen == ["b1"] * 3 + ["b0"] + ["b3"] * 2
 
 
 def test_a_balanced_baseline_counts_its_classes_alike() -> None:

@@ -325,6 +325,7 @@ def test_prediction_sees_whole_images_in_order(cache: ImageCache) -> None:
     names = ["image7", "image1", "image10"]
     parts = list(predict_image_batches(cache, names, 24, 2))
     assert [part["row"].tolist() for part in parts] == [[0, 1], [2]]
+    assert [part["id"].tolist() for part in parts] == [["image7", "image1"], ["image10"]]
     np.testing.assert_array_equal(np.concatenate([p["x"] for p in parts]), cache.pixels(cache.rows(names)))
     assert list(predict_image_batches(cache, [], 24, 2)) == []
 

@@ -46,6 +46,13 @@ def sides(trains: list[str], **more: Any) -> Sides:
     return Sides({name: name for name in NAMES}, trains, **more)
 
 
+def choice(stem: str, asked: list[str], **more: Any) -> Fed:
+    """A choice, after these cases were asked in one batch."""
+    made = Fed(stem, sides([], **more), None)
+    list(made.chose([{"id": np.array(asked, object)}]))
+    return made
+
+
 def test_the_record_holds_exactly_whom_the_batches_held(run: Run, tmp_path: Path) -> None:
     seen: set[str] = set()
 
@@ -153,8 +160,8 @@ def test_what_a_training_stands_on_has_not_seen_who_is_judged(run: Run) -> None:
     Fed("excused", sides(["c"], after={"first": "the paper does"}), None).write(run)
     check_chain(run, "third", sides(["c"], judged=["b"], after={"excused": ""}))
     with pytest.raises(LeakError, match="first, which this stands on, has seen"):
-        record_choice(run, "threshold", sides([], held_out=["a"], after={"first": ""}), ["a"])
-    record_choice(run, "threshold", sides([], held_out=["d"], judged=["c"], after={"first": ""}), ["d"])
+        record_choice(run, choice("threshold", ["a"], held_out=["a"], after={"first": ""}))
+    record_choice(run, choice("threshold", ["d"], held_out=["d"], judged=["c"], after={"first": ""}))
     record = pd.read_parquet(run.folder / "audit" / "threshold.parquet")
     assert record[["role", "id"]].to_numpy().tolist() == [["chose", "d"], ["judged", "c"], ["after", "first"]]
 
@@ -164,11 +171,21 @@ def test_a_hold_out_that_set_a_limit_chooses_the_threshold_too_and_is_judged_by_
     fed.note("fed", ["a"])
     fed.note("chose", ["b"])
     fed.write(run)
-    record_choice(run, "net-decision", sides([], held_out=["b"], judged=["c"], after={"net": ""}), ["b"])
+    record_choice(run, choice("net-decision", ["b"], held_out=["b"], judged=["c"], after={"net": ""}))
     with pytest.raises(LeakError, match="net, which this stands on, has seen"):
-        record_choice(run, "late", sides([], held_out=["d"], judged=["b"], after={"net": ""}), ["d"])
+        record_choice(run, choice("late", ["d"], held_out=["d"], judged=["b"], after={"net": ""}))
     with pytest.raises(LeakError, match="net, which this stands on, has seen"):
-        record_choice(run, "early", sides([], held_out=["a"], judged=["c"], after={"net": ""}), ["a"])
+        record_choice(run, choice("early", ["a"], held_out=["a"], judged=["c"], after={"net": ""}))
+
+
+def test_a_choice_is_recorded_of_whom_its_batches_held_and_refused_where_none_was_noted(run: Run) -> None:
+    """Who was meant to choose (b and d) says nothing: b alone was asked."""
+    record_choice(run, choice("some", ["b"], held_out=["b", "d"], judged=["c"]))
+    record = pd.read_parquet(run.folder / "audit" / "some.parquet")
+    assert record["id"][record["role"] == "chose"].tolist() == ["b"]
+    with pytest.raises(LeakError, match="none: was chosen, and on whom is not known"):
+        record_choice(run, Fed("none", sides([], held_out=["b"]), None))
+    assert not (run.folder / "audit" / "none.parquet").exists()
 
 
 def test_a_loop_of_its_own_that_takes_other_batches_is_refused(run: Run, tmp_path: Path) -> None:

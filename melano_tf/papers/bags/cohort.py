@@ -72,13 +72,21 @@ class BagCohort:
         """The bags at these places by their names."""
         return [self.bags.ids[place] for place in places]
 
-    def sides(self, settings: BagsSettings, trains: np.ndarray, held: np.ndarray, judged: np.ndarray) -> Sides:
-        """Who has which part in a training, or in a decision."""
+    def sides(
+        self,
+        settings: BagsSettings,
+        trains: np.ndarray,
+        held: np.ndarray,
+        judged: np.ndarray,
+        after: Mapping[str, str] | None = None,
+    ) -> Sides:
+        """Who has which part in a training, or in a decision; `after` as of `Sides`."""
         return Sides(
             groups=dict(zip(self.bags.ids, self.groups, strict=True)),
             trains=self.names(trains),
             held_out=self.names(held),
             judged=self.names(judged),
+            after=after or {},
             divided="--allow-leaks" if settings.allow_leaks else "",
         )
 

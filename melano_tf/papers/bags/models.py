@@ -25,7 +25,7 @@ from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.training.describe import describe
 from melano_tf.training.early_stopping import EarlyStopping
-from melano_tf.training.fed_cases import FED, Fed, record_choice
+from melano_tf.training.fed_cases import Fed, record_choice
 from melano_tf.training.fit import Network, Training, by_gradient, write_judgement
 from melano_tf.training.losses import prior_loss
 from melano_tf.training.tensorflow_runtime import policy
@@ -131,9 +131,8 @@ def train_model(work: Work, kind: str, fold: int | None) -> list[Path]:
     dtype = "float32" if kind == BASELINE else settings.precision
     shown = shown_bags(bags, np.concatenate([places, held]), dtype)
     if kind == BASELINE:
-        fed = Fed(stem, sides, None)
-        fed.note(FED, cohort.names(places))
-        model = fit_baseline(bags, classes, places, settings.training.strength, settings.training.balanced)
+        fed, used = Fed(stem, sides, None), settings.training
+        model = fit_baseline(bags, classes, places, used.strength, used.balanced, fed.also)
         path = work.path("models", f"{stem}.keras")
         with atomic(path) as temporary:
             model.save(temporary)
@@ -189,13 +188,13 @@ def judge_model(work: Work, kind: str, fold: int | None) -> list[Path]:
     _, held, hold_out = cohort.divided(settings, fold)
     model = keras.saving.load_model(work.path("models", f"{stem}.keras"))
     forward = forward_of(model)
-    known = answers(model, cohort.bags, held, dtype, forward)
+    places = cohort.places("judge", fold)
+    # The hold-out chooses twice: the epoch, and the decision.
+    choice = Fed(f"{stem}-decision", cohort.sides(settings, held[:0], held, places, {stem: ""}), None)
+    known = answers(model, cohort.bags, held, dtype, forward, choice.chose)
     fields = decision_fields(settings, cohort, held, known, hold_out.words())
     card = sidecar(work, kind, fold, fields)
-    places = cohort.places("judge", fold)
-    # The hold-out chooses twice, the epoch and the decision; that it was not trained on its training has checked.
-    sides = cohort.sides(settings, held[:0], held, places)
-    record = record_choice(work.run, f"{stem}-decision", sides, list(known.ids))
+    record = record_choice(work.run, choice)
     found = answers(model, cohort.bags, places, dtype, forward)
     frames = {
         f"{stem}.parquet": judgement(cohort, places, found, card),

@@ -28,7 +28,7 @@ from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.training.clustering import ClusterSettings, PKSampler, PKSettings, kmeans
 from melano_tf.training.deep_cluster import Assignments, FeatureWriter, deep_cluster, metric_loss
-from melano_tf.training.fed_cases import record_choice
+from melano_tf.training.fed_cases import Fed, record_choice
 from melano_tf.training.fit import LoopContext, Network, Training, write_frame
 from melano_tf.training.inference import predict
 from melano_tf.training.loop import History
@@ -181,11 +181,9 @@ def inference(
 ) -> Callable[[], Iterator[dict[str, Any]]]:
     """What gives batches of these images, whole and upright, in order, each time it is called."""
 
-    names = np.array(list(image_ids), dtype=object)
-
     def batches() -> Iterator[dict[str, Any]]:
         for part in predict_image_batches(cache, image_ids, settings.network.input_px, BATCH):
-            yield {"x": {"image": part["x"]}, "id": names[part["row"]]}
+            yield {"x": {"image": part["x"]}, "id": part["id"]}
 
     return batches
 
@@ -195,15 +193,16 @@ def find_clusters(work: Work) -> list[Path]:
     settings, cohort = work.settings, work.value("cohort")
     places = cohort.of(settings.cluster.sources)
     model = keras.saving.load_model(work.path("models", f"{TEACHER}.keras"))
-    embedding = predict(model, inference(settings, cohort.cache, cohort.names(places))()).astype(np.float32)
+    choice = Fed(CLUSTERS, Sides(image_groups(work), (), cohort.names(places), after={TEACHER: ALL_IMAGES}), None)
+    shown = choice.chose(inference(settings, cohort.cache, cohort.names(places))())
+    embedding = predict(model, shown).astype(np.float32)
     sources = cohort.records["source"].to_numpy()[places]
     labels = np.zeros(len(places), np.int64)
     for source in settings.cluster.sources:
         own = np.flatnonzero(sources == source)
         if len(own):
             labels[own] = cluster_source(settings, embedding[own], source)
-    sides = Sides(image_groups(work), (), cohort.names(places), after={TEACHER: ALL_IMAGES})
-    record = record_choice(work.run, CLUSTERS, sides, cohort.names(places))
+    record = record_choice(work.run, choice)
     vectors = work.path("clusters", "embedding.npy")
     with atomic(vectors) as temporary:
         np.save(temporary, embedding)

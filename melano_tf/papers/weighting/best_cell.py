@@ -104,15 +104,15 @@ def train_best(work: Work, fold: int | None) -> list[Path]:
         powers, fitted = median_powers(work), median_calibrations(work)
     else:
         asked = answers(work, network, part.judged)
-        held = answers(work, network, part.held)[MIRRORED]
+        choice = Fed(f"{stem}-decision", sides_of(work, part.training[:0], part.held, part.judged, {stem: ""}), None)
+        held = answers(work, network, part.held, choice.chose)[MIRRORED]
         truth, lesions = cohort.targets(part.held), cohort.records["group"].to_numpy()[part.held].tolist()
         powers = best_powers(truth, held, counts, lesions)
         files += [write_unshifted(work, stem, kind, part.judged, found) for kind, found in asked.items()]
         files.append(write_unshifted(work, stem, "held-out", part.held, held))
         if transfer_of(work.settings).regular.distil:  # a teacher of the model for use
             files.append(write_taught(work, stem, np.arange(len(cohort.records)), network))
-        chose = sides_of(work, part.training[:0], part.held, part.judged, {stem: ""})
-        files.append(record_choice(work.run, f"{stem}-decision", chose, chose.held_out))
+        files.append(record_choice(work.run, choice))
         said = shifted(asked[MIRRORED], prior_factors(counts, powers["both"]))  # as the saved model answers
         frames = {f"{stem}.parquet": answers_frame(cohort, part.judged, said)}
         fitted = {

@@ -15,7 +15,7 @@ from melano_tf.pipelines.trunk_features import FLIPS, dihedral
 from melano_tf.runs.settings_digest import seed_for
 from melano_tf.splits.inner_holdout import inner_holdout
 from melano_tf.training.batch_norm import estimate_statistics
-from melano_tf.training.fed_cases import record_path
+from melano_tf.training.fed_cases import Noted, record_path, unnoted
 from melano_tf.training.fit import Network, Training, optimise
 from melano_tf.training.inference import predict
 from melano_tf.training.optimizers import take_average
@@ -81,12 +81,19 @@ def trained(work: Work, training: Training) -> tuple[Network, list[Path]]:
     ]
 
 
-def answers(work: Work, network: Network, places: np.ndarray) -> dict[str, np.ndarray]:
-    """Probabilities (n, C) of upright images, and their mean over the images' mirror images."""
+def answers(work: Work, network: Network, places: np.ndarray, noted: Noted = unnoted) -> dict[str, np.ndarray]:
+    """Probabilities (n, C) of upright images, and their mean over the images' mirror images.
+
+    Args:
+        work: the run.
+        network: that is asked.
+        places: of the images.
+        noted: what their batches go through, for example `training.fed_cases.Fed.chose`.
+    """
     settings, cohort = work.settings, work.value("cohort")
     px, batch = settings.network.input_px, settings.training.batch
     told = cohort.told(places) if transfer_of(settings).metadata else None
-    shown = list(predict_image_batches(cohort.cache, cohort.names(places), px, batch))
+    shown = list(noted(predict_image_batches(cohort.cache, cohort.names(places), px, batch)))
     views = [
         predict(
             network.answer,

@@ -14,17 +14,29 @@ from melano_tf.pipelines.image_batches import predict_image_batches
 from melano_tf.runs.predictions import TEST, predictions
 from melano_tf.runs.settings_digest import plain
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.training.fed_cases import Noted, unnoted
 from melano_tf.training.sample_weights import Strategy
 
 KIND = "weighting"
 
 
 def judge(
-    settings: WeightingSettings, cohort: WeightingImages, answer: Callable[[Any], Any], places: np.ndarray
+    settings: WeightingSettings,
+    cohort: WeightingImages,
+    answer: Callable[[Any], Any],
+    places: np.ndarray,
+    noted: Noted = unnoted,
 ) -> pd.DataFrame:
-    """What a model, {"image"} -> (B, C), says of images, whole and upright; see `models.GridTraining`."""
+    """What a model, {"image"} -> (B, C), says of images, whole and upright; see `models.GridTraining`.
+
+    Args:
+        settings, cohort: whose images.
+        answer: the model.
+        places: of the images.
+        noted: what their batches go through, for example `training.fed_cases.Fed.chose`.
+    """
     px, batch = settings.network.input_px, settings.training.batch
-    shown = predict_image_batches(cohort.cache, cohort.names(places), px, batch)
+    shown = noted(predict_image_batches(cohort.cache, cohort.names(places), px, batch))
     found = np.concatenate([np.asarray(answer({"image": one["x"].astype(np.float32)}), np.float64) for one in shown])
     return answers_frame(cohort, places, found)
 

@@ -28,7 +28,7 @@ from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.splits.inner_holdout import HoldOut, inner_holdout
-from melano_tf.training.fed_cases import record_choice, record_path
+from melano_tf.training.fed_cases import Fed, record_choice, record_path
 from melano_tf.training.fit import Network, Prepared, Training, by_gradient, fit, optimise, prepare
 from melano_tf.training.hierarchy_loss import path_focal_loss
 from melano_tf.training.optimizers import make_optimizer
@@ -226,20 +226,21 @@ def choose_gamma(work: Work, cell: Cell) -> list[Path]:
     start, scores, records = start_of(work, cell, True), {}, []
     judged = work.value(split_name(cell.split)).judge
     sides = sides_of(work, fitting, held, judged, stands_on(work, cell, True))
+    stems = {gamma: f"{gamma_stem(cell)}-{gamma:g}" for gamma in GAMMAS}
+    after = dict.fromkeys(stems.values(), "")
+    choice = Fed(gamma_stem(cell), sides_of(work, fitting[:0], held, judged, after), None)
     for gamma in GAMMAS:
         training = training_of(work, cell, cell.strategy(settings, gamma), sides, start)
-        training = replace(training, stem=f"{gamma_stem(cell)}-{gamma:g}")
+        training = replace(training, stem=stems[gamma])
         shared = shared_network(work, cell, training)
         optimise(work.run, training, work.scratch / f"{gamma:g}", shared)
-        found = judge(settings, work.value("cohort"), shared.network.answer, held)
+        found = judge(settings, work.value("cohort"), shared.network.answer, held, choice.chose)
         records.append(record_path(work.run, training.stem))
         scores[f"{gamma:g}"] = multiclass_metrics(found["target"].to_numpy(), probabilities(found))["BAcc"]
     best = max(GAMMAS, key=lambda gamma: (scores[f"{gamma:g}"], -gamma))
     table = work.path("gamma", f"{cell.pair}.json")
     write_json(table, {"gamma": best, "BAcc": scores, "chosen_on": hold_out.words("lesions")})
-    after = dict.fromkeys((record.stem for record in records), "")
-    chose = sides_of(work, fitting[:0], held, judged, after)
-    return [table, *records, record_choice(work.run, gamma_stem(cell), chose, chose.held_out)]
+    return [table, *records, record_choice(work.run, choice)]
 
 
 def warm_stem(cell: Cell, for_gamma: bool) -> str:

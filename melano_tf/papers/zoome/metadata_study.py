@@ -14,6 +14,7 @@ from melano_tf.models.zoome_network import MetadataEmbedding
 from melano_tf.papers.zoome.cohort import CODE
 from melano_tf.pipelines.image_batches import predict_image_batches
 from melano_tf.pipelines.image_cache import ImageCache
+from melano_tf.training.fed_cases import Noted, unnoted
 from melano_tf.training.steps import traced
 
 GIVEN, BLANKED, PERMUTED = "given", "blanked", "permuted"
@@ -99,18 +100,25 @@ class Asked:
         self._see = traced(functools.partial(backbone, training=False))
         self._decide = traced(functools.partial(rest, model))
 
-    def __call__(self, cache: ImageCache, image_ids: Sequence[str], metadata: Mapping[str, np.ndarray]) -> Answers:
+    def __call__(
+        self,
+        cache: ImageCache,
+        image_ids: Sequence[str],
+        metadata: Mapping[str, np.ndarray],
+        noted: Noted = unnoted,
+    ) -> Answers:
         """Probabilities of images with each of several metadata; the images go through the backbone once.
 
         Args:
             cache, image_ids: the images.
             metadata: {name: float32 (n, M)}; empty for a network without, whose answer is called GIVEN.
+            noted: what the batches go through, for example `training.fed_cases.Fed.chose`.
 
         Returns:
             {name: float64 (n,)}.
         """
         found: dict[str, list[np.ndarray]] = {name: [] for name in metadata or [GIVEN]}
-        for part in predict_image_batches(cache, image_ids, self.input_px, self.batch):
+        for part in noted(predict_image_batches(cache, image_ids, self.input_px, self.batch)):
             features = self._see(part["x"])
             for name, parts in found.items():
                 numbers = metadata[name][part["row"]] if metadata else None

@@ -27,7 +27,7 @@ from melano_tf.runs.settings_digest import plain, seed_for
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.splits.disjoint_sides import Sides
 from melano_tf.splits.inner_holdout import HoldOut, inner_holdout
-from melano_tf.training.fed_cases import record_choice
+from melano_tf.training.fed_cases import Fed, Noted, record_choice, unnoted
 from melano_tf.training.fit import Network as Built
 from melano_tf.training.fit import Training, by_gradient, write_judgement
 from melano_tf.training.losses import binary_focal, prior_loss
@@ -221,9 +221,9 @@ def judge_network(work: Work, which: Network, fold: int | None) -> list[Path]:
     model = keras.saving.load_model(work.path("models", f"{stem}.keras"))
     choosing, places = rows[held], cohort.places("judge", fold)
     asked = Asked(model, settings.network.input_px, settings.training.batch)
-    decision = decide(settings, cohort, asked, which, choosing, hold_out)
-    parts = sides(work, rows[:0], choosing, places, after={stem: ""})
-    record = record_choice(work.run, f"{stem}-decision", parts, parts.held_out)
+    choice = Fed(f"{stem}-decision", sides(work, rows[:0], choosing, places, after={stem: ""}), None)
+    decision = decide(settings, cohort, asked, which, choosing, hold_out, choice.chose)
+    record = record_choice(work.run, choice)
     found = judge(settings, cohort, asked, which, places, decision, seed_for(settings.seed, "permute"))
     frames = dict(zip((f"{stem}.parquet", f"{stem}-values.csv"), found, strict=True))
     card = network_sidecar(settings, cohort, which, fold, decision)
@@ -325,21 +325,24 @@ def decide(
     which: Network,
     rows: np.ndarray,
     hold_out: HoldOut,
+    noted: Noted,
 ) -> Decision:
-    """Calibration and threshold from the inner hold-out."""
+    """Calibration and threshold from the inner hold-out, whose batches go through `noted`."""
     records = cohort.records.iloc[rows]
     metadata = {GIVEN: cohort.metadata[rows]} if which.metadata else {}
-    found = ask(cohort, asked, rows, metadata)[GIVEN]
+    found = ask(cohort, asked, rows, metadata, noted)[GIVEN]
     words = hold_out.words(f"{cohort.unit}s")
     return fit_decision(
         records["target"].to_numpy(), found, records["group"].tolist(), settings.decision, hold_out=words
     )
 
 
-def ask(cohort: ZoomeImages, asked: Asked, rows: np.ndarray, metadata: Mapping[str, np.ndarray]) -> Answers:
+def ask(
+    cohort: ZoomeImages, asked: Asked, rows: np.ndarray, metadata: Mapping[str, np.ndarray], noted: Noted = unnoted
+) -> Answers:
     """The network's probabilities of images of the cohort, with each of several metadata."""
     names = cohort.records["image_id"].to_numpy()[rows].tolist()
-    return asked(cohort.cache, names, metadata)
+    return asked(cohort.cache, names, metadata, noted)
 
 
 def judge(
