@@ -205,7 +205,7 @@ def counts(
                 listed = ", ".join(f"{len(members):,}" for members in parts.values() if isinstance(members, list))
             found.append((what, listed))
     if copies := record.get("copies"):
-        found.append(("copies of images", ", ".join(f"{count} {kind}" for kind, count in copies.items())))
+        found.append(("pairs of copies", ", ".join(f"{count} {kind}" for kind, count in copies.items())))
     judged: dict[str, list[str]] = {}
     for one in judgements:
         groups, totals = one.frame["group"].nunique(), one.frame["target"].value_counts()

@@ -1,5 +1,6 @@
 """The bags recipe from end to end on phantom features: one tiny run, looked at from all sides."""
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -177,3 +178,26 @@ def test_copies_stay_in_one_fold_and_leaks_stop_the_run(own: tuple[Path, Path], 
     assert refused.code == 2 and "patients on two sides" in refused.errors
     allowed = inside(*call, "--steps", "features", "--folds.by", "plain", "--allow-leaks")
     assert allowed.code == 0 and "LEAK: " in allowed.shown
+
+
+def test_the_audit_finds_a_file_that_two_patients_share_beside_others(own, tmp_path: Path, inside) -> None:
+    """Each has a file of its own, too, so that no two bags are equal as a whole."""
+    (folder, table), out = own, tmp_path / "run"
+    call = ("bags", "--features", str(folder), "--table", str(table), "--out", str(out), *BAGS, "--bag", "patient")
+    call += ("--folds.by", "plain", "--models", "mean", "--final", "none", "--tables", "models", "--figures", "none")
+    slides = pd.read_csv(table).groupby("patient_id")["slide_id"].agg(list)
+    assert inside(*call, "--steps", "features").code == 0
+    assert pd.read_csv(out / "copies.csv").empty and read_json(out / "run.json")["copies"] == {}
+    folds = read_json(out / "run.json")["folds"]
+    one, other = (next(name for name in folds[number] if len(slides[name]) > 1) for number in ("1", "2"))
+    shutil.copy(folder / f"{slides[one][0]}.h5", folder / f"{slides[other][1]}.h5")
+    refused = inside(*call)
+    assert refused.code == 2 and "1 pairs of identical copies on two sides" in refused.errors
+    done = inside(*call, "--allow-leaks")
+    assert done.code == 0 and "LEAK: 1 pairs of identical copies on two sides" in done.shown, done.errors
+    [[first, second, kind]] = pd.read_csv(out / "copies.csv")[["image_1", "image_2", "kind"]].to_numpy().tolist()
+    assert {first, second} == {one, other} and read_json(out / "run.json")["copies"] == {kind: 1}
+    found = inside("audit", str(out))
+    assert found.code == 1 and "OVERLAP" not in found.shown
+    assert re.search(r"mean-fold-\d: .*declared: (trained on|chose) and judged: 1 \(", found.shown), found.shown
+    assert inside("audit", str(out), "--accept-declared").code == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from melano_tf.papers.audit_cases import CASES, write_cases
+from melano_tf.papers.audit_cases import CASES, write_cases, write_copies
 from melano_tf.papers.bags.settings import BagsSettings
 from melano_tf.papers.shell import Looked, Work
 from melano_tf.phantoms.feature_files import TRUTH, draw_features
@@ -142,6 +142,7 @@ def divide(work: Work) -> Looked:
     else:
         fold = plain_folds(labels, settings.folds.count, seed)
     write_cases(work, _cases(bags, found))
+    write_copies(work, [(bags.ids[a], bags.ids[b]) for a, b in copies[COPIES]], COPIES)
     leaks = image_leaks(fold, {"patient": list(bags.patients)}, copies, list(bags.ids))
     if leaks and not settings.allow_leaks:
         raise LeakError.of("the folds leak; choose --folds.by patient, or give --allow-leaks:", leak_lines(leaks))
@@ -202,7 +203,7 @@ def _say_found(work: Work, cohort: FeatureCohort, folder: Path) -> None:
 
 
 def _cases(bags: FileBags, found: FoundFeatures) -> pd.DataFrame:
-    """The bags as `write_cases` wants them."""
+    """The bags as `write_cases` wants them; which of their files two of them share, `write_copies` keeps."""
     sums = {file.slide_id: own for file, own in zip(found.cohort.files, found.sums, strict=True)}
     contents = [digest([sums[file.slide_id] for file in files]) for files in bags.files]
     rows = {"case": list(bags.ids), "patient": list(bags.patients), "lesion": None, "content": contents}
