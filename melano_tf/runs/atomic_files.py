@@ -60,13 +60,14 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_csv(path: Path, frame: "pd.DataFrame", index: bool = False) -> None:
+def write_csv(path: Path, frame: "pd.DataFrame", index: bool = False, float_format: str | None = None) -> None:
     """Write a table that people open in a spreadsheet, atomically: text that would be calculated there begins with ',
-    in cells, names of columns and the index; numbers are numbers. What a program reads back is not written so."""
+    in cells, names of columns and the index; numbers are numbers, with as many digits as `float_format` says. What a
+    program reads back is not written so."""
     shown = frame.reset_index() if index else frame
     with atomic(path) as temporary:
         shown.map(harmless).rename(columns=harmless).to_csv(
-            temporary, index=False, lineterminator="\n", encoding="utf-8"
+            temporary, index=False, lineterminator="\n", encoding="utf-8", float_format=float_format
         )
 
 

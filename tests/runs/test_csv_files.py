@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.commands.compare import write
+from melano_tf.commands.predict.challenge_table import write_challenge
 from melano_tf.reports.table_files import write_table
 from melano_tf.reports.tables import Table, frame_of
 from melano_tf.runs.atomic_files import write_csv
+from melano_tf.runs.sidecar import Sidecar
+from melano_tf.serving.model_interface import Answer, Case
 
 EVIL = '=HYPERLINK("x")'
 
@@ -44,3 +47,19 @@ def test_the_tables_of_a_run_and_compare_are_written_so(tmp_path: Path) -> None:
     told = pd.read_csv(written[0])
     assert told["row"].tolist() == ["'" + EVIL] and told["ours"].tolist() == [-0.5]
     assert EVIL in written[2].read_text().replace("\\", "") and "'=" not in written[2].read_text()
+
+
+def test_a_challenges_table_is_written_so(tmp_path: Path) -> None:
+    sidecar = Sidecar("weighting", ("MEL", "NV"), 32, {}, None, "none", {})
+    given = {"=1+1.jpg": 0.25, "-5.jpg": 1.0, "@x.png": 1e-12, "ISIC_1.jpg": 0.5}
+    answers = [Answer(Case(Path(name)), np.array([p, 1 - p])) for name, p in given.items()]
+    write_challenge(tmp_path / "a.csv", [*answers, Answer(Case(Path("+torn.jpg")), None, "torn")], [], sidecar)
+    assert (tmp_path / "a.csv").read_text().splitlines() == [
+        "image,MEL,NV",
+        "'=1+1,0.2500000000,0.7500000000",
+        "'-5,1.0000000000,0.0000000000",
+        "'@x,0.0000000000,1.0000000000",
+        "ISIC_1,0.5000000000,0.5000000000",
+    ]
+    write_challenge(tmp_path / "b.csv", [], [], sidecar)
+    assert (tmp_path / "b.csv").read_text() == "image,MEL,NV\n"

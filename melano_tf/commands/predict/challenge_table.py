@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.errors import InputError
-from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.atomic_files import write_csv
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.model_interface import Answer, Case
 
@@ -37,8 +37,7 @@ def write_challenge(path: Path, answers: Sequence[Answer], records: Sequence[dic
     values = np.array(list(readable.values())).reshape(-1, len(sidecar.classes))
     table = pd.DataFrame(values, columns=list(sidecar.classes))
     table.insert(0, "image", list(readable))
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.10f", lineterminator="\n")
+    write_csv(path, table, float_format="%.10f")
 
 
 def class_words(record: dict[str, Any], sidecar: Sidecar) -> str:
