@@ -155,19 +155,21 @@ class Refusing:
 
 def test_where_a_slide_fails_no_former_answer_stands(tmp_path: Path) -> None:
     out, said = tmp_path / "answer", list[str]()
-    (tmp_path / "list.csv").write_text("path,slide_id\nS1.svs,S1\nS2.svs,S2\n")
-    for name in ("S1", "S2"):
-        (tmp_path / f"{name}.svs").touch()
+    (tmp_path / "list.csv").write_text("path,slide_id\nS1.svs,S1\nS2.svs,S2\ngone.svs,S3\n")
+    for name in ("S1", "S2", "S3"):
         (out / name).mkdir(parents=True)
+    (tmp_path / "S1.svs").touch()
+    (tmp_path / "S2.svs").touch()
     journal.open_folder(out)
-    write_json(out / "S1" / "prediction.json", {"decision": "melanoma"})
+    for name in ("S1", "S3"):
+        write_json(out / name / "prediction.json", {"decision": "melanoma"})
     (out / "S2" / "prediction.json").write_text("a reader's own")
-    with pytest.raises(InputError, match="not one of its 2 slides"):
+    with pytest.raises(InputError, match="not one of its 3 slides"):
         predict_slides(
             settings(tmp_path, "list.csv"), lambda one: predict_slide(one, Refusing(), said.append), said.append
         )
-    assert said == ["S1: FAILED: too coarse", "S2: FAILED: too coarse"]
-    assert not (out / "S1" / "prediction.json").exists()
+    assert said[0] == "S1: FAILED: too coarse" and "S2/prediction.json: was not made by this program" in said[1]
+    assert not (out / "S1" / "prediction.json").exists() and not (out / "S3" / "prediction.json").exists()
     assert (out / "S2" / "prediction.json").read_text() == "a reader's own"
 
 
@@ -176,3 +178,21 @@ def test_a_resolution_that_cannot_be_is_refused_before_a_slide_is_judged(tmp_pat
     asked = settings(tmp_path, "slide.svs", thumbnail_mpp=mpp)
     with pytest.raises(InputError, match=r"--thumbnail-mpp .*: the picture's resolution"):
         check_options(asked, card("multimag").sidecar)
+
+
+@pytest.mark.parametrize(("given", "taken"), [("images", "predictions.csv"), ("images/a.jpg", "prediction.json")])
+def test_somebody_elses_file_in_the_answers_place_is_said_before_any_work(
+    given: str, taken: str, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_text("no image")
+    journal.open_folder(tmp_path / "answer")
+    (tmp_path / "answer" / taken).write_text("mine")
+
+    class Asked(Blind):
+        def answer(self, *_: Any, **__: Any) -> list[Answer]:
+            raise AssertionError("the model was asked")
+
+    with pytest.raises(InputError, match=rf"{taken}: was not made by this program"):
+        predict_images(settings(tmp_path, given), Asked(card(told=False)), list[str]().append)
+    assert (tmp_path / "answer" / taken).read_text() == "mine"

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError, RunError
 from melano_tf.models.mixup_layer import mixing
-from melano_tf.papers import PAPERS, costs, run_settings, shell
+from melano_tf.papers import PAPERS, costs, shell
 from melano_tf.papers.bags.loads import sizes_of
 from melano_tf.papers.bags.settings import MODELS
 from melano_tf.papers.costs import Bill, bill, check_affordable, extent_of, images_extent, side_by_side, steps_of, told

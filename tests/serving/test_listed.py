@@ -13,6 +13,7 @@ from melano_tf.commands.predict.asked_inputs import read_list
 from melano_tf.commands.predict.settings import PredictSettings
 from melano_tf.commands.predict.slides import predict_slides
 from melano_tf.errors import InputError
+from melano_tf.runs import journal
 from tests.papers.tiny import Finished
 from tests.serving.conftest import Models
 from tests.serving.pictures import FILES
@@ -111,4 +112,55 @@ def test_a_bad_row_of_a_table_of_slides(tmp_path: Path) -> None:
     np.testing.assert_equal(rows["probability_MM"].tolist(), ["", 0.25, "", "", ""])
     (tmp_path / "a.svs").unlink()
     with pytest.raises(InputError, match=r"slides\.csv: cannot be used"):
+        predict_slides(settings, judge, lambda line: None)
+
+
+def record_of_a_slide() -> dict[str, Any]:
+    return {"probabilities": {"MM": 0.25}, "threshold": 0.5, "decision": "nevus", "distance": None, "withheld": ""}
+
+
+def test_a_slide_that_takes_our_own_files_place_costs_its_row(tmp_path: Path) -> None:
+    """Names that the answer's own files, somebody's file or another slide have, also in other capitals."""
+    (tmp_path / "a.svs").write_bytes(b"")
+    out = tmp_path / "out"
+    journal.open_folder(out)
+    (out / "mine").write_text("somebody's")
+    names = ("predictions.csv", "Predictions.CSV", "mine", "first", "First", "x" * 300, "nul\0", "tiles.csv")
+    (tmp_path / "slides.csv").write_text("path,slide_id\n" + "".join(f"a.svs,{name}\n" for name in names))
+    judged: list[str] = []
+
+    def judge(settings: PredictSettings) -> dict[str, Any]:
+        judged.append(settings.out.name)
+        return record_of_a_slide()
+
+    settings = PredictSettings(tmp_path / "m.keras", tmp_path / "slides.csv", out)
+    for _ in range(2):  # again into the same folder
+        predict_slides(settings, judge, lambda line: None)
+        rows = pd.read_csv(out / "predictions.csv", keep_default_na=False)
+        failed = rows["failed"].tolist()
+        own = "is what the table of all slides is called; choose another slide_id"
+        assert failed[:5] == [
+            f"row 2: slide_id 'predictions.csv' {own}",
+            f"row 3: slide_id 'Predictions.CSV' {own}",
+            f"row 4: slide_id 'mine' cannot name a folder: {out / 'mine'} is a file; choose another slide_id",
+            "",
+            "row 6: slide_id 'First' stands in row 5 already (capitals do not count)",
+        ]
+        assert failed[5].endswith("cannot name a folder (File name too long)")
+        assert failed[6].startswith("row 8: slide_id 'nul\\x00' cannot name a folder (") and failed[7] == ""
+    assert judged == ["first", "tiles.csv"] * 2
+    assert (out / "mine").read_text() == "somebody's"
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_any_slide(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").write_bytes(b"")
+    (tmp_path / "slides.csv").write_text("path\na.svs\n")
+    journal.open_folder(tmp_path / "out")
+    (tmp_path / "out" / "predictions.csv").mkdir()
+
+    def judge(settings: PredictSettings) -> dict[str, Any]:
+        raise AssertionError("a slide was judged")
+
+    settings = PredictSettings(tmp_path / "m.keras", tmp_path / "slides.csv", tmp_path / "out")
+    with pytest.raises(InputError, match=r"predictions\.csv: was not made by this program"):
         predict_slides(settings, judge, lambda line: None)

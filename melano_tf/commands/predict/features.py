@@ -25,11 +25,14 @@ def predict_features(settings: PredictSettings, model: Answering, say: Callable[
     """
     journal.remove(settings.out / "prediction.json")  # a former answer's, which must not stand where this one fails
     slides = read_slides(settings.slides)
+    files = [settings.out / "prediction.json", settings.out / "tiles.csv"]
+    for path in files:  # before any work
+        journal.check_replaceable(path)
     [answer] = model.answer([Case(settings.input)], settings.out)
     if answer.probabilities is None:
         raise InputError(answer.reason)
     assert answer.tiles is not None
-    card, files = model.card, [settings.out / "prediction.json", settings.out / "tiles.csv"]
+    card = model.card
     record = answer_record(answer, card, settings.answer_anyway)
     write_csv(files[1], answer.tiles)
     called = record["calibrated_probabilities"] or record["probabilities"]

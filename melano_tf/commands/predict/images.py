@@ -14,6 +14,7 @@ from melano_tf.commands.predict.challenge_table import check_stems, class_words,
 from melano_tf.commands.predict.settings import PredictSettings
 from melano_tf.commands.predict.threshold_words import threshold_words
 from melano_tf.errors import InputError
+from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import write_csv, write_json
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.answer_record import answer_record, familiar_words
@@ -85,6 +86,10 @@ def predict_images(settings: PredictSettings, model: Answering, say: Callable[[s
     asked = asked_images(settings, card, say)
     if called_by == "most probable":
         check_stems(asked.cases)
+    single = settings.input.is_file() and not is_table(settings.input)
+    files = [settings.out / ("prediction.json" if single else "predictions.json"), settings.out / "predictions.csv"]
+    for path in files:  # before any work
+        journal.check_replaceable(path)
     with shown_progress(len(asked.cases)) as progress:
         answers = with_bad_rows(model.answer(asked.cases, settings.out, progress), asked, card)
     if settings.favour is not None and factors is not None:
@@ -92,12 +97,10 @@ def predict_images(settings: PredictSettings, model: Answering, say: Callable[[s
         own = replace(card.sidecar, calibration=favour_calibration(card.sidecar, settings.favour))
         card = replace(card, sidecar=own)
     records = [answer_record(answer, card, settings.answer_anyway) for answer in answers]
-    single = settings.input.is_file() and not is_table(settings.input)
     unreadable = [record for record in records if record["probabilities"] is None]
     if single and unreadable:
         raise InputError(f"{settings.input}: {unreadable[0]['unreadable']}")
     form = FORMS[called_by]
-    files = [settings.out / ("prediction.json" if single else "predictions.json"), settings.out / "predictions.csv"]
     write_json(files[0], records[0] if single else records)
     form.write(files[1], answers, records, card.sidecar)
     for record in records[:SHOWN]:

@@ -1,5 +1,6 @@
 """`predict` on slides: one, or those of a table."""
 
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from melano_tf.serving.answer_record import answer_record
 from melano_tf.serving.model_interface import Answering, Case
 
 FORMS = {"spitzoid-target": biopsy_output, "multimag": magnified_output}
+PREDICTIONS = "predictions.csv"  # of all slides of a table
 
 
 def predict_slide(settings: PredictSettings, model: Answering, say: Callable[[str], None]) -> dict[str, Any]:
@@ -26,17 +28,19 @@ def predict_slide(settings: PredictSettings, model: Answering, say: Callable[[st
     Raises:
         InputError: there is no such slide, or it cannot be judged.
     """
+    files = [settings.out / "prediction.json", settings.out / "tiles.csv"]
+    for path in files:  # before any work
+        journal.check_replaceable(path)
+    journal.remove(files[0])  # a former answer's, which must not stand where this one fails
     if not settings.input.is_file():
         raise InputError(f"{settings.input}: no such slide file")
-    journal.remove(settings.out / "prediction.json")  # a former answer's, which must not stand where this one fails
     [answer] = model.answer([Case(settings.input, mpp=settings.mpp)], settings.out)
     if answer.probabilities is None:
         raise InputError(answer.reason)
     assert answer.tiles is not None
     form, card = FORMS[model.card.sidecar.kind], model.card
     record = answer_record(answer, card, settings.answer_anyway)
-    write_csv(settings.out / "tiles.csv", answer.tiles)
-    files = [settings.out / "prediction.json", settings.out / "tiles.csv"]
+    write_csv(files[1], answer.tiles)
     files += form.write_pictures(answer, card.sidecar, settings.out, settings.thumbnail_mpp)
     # The folder may hold files of a former answer.
     record |= {"files": [path.name for path in files]}
@@ -51,6 +55,37 @@ def predict_slide(settings: PredictSettings, model: Answering, say: Callable[[st
     for path in files:
         say(f"wrote {path}")
     return record
+
+
+def own_folder(out: Path, name: str, row: str, taken: dict[str, str]) -> Path:
+    """The folder of a slide's answer, made if missing.
+
+    Args:
+        out: of all answers.
+        name: of the slide.
+        row: where it stands, as a spreadsheet counts.
+        taken: the rows of the slides before it, by their names in small letters; it is added to them.
+
+    Raises:
+        InputError: no folder can be called so, or it is another slide's; some file systems know no capitals.
+    """
+    which, folded = f"row {row}: slide_id {name!r}", name.casefold()
+    if Path(name).name != name or name.startswith("."):
+        raise InputError(f"{which} cannot name a folder")
+    if folded == PREDICTIONS:
+        raise InputError(f"{which} is what the table of all slides is called; choose another slide_id")
+    if folded in taken:
+        raise InputError(f"{which} stands in row {taken[folded]} already (capitals do not count)")
+    try:
+        (out / name).mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"{which} cannot name a folder: {out / name} is a file; choose another slide_id") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+            raise  # a full disk, a folder that may not be written: no slide's fault
+        raise InputError(f"{which} cannot name a folder ({getattr(error, 'strerror', error)})") from None
+    taken[folded] = row
+    return out / name
 
 
 def predict_slides(
@@ -70,20 +105,22 @@ def predict_slides(
         rows: the slides, as `asked_inputs.read_list` gives them; not given: those of the CSV.
 
     Raises:
-        InputError: the list cannot be used, or not one slide could be judged.
+        InputError: the list or the folder cannot be used, or not one slide could be judged.
     """
+    path = settings.out / PREDICTIONS
+    journal.check_replaceable(path)
     lines: list[dict[str, Any]] = []
+    taken: dict[str, str] = {}
     for row in read_list(settings.input, ("slide_id", "mpp")) if rows is None else rows:
         name = row.get("slide_id") or Path(row["path"]).stem
         line: dict[str, Any] = {"slide_id": name or f"row {row['row']}", "path": row["path"]}
         try:
             if row["fault"]:
+                if name and Path(name).name == name and name.casefold() not in taken:
+                    journal.remove(settings.out / name / "prediction.json")  # a former answer's
                 raise InputError(f"row {row['row']}: {row['fault']}")
-            if Path(name).name != name or name.startswith("."):
-                raise InputError(f"row {row['row']}: slide_id {name!r} cannot name a folder")
             mpp = row_mpp(row) or settings.mpp
-            out = settings.out / name
-            out.mkdir(parents=True, exist_ok=True)
+            out = own_folder(settings.out, name, row["row"], taken)
             record = judge(replace(settings, input=Path(row["path"]), out=out, mpp=mpp))
             line |= {f"probability_{key}": value for key, value in record["probabilities"].items()}
             line |= {"threshold": record["threshold"], "decision": record["decision"]}
@@ -92,7 +129,6 @@ def predict_slides(
             say(f"{line['slide_id']}: FAILED: {error}")
             line |= {"failed": str(error).splitlines()[0]}
         lines.append(line)
-    path = settings.out / "predictions.csv"
     write_csv(path, pd.DataFrame(lines, dtype=object))
     failed = sum(bool(line["failed"]) for line in lines)
     if failed == len(lines):
