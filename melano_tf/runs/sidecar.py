@@ -84,5 +84,5 @@ class Sidecar:
             return cls(**content)
         except FileNotFoundError:
             raise InputError(f"{model}: its sidecar {cls.path(model).name} is missing; copy both files") from None
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(f"{cls.path(model)}: not a model's sidecar ({line_of(error)})") from None

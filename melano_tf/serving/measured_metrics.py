@@ -5,6 +5,7 @@ what the hold-out said on which the threshold was chosen, if the sidecar holds i
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,12 @@ def measured_numbers(model: Path, sidecar: Sidecar, together: Standing | None = 
     found = _of_predictions(files[0], sidecar.cut, unit) if files else None
     if found is not None:
         return found
-    written = sidecar.threshold_measured
-    if written is None:
-        return None
+    return None if sidecar.threshold_measured is None else measured_there(sidecar.threshold_measured)
+
+
+def measured_there(written: Mapping[str, Any]) -> dict[str, Any]:
+    """What a threshold reached where it was chosen, of a sidecar's `threshold_measured`; raises KeyError or TypeError
+    where that is damaged."""
     return {
         "on": f"{written['hold_out']}, on which the threshold was chosen",
         "samples": written["samples"],
@@ -54,7 +58,7 @@ def measured_numbers(model: Path, sidecar: Sidecar, together: Standing | None = 
     }
 
 
-def _short(interval: dict[str, Any]) -> dict[str, Any]:
+def _short(interval: Mapping[str, Any]) -> dict[str, Any]:
     return {name: interval.get(name) for name in ("value", "low", "high", "level", "method")}
 
 

@@ -15,10 +15,10 @@ from melano_tf.serving.image_models import ImageModel, LocalImages
 from melano_tf.serving.magnified_models import LocalTiles, MagnifiedModel
 from melano_tf.serving.measured_metrics import measured_numbers, measured_words
 from melano_tf.serving.model_interface import Answering, Card
-from melano_tf.serving.model_kinds import checked_kind, read_companion
+from melano_tf.serving.model_kinds import check_companion, checked_kind, read_companion
 from melano_tf.serving.run_of_model import made_together
 from melano_tf.serving.serving_files import read_card
-from melano_tf.training.familiarity import read_familiarity
+from melano_tf.training.familiarity import check_facts, read_familiarity
 
 IMAGES = (ImageModel, LocalImages, ExportedImages)
 # By the kinds that `model_kinds` knows: who answers, with which networks in this process, and with which exported ones.
@@ -126,17 +126,26 @@ def exported_card(content: Mapping[str, Any], model: Path) -> Card:
     checked_kind(sidecar, where)
     companions, measured, file = (content.get(name) for name in ("companions", "measured", "file"))
     familiar = content.get("familiar")  # not in cards of versions that described no training
-    for name, value in (("companions", companions), ("measured", measured), ("familiar", familiar)):
+    for name, value in (("companions", companions), ("measured", measured)):
         if not isinstance(value or {}, Mapping):
             raise InputError(f"{where} cannot be read ({name}); export the model again")
+    if familiar is not None:
+        try:
+            check_facts(familiar)
+        except ValueError as error:
+            raise InputError(f"{where} cannot be read (familiar: {error}); export the model again") from None
     if not isinstance(file, str):
         raise InputError(f"{where} cannot be read (file); export the model again")
     if len(sidecar.classes) == 2:
         try:
             measured_words(measured)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{where} cannot be read (measured); export the model again") from None
-    others = {role: _sidecar(card, f"the {role} model's card") for role, card in (companions or {}).items()}
+    others: dict[str, Sidecar] = {}
+    for role, written in (companions or {}).items():
+        there = f"the {role} model's card"
+        others[role] = _sidecar(written, there)
+        check_companion(others[role], sidecar, there, file)
     return Card(model, file, sidecar, others, measured, familiar)
 
 

@@ -18,6 +18,7 @@ from melano_tf.models.taxonomy import Taxonomy
 from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.sidecar import Sidecar
+from melano_tf.serving.measured_metrics import measured_there, measured_words
 
 LARGEST_INPUT = 4096  # px
 
@@ -132,10 +133,7 @@ def read_companion(model: Path, sidecar: Sidecar, role: str, together: Standing 
     """
     path = model.parent / sidecar.companions[role]
     found = Sidecar.read(path)
-    wanted = ANSWERING[sidecar.kind].companion_kind
-    if found.kind != wanted:
-        raise InputError(f"{path}: a model of kind {found.kind!r}, where {model.name} needs one of kind {wanted!r}")
-    _check(found, {**ANSWERING, **COMPANIONS}[wanted], path)
+    check_companion(found, sidecar, path, model.name)
     meant = sidecar.companion_weights.get(role)
     if meant is not None:
         same = found.run.get("weights_sha256") == meant
@@ -149,11 +147,30 @@ def read_companion(model: Path, sidecar: Sidecar, role: str, together: Standing 
     return path, found
 
 
+def check_companion(found: Sidecar, of: Sidecar, where: Path | str, model: str) -> None:
+    """A model that another one needs is of the kind that this takes, and whole.
+
+    Args:
+        found: its sidecar.
+        of: the other one's, of a kind that answers.
+        where: its file, for messages.
+        model: the other one, for messages.
+
+    Raises:
+        InputError: it is damaged, or of another kind.
+    """
+    wanted = ANSWERING[of.kind].companion_kind
+    if not wanted or found.kind != wanted:
+        needs = f"needs one of kind {wanted!r}" if wanted else "needs none"
+        raise InputError(f"{where}: a model of kind {found.kind!r}, where {model} {needs}")
+    _check(found, {**ANSWERING, **COMPANIONS}[wanted], where)
+
+
 def _check(sidecar: Sidecar, kind: ModelKind, where: Path | str) -> None:
     try:
         _check_outputs(sidecar, kind)
         kind.check(sidecar.preprocessing)
-        _check_decision(sidecar)
+        _check_decision(sidecar, kind)
         if missing := [role for role in kind.companions if role not in sidecar.companions]:
             raise ValueError(f"it names no {missing[0]} model")
         if not all(isinstance(part, str) and Path(part).name == part for part in sidecar.companions.values()):
@@ -178,9 +195,11 @@ def _check_outputs(sidecar: Sidecar, kind: ModelKind) -> None:
     for mapping in (sidecar.run, sidecar.companions, sidecar.companion_weights):
         if not isinstance(mapping, Mapping):
             raise TypeError("run, companions and companion_weights must be mappings")
+    if not isinstance(sidecar.run.get("folder"), str | None):
+        raise TypeError(f"run.folder {sidecar.run['folder']!r}")
 
 
-def _check_decision(sidecar: Sidecar) -> None:
+def _check_decision(sidecar: Sidecar, kind: ModelKind) -> None:
     # Of more than two classes the most probable one is called, and there is no threshold (older runs wrote a number).
     optional = len(sidecar.classes) > 2 and sidecar.threshold is None
     if not optional and (isinstance(sidecar.threshold, bool | None) or not math.isfinite(sidecar.threshold)):
@@ -188,10 +207,15 @@ def _check_decision(sidecar: Sidecar) -> None:
     if not isinstance(sidecar.threshold_from, str):
         raise TypeError(f"threshold_from {sidecar.threshold_from!r}")
     if sidecar.calibration is not None:
-        Calibration.from_json(sidecar.calibration)
+        fitted, classes = Calibration.from_json(sidecar.calibration), len(sidecar.classes)
+        if fitted.outputs != (1 if kind.called_by == "threshold" and classes == 2 else classes):
+            raise ValueError(f"a calibration of {fitted.outputs} outputs for {classes} classes")
+        if not all(isinstance(one, int | float) for one in (fitted.log_loss_before, fitted.log_loss_after)):
+            raise TypeError("a calibration whose log losses are no numbers")
     if sidecar.threshold_measured is not None:
         measured = Threshold.from_json(sidecar.threshold_measured)
         if measured.sensitivity is None or measured.specificity is None:
             raise ValueError("threshold_measured without what was measured")
+        measured_words(measured_there(sidecar.threshold_measured))
     if sidecar.taxonomy is not None:
         Taxonomy.from_mapping(sidecar.taxonomy, sidecar.classes)

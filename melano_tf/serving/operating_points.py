@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from melano_tf.errors import InputError
+from melano_tf.evaluation.calibration import Calibration
 from melano_tf.models.tta_and_prior_shift import shifted
 from melano_tf.runs.sidecar import Sidecar
 
@@ -32,7 +33,9 @@ def favour_factors(sidecar: Sidecar, favour: Favour, where: Path | str) -> np.nd
         chosen = np.asarray(points[favour]["factors"], np.float64)  # type: ignore[index]
         with np.errstate(divide="ignore", invalid="ignore"):  # a factor of nought is refused below
             relative = np.asarray(chosen / np.asarray(own, np.float64))
-    except (TypeError, KeyError, ValueError):
+        if (calibration := favour_calibration(sidecar, favour)) is not None:
+            Calibration.from_json(calibration)
+    except (InputError, TypeError, KeyError, ValueError, AttributeError, OverflowError):
         relative = np.zeros(0)
     if relative.shape != (len(sidecar.classes),) or not (np.isfinite(relative) & (relative > 0)).all():
         raise InputError(

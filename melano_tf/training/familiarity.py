@@ -117,10 +117,23 @@ def _damaged(path: Path, why: str) -> InputError:
 def _check(found: Familiarity) -> None:
     pairs = (found.mean, found.root), (found.look_mean, found.look_root)
     fits = all(mean.ndim == 1 and root.shape == mean.shape * 2 for mean, root in pairs) and len(found.mean) > 0
-    if not fits or found.scales.shape != (2,) or not isinstance(found.facts, Mapping):
+    if not fits or found.scales.shape != (2,):
         raise ValueError("shapes that do not fit")
+    check_facts(found.facts)
     if not all(np.isfinite(getattr(found, name)).all() for name in ARRAYS) or not (found.scales > 0).all():
         raise ValueError("numbers that are none")
+
+
+def check_facts(facts: Any) -> None:
+    """What a description says of itself can be told (`Familiarity.facts`).
+
+    Raises:
+        ValueError: numbers or words are missing, or none.
+    """
+    told = facts if isinstance(facts, Mapping) else {}
+    counted = all(type(told.get(name)) is int and told[name] >= 0 for name in ("described", "measured"))
+    if not counted or not isinstance(told.get("from"), str):
+        raise ValueError("it does not say of how many examples it is, and which")
 
 
 def fit_familiarity(

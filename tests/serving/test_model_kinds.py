@@ -70,6 +70,22 @@ DAMAGES: dict[str, tuple[str, Callable[[Sidecar], dict[str, Any]], str]] = {
     "threshold": ("zoome", lambda card: {"threshold": float("nan")}, "threshold nan"),
     "no threshold": ("zoome", lambda card: {"threshold": None}, "threshold None"),
     "calibration": ("zoome", lambda card: {"calibration": {"temperature": 1}}, "damaged"),
+    "outputs": ("zoome", lambda card: {"calibration": {**card.calibration, "outputs": 3}}, "3 outputs for 2 classes"),
+    "losses": ("zoome", lambda card: {"calibration": {**card.calibration, "log_loss_before": None}}, "no numbers"),
+    "measured": (
+        "zoome",
+        lambda card: {"threshold_measured": without(card.threshold_measured, "hold_out")},
+        "'hold_out' is missing",
+    ),
+    "a word": (
+        "zoome",
+        lambda card: {
+            "threshold_measured": card.threshold_measured
+            | {"specificity": {**card.threshold_measured["specificity"], "value": "high"}}
+        },
+        "must be real number",
+    ),
+    "folder": ("zoome", lambda card: {"run": {**card.run, "folder": 5}}, "run.folder 5"),
     "grid": ("spitzoid-target", lambda card: {"preprocessing": {**card.preprocessing, "grid": {"px": 1}}}, "px"),
     "fallback": ("spitzoid-target", lambda card: {"preprocessing": {**card.preprocessing, "fallback_tiles": 0}}, "0"),
     "source": ("spitzoid-target", lambda card: {"companions": {}}, "names no source model"),
@@ -102,6 +118,46 @@ def test_a_companion_of_another_kind(files: dict[str, Path]) -> None:
     card = replace(Sidecar.read(model), companions={"source": "zoome.keras"})
     with pytest.raises(InputError, match=r"of kind 'zoome', where target\.keras needs one of kind 'spitzoid-source'"):
         read_companion(model, card, "source")
+
+
+def test_a_sidecar_of_brackets_is_one_line(files: dict[str, Path], tmp_path: Path) -> None:
+    model = tmp_path / "zoome.keras"
+    model.write_bytes(files["zoome"].read_bytes())
+    Sidecar.path(model).write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"zoome\.json: not a model's sidecar"):
+        Sidecar.read(model)
+
+
+FACTS = {"described": 30, "measured": 12, "from": "examples that the training held out"}
+
+
+@pytest.mark.parametrize("damage", [{}, {"described": "many"}, {"measured": -1}, {"from": None}, {"described": True}])
+def test_an_exported_description_that_says_nothing_is_one_line(damage: dict[str, Any], files: dict[str, Path]) -> None:
+    content = {"sidecar": plain(Sidecar.read(files["zoome"])), "file": "zoome.keras"}
+    assert exported_card({**content, "familiar": FACTS}, Path("a")).familiar == FACTS
+    with pytest.raises(InputError, match=r"the model's card cannot be read \(familiar: it does not say"):
+        exported_card({**content, "familiar": {**FACTS, **damage} if damage else {}}, Path("a"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "role", "change", "words"),
+    [
+        ("multimag", "melanoma-5x", {"preprocessing": {}}, "the melanoma-5x model's card: its sidecar is damaged"),
+        ("multimag", "melanoma-40x", {"kind": "zoome"}, "of kind 'zoome', where a.keras needs one of kind 'multimag'"),
+        ("spitzoid-target", "source", {"input_px": "48"}, "the source model's card: its sidecar is damaged"),
+        ("spitzoid-target", "source", {"threshold": "half"}, "the source model's card: its sidecar is damaged"),
+        ("zoome", "source", {}, "where a.keras needs none"),
+    ],
+)
+def test_an_exported_companion_that_is_damaged_is_one_line(
+    kind: str, role: str, change: dict[str, Any], words: str, files: dict[str, Path]
+) -> None:
+    of = "multimag" if kind == "multimag" else "spitzoid-source"
+    written = {**plain(Sidecar.read(files[of])), **change}
+    content = {"sidecar": plain(Sidecar.read(files[kind])), "file": "a.keras", "companions": {role: written}}
+    with pytest.raises(InputError) as refused:
+        exported_card(content, Path("a"))
+    assert words in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

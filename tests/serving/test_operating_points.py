@@ -43,6 +43,14 @@ def test_an_operating_point_is_a_shift_of_what_the_network_said() -> None:
         {"factors": [1.0, 0.0, 1.0], "operating_points": points(accuracy=0.0)},
         {"factors": [1.0, 1.0, 1.0], "operating_points": points(balanced=0.0)},
         {"factors": [1.0, 1.0, 1.0], "operating_points": {"accuracy": {"factors": "much"}}},
+        {
+            "factors": [1.0, 1.0, 1.0],
+            "operating_points": {"accuracy": {"factors": [1.0, 2.0, 1.0], "calibration": "none"}},
+        },
+        {
+            "factors": [1.0, 1.0, 1.0],
+            "operating_points": {"accuracy": {"factors": [1.0, 2.0, 1.0], "calibration": {"temperature": 2.0}}},
+        },
     ],
 )
 def test_a_model_without_one_is_refused(run: dict[str, Any]) -> None:

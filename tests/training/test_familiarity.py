@@ -152,6 +152,10 @@ def test_a_description_is_read_as_it_was_written_and_damage_is_one_line(tmp_path
         path.write_bytes(damage)
         with pytest.raises(InputError, match=r"familiar\.npz: cannot be read"):
             read_familiarity(model, "abc")
+    for facts in ({"described": 40}, {**found.facts, "measured": "25"}, {**found.facts, "from": None}):
+        replace(found, facts={**facts, "weights_sha256": "abc"}).write(model)
+        with pytest.raises(InputError, match=r"cannot be read \(it does not say of how many examples it is"):
+            read_familiarity(model, "abc")
     replace(found, scales=np.array([1.0, np.nan])).write(model)
     with pytest.raises(InputError, match="numbers that are none"):
         read_familiarity(model, "abc")
