@@ -156,6 +156,8 @@ def telling(model: keras.Model, known: Familiarity | None) -> keras.Model:
     if found is None or int(found[1].shape[-1]) != len(known.mean):
         raise ValueError(f"{model.name}: its embedding is not the one that was described")
     _, embedding, numbers = found
+    if len(known.look_mean) != (0 if numbers is None else int(numbers.shape[-1])):
+        raise ValueError(f"{model.name}: the numbers of its pictures are not those that were described")
     distance = Distance(known, name=DISTANCE)(embedding if numbers is None else [embedding, numbers])
     return keras.Model(model.input, {ANSWER: model.output, DISTANCE: distance}, name=model.name)
 

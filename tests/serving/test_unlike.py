@@ -26,9 +26,10 @@ from melano_tf.serving.export import export_model, limits_of, make_graph
 from melano_tf.serving.feature_bag_models import LocalFeatures
 from melano_tf.serving.model_finding import file_card, open_model
 from melano_tf.serving.model_interface import Answer, Card, Case
+from melano_tf.serving.network_loading import load_telling
 from melano_tf.serving.tile_graph import masked_median
 from melano_tf.training.embedding import embedder
-from melano_tf.training.familiarity import UNLIKE, Familiarity, fit_familiarity
+from melano_tf.training.familiarity import UNLIKE, Familiarity, fit_familiarity, read_familiarity
 from tests.papers.tiny import Finished
 from tests.serving import small_models
 from tests.serving.conftest import Models
@@ -156,6 +157,18 @@ def test_a_description_of_another_model_or_a_damaged_one_is_refused(zoome: Path,
     path.with_suffix(".familiar.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match="cannot be read"):
         open_model(path)
+
+
+def test_a_description_of_other_pictures_numbers_is_refused(zoome: Path, tmp_path: Path) -> None:
+    for suffix in (".keras", ".json"):
+        shutil.copy(zoome.with_suffix(suffix), (tmp_path / "zoome.keras").with_suffix(suffix))
+    path = tmp_path / "zoome.keras"
+    sidecar = Sidecar.read(path)
+    known = read_familiarity(zoome, None)
+    assert known is not None and len(load_telling(zoome, sidecar).outputs) == 2
+    replace(known, look_mean=np.zeros(7), look_root=np.eye(7)).write(path)
+    with pytest.raises(InputError, match=r"zoome\.familiar\.npz: .*the numbers of its pictures are not those"):
+        load_telling(path, sidecar)
 
 
 def test_a_biopsys_graph_gives_its_tiles_distances_and_their_median(models: Models, tmp_path: Path) -> None:
