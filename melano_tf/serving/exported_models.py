@@ -101,8 +101,9 @@ class ExportedBiopsy:
     def tumour(self, tiles: pd.DataFrame, scratch: Path) -> np.ndarray:
         """Probability of tumour of each tile, (n,); their embeddings are kept for `biopsy`."""
         found = _ask_tiles(self.client, "embed", "tile_bytes", TileImages(tiles, scratch, self.input_px))
+        first = _numbers(self.client, found[0], "embeddings")
         self._embeddings = {
-            int(tile): _numbers(self.client, row, "embeddings").astype(np.float32)
+            int(tile): _numbers(self.client, row, "embeddings", first.shape).astype(np.float32)
             for tile, row in zip(tiles["tile"], found, strict=True)
         }
         own = [told_distance(self.client, row, self.card) for row in found]
@@ -120,8 +121,8 @@ class ExportedBiopsy:
             raise InputError(f"{self.client.transport.where}: {refusal_words(str(error))}") from None
         probability = _numbers(self.client, answer, "probabilities", (1, 2))
         attention = _numbers(self.client, answer, "attention", (1, len(selected)))
-        own = np.array([self._distances[int(tile)] for tile in selected["tile"]], np.float64)
-        distances = None if self.card.familiar is None else own
+        own = [self._distances[int(tile)] for tile in selected["tile"]]
+        distances = None if None in own else np.array(own, np.float64)
         return JudgedBiopsy(float(probability[0, 1]), attention[0].astype(np.float32), distances)
 
 
@@ -213,7 +214,7 @@ def _numbers(client: Client, row: Mapping[str, Any], name: str, shape: tuple[int
     """
     try:
         found = np.asarray(row[name], np.float64)
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):  # the last of whole numbers past every double
         raise InputError(f"{client.transport.where}: its answer has no {name}; is it this model's server?") from None
     if not np.isfinite(found).all() or (shape is not None and found.shape != shape):
         raise InputError(f"{client.transport.where}: the {name} of its answer are none ({found.shape})")

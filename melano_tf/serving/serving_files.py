@@ -7,7 +7,7 @@ from string import Template
 from typing import Any
 
 from melano_tf.environment import cores
-from melano_tf.errors import InputError
+from melano_tf.errors import InputError, line_of
 from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.runs.atomic_files import atomic, write_json
 from melano_tf.runs.file_integrity import mapping
@@ -66,7 +66,7 @@ def model_card(card: dict[str, Any], folder: Path) -> str:
     run, calibration = sidecar["run"], sidecar["calibration"]
     data = run.get("table") or run.get("slides")
     if data:
-        words = ", ".join(Path(part).name for part in ([data] if isinstance(data, str) else data))
+        words = ", ".join(Path(str(part)).name for part in (data if isinstance(data, list | tuple) else [data]))
         data = f"{words} ({run.get('trained_on', 'a part of it')})"
     else:
         data = f"PHANTOMS that this program drew ({run.get('trained_on', 'a part of them')}): it knows nothing of skin"
@@ -249,5 +249,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     path = folder / "assets.extra" / "card.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except OSError:
         raise InputError(f"{folder}: no exported model of this program (it has no {path.name})") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({line_of(error)[:200]}); export the model again") from None

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.dermoscopy.image_files import UnreadableImageError
+from melano_tf.errors import InputError, line_of
 from melano_tf.models import attention_transfer
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_cache import StoredImage, decode_image
@@ -46,8 +47,15 @@ def embed_images(
         sidecar: its sidecar.
         paths: the images.
         progress: called with the number of images done at a time.
+
+    Raises:
+        InputError: the model or its sidecar is damaged.
     """
-    settings = ImageCacheSettings(**sidecar.preprocessing["store"])
+    try:
+        settings = ImageCacheSettings(**sidecar.preprocessing["store"])
+    except (InputError, TypeError, KeyError) as error:
+        words = f"{line_of(error)[:200]}; take the run's files again"
+        raise InputError(f"{model}: its sidecar is damaged, or of another program ({words})") from None
     network = load_network(model, sidecar)
     forward = tf.function(lambda image: network({"image": image}, training=False), reduce_retracing=True)
     width = int(network.outputs[0].shape[-1])

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 
 from melano_tf.errors import InputError
+from melano_tf.serving import client as client_module
 from melano_tf.serving.client import (
     CHUNK_BYTES,
     Client,
@@ -85,6 +87,59 @@ def test_a_refusal_of_somebody_elses_image_is_asked_again() -> None:
         int(row["length"]) for row in client.ask_each("s", {"image_bytes": [b"ab"]}) if not isinstance(row, str)
     ] == [2]
     assert len(transport.calls) == 3
+
+
+class Slow:
+    """A transport whose every request takes so many seconds of a clock that only it and pauses move; it refuses what
+    begins with "bad", alone by its own index or that of somebody else's image."""
+
+    where = "slow"
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float, index: int = 0) -> None:
+        self.now, self.seconds, self.index, self.given = 1000.0, seconds, index, list[float]()
+        monkeypatch.setattr(client_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def call(self, signature: str, inputs: Any, timeout: float) -> dict[str, np.ndarray]:
+        self.given.append(round(timeout, 3))
+        self.now += min(timeout, self.seconds)
+        if timeout < self.seconds:
+            raise UnavailableError("too late")
+        if any(value.startswith(b"bad") for value in inputs["image_bytes"]):
+            raise RefusedError(f"assertion failed: [image {self.index} is empty]")
+        return {"length": np.array([len(value) for value in inputs["image_bytes"]])}
+
+
+def test_an_item_that_is_refused_again_and_again_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that joins requests, and takes nearly half of the time to refuse somebody else's image."""
+    transport = Slow(monkeypatch, 25.0, index=7)
+    client = Client(transport, ClientSettings(timeout=60.0, retries=4), sleep=transport.sleep)
+    with pytest.raises(InputError, match=r"slow: no answer after 1 try \(too late\); .* --timeout 60 long enough"):
+        client.ask_each("s", {"image_bytes": [b"bad"]})
+    assert transport.given == [60.0, 34.5, 8.5] and transport.now == 1060.0  # less the pauses of 0.5 and 1 s
+
+
+def test_a_refused_chunk_and_its_items_have_one_deadline_and_the_next_chunk_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transport = Slow(monkeypatch, 10.0)
+    client = Client(transport, ClientSettings(timeout=60.0, chunk=2), sleep=transport.sleep)
+    found = client.ask_each("s", {"image_bytes": [b"a", b"bad", b"ccc", b"dddd"]})
+    assert [row if isinstance(row, str) else int(row["length"]) for row in found] == [1, "is empty", 3, 4]
+    assert transport.given == [60.0, 50.0, 40.0, 60.0]
+
+
+def test_an_item_alone_whose_answer_is_none_of_it() -> None:
+    class Scalar(Scripted):
+        def call(self, signature: str, inputs: Any, timeout: float) -> dict[str, np.ndarray]:
+            super().call(signature, inputs, timeout)
+            return {"length": np.array(3)}
+
+    client = Client(Scalar(RefusedError("assertion failed: [image 5 is empty]")), sleep=lambda _: None)
+    with pytest.raises(InputError, match="scripted: 1 item was asked, and its answer is not one for each"):
+        client.ask_each("s", {"image_bytes": [b"ab"]})
 
 
 def test_chunks_are_bounded_by_number_and_bytes() -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.serving import client as client_module
-from melano_tf.serving import http_post
+from melano_tf.serving import http_post, transports
 from melano_tf.serving.client import Client, ClientSettings, find_transport
 from tests.serving.standin import Served, grpc_server, odd_server
 
@@ -190,7 +189,7 @@ def test_grpc_with_tls(served: Served, certificate: tuple[Path, Path], monkeypat
 
 def test_an_answer_over_grpc_has_a_largest_size_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorflow_serving.apis", reason="needs tensorflow-serving-api")
-    monkeypatch.setattr(client_module, "MAX_ANSWER", 500)
+    monkeypatch.setattr(transports, "MAX_ANSWER", 500)
     words = "its answer is larger than 500 bytes, and was not read"
     with grpc_server(served) as address, pytest.raises(InputError, match=words):
         Client(find_transport(f"grpc://{address}", "seven"), ClientSettings(timeout=20.0)).card()
