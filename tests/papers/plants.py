@@ -113,6 +113,18 @@ def zoome_trains_on_the_hold_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoome, "divided", divided)
 
 
+def zoome_decides_on_the_judged_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = zoome.decide
+
+    def decide(settings, cohort, asked, which, rows, hold_out, *noted):
+        choice = choice_of(noted)
+        if choice is not None and choice.stem == "alexnet_standin-fold-1-decision":
+            rows = places_of(cohort.records["image_id"], choice.sides.judged)
+        return own(settings, cohort, asked, which, rows, hold_out, *noted)
+
+    monkeypatch.setattr(zoome, "decide", decide)
+
+
 def weighting_feeds_judged_images(monkeypatch: pytest.MonkeyPatch) -> None:
     own = weighting.training_batches
 
@@ -132,6 +144,17 @@ def weighting_trains_on_a_judged_lesion(monkeypatch: pytest.MonkeyPatch) -> None
         return found
 
     monkeypatch.setattr(Work, "value", value)
+
+
+def weighting_chooses_gamma_on_judged_lesions(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = weighting.judge
+
+    def judge(settings, cohort, answer, places, *noted):
+        if (choice := choice_of(noted)) is not None:
+            places = places_of(cohort.records["image_id"], choice.sides.judged)
+        return own(settings, cohort, answer, places, *noted)
+
+    monkeypatch.setattr(weighting, "judge", judge)
 
 
 def ham10000_decides_on_a_judged_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +234,10 @@ def zoome_does_not_look_for_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("melano_tf.papers.zoome.cohort.image_leaks", lambda *given: [])
 
 
+ONE_CELL = (
+    *("--cells", "flat-adam-fl-split-1", "--splits.count", "1", "--strategies", "none", "--log-weights", "0"),
+    *("--tables", "2"),
+)
 PLANTS = {
     "spitzoid trains on the judged fold": Plant(
         *("spitzoid", ("source/seanet-standin-gmp/cohort-1",), spitzoid_trains_on_the_judged_fold),
@@ -241,6 +268,10 @@ PLANTS = {
         "kaur_standin-fold-2, which this stands on, has seen",
         "kaur_standin-fold-2-decision: OVERLAP: seen by kaur_standin-fold-2 and chose",
     ),
+    "zoome decides on the judged fold": Plant(
+        *("zoome", ("judge/alexnet_standin-fold-1",), zoome_decides_on_the_judged_fold),
+        *("chose for the training", "alexnet_standin-fold-1-decision: OVERLAP: chose and judged"),
+    ),
     "zoome does not look for leaks": Plant(
         *("zoome", (), zoome_does_not_look_for_leaks, "trained on and judged", "", ("--folds.by", "plain")),
     ),
@@ -251,6 +282,11 @@ PLANTS = {
     "weighting trains on a judged lesion": Plant(
         *("weighting", ("train/flat-adam-fl-split-2",), weighting_trains_on_a_judged_lesion),
         *("trained on and judged", "flat-adam-fl-split-2: OVERLAP: trained on and judged"),
+    ),
+    "weighting chooses gamma on judged lesions": Plant(
+        *("weighting", (), weighting_chooses_gamma_on_judged_lesions),
+        *("chose for the training", "gamma-flat-adam-split-1: OVERLAP: chose and judged"),
+        *(("--gamma", "auto", *ONE_CELL),),
     ),
     "ham10000 decides on a judged image": Plant(
         *("ham10000", ("train/best-fold-1",), ham10000_decides_on_a_judged_image),
@@ -292,8 +328,9 @@ TOGETHER = {  # slips that do not undo each other are audited in one go
     "spitzoid": [name for name in PLANTS if name.startswith("spitzoid")],
     "multimag, stopping": ["multimag stops on the test part"],
     "multimag, training": ["multimag trains on the test part"],
-    "zoome": [name for name in PLANTS if name.startswith("zoome trains")],
+    "zoome": [name for name in PLANTS if name.startswith(("zoome trains", "zoome decides"))],
     "weighting": ["weighting feeds judged images", "weighting trains on a judged lesion"],
+    "weighting, gamma": ["weighting chooses gamma on judged lesions"],
     "ham10000": [name for name in PLANTS if name.startswith("ham10000")],
     "similarity": ["similarity feeds the test part"],
     "bags": [name for name in PLANTS if name.startswith("bags")],
