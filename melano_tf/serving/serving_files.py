@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -16,7 +17,7 @@ from melano_tf.serving import export_templates
 from melano_tf.serving.measured_metrics import measured_words
 from melano_tf.serving.run_of_model import made_together
 
-MOST_TABLES = 6
+MOST_TABLES = 10
 
 
 def write_model_files(folder: Path, card: dict[str, Any], run: Path) -> list[Path]:
@@ -76,10 +77,10 @@ def model_card(card: dict[str, Any], folder: Path) -> str:
             f"temperature {calibration['temperature']:.3f}, fitted on {calibration['hold_out']}; log loss there "
             f"{calibration['log_loss_before']:.4f} before and {calibration['log_loss_after']:.4f} after"
         )
-    tables = _tables(folder, card["file"], run.get("weights_sha256"))
+    tables = _tables(folder, card["file"], run)
     measured = measured_words(card["measured"])
     if card["measured"] is None and tables:
-        measured = "what was measured stands in the run's tables below"
+        measured = "what was measured stands in the tables below, which may be of several models of the run"
     return Template(export_templates.CARD).substitute(
         {key: f"{value:,}" for key, value in card["limits"].items()},
         name=card["name"],
@@ -143,21 +144,29 @@ def _what(sidecar: dict[str, Any], signatures: dict[str, str]) -> str:
     return f"Judges dermoscopy images: {classes}."
 
 
-def _tables(folder: Path, file: str, weights: str | None) -> str:
-    """The first tables that its run made together with a model; nothing where the run, or the model in it, is not at
-    hand: it may have been trained anew since."""
+def _tables(folder: Path, file: str, run: Mapping[str, Any]) -> str:
+    """Tables that a run made together with a model: those that its sidecar names as measuring it, else the first of the
+    paper's. Nothing where the run, or the model in it, is not at hand: it may have been trained anew since.
+    """
     folder = folder.absolute()
-    model = _same_model(folder / "models" / file, weights)
+    model = _same_model(folder / "models" / file, run.get("weights_sha256"))
     try:
         together = None if model is None else made_together(model)
     except InputError:
         together = None
     if together is None:
         return ""
-    files = together.of(sorted(folder.glob("tables/table*.md")))[:MOST_TABLES]
+    named, there = run.get("tables"), sorted(folder.glob("tables/*.md"), key=_in_order)
+    own = [path for path in there if path.stem in named] if isinstance(named, list) else []
+    files = together.of(own or [path for path in there if path.stem.startswith("table")])[:MOST_TABLES]
     texts = [file.read_text(encoding="utf-8").strip() for file in files]
     # Below the card's own headings.
     return "".join("\n" + re.sub(r"^#+ ", "### ", text, flags=re.MULTILINE) + "\n" for text in texts)
+
+
+def _in_order(path: Path) -> list[tuple[bool, int, str]]:
+    """Table 2 comes before table 10."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", path.stem)]
 
 
 def _same_model(model: Path, weights: str | None) -> Path | None:

@@ -205,6 +205,32 @@ def test_a_card_shows_the_tables_that_were_made_with_its_model(
     assert ("ROC AUC 0.8123" in model_card(content, run)) == shown
 
 
+@pytest.mark.parametrize(
+    ("named", "shown"),
+    [
+        (None, ["1", "2", "2-f1", "10"]),
+        (["best", "cameras", "gone"], ["best", "cameras"]),
+        ("odd", ["1", "2", "2-f1", "10"]),
+    ],
+)
+def test_a_card_shows_the_tables_that_measure_its_model(tmp_path: Path, named: object, shown: list[str]) -> None:
+    run: dict[str, Any] = {"weights_sha256": "a", "seed": 0} | ({} if named is None else {"tables": named})
+    store = {"store": {"stored_px": 40}, "metadata": None}
+    card = Sidecar("weighting", ("MEL", "NV", "BCC"), 32, store, None, "most probable", run)
+    for folder in ("models", "tables"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "models" / "final.keras").write_bytes(b"a network")
+    card.write(tmp_path / "models" / "final.keras")
+    tables = ("table10", "table2", "best", "table2-f1", "cameras", "differences", "table1")
+    for name in tables:
+        (tmp_path / "tables" / f"{name}.md").write_text(f"# It is {name.removeprefix('table')}\n")
+    files = ("models/final.keras", "models/final.json", *(f"tables/{name}.md" for name in tables))
+    recorded(tmp_path, dict.fromkeys(files, 1), now=1)
+    asked = Card(tmp_path / "models" / "final.keras", "final.keras", card, {}, None)
+    found = model_card(card_content(asked, tmp_path / "a" / "1", Limits()), tmp_path)
+    assert [line.removeprefix("### It is ") for line in found.splitlines() if line.startswith("### It is")] == shown
+
+
 def test_what_was_made_together_is_of_the_models_plan(tmp_path: Path) -> None:
     names = ("models/a.keras", "models/a.json", "predictions/a.csv", "predictions/b.csv")
     for name in names:

@@ -129,6 +129,7 @@ def train_best(work: Work, fold: int | None) -> list[Path]:
     files += describe(work.run, Fed(stem, sides, work.scratch), model, shown)
     facts: dict[str, Any] = {"configuration": stem, "trained_on": part.trained_on, "views": len(FLIPS)}
     facts |= {"teachers": list(after)} if after else {}
+    facts["tables"] = ["best", "cameras"]  # that measure it
     facts |= {"power": powers["both"], "power_from": part.held_words, "factors": factors["both"].tolist()}
     facts["operating_points"] = {
         name: {"power": powers[name], "factors": factors[name].tolist(), "calibration": fitted[name].to_json()}
