@@ -37,8 +37,8 @@ import pandas as pd
 from cutting import write_sparse
 
 from melano_tf.pipelines.tfrecords import slide_files
+from melano_tf.runs.files_of_plan import plan_key
 from melano_tf.runs.predictions import predictions, write_predictions
-from melano_tf.runs.run_folder import plan_key
 from melano_tf.view.deepzoom import Pyramid
 from melano_tf.view.settings import ViewSettings
 

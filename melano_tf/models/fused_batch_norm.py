@@ -1,4 +1,4 @@
-"""Batch normalisation as one operation of TensorFlow: a small network trains in three quarters of the time on a CPU.
+"""Batch normalisation as one operation of TensorFlow: a small network trains sooner on a CPU.
 
 `keras.layers.BatchNormalization` is computed from means, differences and products, each of which goes through all of a
 layer's maps again, forwards and backwards; `FusedBatchNormV3` does it in one pass.

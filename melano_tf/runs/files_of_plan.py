@@ -1,15 +1,94 @@
-"""Which files of a run belong to its present plan: what was made under other settings or another split is not shown."""
+"""Which files of a run belong to its present plan: what was made under other settings or another split is not shown.
+
+made.json holds of each file the plan under which it was made, and by which step or output.
+"""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from melano_tf.runs.atomic_files import file_sha256, read_json
+from melano_tf.runs.atomic_files import file_sha256, read_json, write_json
 from melano_tf.runs.file_integrity import mapping
-from melano_tf.runs.run_folder import plan_key
+from melano_tf.runs.settings_digest import digest
 
 SHOWN = ("tables", "figures", "maps", "predictions", "models", "history", "clusters")
+MADE = "made.json"
+
+
+def plan_key(plan: Mapping[str, Any]) -> str:
+    """The key of a run's plan, which stands with every file that was made under it.
+
+    Args:
+        plan: as run.json holds it: `settings`, a key of all that changes a result (not where files lie, how many
+            processes there are, or which part is asked for), and `data`, that of the images or slides, of who is
+            trained on and judged, and of the initial weights; None while these are not known.
+    """
+    return digest([plan.get("settings"), plan.get("data")])
+
+
+class MadeFiles:
+    """What a session knows to be made under its plan, and writes into made.json: what the report may show.
+
+    Args:
+        folder: the run's folder.
+        plan: gives the plan as run.json holds it now.
+    """
+
+    def __init__(self, folder: Path, plan: Callable[[], Mapping[str, Any]]) -> None:
+        self.folder, self._plan = folder, plan
+        self.known: dict[str, dict[str, Any]] = {}
+
+    def know(self, files: Iterable[str], step: str, key: str) -> None:
+        """These files, named as in the run's folder, are a finished step's; `write` says so.
+
+        Args:
+            files: their names.
+            step, key: of the step.
+        """
+        self.known |= {file: {"step": step, "key": key} for file in files}
+
+    def output(self, files: Iterable[Path], output: str, stands_on: Mapping[str, str | None]) -> None:
+        """Write down files of an output (a table, a figure); it is forgotten once one of its steps is done anew.
+
+        Args:
+            files: inside the run's folder.
+            output: its name.
+            stands_on: what the steps that it is made of are known by, by name; None of those that are missing in it.
+        """
+        facts = {"step": None, "output": output, "key": digest([output, stands_on]), "of": list(stands_on)}
+        for file in map(Path, files):
+            self.known[str(file.relative_to(self.folder))] = {**facts, "sha256": file_sha256(file)}
+        self.write()
+
+    def write(self) -> None:
+        """The session's files under its plan; those of other plans as they stand there."""
+        if not self.known:
+            return
+        there, plan = mapping(self.folder / MADE), plan_key(self._plan())
+        now = there | {file: {"plan": plan, **facts} for file, facts in self.known.items()}
+        if now != there:
+            write_json(self.folder / MADE, now)
+
+    def forget_step(self, step: str) -> None:
+        """Forget the files of a step that is done anew, and the tables and figures that were made of it."""
+
+        def of_it(file: str, one: Mapping[str, Any]) -> bool:
+            return one.get("step") == step or (isinstance(of := one.get("of"), list) and step in of)
+
+        self._forget(of_it)
+
+    def forget(self, files: Iterable[str]) -> None:
+        """Forget files that are about to be written anew, on the disk too, until they are known again."""
+        names = frozenset(files)
+        self._forget(lambda file, one: file in names)
+
+    def _forget(self, which: Callable[[str, Mapping[str, Any]], bool]) -> None:
+        self.known = {file: one for file, one in self.known.items() if not which(file, one)}
+        there = mapping(self.folder / MADE)
+        left = {file: one for file, one in there.items() if isinstance(one, dict) and not which(file, one)}
+        if len(left) < len(there):
+            write_json(self.folder / MADE, left)
 
 
 class Standing:
@@ -24,7 +103,7 @@ class Standing:
         self.folder = Path(folder)
         self._plan: str | None = plan_key(record.get("plan") or {})
         try:
-            made = read_json(self.folder / "made.json")
+            made = read_json(self.folder / MADE)
         except (OSError, ValueError):
             made = {}
         self._made: dict[str, Any] = made if isinstance(made, dict) else {}
@@ -43,8 +122,8 @@ class Standing:
 
     def durations(self) -> dict[str, float]:
         """Seconds that each finished step took whose files belong to the plan (or that wrote none), by name."""
-        made = [facts for facts in self._made.values() if isinstance(facts, dict)]
-        own, folder = [facts.get("step") for facts in made if facts.get("plan") == self._plan], self.folder / "steps"
+        made, folder = [facts for facts in self._made.values() if isinstance(facts, dict)], self.folder / "steps"
+        own = {facts.get("step") for facts in made if facts.get("plan") == self._plan}
         states = {
             str(path.relative_to(folder).with_suffix("")): mapping(path) for path in sorted(folder.rglob("*.json"))
         }

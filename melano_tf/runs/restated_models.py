@@ -39,7 +39,7 @@ def restate(run: Run, name: str, model: Path, change: Callable[[Sidecar], Sideca
     other = wanted.threshold != card.threshold
     tables = [path for path in tables if called(path) in state["outputs"] and (other or called(path) in begun)]
     files = [*tables, Sidecar.path(model)]
-    run.unmade(files)
+    run.made.forget(called(path) for path in files)
     write_json(state_path, {**state, "restating": [called(path) for path in files]})
     for path in tables:
         table = read_predictions(path)
@@ -48,4 +48,5 @@ def restate(run: Run, name: str, model: Path, change: Callable[[Sidecar], Sideca
     for path in files:
         state["outputs"][called(path)] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
     write_json(state_path, state)
-    run.made(files, name, state["key"])
+    run.made.know([called(path) for path in files], name, state["key"])
+    run.made.write()

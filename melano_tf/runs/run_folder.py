@@ -20,6 +20,7 @@ from melano_tf.errors import InputError
 from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic, file_sha256, read_json, write_json
 from melano_tf.runs.file_integrity import check_record, fault, mapping
+from melano_tf.runs.files_of_plan import MadeFiles, Standing
 from melano_tf.runs.folder_lock import FolderLock
 from melano_tf.runs.settings_digest import digest, flat, plain
 
@@ -47,17 +48,6 @@ AS_BEFORE = {"precision": "float32", "micro_batch": 0}
 
 
 CHECKED_BYTES = 512 * 2**20  # files up to this size are read whole to see whether a step still stands
-
-
-def plan_key(plan: Mapping[str, Any]) -> str:
-    """The key of a run's plan, which stands with every file that was made under it.
-
-    Args:
-        plan: as run.json holds it: `settings`, a key of all that changes a result (not where files lie, how many
-            processes there are, or which part is asked for), and `data`, that of the images or slides, of who is
-            trained on and judged, and of the initial weights; None while these are not known.
-    """
-    return digest([plan.get("settings"), plan.get("data")])
 
 
 class Company(Protocol):
@@ -105,7 +95,7 @@ class Run:
         self.repeated: list[str] = []
         self.kept: list[str] = []
         self._lock: FolderLock | None = None
-        self._made: dict[str, dict[str, Any]] = {}
+        self.made = MadeFiles(self.folder, lambda: self.record()["plan"])
         self._sums: dict[tuple[Any, ...], str] = {}
 
     @property
@@ -177,7 +167,7 @@ class Run:
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
             with contextlib.suppress(OSError):
-                self._write_made()
+                self.made.write()
             self._lock.release()
             self._lock = None
 
@@ -201,7 +191,7 @@ class Run:
         write_json(self.folder / "run.json", {**self.record(), **plain(content)})
 
     def settings_key(self) -> str:
-        """The key of all settings that change a result; see `plan_key`."""
+        """The key of all settings that change a result; see `files_of_plan.plan_key`."""
         used = {name: value for name, value in flat(self.settings).items() if name.partition(".")[0] not in ASIDE}
         used = {name: value for name, value in used.items() if name not in AS_BEFORE or value != AS_BEFORE[name]}
         return digest([self.recipe, __version__, used])
@@ -211,61 +201,11 @@ class Run:
         plan = {**self.record()["plan"], "data": digest(keys)}
         if plan != self.record()["plan"]:
             self._write_record(plan=plan)
-        self._write_made()
-
-    def made(self, files: Iterable[Path], step: str, key: str) -> None:
-        """Write down that a step of the session's plan wrote these files, in made.json: what the report may show.
-
-        Args:
-            files: inside the run's folder.
-            step, key: of the step.
-        """
-        self._made |= {str(Path(file).relative_to(self.folder)): {"step": step, "key": key} for file in files}
-        self._write_made()
+        self.made.write()
 
     def made_output(self, files: Iterable[Path], output: str, stands_on: Mapping[str, str | None]) -> None:
-        """The same of an output (a table, a figure); it is forgotten once one of its steps is done, or done anew.
-
-        Args:
-            files: inside the run's folder.
-            output: its name.
-            stands_on: what the steps that it is made of are known by, by name; None of those that are missing in it.
-        """
-        facts = {"step": None, "output": output, "key": digest([output, stands_on]), "of": list(stands_on)}
-        for file in map(Path, files):
-            self._made[str(file.relative_to(self.folder))] = {**facts, "sha256": file_sha256(file)}
-        self._write_made()
-
-    def _write_made(self) -> None:
-        """The session's files under its plan; those of other plans as they stand there."""
-        if not self._made:
-            return
-        path, plan = self.folder / "made.json", plan_key(self.record()["plan"])
-        known = mapping(path)
-        now = known | {file: {"plan": plan, **facts} for file, facts in self._made.items()}
-        if now != known:
-            write_json(path, now)
-
-    def _unmake(self, step: str) -> None:
-        """Forget the files of a step that is done anew, and the tables and figures that were made of it."""
-
-        def of_it(file: str, one: Mapping[str, Any]) -> bool:
-            return one.get("step") == step or (isinstance(of := one.get("of"), list) and step in of)
-
-        self._forget(of_it)
-
-    def unmade(self, files: Iterable[Path]) -> None:
-        """Forget files that are about to be written anew, on the disk too, until `made` names them again."""
-        names = {str(Path(file).relative_to(self.folder)) for file in files}
-        self._forget(lambda file, one: file in names)
-
-    def _forget(self, which: Callable[[str, Mapping[str, Any]], bool]) -> None:
-        path = self.folder / "made.json"
-        self._made = {file: one for file, one in self._made.items() if not which(file, one)}
-        known = mapping(path)
-        left = {file: one for file, one in known.items() if isinstance(one, dict) and not which(file, one)}
-        if len(left) < len(known):
-            write_json(path, left)
+        """Write down that an output of the session's plan wrote these files; see `MadeFiles.output`."""
+        self.made.output(files, output, stands_on)
 
     def path(self, *parts: str) -> Path:
         """A path inside the run's folder, its parent made."""
@@ -326,7 +266,7 @@ class Run:
         if not self.finished(name, key):
             return False
         self.kept.append(name)
-        self._made |= {file: {"step": name, "key": key} for file in self._outputs(name)}
+        self.made.know(self._outputs(name), name, key)
         return True
 
     def _outputs(self, name: str) -> list[str]:
@@ -343,7 +283,7 @@ class Run:
         self._check_lock()
         self._discard_damaged(self.path("steps", f"{name}.json"))
         journal.remove(self.path("steps", f"{name}.json"))
-        self._unmake(name)
+        self.made.forget_step(name)
 
     def perform(self, name: str, key: str, inputs: Mapping[str, Any], work: Callable[[Path], Iterable[Path]]) -> None:
         """Do a step and record that it is finished; between `begin` and `end`, which another process may call.
@@ -368,7 +308,8 @@ class Run:
 
     def end(self, name: str, key: str) -> None:
         """A step was done: its files are the run's, and its unfinished work goes."""
-        self.made((self.folder / file for file in self._outputs(name)), name, key)
+        self.made.know(self._outputs(name), name, key)
+        self.made.write()
         journal.clear(self.folder / "work" / name, self.folder)
         self.repeated.append(name)
 
@@ -415,7 +356,5 @@ class Run:
 
     def durations(self) -> dict[str, float]:
         """Seconds that each step took that is finished under the present plan, by name."""
-        from melano_tf.runs.files_of_plan import Standing  # here: that module stands on this one
-
-        self._write_made()
+        self.made.write()
         return Standing(self.folder, self.record()).durations()

@@ -15,9 +15,9 @@ from melano_tf.papers import PAPERS
 from melano_tf.papers.plan import Plan, Step, chosen_groups
 from melano_tf.papers.run_settings import Running
 from melano_tf.papers.shell import Looked, Work, do, look
-from melano_tf.runs.files_of_plan import Standing
+from melano_tf.runs.files_of_plan import Standing, plan_key
 from melano_tf.runs.judgements import read_record
-from melano_tf.runs.run_folder import Run, plan_key
+from melano_tf.runs.run_folder import Run
 
 GROUPS = ("data", "train", "tables", "model")
 

@@ -60,7 +60,7 @@ LEARN = """
 
         class Killed(Sidecar):
             def write(self, model):
-                work.run._made = {}  # a process that is killed writes nothing more
+                work.run.made.known = {}  # a process that is killed writes nothing more
                 raise KeyboardInterrupt
 
         kind = Killed if work.settings.fails == "restating" else Sidecar

@@ -13,10 +13,10 @@ from melano_tf.reports.figures import blank_figure, save_figure
 from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.table_files import write_table
 from melano_tf.reports.tables import Headline, Table, interval_table
+from melano_tf.runs.files_of_plan import plan_key
 from melano_tf.runs.judgements import JudgedModel
 from melano_tf.runs.predictions import VALIDATION
 from melano_tf.runs.predictions import predictions as in_form
-from melano_tf.runs.run_folder import plan_key
 from melano_tf.runs.settings_digest import plain
 
 HOSTILE = "<script>document.title='run'</script>"

@@ -31,9 +31,8 @@ from melano_tf.reports.run_contents import (
     time_text,
 )
 from melano_tf.reports.tables import Headline, Table, interval_table
-from melano_tf.runs.files_of_plan import Standing
+from melano_tf.runs.files_of_plan import Standing, plan_key
 from melano_tf.runs.judgements import read_record
-from melano_tf.runs.run_folder import plan_key
 from tests.reports.made_run import (
     HOSTILE,
     MODEL,

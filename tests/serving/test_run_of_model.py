@@ -12,7 +12,7 @@ import pytest
 from melano_tf.commands.similar import SimilarSettings, similar
 from melano_tf.errors import InputError
 from melano_tf.runs.atomic_files import file_sha256, write_json
-from melano_tf.runs.run_folder import plan_key
+from melano_tf.runs.files_of_plan import plan_key
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.export import card_content
 from melano_tf.serving.image_graph import Limits

@@ -12,8 +12,8 @@ import pandas as pd
 import tifffile
 
 from melano_tf.pipelines.tfrecords import slide_files
+from melano_tf.runs.files_of_plan import plan_key
 from melano_tf.runs.predictions import predictions, write_predictions
-from melano_tf.runs.run_folder import plan_key
 
 SIZE, MPP = (3000, 2000), 0.25  # level-0 px, µm
 TISSUE = (480, 320, 2720, 1760)  # left, top, right, bottom, level-0 px

@@ -16,8 +16,8 @@ from bokeh.document import Document
 from bokeh.models import DataTable, Div, Select
 
 from melano_tf.errors import InputError
+from melano_tf.runs.files_of_plan import plan_key
 from melano_tf.runs.predictions import predictions, read_predictions, write_predictions
-from melano_tf.runs.run_folder import plan_key
 from melano_tf.view.asked_models import Asked, Map
 from melano_tf.view.deepzoom import ByteCache
 from melano_tf.view.embedding import Embedding

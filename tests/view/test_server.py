@@ -21,8 +21,8 @@ from tornado.websocket import websocket_connect
 
 from melano_tf import run
 from melano_tf.errors import InputError
+from melano_tf.runs.files_of_plan import plan_key
 from melano_tf.runs.predictions import predictions, write_predictions
-from melano_tf.runs.run_folder import plan_key
 from melano_tf.view.case_selection import with_answers
 from melano_tf.view.pages.gallery import cells, span
 from melano_tf.view.server import address, is_this_machine, make_server, origins
