@@ -14,7 +14,6 @@ from melano_tf.environment import cores, environment
 from melano_tf.errors import InputError
 from melano_tf.pipelines.npy_rows import SHARD_NAME, shard_fault
 from melano_tf.pipelines.slide_apart import SlideApart
-from melano_tf.runs import journal
 from melano_tf.runs.file_integrity import faults as damaged_files
 from melano_tf.runs.file_integrity import mapping
 from melano_tf.slides.annotations import AnnotationSettings, slide_outlines
@@ -70,13 +69,18 @@ def examine(settings: DoctorSettings, say: Callable[[str], None]) -> int:
 
 
 def _shards(run: Path, say: Callable[[str], None]) -> list[str]:
-    """What is wrong with decoded images, and features of them: a run's own, and those of the folder that it shares."""
+    """What is wrong with decoded images, and features of them: a run's own, and those of the folder that it shares.
+
+    They are known by their names, for a copy of a run may lack the journal, which is a hidden file.
+    """
     settings = mapping(run / "run.json").get("settings")
     given = settings.get("cache") if isinstance(settings, dict) else None
-    shared = [Path(given), Path(given) / "features"] if isinstance(given, str) else []
-    files = [path for name in ("images", "features") for path in journal.recorded(run / name)]
-    files += [path for folder in shared for path in sorted(folder.glob("*.json"))]
-    listed = [path.with_suffix(".npy") for path in files if path.suffix == ".json" and path.is_file()]
+    folders = [run / "images", run / "features"]
+    if isinstance(given, str):
+        folders += [Path(given), Path(given) / "features"]
+        if not Path(given).is_dir():
+            say(f"{run}: its --cache {given} is not found from here; the decoded images in it are not compared")
+    listed = [path.with_suffix(".npy") for folder in folders for path in sorted(folder.glob("*.json"))]
     found = [path for path in listed if SHARD_NAME.fullmatch(path.name)]
     wrong = [(path, why) for path in found if (why := shard_fault(path))]
     if found:
