@@ -33,8 +33,9 @@ def favour_factors(sidecar: Sidecar, favour: Favour, where: Path | str) -> np.nd
         chosen = np.asarray(points[favour]["factors"], np.float64)  # type: ignore[index]
         with np.errstate(divide="ignore", invalid="ignore"):  # a factor of nought is refused below
             relative = np.asarray(chosen / np.asarray(own, np.float64))
-        if (calibration := favour_calibration(sidecar, favour)) is not None:
-            Calibration.from_json(calibration)
+        calibration = favour_calibration(sidecar, favour)
+        if calibration is not None and Calibration.from_json(calibration).outputs != len(sidecar.classes):
+            raise ValueError("a calibration of another number of classes")
     except (InputError, TypeError, KeyError, ValueError, AttributeError, OverflowError):
         relative = np.zeros(0)
     if relative.shape != (len(sidecar.classes),) or not (np.isfinite(relative) & (relative > 0)).all():

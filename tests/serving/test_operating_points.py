@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from melano_tf.errors import InputError
+from melano_tf.evaluation.calibration import Calibration
 from melano_tf.models.tta_and_prior_shift import prior_factors, shifted
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving.operating_points import favour_factors, favoured
@@ -15,6 +16,18 @@ COUNTS = np.array([70, 20, 10])
 
 def card(**run: Any) -> Sidecar:
     return Sidecar("weighting", ("A", "B", "C"), 40, {"store": {}}, 0.0, "none", run)
+
+
+EVEN = {"factors": [1.0, 2.0, 1.0]}
+
+
+def fitted(outputs: int) -> dict[str, Any]:
+    return Calibration(1.7, outputs, "a hold-out", 40, 12, 0.7, 0.6, 0.2, 0.1, 15, False).to_json()
+
+
+def test_an_operating_point_with_its_calibration_is_taken() -> None:
+    run = {"factors": [1.0, 1.0, 1.0], "operating_points": {"accuracy": {**EVEN, "calibration": fitted(3)}}}
+    assert favour_factors(card(**run), "accuracy", "any.keras").tolist() == EVEN["factors"]
 
 
 def points(**powers: float) -> dict[str, Any]:
@@ -51,6 +64,7 @@ def test_an_operating_point_is_a_shift_of_what_the_network_said() -> None:
             "factors": [1.0, 1.0, 1.0],
             "operating_points": {"accuracy": {"factors": [1.0, 2.0, 1.0], "calibration": {"temperature": 2.0}}},
         },
+        {"factors": [1.0, 1.0, 1.0], "operating_points": {"accuracy": {**EVEN, "calibration": fitted(2)}}},
     ],
 )
 def test_a_model_without_one_is_refused(run: dict[str, Any]) -> None:
