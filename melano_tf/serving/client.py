@@ -147,8 +147,7 @@ class Client:
         """A single item that was refused. A server that joins requests refuses them together, and names an index
         that is not ours; then it is worth asking again."""
         for attempt in range(self.settings.retries):
-            index = re.search(r"(?:image|metadata) (\d+)", refusal)
-            if index is None or index.group(1) == "0" or time.monotonic() + _pause(attempt) >= until:
+            if not _perhaps_of_another(refusal) or time.monotonic() + _pause(attempt) >= until:
                 break
             self._sleep(_pause(attempt))
             try:
@@ -157,6 +156,8 @@ class Client:
                 refusal = str(error)
             else:
                 return self._rows(outputs, 1)[0]
+        if _perhaps_of_another(refusal):  # an image that is good must not be called damaged
+            return f"refused, perhaps for an image of another request ({refusal_words(refusal)}); ask for it again"
         return refusal_words(refusal)
 
     def card(self) -> dict[str, Any]:
@@ -207,6 +208,12 @@ def _chunks(columns: Mapping[str, Sequence[Any]], count: int, most: int) -> list
             start, total = i, 0
         total += size
     return [*result, (start, count)] if count else []
+
+
+def _perhaps_of_another(refusal: str) -> bool:
+    """Whether the refusal of a single item names another place than its own among joined requests."""
+    index = re.search(r"(?:image|metadata) (\d+)", refusal)
+    return index is not None and index.group(1) != "0"
 
 
 def refusal_words(refusal: str) -> str:

@@ -121,6 +121,19 @@ def test_an_item_that_is_refused_again_and_again_has_one_deadline(monkeypatch: p
     assert transport.given == [60.0, 34.5, 8.5] and transport.now == 1060.0  # less the pauses of 0.5 and 1 s
 
 
+@pytest.mark.parametrize(("timeout", "retries", "asked"), [(60.0, 2, 4), (1.2, 4, 3), (60.0, 0, 2)])
+def test_what_was_refused_for_somebody_elses_image_to_the_end_is_not_called_damaged(
+    timeout: float, retries: int, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first chunk "bad" is refused by the index of somebody else's image: after all tries, or in its time."""
+    transport = Slow(monkeypatch, 0.1, index=7)
+    client = Client(transport, ClientSettings(timeout, retries, chunk=1), sleep=transport.sleep)
+    [found, good] = client.ask_each("s", {"image_bytes": [b"bad", b"ab"]})
+    assert found == "refused, perhaps for an image of another request (is empty); ask for it again"
+    assert not isinstance(good, str) and int(good["length"]) == 2
+    assert len(transport.given) == asked
+
+
 def test_a_refused_chunk_and_its_items_have_one_deadline_and_the_next_chunk_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
