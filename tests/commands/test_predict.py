@@ -173,6 +173,45 @@ def test_where_a_slide_fails_no_former_answer_stands(tmp_path: Path) -> None:
     assert (out / "S2" / "prediction.json").read_text() == "a reader's own"
 
 
+def test_a_row_that_cannot_be_used_leaves_no_former_answer_and_reaches_no_other_folder(tmp_path: Path) -> None:
+    """A resolution that is none; and names that no folder can have, of files that are not there."""
+    outer, said = tmp_path / "outer", list[str]()
+    out = outer / "answer"
+    (out / "S1").mkdir(parents=True)
+    for folder in (outer, out):
+        journal.open_folder(folder)
+        write_json(folder / "prediction.json", {"decision": "another slide's"})
+    write_json(out / "S1" / "prediction.json", {"decision": "melanoma"})
+    (tmp_path / "S1.svs").touch()
+    (tmp_path / "list.csv").write_text("path,slide_id,mpp\nS1.svs,S1,wide\ngone.svs,..,\ngone.svs,nul\0,\n")
+    asked = PredictSettings(Path("multimag.keras"), tmp_path / "list.csv", out)
+    with pytest.raises(InputError, match="not one of its 3 slides"):
+        predict_slides(asked, lambda one: predict_slide(one, Refusing(), said.append), said.append)
+    assert said[0] == "S1: FAILED: row 2: mpp 'wide' is no resolution in µm/px"
+    assert all("gone.svs: no such file" in line for line in said[1:]) and len(said) == 3
+    assert not (out / "S1" / "prediction.json").exists()
+    assert (outer / "prediction.json").exists() and (out / "prediction.json").exists()
+
+
+@pytest.mark.parametrize(("given", "file"), [("images", "predictions.json"), ("images/a.jpg", "prediction.json")])
+def test_where_images_fail_no_former_answer_stands(given: str, file: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").touch()
+    asked, of, said = settings(tmp_path, given), card(told=False), list[str]()
+    out = journal.open_folder(tmp_path / "answer")
+    (out / "notes.txt").write_text("a reader's own")
+
+    class Away(Blind):
+        def answer(self, *_: Any, **__: Any) -> list[Answer]:
+            raise InputError("the server is away")
+
+    predict_images(asked, Blind(of, "a.jpg"), said.append)
+    assert (out / file).is_file() and (out / "predictions.csv").is_file()
+    with pytest.raises(InputError, match="the server is away"):
+        predict_images(asked, Away(of), said.append)
+    assert [path.name for path in out.iterdir() if path.name[0] != "."] == ["notes.txt"]
+
+
 @pytest.mark.parametrize("mpp", [-4.0, 0.0, float("nan"), float("inf")])
 def test_a_resolution_that_cannot_be_is_refused_before_a_slide_is_judged(tmp_path: Path, mpp: float) -> None:
     asked = settings(tmp_path, "slide.svs", thumbnail_mpp=mpp)

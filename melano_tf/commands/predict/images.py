@@ -90,6 +90,8 @@ def predict_images(settings: PredictSettings, model: Answering, say: Callable[[s
     files = [settings.out / ("prediction.json" if single else "predictions.json"), settings.out / "predictions.csv"]
     for path in files:  # before any work
         journal.check_replaceable(path)
+    for path in files:
+        journal.remove(path)  # a former answer's, which must not stand where this one fails
     with shown_progress(len(asked.cases)) as progress:
         answers = with_bad_rows(model.answer(asked.cases, settings.out, progress), asked, card)
     if settings.favour is not None and factors is not None:

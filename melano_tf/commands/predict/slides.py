@@ -70,7 +70,7 @@ def own_folder(out: Path, name: str, row: str, taken: dict[str, str]) -> Path:
         InputError: no folder can be called so, or it is another slide's; some file systems know no capitals.
     """
     which, folded = f"row {row}: slide_id {name!r}", name.casefold()
-    if Path(name).name != name or name.startswith("."):
+    if not _names_a_folder(name):
         raise InputError(f"{which} cannot name a folder")
     if folded == PREDICTIONS:
         raise InputError(f"{which} is what the table of all slides is called; choose another slide_id")
@@ -80,12 +80,17 @@ def own_folder(out: Path, name: str, row: str, taken: dict[str, str]) -> Path:
         (out / name).mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise InputError(f"{which} cannot name a folder: {out / name} is a file; choose another slide_id") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
             raise  # a full disk, a folder that may not be written: no slide's fault
-        raise InputError(f"{which} cannot name a folder ({getattr(error, 'strerror', error)})") from None
+        raise InputError(f"{which} cannot name a folder ({error.strerror})") from None
     taken[folded] = row
     return out / name
+
+
+def _names_a_folder(name: str) -> bool:
+    """Whether it can be that of a folder in another one."""
+    return Path(name).name == name and not name.startswith(".") and "\0" not in name
 
 
 def predict_slides(
@@ -116,11 +121,12 @@ def predict_slides(
         line: dict[str, Any] = {"slide_id": name or f"row {row['row']}", "path": row["path"]}
         try:
             if row["fault"]:
-                if name and Path(name).name == name and name.casefold() not in taken:
+                if name and _names_a_folder(name) and name.casefold() not in taken:
                     journal.remove(settings.out / name / "prediction.json")  # a former answer's
                 raise InputError(f"row {row['row']}: {row['fault']}")
-            mpp = row_mpp(row) or settings.mpp
             out = own_folder(settings.out, name, row["row"], taken)
+            journal.remove(out / "prediction.json")  # a former answer's, which must not stand where this one fails
+            mpp = row_mpp(row) or settings.mpp
             record = judge(replace(settings, input=Path(row["path"]), out=out, mpp=mpp))
             line |= {f"probability_{key}": value for key, value in record["probabilities"].items()}
             line |= {"threshold": record["threshold"], "decision": record["decision"]}
