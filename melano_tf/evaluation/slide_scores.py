@@ -93,6 +93,32 @@ def magnified_slide_scores(
     return slides.assign(**means, tiles=slides["slide_id"].map(groups["tiles"].sum()).astype(np.int64))
 
 
+def class_scores(
+    tiles: pd.DataFrame, columns: Sequence[str], how: How, top: int = 10, threshold: float = 0.5
+) -> pd.DataFrame:
+    """`magnified_slide_scores` of every class: of two the second is judged, and the first has what that leaves.
+
+    Args:
+        tiles, how, top, threshold: as there.
+        columns: of all classes, two at least. Of more than two each class has a score of its own: means of the top
+            tiles do not add up to 1.
+    """
+    if len(columns) != 2:
+        return magnified_slide_scores(tiles, columns, how, top, threshold)
+    slides = magnified_slide_scores(tiles, columns[1:], how, top, threshold)
+    return slides.assign(**{columns[0]: 1.0 - slides[columns[1]]})
+
+
+def aggregation_words(how: How, top: int) -> str:
+    """What a class's score at a magnification is."""
+    ways = {
+        "mean": "the mean over its tiles",
+        "majority": "the share of its tiles that are called it",
+        "top": f"the mean of its {top} tiles that are most probable of it",
+    }
+    return ways[how]
+
+
 def slide_threshold(how: How, threshold: float) -> float:
     """From which score of a slide on one of two classes is called: that of tiles, but a half of a majority's share.
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from melano_tf.errors import InputError
-from melano_tf.evaluation.slide_scores import magnified_slide_scores, slide_score
+from melano_tf.evaluation.slide_scores import How, aggregation_words, class_scores, slide_threshold
 from melano_tf.explain.cam import maps_of
 from melano_tf.models.layers import Preprocess
 from melano_tf.pipelines.tfrecords import slide_files
@@ -154,14 +154,15 @@ class MagnifiedModel:
     """
 
     def __init__(self, card: Card, judge: TilesJudge) -> None:
-        self.card, self.judge = card, judge
+        self.card, self.judge = of_slides(card), judge
+        self.sidecar = card.sidecar  # whose threshold is that of tiles
 
     def answer(self, cases: Sequence[Case], scratch: Path, progress: Callable[[int], object] = unheard) -> list[Answer]:
         """One answer a slide."""
         return answer_slides(cases, scratch, progress, self._answer)
 
     def _answer(self, case: Case, folder: Path) -> Answer:
-        sidecar, files = self.card.sidecar, self.judge.files
+        sidecar, files = self.sidecar, self.judge.files
         content = dict(sidecar.preprocessing["grid"])
         names_and_mpp = {"names": tuple(content["names"]), "mpp": tuple(content["mpp"])}
         # A slide with little tissue wants an answer too: its fullest tile, with a note (`left_out`).
@@ -185,27 +186,48 @@ class MagnifiedModel:
         told = [one for one in distances if one is not None]
         far = median_distance(np.concatenate(told)) if len(told) == len(distances) else None
         tiles = tiles[["slide_id", "magnification", "tile", "x", "y", "w0", "h0", "tissue", *columns]]
-        fused, evidence = _fused(tiles, sidecar.classes, files)
+        tiles = tiles.assign(called=np.array(sidecar.classes, object)[called_classes(tiles, sidecar)])
+        fused, evidence = _fused(tiles, sidecar, files)
         evidence = {"grid_positions": outcome.grid_positions, **evidence, "left_out": outcome.notes}
-        evidence["combined_by"] = "mean of the magnifications' probabilities, each the mean over its tiles"
+        how, top, _ = slide_rule(sidecar)
+        evidence["combined_by"] = f"mean of the magnifications' probabilities, each {aggregation_words(how, top)}"
         answer = Answer(case, fused, evidence=evidence, tiles=tiles, notes=outcome.notes, distance=far)
         return replace(answer, seen=self.judge.seen(shown_tiles(tiles, sidecar), folder))
 
 
-def _fused(tiles: pd.DataFrame, classes: Sequence[str], files: Mapping[str, str]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Mean over the magnifications of the mean over each one's tiles, (C,), and what it stands on."""
-    columns = probability_columns(len(classes))
+def slide_rule(sidecar: Sidecar) -> tuple[How, int, float]:
+    """How a slide's score is made of its tiles', as the run's tables make it: (the way, the tiles behind "top", from
+    which probability a tile of two classes is called). Sidecars of earlier runs say no way: then it is the mean."""
+    made = sidecar.preprocessing
+    at = 0.5 if sidecar.threshold is None else sidecar.threshold
+    return made.get("aggregation", "mean"), int(made.get("top", 10)), at
+
+
+def of_slides(card: Card) -> Card:
+    """A card whose threshold is on a slide's score: a share of tiles has another one than a tile's probability."""
+    sidecar, (how, _, at) = card.sidecar, slide_rule(card.sidecar)
+    if how != "majority" or len(sidecar.classes) != 2:
+        return card
+    words = f"half of the tiles, each called from a probability of {at:.3g} on ({sidecar.threshold_from})"
+    return replace(card, sidecar=replace(sidecar, threshold=slide_threshold(how, at), threshold_from=words))
+
+
+def _fused(tiles: pd.DataFrame, sidecar: Sidecar, files: Mapping[str, str]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Mean over the magnifications of what each one's tiles say, (C,), and what it stands on."""
+    columns, rule = probability_columns(len(sidecar.classes)), slide_rule(sidecar)
+
+    def said(rows: pd.DataFrame) -> np.ndarray:
+        return class_scores(rows, columns, *rule)[columns].to_numpy(np.float64)[0]
+
     named: dict[str, Any] = {}
     for name, rows in tiles.groupby("magnification", sort=False):
-        means = [slide_score(rows[column], "mean") for column in columns]
         named[str(name)] = {
             "tiles": len(rows),
             "tissue": float(rows["tissue"].mean()),
             "model": files[str(name)],
-            "probabilities": dict(zip(classes, means, strict=True)),
+            "probabilities": dict(zip(sidecar.classes, said(rows).tolist(), strict=True)),
         }
-    fused = magnified_slide_scores(tiles, columns, "mean")[columns].to_numpy(np.float64)[0]
-    return fused, {"tissue_tiles": len(tiles), "magnifications": named}
+    return said(tiles), {"tissue_tiles": len(tiles), "magnifications": named}
 
 
 def probability_columns(classes: int) -> list[str]:
@@ -220,11 +242,17 @@ def decided(probability: np.ndarray, threshold: float | None) -> int:
     return int(probability[1] >= threshold)
 
 
+def called_classes(tiles: pd.DataFrame, sidecar: Sidecar) -> np.ndarray:
+    """The index of the class that each tile is called, (n,)."""
+    values = tiles[probability_columns(len(sidecar.classes))].to_numpy(float)
+    return np.array([decided(one, sidecar.threshold) for one in values], np.intp)
+
+
 def shown_tiles(tiles: pd.DataFrame, sidecar: Sidecar) -> pd.DataFrame:
     """The tiles that Figure 2 shows of a slide without label: of each magnification and class the surest tile called
     it; with `called` (class index) and `sure` (its probability)."""
     values = tiles[probability_columns(len(sidecar.classes))].to_numpy(float)
-    called = np.array([decided(one, sidecar.threshold) for one in values])
+    called = called_classes(tiles, sidecar)
     sure = values[np.arange(len(values)), called]
     rows = tiles.assign(row=np.arange(len(values)), called=called, sure=sure)
     best = rows.sort_values(["sure", "tile"], ascending=[False, True], kind="stable")

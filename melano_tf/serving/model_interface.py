@@ -82,14 +82,15 @@ class Answer:
 
     Attributes:
         case: what was asked.
-        probabilities: of each class in the sidecar's order, before calibration, float64 (C,), summing to one; None
-            where the case cannot be judged.
+        probabilities: of each class in the sidecar's order, before calibration, float64 (C,), summing to one, but for
+            the mean of each one's top tiles (`slide_scores.class_scores`); None where the case cannot be judged.
         reason: why it cannot be judged, or "".
         untold: probabilities of the same network told nothing of the patient; None of one that takes no metadata.
         remark: what is odd about an image that was judged, or "".
         evidence: what the answer stands on, as JSON can hold it.
         tiles: of a slide, one row a tile: slide_id, tile, x, y, w0, h0 (level-0 px), tissue and, of a biopsy,
-            probability (of tumour), selected, attention; of several magnifications, magnification, p0, p1, ….
+            probability (of tumour), selected, attention; of several magnifications, magnification, p0, p1, …, called
+            (the class).
         notes: what a person should know of a slide, for example a doubtful mpp; "" where nothing.
         seen: tiles that speak for the answer, where the networks themselves are at hand.
         distance: from what the model was trained on; past 1 the case is unlike all of it. Of a slide the median of its

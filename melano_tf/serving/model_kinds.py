@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from melano_tf.errors import InputError
 from melano_tf.evaluation.calibration import Calibration
+from melano_tf.evaluation.slide_scores import AGGREGATIONS
 from melano_tf.evaluation.thresholds import Threshold
 from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.models.taxonomy import Taxonomy
@@ -67,6 +68,9 @@ def _magnified_tiles(made: Mapping[str, Any]) -> None:
     StoreSettings.recorded(made["store"])
     if not made["magnifications"] or not set(made["magnifications"]) <= set(grid["names"]):
         raise ValueError(f"magnifications {made['magnifications']!r} are not of its grid")
+    how, top = made.get("aggregation", "mean"), made.get("top", 1)  # earlier runs wrote no way
+    if how not in AGGREGATIONS or not isinstance(top, int) or top < 1:
+        raise ValueError(f"aggregation {how!r} of {top!r} top tiles")
 
 
 def _image(made: Mapping[str, Any]) -> None:

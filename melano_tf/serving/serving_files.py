@@ -9,6 +9,7 @@ from typing import Any
 
 from melano_tf.environment import cores
 from melano_tf.errors import InputError, line_of
+from melano_tf.evaluation.slide_scores import aggregation_words
 from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.runs.atomic_files import atomic, write_json
 from melano_tf.runs.file_integrity import mapping
@@ -129,9 +130,11 @@ def _what(sidecar: dict[str, Any], signatures: dict[str, str]) -> str:
         return f"Judges a biopsy by the tiles of its whole slide image: {classes}."
     if sidecar["kind"] == "multimag":
         each = ", ".join(f"{name} by `{one}`" for name, one in signatures.items())
+        made = sidecar["preprocessing"]
+        how = aggregation_words(made.get("aggregation", "mean"), made.get("top", 10))
         return (
             f"Judges tiles of whole slide images, each magnification by a signature of its own ({each}), and a slide "
-            f"by the mean over the tiles, then over the magnifications: {classes}."
+            f"by the mean over its magnifications, each {how}: {classes}."
         )
     if sidecar["kind"] == "bags":
         made = sidecar["preprocessing"]["features"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from melano_tf.errors import InputError
 from melano_tf.evaluation.multiclass_metrics import decide
-from melano_tf.evaluation.slide_scores import magnified_slide_scores, slide_threshold
+from melano_tf.evaluation.slide_scores import class_scores, slide_threshold
 from melano_tf.runs.atomic_files import read_json
 from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.predictions import (
@@ -230,11 +230,8 @@ def _aggregated(table: pd.DataFrame, settings: Mapping[str, Any]) -> tuple[pd.Da
         scores are as aggregated: means of the top tiles do not add up to 1.
     """
     asked, names = settings.get("evaluation") or {}, probability_columns(table)
-    used = names[1:] if len(names) == 2 else names
     how, at = asked.get("aggregation", "mean"), float(asked.get("threshold", 0.5))
-    slides = magnified_slide_scores(table, used, how, int(asked.get("top", 10)), at)
-    if len(names) == 2:
-        slides[names[0]] = 1.0 - slides[names[1]]
+    slides = class_scores(table, names, how, int(asked.get("top", 10)), at)
     cut = slide_threshold(how, at)
     share = (
         f"half of the tiles; the probability is the share of tiles at or above {at:.3g}" if how == "majority" else ""

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from melano_tf.evaluation.slide_scores import (
+    How,
+    class_scores,
     fuse,
     magnified_slide_scores,
     slide_score,
@@ -68,6 +70,24 @@ def test_each_magnification_of_a_slide_counts_alike() -> None:
     assert shares.to_dict() == pytest.approx({"a": 1.0, "b": (1.0 + 2 / 3) / 2})
     tops = magnified_slide_scores(tiles, ["p1"], "top", 1).set_index("slide_id")["p1"]
     assert tops.to_dict() == pytest.approx({"a": 0.6, "b": 0.8})
+
+
+@pytest.mark.parametrize(
+    ("how", "second_of_two", "of_three"),
+    [
+        ("mean", 0.4, [0.35, 0.35, 0.3]),
+        ("majority", 0.75, [0.25, 0.5, 0.25]),  # of two classes by the threshold, of three by the highest
+        ("top", 0.5, [0.5, 0.45, 0.35]),  # each class by its own tile: they do not add up to one
+    ],
+)
+def test_every_class_has_its_score(how: How, second_of_two: float, of_three: list[float]) -> None:
+    facts = {"slide_id": ["a"] * 3, "magnification": ["4x", "40x", "40x"]}
+    two = pd.DataFrame({**facts, "p0": [0.5, 0.5, 0.9], "p1": [0.5, 0.5, 0.1]})
+    found = class_scores(two, ["p0", "p1"], how, 1, 0.4)
+    assert found[["p0", "p1"]].to_numpy()[0] == pytest.approx([1 - second_of_two, second_of_two])
+    three = pd.DataFrame({**facts, "p0": [0.2, 0.8, 0.2], "p1": [0.4, 0.1, 0.5], "p2": [0.4, 0.1, 0.3]})
+    found = class_scores(three, ["p0", "p1", "p2"], how, 1)
+    assert found[["p0", "p1", "p2"]].to_numpy()[0] == pytest.approx(of_three)
 
 
 def test_a_majority_is_more_than_a_half_whatever_a_tile_is_called_by() -> None:

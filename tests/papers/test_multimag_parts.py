@@ -231,10 +231,10 @@ def test_a_majority_is_a_half_of_the_tiles_also_after_fusion():
     assert sensitivity["mean of probabilities"] == sensitivity[one.task.title] == pytest.approx(0.5)
 
 
-def test_what_predict_does_otherwise_is_said():
-    assert "takes their mean" not in how_judged(PAPER, "slides")
+def test_another_way_than_the_mean_is_said():
+    assert "A magnification's tiles make" not in how_judged(PAPER, "slides")
     majority = evaluated(aggregation="majority")
-    assert "make its majority of tiles; predict takes their mean probability" in how_judged(majority, "slides")
+    assert "make its majority of tiles, here and in predict" in how_judged(majority, "slides")
     assert how_judged(majority, "tiles") == how_judged(PAPER, "tiles")
 
 

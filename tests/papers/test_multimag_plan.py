@@ -13,11 +13,13 @@ from melano_tf.papers.multimag.experiments import (
     companions_of,
     left_out,
     model_step,
+    take_up,
     task_step,
     tell_siblings,
     trained_of,
 )
 from melano_tf.papers.multimag.method import method
+from melano_tf.papers.multimag.models import sidecar
 from melano_tf.papers.multimag.settings import STEPS, preset
 from melano_tf.papers.multimag.tasks import planned_tasks
 from melano_tf.papers.plan import Plan, chosen_groups
@@ -213,6 +215,30 @@ def test_siblings_are_told_which_weights_the_others_have(tmp_path):
     stopped = session(second, names[:2])
     assert stopped["melanoma-4x"]["melanoma-10x"] == "B" and stopped["melanoma-20x"] == whole(first)["melanoma-20x"]
     assert session(second, names) == whole(second)
+
+
+def test_a_model_says_how_its_run_aggregates_tiles(tmp_path, monkeypatch):
+    """Also one that was trained before: its training does not depend on that."""
+    monkeypatch.setattr("melano_tf.papers.multimag.experiments.read_predictions", lambda path: None)
+    asked = dataclasses.replace(PAPER.evaluation, aggregation="majority", top=4)
+    settings = dataclasses.replace(PAPER, evaluation=asked)
+    work = at_work(settings=settings)
+    chosen(work, 1)
+    work.values["experiment/1"] = check_experiment(work, 1).value
+    rule = {"aggregation": "majority", "top": 4}
+    task = work.value("task/melanoma-4x")
+    assert rule.items() <= sidecar(settings, task, "vgg19").preprocessing.items()
+    with Run(tmp_path / "run", "multimag", settings, 1, print) as work.run:
+
+        def train(_):
+            path = work.path("models", "melanoma-4x-vgg19.keras")
+            path.write_text("a network")
+            card = Sidecar("multimag", ("nevus", "MM"), 32, {"grid": 1, "top": 10}, 0.5, "", {"weights_sha256": "a"})
+            return [path, card.write(path)]
+
+        work.finish("train/melanoma-4x-vgg19", work.run.step("train/melanoma-4x-vgg19", {}, train))
+        model = take_up(work, "task/melanoma-4x", "vgg19").value.model
+    assert Sidecar.read(model).preprocessing == {"grid": 1, **rule}
 
 
 def test_models_of_other_tables_have_no_siblings():

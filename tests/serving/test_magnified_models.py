@@ -3,25 +3,37 @@
 import json
 import shutil
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from melano_tf.commands.predict.magnified_output import _write_tiles
+from melano_tf.commands.predict.threshold_words import threshold_words
 from melano_tf.errors import InputError
 from melano_tf.pipelines.tile_batches import predict_batches
+from melano_tf.runs.settings_digest import plain
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.serving import magnified_models
+from melano_tf.serving.answer_record import answer_record
 from melano_tf.serving.export import Exported, export_model
 from melano_tf.serving.exported_models import ExportedTiles
-from melano_tf.serving.magnified_models import OWN, LocalTiles, MagnifiedModel, judged_by, tile_signatures
+from melano_tf.serving.magnified_models import (
+    OWN,
+    JudgedTiles,
+    LocalTiles,
+    MagnifiedModel,
+    judged_by,
+    tile_signatures,
+)
 from melano_tf.serving.model_finding import exported_card, file_card
-from melano_tf.serving.model_interface import Case
-from melano_tf.serving.serving_files import read_card
+from melano_tf.serving.model_interface import Case, SeenTile
+from melano_tf.serving.serving_files import _what, read_card
 from tests.papers.tiny import Finished
 from tests.pipelines.small_slides import write_slide_file
 from tests.serving.small_models import magnified_models as made_models
@@ -123,6 +135,70 @@ def test_a_slide_streams_and_the_shown_tiles_are_those_that_were_judged(
     for tile in answer.seen:
         found = np.asarray(judge.network(tile.row["magnification"])(tile.image[None].astype(np.float32)))[0]
         np.testing.assert_allclose(found, [tile.row["p0"], tile.row["p1"]], atol=1e-5)
+
+
+SAID = {"5x": [0.9, 0.35, 0.1], "10x": [0.2, 0.1, 0.25, 0.29, 0.8]}  # of melanoma, tile by tile
+
+
+class Told:
+    """The models of two magnifications, which say what is written above."""
+
+    def __init__(self, files: dict[str, Path]) -> None:
+        self.files: Mapping[str, str] = {name: files[name].name for name in SAID}
+
+    def judge(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> JudgedTiles:
+        p = np.array([SAID[magnification][tile] for tile in tiles["tile"]], np.float32)
+        return JudgedTiles(np.stack([1 - p, p], axis=1), None)
+
+    def seen(self, shown: pd.DataFrame, scratch: Path) -> tuple[SeenTile, ...]:
+        return ()
+
+
+@pytest.mark.parametrize(
+    ("how", "each", "threshold", "decision"),
+    [
+        (None, (0.45, 0.328), 0.3, "MM"),  # of an earlier run
+        ("mean", (0.45, 0.328), 0.3, "MM"),
+        ("majority", (2 / 3, 1 / 5), 0.5, "nevus"),  # above 0.3, and less than half of the tiles
+        ("top", (0.625, 0.545), 0.3, "MM"),
+    ],
+)
+def test_a_slide_is_judged_as_its_run_aggregates_tiles(
+    how: str | None,
+    each: tuple[float, float],
+    threshold: float,
+    decision: str,
+    files: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [(name, tile) for name, values in SAID.items() for tile in range(len(values))]
+    tiles = pd.DataFrame(rows, columns=["magnification", "tile"])
+    tiles = tiles.assign(slide_id="s1", x=tiles["tile"] * 48, y=0, w0=48, h0=48, tissue=0.7)
+    outcome = SimpleNamespace(grid_positions=20, notes="")
+    monkeypatch.setattr(magnified_models, "cut_slide", lambda *asked: (outcome, tiles))
+    card = file_card(files["10x"])
+    made = {**card.sidecar.preprocessing, "top": 2} | ({} if how is None else {"aggregation": how})
+    card = replace(card, sidecar=replace(card.sidecar, preprocessing=made, threshold=0.3))
+    model = MagnifiedModel(card, Told(files))
+    [found] = model.answer([Case(tmp_path / "s1.tif")], tmp_path)
+    record = answer_record(found, model.card)
+    assert record["probabilities"]["MM"] == pytest.approx(sum(each) / 2, abs=1e-6)
+    assert sum(record["probabilities"].values()) == pytest.approx(1.0, abs=1e-9)
+    parts = record["evidence"]["magnifications"]
+    assert [parts[name]["probabilities"]["MM"] for name in SAID] == pytest.approx(list(each), abs=1e-6)
+    assert (record["decision"], record["threshold"]) == (decision, threshold)
+    assert ("from a probability of 0.3 on" in record["threshold_from"]) == (how == "majority")
+    assert f"threshold {threshold}" in threshold_words(model.card)
+    words = {"majority": "each the share of its tiles", "top": "each the mean of its 2 tiles"}
+    assert words.get(str(how), "each the mean over its tiles") in record["evidence"]["combined_by"]
+    assert found.tiles is not None  # a tile is called by the threshold on tiles, whatever a slide is called by
+    called = np.where(np.concatenate(list(SAID.values())) >= 0.3, "MM", "nevus").tolist()
+    assert found.tiles["called"].tolist() == called and called.count("MM") == 3
+    _write_tiles(tmp_path / "tiles.geojson", found.tiles.assign(probability=found.tiles["p1"]), "MM")
+    features = json.loads((tmp_path / "tiles.geojson").read_text())["features"]
+    assert [one["properties"]["classification"]["name"].split(",")[0] for one in features] == called
+    assert words.get(str(how), "each the mean over its tiles") in _what(plain(card.sidecar), {})
 
 
 def test_the_card_says_which_signature_judges_what(exported: Exported) -> None:

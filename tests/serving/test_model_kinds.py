@@ -96,6 +96,12 @@ DAMAGES: dict[str, tuple[str, Callable[[Sidecar], dict[str, Any]], str]] = {
         "features of width 0",
     ),
     "an image": ("bags", lambda card: {"input_px": 224}, "input_px 224"),
+    "aggregation": (
+        "multimag",
+        lambda card: {"preprocessing": {**card.preprocessing, "aggregation": "median"}},
+        "aggregation 'median'",
+    ),
+    "top": ("multimag", lambda card: {"preprocessing": {**card.preprocessing, "top": 0}}, "of 0 top tiles"),
     "no grid": ("multimag", lambda card: {"preprocessing": {**card.preprocessing, "magnifications": ["7x"]}}, "7x"),
 }
 

@@ -16,7 +16,7 @@ from melano_tf.reports.explanation_figures import (
 from melano_tf.reports.figures import save_figure
 from melano_tf.reports.slide_maps import fitting_mpp, magnification_maps, write_slide_maps
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.magnified_models import decided, probability_columns
+from melano_tf.serving.magnified_models import decided
 from melano_tf.serving.model_interface import Answer
 from melano_tf.slides.annotations import write_tiles_geojson
 from melano_tf.slides.slide import Slide
@@ -35,7 +35,7 @@ def write_pictures(answer: Answer, sidecar: Sidecar, out: Path, thumbnail_mpp: f
         files = write_slide_maps(out, slide, maps, None, thumbnail_mpp, tissue)
         if answer.seen:
             files.append(_write_figure_2(answer, sidecar, out, slide, thumbnail_mpp, title))
-    return [*files, _write_tiles(out / "tiles.geojson", tiles, sidecar, positive)]
+    return [*files, _write_tiles(out / "tiles.geojson", tiles, positive)]
 
 
 def _shown(answer: Answer, sidecar: Sidecar) -> int:
@@ -44,10 +44,8 @@ def _shown(answer: Answer, sidecar: Sidecar) -> int:
     return 1 if len(sidecar.classes) == 2 else decided(answer.probabilities, sidecar.threshold)
 
 
-def _write_tiles(path: Path, tiles: pd.DataFrame, sidecar: Sidecar, positive: str) -> Path:
-    values = tiles[probability_columns(len(sidecar.classes))].to_numpy()
-    called = np.array(sidecar.classes, dtype=object)[np.argmax(values, axis=1)]
-    names = [f"{name}, {magnification}" for name, magnification in zip(called, tiles["magnification"], strict=True)]
+def _write_tiles(path: Path, tiles: pd.DataFrame, positive: str) -> Path:
+    names = [f"{name}, {at}" for name, at in zip(tiles["called"], tiles["magnification"], strict=True)]
     write_tiles_geojson(
         path,
         tiles[["x", "y", "w0", "h0"]].to_numpy(float),

@@ -12,6 +12,7 @@ from melano_tf.papers.multimag.models import (
     depends_on,
     initial_weights,
     model_name,
+    slide_rule,
     train_model,
     training_load,
 )
@@ -113,7 +114,7 @@ def take_up(work: Work, task_name: str, backbone: str) -> Looked:
     companions, path = companions_of(work, task, backbone), work.path("models", f"{stem}.keras")
 
     def settled(card: Sidecar) -> Sidecar:
-        made = {**card.preprocessing, "top": settings.evaluation.top}
+        made = {**card.preprocessing, **slide_rule(settings)}
         return replace(card, **decision(settings, task), preprocessing=made, companions=companions)
 
     restate(work.run, f"train/{stem}", path, settled)

@@ -214,11 +214,16 @@ def sidecar(settings: MultimagSettings, task: Task, backbone: str) -> Sidecar:
             "store": plain(settings.store),
             "magnifications": list(task.magnifications),
             "colour": "RGB, 0 to 255",
-            "top": settings.evaluation.top,
+            **slide_rule(settings),
         },
         **decision(settings, task),
         run={"configuration": model_name(task, backbone), "trained_on": "training part"},
     )
+
+
+def slide_rule(settings: MultimagSettings) -> dict[str, Any]:
+    """`aggregation` and `top` of a sidecar's preprocessing: how predict makes a slide's score of its tiles'."""
+    return {"aggregation": settings.evaluation.aggregation, "top": settings.evaluation.top}
 
 
 def decision(settings: MultimagSettings, task: Task) -> dict[str, Any]:

@@ -136,11 +136,11 @@ def notes_on(number: int, work: Work) -> list[str]:
 
 
 def how_judged(settings: MultimagSettings, unit: str) -> str:
-    """By which tiles a table judges, and in what it then differs from predict."""
+    """By which tiles a table judges, and what these make of a slide where that is not their mean."""
     how = settings.evaluation.aggregation
     if unit == "tiles" or how == "mean":
         return JUDGED[unit]
-    return f"{JUDGED[unit]} Here a magnification's tiles make its {WORDS[how]}; predict takes their mean probability."
+    return f"{JUDGED[unit]} A magnification's tiles make its {WORDS[how]}, here and in predict."
 
 
 def network(backbone: str, settings: MultimagSettings) -> str:
