@@ -18,7 +18,7 @@ import keras
 from melano_tf.errors import InputError
 from melano_tf.home_folders import written_path
 from melano_tf.models import alexnet_and_plain_cnn, resnet_and_resnext, squeezenet, standin_networks
-from melano_tf.models.keras_imagenet_files import Network, imagenet_file, networks
+from melano_tf.models.keras_imagenet_files import Network, imagenet_file, imagenet_place, networks
 from melano_tf.models.layers import PreprocessMode
 
 KERAS, TORCHVISION, OWN = "keras.applications", "torchvision", "this project"
@@ -178,6 +178,19 @@ def check_backbone(name: str, weights: str = "none", input_px: int | None = None
         if not file.is_file():
             raise InputError(f"{file}: no such weights file")
     return entry
+
+
+def weights_at_hand(name: str, weights: str) -> bool:
+    """Whether `weights_file` would have to fetch nothing.
+
+    Args:
+        name, weights: as for `check_backbone`.
+
+    Raises:
+        InputError: as `check_backbone`.
+    """
+    entry = check_backbone(name, weights)
+    return weights != "imagenet" or (entry.imagenet is not None and imagenet_place(entry.imagenet).is_file())
 
 
 def weights_file(name: str, weights: str) -> Path | None:

@@ -233,7 +233,7 @@ def imagenet_file(network: Network) -> Path:
         InputError: the file is not there and cannot be fetched, or its checksum is wrong; the message names the URL and
             the place.
     """
-    path = keras_home() / "models" / network.file
+    path = imagenet_place(network)
     if not path.is_file():
         _fetch(network, path)
     if network.checksum and _checksum(path, network.checksum) != network.checksum:
@@ -242,6 +242,11 @@ def imagenet_file(network: Network) -> Path:
             f"and fetch {network.url} again, or give it by its path if it is a file of your own"
         )
     return path
+
+
+def imagenet_place(network: Network) -> Path:
+    """Where that file lies, or would be fetched to."""
+    return keras_home() / "models" / network.file
 
 
 def keras_home() -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from melano_tf.home_folders import written_path
-from melano_tf.models.backbone_registry import check_backbone, weights_file
+from melano_tf.models.backbone_registry import check_backbone, weights_at_hand, weights_file
 from melano_tf.papers.plan import Backbone, Step
 from melano_tf.runs.atomic_files import file_sha256
 from melano_tf.runs.settings_digest import flat, plain
@@ -22,8 +22,8 @@ def weights_of(steps: Iterable[Step]) -> dict[Backbone, str | None]:
 
 
 def local_weights(steps: Iterable[Step]) -> dict[Backbone, str | None]:
-    """As `weights_of`, with nothing fetched: of what is not given as a file, None."""
-    return {network: weights_key(*network) for network in check_networks(steps) if network[1] != "imagenet"}
+    """As `weights_of`, with nothing fetched: without the networks whose ImageNet weights are not on this machine."""
+    return {network: weights_key(*network) for network in check_networks(steps) if weights_at_hand(*network[:2])}
 
 
 def check_networks(steps: Iterable[Step]) -> list[Backbone]:

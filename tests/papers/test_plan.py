@@ -6,15 +6,18 @@ import textwrap
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from melano_tf import run
 from melano_tf.errors import InputError
+from melano_tf.models.keras_imagenet_files import networks
 from melano_tf.papers import PAPERS
+from melano_tf.papers.initial_weights import weights_of
 from melano_tf.papers.plan import Plan, Step, chosen_groups
 from melano_tf.papers.run_settings import Running
-from melano_tf.papers.shell import Looked, Work, do, look
+from melano_tf.papers.shell import Looked, Work, do, look, show
 from melano_tf.runs.files_of_plan import Standing, plan_key
 from melano_tf.runs.judgements import read_record
 from melano_tf.runs.run_folder import Run
@@ -275,6 +278,41 @@ def test_what_a_step_does_not_depend_on_is_restated_also_where_it_is_kept(tmp_pa
 
     assert session(0.5).repeated == ["train/1"] and session(0.25).kept == ["train/1"]
     assert restated == [0.5, 0.25]
+
+
+@dataclass(frozen=True)
+class Placed(Running):
+    """Settings of a run in a folder."""
+
+    out: Path = Path("runs/toy")
+
+
+def test_the_plan_knows_trainings_from_imagenet_weights_that_are_there_as_finished_and_fetches_none(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr("melano_tf.models.keras_imagenet_files._fetch", lambda *given: pytest.fail("is fetched"))
+    network = networks()["mobilenet"]  # no checksum of it is published
+    file = tmp_path / "keras" / "models" / network.file
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    plan = Plan(GROUPS, lambda work: [], lambda work: "")
+    plan.step("train/1", nothing, 1, weights=(("mobilenet", "imagenet", 64), ("standin", "none", 64)))
+    steps, settings, recipe = list(plan.steps.values()), Placed(out=tmp_path / "run"), SimpleNamespace(name="toy")
+    recipe.extent = ""
+    with Run(settings.out, "toy", settings, 1, print) as run:
+        do(Work(run, settings, weights_of(steps)), steps[0])
+
+    def told() -> list[str]:
+        lines: list[str] = []
+        show(recipe, settings, steps, [], lines.append)
+        return [" ".join(line.split()) for line in lines]
+
+    assert told() == ["train/1 finished", "0 steps would be done; nothing was done (--plan)"]
+    file.write_bytes(b"others")
+    assert told()[0] == "train/1 to do: weights changed"
+    file.unlink()
+    assert told()[0] == "train/1 to do: weights changed"  # which they are cannot be known here
 
 
 def test_a_full_disk_ends_a_run_whose_steps_are_tolerant(toy, tmp_path):
