@@ -47,7 +47,9 @@ ASIDE = (
 AS_BEFORE = {"precision": "float32", "micro_batch": 0}
 
 
-CHECKED_BYTES = 512 * 2**20  # files up to this size are read whole to see whether a step still stands
+# Files up to this size are read whole to see whether a step still stands, and larger ones whose readers check nothing.
+CHECKED_BYTES = 512 * 2**20
+CHECKED_BY_READERS = (".tfrecord",)
 
 
 class Company(Protocol):
@@ -321,9 +323,9 @@ class Run:
     def finished(self, name: str, key: str) -> bool:
         """Whether a step stands finished under this key, with all its files there and as they were written.
 
-        Of files up to `CHECKED_BYTES` the checksum is compared, once a session; of larger ones (tiles, whose readers
-        check what they read) the size. `doctor --run` compares all. Of files that were being restated
-        when a session ended (`restated_models`) either state is whole: they must be there.
+        Their checksums are compared, once a session; of tiles' files above `CHECKED_BYTES`, whose readers check what
+        they read, the sizes. `doctor --run` compares all. Of files that were being restated when a session ended
+        (`restated_models`) either state is whole: they must be there.
         """
         path = self.folder / "steps" / f"{name}.json"
         try:
@@ -347,7 +349,7 @@ class Run:
         """Whether a step's file is as it was written."""
         if not file.is_file() or (found := file.stat()).st_size != facts["bytes"]:
             return False
-        if found.st_size > CHECKED_BYTES:
+        if found.st_size > CHECKED_BYTES and file.suffix in CHECKED_BY_READERS:
             return True
         state = (str(file), found.st_size, found.st_mtime_ns, found.st_ino)
         if state not in self._sums:
