@@ -104,6 +104,12 @@ def shard_facts(path: Path) -> dict[str, Any] | None:
     return facts if whole else None
 
 
+def without_checksums(path: Path) -> bool:
+    """Whether a shard is an earlier version's, which kept none: it is made anew by whoever asks for it next."""
+    facts = mapping(path.with_suffix(".json"))
+    return bool(facts) and "digest" not in facts
+
+
 def open_shards(paths: Sequence[Path], facts: Sequence[Mapping[str, Any]]) -> Callable[[int], NpyRows]:
     """(number of a shard) -> its rows, which are compared when they are read; `OPEN_FILES` of them open at a time."""
     crcs = [one["crc"] for one in facts]
