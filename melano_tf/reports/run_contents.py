@@ -23,6 +23,7 @@ from melano_tf.runs.judgements import Judgement
 from melano_tf.runs.settings_digest import digest, flat
 
 GROUPS = "patients or lesions"
+LARGEST = 1e18  # bytes or seconds that a record holds
 MOST_ROWS = 60  # of a table that only a CSV holds, and of lists; the rest stays in the files, which is said
 
 
@@ -243,7 +244,7 @@ def durations(
     """(kind of step, how many, time) and (step, time) of all steps that are finished under the present plan."""
     steps = standing.durations()
     if not (standing.folder / "steps").is_dir():
-        steps = {str(name): float(seconds) for name, seconds in (record.get("durations") or {}).items()}
+        steps = {str(name): _number(seconds) for name, seconds in (record.get("durations") or {}).items()}
     kinds: dict[str, list[float]] = {}
     for name, seconds in steps.items():
         kinds.setdefault(name.partition("/")[0], []).append(seconds)
@@ -254,7 +255,8 @@ def durations(
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    """A number of a record; 0 of what is none, as in a damaged one."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < LARGEST else 0.0
 
 
 def time_text(seconds: float) -> str:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+RESTATING = "was being written anew when a session ended, and nothing of it is lost; give the run's command again"
+
+
 def faults(folder: Path, progress: Callable[[int], object] = lambda done: None) -> list[tuple[str, str]]:
     """(file, what is wrong with it) of every file that a run's steps recorded, by checksum, and of the records.
 
@@ -29,12 +32,15 @@ def faults(folder: Path, progress: Callable[[int], object] = lambda done: None) 
         found.append(("made.json", "is missing, so that no result counts as the run's; give its command again"))
     for path in steps:
         step = str(path.relative_to(folder))
-        outputs = mapping(path).get("outputs")
+        state = mapping(path)
+        outputs, begun = state.get("outputs"), state.get("restating")
         if not isinstance(outputs, dict):
             found.append((step, "is damaged; the step will be done again"))
             continue
         for name, facts in outputs.items():
             why = fault(folder / name, facts)
+            if why and isinstance(begun, list) and name in begun and (folder / name).is_file():
+                why = RESTATING
             found += [(name, f"{why} (of {step})")] if why else []
             progress(recorded_bytes(facts) or 0)
     return found
@@ -49,7 +55,8 @@ SHAPES = {  # what the fields of run.json hold where they are there
 
 
 def check_record(record: Any) -> dict[str, Any]:
-    """The content of run.json, its fields of the kinds that their readers take them for.
+    """The content of run.json, its fields of the kinds that their readers take them for; those that hold null are left
+    out, as if they were not there.
 
     Raises:
         ValueError: they are not; the message names one.
@@ -69,7 +76,7 @@ def check_record(record: Any) -> dict[str, Any]:
         raise ValueError("'differs' holds something else than (setting, here, paper)")
     if any(not isinstance(one, dict) for one in record.get("judged") or []):
         raise ValueError("'judged' holds something else than models")
-    return record
+    return {name: value for name, value in record.items() if value is not None or name not in SHAPES}
 
 
 def mapping(path: Path) -> dict[str, Any]:

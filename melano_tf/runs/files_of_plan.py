@@ -14,6 +14,7 @@ from melano_tf.runs.settings_digest import digest
 
 SHOWN = ("tables", "figures", "maps", "predictions", "models", "history", "clusters")
 MADE = "made.json"
+LONGEST_S = 1e10  # of a step; more, or NaN, stands in a damaged record alone
 
 
 def plan_key(plan: Mapping[str, Any]) -> str:
@@ -123,14 +124,15 @@ class Standing:
     def durations(self) -> dict[str, float]:
         """Seconds that each finished step took whose files belong to the plan (or that wrote none), by name."""
         made, folder = [facts for facts in self._made.values() if isinstance(facts, dict)], self.folder / "steps"
-        own = {facts.get("step") for facts in made if facts.get("plan") == self._plan}
+        named = [facts.get("step") for facts in made if facts.get("plan") == self._plan]
+        own = {step for step in named if isinstance(step, str)}
         states = {
             str(path.relative_to(folder).with_suffix("")): mapping(path) for path in sorted(folder.rglob("*.json"))
         }
         return {
             name: float(state["seconds"])
             for name, state in states.items()
-            if isinstance(state.get("seconds"), int | float) and (name in own or not state.get("outputs"))
+            if _is_time(state.get("seconds")) and (name in own or not state.get("outputs"))
         }
 
     def holds(self, path: Path) -> bool:
@@ -152,3 +154,8 @@ class Standing:
         files = (path for name in SHOWN for path in sorted((self.folder / name).rglob("*")))
         left = [path for path in files if path.is_file() and path.name[0] != "." and not self.holds(path)]
         return [str(path.relative_to(self.folder)) for path in left]
+
+
+def _is_time(seconds: Any) -> bool:
+    """Whether a step's record holds a time that can be told."""
+    return isinstance(seconds, int | float) and 0 <= seconds < LONGEST_S

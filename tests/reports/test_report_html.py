@@ -240,6 +240,19 @@ def test_the_time_of_steps_of_other_settings_is_not_counted(tmp_path: Path) -> N
     assert ("train", "2", "9.0 s") in grouped and grouped[-1][:2] == ("all", "3")
 
 
+def test_times_of_a_damaged_record_are_none(tmp_path: Path) -> None:
+    folder = made_run(tmp_path / "run", predictions(CASES))
+    state = folder / "steps" / "images.json"
+    state.write_text(state.read_text().replace("61.4", "NaN"))
+    record = read_record(folder)
+    assert [name for name, _ in durations(Standing(folder, record), record)[1]] == ["train/a/fold-1"]
+    write_report(folder, lambda line: None)
+    shutil.rmtree(folder / "steps")
+    odd = {"read": 61.4, "odd": math.nan, "text": "soon", "list": [1]}
+    steps = durations(Standing(folder, record), {**record, "durations": odd})[1]
+    assert steps == [("read", "1 min 1 s"), *((name, "0.0 s") for name in ("odd", "text", "list"))]
+
+
 def test_small_texts() -> None:
     assert [time_text(s) for s in (1.26, 59.9, 61.4, 3600 * 3 + 300)] == ["1.3 s", "59.9 s", "1 min 1 s", "3 h 5 min"]
     assert command_text(["/a/run.py", "zoome", "--out", "my runs"]) == "python -m melano_tf.run zoome --out 'my runs'"

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from melano_tf.runs.file_integrity import faults
+from melano_tf.runs import run_folder
+from melano_tf.runs.file_integrity import SHAPES, check_record, faults
 from melano_tf.runs.input_checksums import file_checksums
+from melano_tf.runs.judgements import read_judgements, read_record
 from tests.runs.test_run_folder import open_run, write
 
 
@@ -75,3 +77,32 @@ def test_what_is_no_whole_entry_of_inputs_json_is_looked_at_again(tmp_path: Path
         assert json.loads(known.read_text()) == whole
     known.write_text(json.dumps({str(file): {**facts, "sha256": "remembered"}}))
     assert file_checksums(tmp_path, [file]) == {str(file): "remembered"}, "an entry that is whole is believed"
+
+
+def test_a_field_of_run_json_that_holds_null_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    whole = {"recipe": "demo", "settings": {}, "excluded": None}
+    assert check_record({**dict.fromkeys(SHAPES), **whole}) == whole
+    do_a_step(tmp_path)
+    record = read_record(tmp_path)
+    (tmp_path / "run.json").write_text(
+        json.dumps({**dict.fromkeys(SHAPES), **{n: record[n] for n in whole if n in record}})
+    )
+    assert read_judgements(tmp_path, read_record(tmp_path)) == []
+    do_a_step(tmp_path)  # the next session, which adds to its sessions
+    assert len(read_record(tmp_path)["sessions"]) == 1
+
+
+@pytest.mark.parametrize("name, stands", [("a.npy", False), ("a.parquet", False), ("a.tfrecord", True)])
+def test_a_large_file_whose_reader_checks_nothing_is_compared_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stands: bool
+) -> None:
+    monkeypatch.setattr(run_folder, "CHECKED_BYTES", 3)
+    for content in ("four", "five"):  # in between a bit turned
+        with open_run(tmp_path) as opened:
+            opened.step("a", {}, lambda scratch: write(opened, name, "four"))
+        assert opened.kept == (["a"] if stands and content == "five" else [])
+        (tmp_path / "files" / name).write_text("five")
+    (tmp_path / "files" / name).write_text("three")
+    with open_run(tmp_path) as opened:
+        opened.step("a", {}, lambda scratch: write(opened, name, "four"))
+    assert opened.repeated == ["a"]

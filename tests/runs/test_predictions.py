@@ -168,6 +168,8 @@ def test_a_restating_that_was_killed_costs_no_training_and_is_done_by_the_next_s
     restating(folder, 0.5)
     with pytest.raises(KeyboardInterrupt):
         restating(folder, 0.2, writes)
+    begun = {why.partition(" when")[0] for _, why in faults(folder)}
+    assert begun == ({"was being written anew"} if writes in (3, 4) else set()), "doctor takes it for no damage"
     assert restating(folder, wanted) == (called, []), "the training stands"
     assert Sidecar.read(folder / "models" / "m.keras").threshold == wanted
     assert faults(folder) == [] and "restating" not in (folder / "steps" / "train.json").read_text()

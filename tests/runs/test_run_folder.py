@@ -206,6 +206,20 @@ def test_durations_are_those_of_the_present_plan(tmp_path):
     assert session(9, "first", "second") == {"first", "second"}
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1, "3", None, [3], 10**400], ids=lambda s: str(s)[:4])
+def test_a_damaged_time_or_entry_of_made_json_is_no_duration(tmp_path, seconds):
+    with open_run(tmp_path) as run:
+        for name in ("first", "second"):
+            run.step(name, {}, lambda s, name=name: write(run, name, name))
+    state, made = tmp_path / "steps" / "first.json", tmp_path / "made.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "seconds": seconds}))
+    [known, *_] = json.loads(made.read_text()).values()
+    odd = {"files/odd": {**known, "step": ["first"]}, "files/other": {**known, "step": {}}}
+    made.write_text(json.dumps({**json.loads(made.read_text()), **odd}))
+    with open_run(tmp_path) as run:
+        assert set(run.durations()) == {"second"}
+
+
 def test_seeds_differ_by_purpose_and_hold():
     assert seed_for(0, "a") == seed_for(0, "a")
     assert len({seed_for(0, "a"), seed_for(0, "b"), seed_for(1, "a")}) == 3
