@@ -62,6 +62,10 @@ class MadeFiles:
             self.known[str(file.relative_to(self.folder))] = {**facts, "sha256": file_sha256(file)}
         self.write()
 
+    def drop(self, step: str) -> None:
+        """Say no more of a step's files than made.json does already."""
+        self.known = {file: facts for file, facts in self.known.items() if facts["step"] != step}
+
     def write(self) -> None:
         """The session's files under its plan; those of other plans as they stand there."""
         if not self.known:

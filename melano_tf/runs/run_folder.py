@@ -96,6 +96,7 @@ class Run:
         self.company: Company | None = None  # None: there are no other hosts
         self.repeated: list[str] = []
         self.kept: list[str] = []
+        self._stood = ""  # the step that was kept last
         self._lock: FolderLock | None = None
         self.made = MadeFiles(self.folder, lambda: self.record()["plan"])
         self._sums: dict[tuple[Any, ...], str] = {}
@@ -166,8 +167,10 @@ class Run:
         write_json(self.folder / "run.json", plain({**record, **head}))
         journal.tidy(self.folder)  # only we hold the lock
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self._lock is not None:
+            if kind is not None:  # before the step that was kept last was restated, perhaps
+                self.made.drop(self._stood)
             with contextlib.suppress(OSError):
                 self.made.write()
             self._lock.release()
@@ -268,6 +271,7 @@ class Run:
         if not self.finished(name, key):
             return False
         self.kept.append(name)
+        self._stood = name
         self.made.know(self._outputs(name), name, key)
         return True
 

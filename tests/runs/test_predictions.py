@@ -176,6 +176,20 @@ def test_a_restating_that_was_killed_costs_no_training_and_is_done_by_the_next_s
     assert shown(folder, wanted) == (called, wanted)
 
 
+def test_a_session_that_ends_before_it_restated_what_it_kept_shows_nothing_of_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    restating(folder, 0.5)
+
+    def interrupted(card: Sidecar) -> Sidecar:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Run(folder, "spitzoid", {"threshold": 0.2}, 1, print) as run:
+        assert run.stands("train", run.key("train", {}))
+        restate(run, "train", folder / "models" / "m.keras", interrupted)
+    assert shown(folder, 0.2) == (None, None) and shown(folder, 0.5) == ([0, 1, 1], 0.5)
+    assert restating(folder, 0.2) == ([1, 1, 1], []) and shown(folder, 0.2) == ([1, 1, 1], 0.2)
+
+
 def shown(folder: Path, threshold: float) -> tuple[list[int] | None, float | None]:
     """What a session of this threshold that asks for something else leaves to be shown: decisions, the sidecar's
     threshold; None where none is."""
