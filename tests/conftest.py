@@ -1,12 +1,15 @@
 """What every test may use. TensorFlow is silenced, and its threads are set, before anything imports it."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+from tests import forked
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # One process of tests a core, each with one thread: with one a core in each, they wait for each other most of the time.
@@ -23,6 +26,16 @@ SHARED_RUNS = {
     "bags": "tiny_bags",
 }
 PRESETS = ("ham10000",)  # that have a shared run of their own beside their recipe's
+FOLDERS = ("tests/dermoscopy/", "tests/serving/")  # whose files share drawn data sets, or models and their exports
+MEMORY, ROOM = Path("/dev/shm"), 6 * 2**30  # bytes: more than twice what the whole suite writes
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary files lie in memory where it has room and nothing else was asked for: a run flushes every file that it
+    writes, and on a slow disk both workers wait for it longer than they work."""
+    asked = config.option.basetemp or {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} & os.environ.keys()
+    if not asked and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,11 +43,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def group_of(nodeid: str) -> str:
-    """What shares an expensive run stays on one worker: tests of a recipe or preset, by its name in theirs; else a
-    file's."""
+    """What shares an expensive run stays on one worker: tests of a recipe or preset, by its name in theirs; those of a
+    folder of `FOLDERS`; else a file's."""
     path = nodeid.partition("::")[0]
-    named = [one for one in (*PRESETS, *SHARED_RUNS) if one in nodeid]
-    return named[0] if named and path.startswith("tests/papers/") else path
+    if path.startswith("tests/papers/"):
+        named = [one for one in (*PRESETS, *SHARED_RUNS) if one in nodeid]
+    else:
+        named = [one for one in FOLDERS if path.startswith(one)]
+    return named[0] if named else path
 
 
 class ByRecipe(LoadScopeScheduling):
@@ -48,6 +64,14 @@ class ByRecipe(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRecipe:
     """How tests are dealt to the workers."""
     return ByRecipe(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_flushes() -> Iterator[None]:
+    """No test loses power: `os.fsync` waits for no disk here; who looks at flushes sees the calls all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", forked.quick_fsync)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,7 @@ import pytest
 
 from melano_tf.errors import InputError
 from melano_tf.metadata_fields import SITE
-from melano_tf.phantoms.skin.isic_data_sets import (
-    PhantomDermoscopy,
-    PhantomDermoscopySettings,
-    draw_dermoscopy,
-    draw_picture,
-)
+from melano_tf.phantoms.skin.isic_data_sets import PhantomDermoscopySettings, draw_dermoscopy, draw_picture
 from melano_tf.phantoms.skin.lesion import STRUCTURES, draw_lesion
 from melano_tf.phantoms.skin.patients import SIGNAL, SITE_SHARES, plan_images
 from melano_tf.phantoms.skin.photograph import STYLES, Inks, Skin, draw_view
@@ -189,7 +184,7 @@ def test_pigment_and_hue_have_the_same_distribution_in_every_class(kind: str) ->
         assert abs(np.corrcoef(lesion.hue[where], lesion.pigment[where])[0, 1]) < 0.03
 
 
-def test_views_of_one_lesion_differ_and_show_one_lesion(phantoms: dict[str, PhantomDermoscopy]) -> None:
+def test_views_of_one_lesion_differ_and_show_one_lesion() -> None:
     settings = PhantomDermoscopySettings(patients=20, second_view_share=1.0, duplicate_share=0, height_px=96)
     plan = plan_images(settings, 0)
     views = plan[plan["lesion"] == plan["lesion"].iloc[0]].to_dict("records")

@@ -1,5 +1,6 @@
 """A finished run's folder made by hand: small, and with text that a careless report would run as code."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pandas as pd
 
 from melano_tf.evaluation.interval import Interval
 from melano_tf.papers.zoome.settings import RECIPE
-from melano_tf.reports.figures import blank_figure, save_figure
+from melano_tf.reports.figures import blank_figure
 from melano_tf.reports.published_numbers import load_published
+from melano_tf.reports.run_figures import png
 from melano_tf.reports.table_files import write_table
 from melano_tf.reports.tables import Headline, Table, interval_table
 from melano_tf.runs.files_of_plan import plan_key
@@ -33,6 +35,14 @@ def predictions(cases: list[str], seed: int = 0, skill: float = 1.0) -> pd.DataF
     groups = [f"P{place // 2}" for place in range(len(cases))]
     frame = pd.DataFrame({"image_id": cases, "group": groups, "fold": 1, "target": target})
     return in_form(frame.assign(case=cases, part=VALIDATION), p, calibrated=p)
+
+
+@functools.cache
+def picture() -> bytes:
+    """A figure's PNG, drawn once for all of these runs."""
+    figure = blank_figure(9, 4)
+    figure.subplots().plot([0, 1], [1, 0])
+    return png(figure)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -101,10 +111,9 @@ def made_run(folder: Path, frame: pd.DataFrame, hostile: str = "", **more: Any) 
     (folder / "history").mkdir()
     losses = pd.DataFrame({"epoch": [0, 1, 2], "loss": [0.9, 0.5, 0.4], "seconds": [1, 1, 1]})
     losses.to_csv(folder / "history" / f"{MODEL}-fold-1.csv", index=False)
-    for name in ("figures/metadata", "maps/P1-tumour"):
-        figure = blank_figure(9, 4)
-        figure.subplots().plot([0, 1], [1, 0])
-        save_figure(folder / f"{name}.png", figure)
+    for name in ("figures/metadata.png", "maps/P1-tumour.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(picture())
     return of_its_plan(folder)
 
 

@@ -3,7 +3,6 @@
 import os
 import random
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -96,8 +95,10 @@ def any_machine() -> Iterator[None]:
 
 @settings(max_examples=60, deadline=None)
 @given(before=TREES, between=TREES, after=TREES, draw=st.randoms(use_true_random=False))
-def test_any_foreign_tree_survives_any_sessions(before: dict, between: dict, after: dict, draw: random.Random) -> None:
-    top = Path(tempfile.mkdtemp())
+def test_any_foreign_tree_survives_any_sessions(
+    tmp_path_factory: pytest.TempPathFactory, before: dict, between: dict, after: dict, draw: random.Random
+) -> None:
+    top = tmp_path_factory.mktemp("trees")
     try:
         out = top / "out"
         planted = plant(top, before)

@@ -292,6 +292,13 @@ def make(toy: ModuleType) -> tuple[keras.Model, Any, GradientStep]:
     return model, optimizer, GradientStep(model, optimizer, focal_loss, weights_fn=curriculum)
 
 
+@pytest.fixture(scope="module")
+def shared(toy: ModuleType) -> tuple[keras.Model, Any, GradientStep, list[np.ndarray]]:
+    """One network that is traced once, and what its variables are at first."""
+    model, optimizer, step = make(toy)
+    return model, optimizer, step, [np.array(variable) for variable in training_variables(model, optimizer)]
+
+
 def test_es_learns_under_sgd_unless_it_is_as_printed(toy: ModuleType, tmp_path: Path) -> None:
     """With the counts of ISIC 2018's largest and smallest class, from one start, on the same batches."""
     fell = {}
@@ -341,8 +348,10 @@ def test_a_grid_of_strategies_traces_the_network_once(toy: ModuleType, tmp_path:
 
 
 @pytest.mark.parametrize("strategy", GRID, ids=lambda strategy: strategy.name)
-def test_the_weights_of_a_real_run(toy: ModuleType, tmp_path: Path, strategy: Strategy) -> None:
-    model, optimizer, step = make(toy)
+def test_the_weights_of_a_real_run(shared: Any, toy: ModuleType, tmp_path: Path, strategy: Strategy) -> None:
+    model, optimizer, step, start = shared
+    for variable, value in zip(training_variables(model, optimizer), start, strict=True):
+        variable.assign(value)
     updates: list[tuple[float, np.ndarray]] = []
 
     def spying(batch: Any, progress: Progress) -> Any:
