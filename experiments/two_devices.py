@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.papers.zoome.cohort import CODE
-from melano_tf.papers.zoome.models import Network, build, focal_loss
+from melano_tf.papers.zoome.models import build, focal_loss
+from melano_tf.papers.zoome.networks import Network
 from melano_tf.papers.zoome.settings import ZoomeSettings, preset
 from melano_tf.training.steps import GradientStep, Progress
 from melano_tf.training.tensorflow_runtime import configure

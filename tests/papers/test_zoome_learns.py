@@ -9,8 +9,9 @@ import pytest
 from melano_tf.evaluation.binary_metrics import roc_auc
 from melano_tf.papers.shell import Work, do
 from melano_tf.papers.zoome.method import method
-from melano_tf.papers.zoome.models import FoldTraining, judge_name, proposed
+from melano_tf.papers.zoome.models import FoldTraining
 from melano_tf.papers.zoome.models import trained as read_trained
+from melano_tf.papers.zoome.networks import judge_name, proposed
 from melano_tf.papers.zoome.settings import preset
 from melano_tf.papers.zoome.tables import value_table
 from melano_tf.phantoms.skin.patients import PhantomDermoscopySettings

@@ -18,7 +18,8 @@ from melano_tf.papers.plan import chosen_groups
 from melano_tf.papers.zoome.cohort import CODE, extent
 from melano_tf.papers.zoome.metadata_study import BLANKED, GIVEN, exchanged, rest, study
 from melano_tf.papers.zoome.method import method
-from melano_tf.papers.zoome.models import FoldTraining, Network, judge, proposed, table_1, table_2
+from melano_tf.papers.zoome.models import FoldTraining, judge
+from melano_tf.papers.zoome.networks import Network, proposed, table_1, table_2
 from melano_tf.papers.zoome.settings import FIGURES, RECIPE, STEPS, ZoomeSettings, preset
 from melano_tf.papers.zoome.tables import intervals_of, judged, value_table
 from melano_tf.runs.settings_digest import plain

@@ -12,7 +12,8 @@ from melano_tf.metadata_fields import BY_NAME, NumberField
 from melano_tf.papers.settings_values import resampled
 from melano_tf.papers.shared_figures import curves_figure, pooled_title, saved
 from melano_tf.papers.shell import Work
-from melano_tf.papers.zoome.models import FoldTraining, proposed
+from melano_tf.papers.zoome.models import FoldTraining
+from melano_tf.papers.zoome.networks import proposed
 from melano_tf.papers.zoome.settings import ZoomeSettings
 from melano_tf.papers.zoome.tables import NETWORKS, folds_of, pooled, value_table
 from melano_tf.reports.curve_figures import Drawn, binary_curve, reliability_figure

@@ -7,18 +7,8 @@ from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.cohort import divide, said_images
 from melano_tf.papers.zoome.figures import draw_calibration, draw_curves, draw_values
-from melano_tf.papers.zoome.models import (
-    Network,
-    depends_on,
-    judge_name,
-    judge_network,
-    judged_models,
-    judging_depends_on,
-    proposed,
-    step_name,
-    train_network,
-    training_load,
-)
+from melano_tf.papers.zoome.models import depends_on, judge_network, judging_depends_on, train_network, training_load
+from melano_tf.papers.zoome.networks import Network, judge_name, judged_models, proposed, step_name
 from melano_tf.papers.zoome.settings import STEPS, ZoomeSettings
 from melano_tf.papers.zoome.tables import NETWORKS, metadata_tables
 from melano_tf.papers.zoome.tables import table as write_table

@@ -15,7 +15,8 @@ from melano_tf.papers.shared_tables import differing, in_place_of, show, whose
 from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.cohort import ZoomeImages
 from melano_tf.papers.zoome.metadata_study import BLANKED, PERMUTED
-from melano_tf.papers.zoome.models import FoldTraining, Network, proposed, table_1, table_2, trained
+from melano_tf.papers.zoome.models import FoldTraining, trained
+from melano_tf.papers.zoome.networks import Network, proposed, table_1, table_2
 from melano_tf.papers.zoome.settings import RECIPE, ZoomeSettings
 from melano_tf.reports.published_numbers import load_published
 from melano_tf.reports.tables import Headline, Table, metric_table
