@@ -55,10 +55,10 @@ class Models:
     """The networks that were asked last; for one thread."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, int], tuple[Any, Sidecar]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, ...], tuple[Any, Sidecar]] = OrderedDict()
 
     def get(self, run: Seen, stem: str) -> tuple[Any, Sidecar]:
-        """A run's network and its sidecar.
+        """A run's network and its sidecar, as both stand there now.
 
         Raises:
             InputError: its file is not there, or not of the run's present settings.
@@ -79,7 +79,8 @@ class Models:
         )
         from melano_tf.serving.network_loading import load_network
 
-        key = (str(path), path.stat().st_mtime_ns)
+        # A sidecar is said anew without its network where the decision alone was made anew.
+        key = (str(path), *(str(one.stat().st_mtime_ns) for one in (path, Sidecar.path(path))))
         found = self._kept.pop(key, None)
         if found is None:
             sidecar = Sidecar.read(path)
