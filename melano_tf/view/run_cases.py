@@ -231,14 +231,17 @@ def _manifest(path: Path) -> pd.DataFrame:
 
 
 def _found(path: Path, record: Mapping[str, Any], folder: Path) -> Path:
-    """A path of the settings: as it is, or from the folder in which the run stands as its `out` was given."""
-    if path.is_absolute() or path.exists():
-        return path.absolute()
+    """A path of the settings: from the folder in which the run stands as its `out` was given, else from here.
+
+    In this order: a file of the same name that lies where the atlas was begun may be another cohort's.
+    """
     out = Path(str(record["settings"].get("out") or ""))
-    base = folder
-    for _ in out.parts if not out.is_absolute() else ():
+    if path.is_absolute() or out.is_absolute() or ".." in out.parts:
+        return path.absolute()
+    base = folder.absolute()
+    for _ in out.parts:
         base = base.parent
-    return base / path
+    return base / path if (base / path).exists() or not path.exists() else path.absolute()
 
 
 def image_cases(folder: Path, record: Mapping[str, Any]) -> tuple[pd.DataFrame, list[str]]:

@@ -231,3 +231,24 @@ def test_a_patients_answer_is_not_that_of_a_slide_of_the_same_name(tmp_path: Pat
     bag = run.cases[run.cases["case"] == "2"]
     assert bag["patient"].tolist() == [""] and bag["part"].tolist() == ["fold 1"]
     assert sorted(run.cases["case"]) == ["1", "2", "3", "5", "7"]
+
+
+def test_a_run_is_shown_on_its_own_slides_wherever_the_atlas_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same relative --slides names another cohort's file in the folder in which somebody begins the atlas."""
+    for place, slide in (("mine", "M1"), ("other", "O1")):
+        (tmp_path / place).mkdir()
+        lines = ["slide_id,path,patient_id,label", f"{slide},{slide}.tiff,P1,benign"]
+        (tmp_path / place / "slides.csv").write_text("\n".join(lines) + "\n")
+    folder = tmp_path / "mine" / "runs" / "a"
+    (folder / "predictions").mkdir(parents=True)
+    write_run(folder, "spitzoid", {**SETTINGS, "slides": "slides.csv", "out": "runs/a"}, {})
+    for here in ("other", "mine", "mine/runs"):
+        monkeypatch.chdir(tmp_path / here)
+        assert read_run(folder).cases["case"].tolist() == ["M1"], here
+    monkeypatch.chdir(tmp_path / "other")
+    (tmp_path / "mine" / "slides.csv").unlink()  # the run's folder was moved, say: what lies here is all that is known
+    assert read_run(folder).cases["case"].tolist() == ["O1"]
+    write_run(folder, "spitzoid", {**SETTINGS, "slides": "slides.csv", "out": str(folder)}, {})
+    assert read_run(folder).cases["case"].tolist() == ["O1"]
