@@ -26,7 +26,7 @@ from melano_tf.view.overlays import Masks
 from melano_tf.view.pages import build
 from melano_tf.view.pages.curves import CurvesPage
 from melano_tf.view.pages.embedding_map import TOLD, EmbeddingMap
-from melano_tf.view.pages.image import ImagePage
+from melano_tf.view.pages.image import ImagePage, answers_table
 from melano_tf.view.pages.slide import SlidePage
 from melano_tf.view.pages.what_if import WhatIf
 from melano_tf.view.run_cases import Runs, read_run
@@ -487,3 +487,9 @@ def test_filters_of_slides_offer_what_the_chosen_model_called(tmp_path: Path) ->
         assert by_title["true class"].options == ["all", NEVI[0]]
         [shown] = page.doc.select({"type": DataTable})
         assert shown.source.data["case"] == ["S0"]
+
+
+def test_nothing_is_said_of_a_training_that_an_image_had_no_part_in() -> None:
+    """No model yet, or an image of a source that no model is trained on (similarity's unnamed one and MSK)."""
+    page: Any = SimpleNamespace(judging={})
+    assert "has judged this image" in answers_table(page) and "training" not in answers_table(page)

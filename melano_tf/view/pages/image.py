@@ -287,7 +287,8 @@ class ImagePage:
 def answers_table(page: ImagePage) -> str:
     """Probabilities of every class beside all models that judged the image."""
     if not page.judging:
-        return '<p class="soft">No model judged this image; it stood in their training.</p>'
+        # It stood in their training, or has no part in the run, or is not reached yet: that is not known here.
+        return '<p class="soft">No model of the present settings has judged this image.</p>'
     classes = list(dict.fromkeys(name for one in page.judging.values() for name in one.classes))
     head = "".join(f'<th class="n">{text(name)}</th>' for name in classes)
     lines = [line(page, name, one, classes) for name, one in page.judging.items()]
