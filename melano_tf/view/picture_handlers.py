@@ -1,6 +1,7 @@
 """The pictures behind the pages: tiles of slides, overviews, images. Addresses hold numbers only, never a path."""
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -62,12 +63,16 @@ class Pictures(RequestHandler):
         self.finish(content)
 
     def seen(self, run: str) -> Seen | None:
-        """The run of an address, or None, and then the answer is 404."""
-        try:
-            return self.site.runs.last(int(run))
-        except InputError:
+        """The run of an address, or None, and then the answer is 404: there is no such run, or its cases are others now
+        than those of the page that asks."""
+        found = None
+        with contextlib.suppress(InputError):
+            found = self.site.runs.last(int(run))
+        if found is None or self.get_query_argument("of", found.stamp) != found.stamp:
             self.set_status(404)
+            self.set_header("Cache-Control", "no-store")
             return None
+        return found
 
 
 def _why(error: Exception) -> str:

@@ -1,8 +1,10 @@
 """A run's folder as cases: what there is to look at, where its files lie, and what the models said of it."""
 
 import threading
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +61,12 @@ class Seen:
         """The number of a case by its name, or None."""
         found = self.cases.index[self.cases["case"] == case]
         return int(found[0]) if len(found) else None
+
+    @cached_property
+    def stamp(self) -> str:
+        """Of which cases the numbers are, and where their files lie: what a picture's address is good for."""
+        lines = (f"{case}\t{path}\n" for case, path in zip(self.cases["case"], self.cases["path"], strict=True))
+        return f"{zlib.crc32(''.join(lines).encode()):08x}"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from bokeh.document import Document
 from bokeh.events import DocumentReady
@@ -82,17 +82,25 @@ class Site:
         given = {name: value for name, value in arguments.items() if value is not None}
         return f"{self.prefix}/{page}" + ("?" + urllib.parse.urlencode(given) if given else "")
 
-    def tiles(self, run: int, case: int) -> str:
+    # A run that is made anew has other cases under the same numbers; neither the browser, which keeps pictures for a
+    # while, nor a page of before may take the one's for the other's.
+
+    def tiles(self, run: Seen, case: int) -> str:
         """The address of a slide's tiles, with {Z}, {X} and {Y} to be filled in."""
-        return f"{self.prefix}/tile/{run}/{case}/{{Z}}/{{X}}/{{Y}}.jpg"
+        return f"{self.prefix}/tile/{run.number}/{case}/{{Z}}/{{X}}/{{Y}}.jpg?of={run.stamp}"
 
-    def overview(self, run: int, case: int) -> str:
+    def overview(self, run: Seen, case: int) -> str:
         """The address of a slide's small picture."""
-        return f"{self.prefix}/overview/{run}/{case}.jpg"
+        return f"{self.prefix}/overview/{run.number}/{case}.jpg?of={run.stamp}"
 
-    def cutout(self, run: int, case: int, box: Sequence[int]) -> str:
+    def cutout(self, run: Seen, case: int, box: Sequence[int]) -> str:
         """The address of a tile's picture, cut from its slide; box: x, y, width, height in level-0 px."""
-        return f"{self.prefix}/cutout/{run}/{case}/{max(0, box[0])}/{max(0, box[1])}/{box[2]}.jpg"
+        place = f"{max(0, box[0])}/{max(0, box[1])}/{box[2]}"
+        return f"{self.prefix}/cutout/{run.number}/{case}/{place}.jpg?of={run.stamp}"
+
+    def picture(self, run: Seen, size: Literal["large", "thumb"], case: int | str) -> str:
+        """The address of an image; case: its number, or what a template has in its place."""
+        return f"{self.prefix}/picture/{run.number}/{size}/{case}.jpg?of={run.stamp}"
 
 
 @dataclass(frozen=True)

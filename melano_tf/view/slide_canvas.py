@@ -127,7 +127,7 @@ class Pane:
         wheel = WheelZoomTool(zoom_on_axis=False, speed=1 / 500)
         fig.add_tools(PanTool(), wheel, ZoomInTool(factor=0.5), ZoomOutTool(factor=1.0), ResetTool())
         fig.toolbar.active_scroll = wheel
-        fig.add_tile(tile_source(self.page.site.tiles(self.run.number, self.place), self.size), smoothing=True)
+        fig.add_tile(tile_source(self.page.site.tiles(self.run, self.place), self.size), smoothing=True)
         fig.add_layout(scale_bar(fig.x_range, self.mpp[0]))
         self.readout = Div(text="", sizing_mode="stretch_width")
         sides = ("inner_width", "inner_height")

@@ -48,7 +48,7 @@ def first_picture(page: Page, run: Seen, place: int, size: tuple[int, int], wind
     for zoom, column, row in window.tiles(size):
         site.begin(*tile_work(site, run, place, (zoom, column, row)))
         side = TILE_PX * pyramid.step(zoom)
-        address = site.tiles(run.number, place).format(Z=zoom, X=column, Y=row)
+        address = site.tiles(run, place).format(Z=zoom, X=column, Y=row)
         found.append((address, column * side, row * side, side))
     height = window.height or 1.0
     box = (window.x - window.width / 2, window.y - height / 2, window.width, height)

@@ -1,6 +1,7 @@
 """The atlas' server without a browser: who may ask, what is answered, what never is."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -124,6 +125,32 @@ def test_pictures_are_answered_and_paths_are_not(running: Running) -> None:
         assert b"not for anybody" not in content and b"root:" not in content
 
 
+def test_a_page_of_before_gets_no_picture_of_the_cases_that_a_run_has_now(tmp_path: Path) -> None:
+    """A run made anew in its folder has other cases under its numbers: for who reads blind, and the browser's cache."""
+    folder = small_run(tmp_path / "run")
+    one = Running([folder])
+    try:
+        before = one.site.runs.get(0)
+        old = one.site.tiles(before, 0).format(Z=2, X=1, Y=1)
+        assert one.get(old)[0] == 200
+        manifest = folder / "phantoms" / "key" / "manifest.csv"
+        head, first, second, third = manifest.read_text().splitlines()
+        manifest.write_text("\n".join([head, second, first, third]) + "\n")
+        changed = (folder / "run.json").stat().st_mtime_ns + 10**9
+        os.utime(folder / "run.json", ns=(changed, changed))
+        now = one.site.runs.get(0)
+        assert (before.cases["case"][0], now.cases["case"][0]) == ("P1", "P2")
+        new = one.site.tiles(now, 0).format(Z=2, X=1, Y=1)
+        assert new != old and one.get(new)[0] == 200
+        status, _, headers = one.get(old)
+        assert (status, headers["Cache-Control"]) == (404, "no-store")
+        for run_then, wanted in ((before, 404), (now, 200)):
+            assert one.get(one.site.overview(run_then, 0))[0] == wanted
+            assert one.get(one.site.cutout(run_then, 0, (0, 0, 99, 99)))[0] == wanted
+    finally:
+        one.stop()
+
+
 def test_a_damaged_slide_is_said_in_the_tiles_place(running: Running, folder: Path) -> None:
     prefix = running.site.prefix
     status, content, headers = running.get(f"{prefix}/tile/0/2/0/0/0.jpg")
@@ -204,7 +231,8 @@ def test_a_page_loads_the_scripts_that_it_needs_and_a_slide_its_first_tiles(runn
     assert scripts["slide?run=0&case=1"] == scripts["blind?run=0"] == {"bokeh", "bokeh-widgets"}
     page = pages["slide?run=0&case=1"]
     early = re.findall(r'<image [^>]*href="([^"]+)"', page)
-    assert early == [f"{prefix}/tile/0/1/1/{place}.jpg" for place in ("0/0", "1/0", "0/1", "1/1")]
+    of = f"?of={running.site.runs.last(0).stamp}"
+    assert early == [f"{prefix}/tile/0/1/1/{place}.jpg{of}" for place in ("0/0", "1/0", "0/1", "1/1")]
     assert (
         b"<image" not in running.get(f"{prefix}/slide?run=0&case=1&beside=0:no+map")[1]
     )  # elsewhere, and half as wide

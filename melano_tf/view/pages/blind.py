@@ -116,7 +116,7 @@ class Reading:
         if place is None:
             return Div(text="<p class='wrong'>This case is not there any more.</p>")
         if self.run.judges == "images":
-            address = f"{self.page.site.prefix}/picture/{self.run.number}/large/{place}.jpg"
+            address = self.page.site.picture(self.run, "large", place)
             return Div(
                 text=f'<img src="{address}" alt="the image to be read" '
                 'style="display:block;width:100%;height:75vh;object-fit:contain">',

@@ -306,9 +306,9 @@ class CurvesPage:
             number = int(self.rows.index[place])
             address = self.page.site.href(page, run=self.run.number, case=number, model=self.model.value)
             name = text(self.rows["case"].iloc[place])
-            folder = "overview" if self.run.judges == "slides" else "picture"
-            size = "" if self.run.judges == "slides" else "/thumb"
-            picture = f"{self.page.site.prefix}/{folder}/{self.run.number}{size}/{number}.jpg"
+            site = self.page.site
+            slides = self.run.judges == "slides"
+            picture = site.overview(self.run, number) if slides else site.picture(self.run, "thumb", number)
             inside = f'<img src="{picture}" alt="" loading="lazy">{name}<br>{self.p[place]:.3f}'
             links.append(f'<a href="{text(address)}">{inside}</a>')
         return f"<h3>{int(keep.sum())} {words}{more}</h3><div class='strip'>{''.join(links)}</div>"

@@ -188,7 +188,7 @@ def picture_table(source: ColumnDataSource, tall: int, name: str) -> DataTable:
 def template(page: Page, run: Seen, model: str, place: int) -> str:
     """The HTML of a column's cells, but for what differs from cell to cell: the image's number, shade and words."""
     link = page.site.href("image", run=run.number, model=model or None) + "&case="
-    parts = {"link": text(link), "picture": f"{page.site.prefix}/picture/{run.number}/thumb/"}
+    parts = {"link": text(link), "picture": page.site.picture(run, "thumb", "<%- value %>")}
     cell = CELL
     for name, words in {**parts, "shade": f"s{place}", "words": f"w{place}"}.items():
         cell = cell.replace("{" + name + "}", words)

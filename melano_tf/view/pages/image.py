@@ -108,7 +108,7 @@ class ImagePage:
         )
         self.figure.axis.visible = self.figure.grid.visible = False
         self.figure.toolbar.logo, self.figure.toolbar.autohide = None, True
-        address = f"{self.page.site.prefix}/picture/{self.run.number}/large/{self.place}.jpg"
+        address = self.page.site.picture(self.run, "large", self.place)
         picture = ImageURL(url={"value": address}, x=0, y=height, w=width, h=height, anchor="top_left")
         self.figure.add_glyph(ColumnDataSource({"one": [0]}), picture)
         self.map_source = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
@@ -274,7 +274,7 @@ class ImagePage:
         links = []
         for place in places:
             address = self.page.site.href("image", run=self.run.number, case=place, model=self.model.value or None)
-            picture = f"{self.page.site.prefix}/picture/{self.run.number}/thumb/{place}.jpg"
+            picture = self.page.site.picture(self.run, "thumb", place)
             label = text(self.run.cases["label"][place])
             name = text(self.run.cases["case"][place])
             links.append(

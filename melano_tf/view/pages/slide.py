@@ -148,7 +148,7 @@ class SlidePage:
         """Put the page together."""
         page, run = self.page, self.run
         self._answers()
-        address, main = page.site.overview(run.number, self.place), self.pane.figure
+        address, main = page.site.overview(run, self.place), self.pane.figure
         small, self.fetch_small = overview_figure(address, self.pane.size, main.x_range, main.y_range)
         side = column(
             *(
@@ -329,7 +329,7 @@ class SlidePage:
         buttons = []
         for tile in rows.to_dict("records"):
             box = [int(tile[name]) for name in ("x", "y", "w0", "h0")]
-            picture = self.page.site.cutout(self.run.number, self.place, box)
+            picture = self.page.site.cutout(self.run, self.place, box)
             where = ",".join(map(str, box))
             buttons.append(
                 f'<button data-say="fly:{where}" aria-label="fly to tile {tile["tile"]}, {tile["raw"]:.3f}">'

@@ -66,7 +66,7 @@ class TilePanel:
         slide = self.slide
         self.row = {str(name): value for name, value in slide.pane.shown.iloc[number].items()}
         box = [int(self.row[name]) for name in ("x", "y", "w0", "h0")]
-        picture = slide.page.site.cutout(slide.run.number, slide.place, box)
+        picture = slide.page.site.cutout(slide.run, slide.place, box)
         drawn = slide.pane.shown_of
         value = "" if drawn is None else f"{text(drawn.name)}: {self.row['raw']:.4f}<br>"
         name = f"tile {self.row['tile']} {text(self.row['magnification'])}"
