@@ -24,7 +24,7 @@ from melano_tf.papers.notebook import restored
 from melano_tf.papers.weighting.best_cell import FAVOURS, POWER_DRAWS, BestTraining, best_powers
 from melano_tf.papers.weighting.best_cell_parts import Part
 from melano_tf.papers.weighting.settings import RECIPE, preset
-from melano_tf.papers.weighting.surest_errors import surest_errors
+from melano_tf.papers.weighting.surest_errors import errors_sheet, surest_errors
 from melano_tf.papers.weighting.teachers import taught_by
 from melano_tf.phantoms.skin.other_cameras import CHANGES
 from melano_tf.runs.atomic_files import read_json
@@ -131,6 +131,19 @@ def test_the_surest_errors_are_wrong_sure_and_one_a_lesion() -> None:
     far = BestTraining(1, {"both": np.array([100.0, 1.0])}, 0.0, {}, frame, frame)
     assert surest_errors([far])["target"].unique().tolist() == [1]
     assert surest_errors([]).empty
+
+
+def test_a_tie_is_an_error_of_the_sheet_as_it_is_one_of_the_tables() -> None:
+    names = ["i0", "i1", "i2"]
+    rows = pd.DataFrame({"case": names, "image_id": names, "group": names, "target": [0, 0, 1], "part": TEST})
+    frame = frame_of(rows, np.array([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]]), ("no", "yes"))
+    fold = BestTraining(1, {"both": np.array([1.0, 1.0])}, 0.0, {}, frame, frame)
+    found = surest_errors([fold])
+    assert found[["image_id", "called"]].to_numpy().tolist() == [["i0", -1]]
+    cache = SimpleNamespace(rows=lambda ids: ids, pixels=lambda ids: np.zeros((len(ids), 4, 4, 3), np.uint8))
+    cohort: Any = SimpleNamespace(classes=("no", "yes"), cache=cache)
+    sheet = errors_sheet(found, cohort, "errors")
+    assert sheet.axes[0].get_title() == "undecided, 0.50\ni0"
 
 
 def test_the_report_shows_the_presets_tables(finished: Path) -> None:

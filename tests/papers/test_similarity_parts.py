@@ -177,6 +177,24 @@ def test_the_highest_is_chosen_on_the_validation_part_alone() -> None:
     assert highest(only, "cluster", "validation") is None
 
 
+def test_the_combination_is_chosen_by_the_accuracy_of_the_table() -> None:
+    """A tie is wrong in Table 6, also where the true class stands first."""
+    rows = predictions(7, 3)
+    tied = rows.copy()
+    tied.loc[[2, 4], ["p_MEL", "p_NV"]] = 0.5  # both melanomas
+    assert rows["target"][[2, 4]].tolist() == [0, 0]
+    assert accuracy(tied) == 0.5
+    found = multiclass_intervals(
+        tied["target"].to_numpy(), tied[["p_MEL", "p_NV"]].to_numpy(), tied["group"].tolist(), ["MEL", "NV"], repeats=9
+    )
+    assert found.overall["Acc"].value == accuracy(tied)
+    results = {
+        Student("1", (1,), "cluster"): Judged(tied),
+        Student("4", (4,), "cluster"): Judged(predictions(6, 4)),
+    }
+    assert highest(results, "cluster", "validation") == "4"
+
+
 def test_the_best_of_the_combinations_on_a_test_stands_beside_and_is_marked() -> None:
     """The validation part chooses 4, this test would choose 1; of the classes' F1 each takes its own best."""
     parts = {"1": (5, 8), "4": (7, 2), "baseline": (9, 9)}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from melano_tf.evaluation.binary_metrics import format_value
 from melano_tf.evaluation.interval import Interval
-from melano_tf.evaluation.multiclass_metrics import MulticlassIntervals, multiclass_intervals
+from melano_tf.evaluation.multiclass_metrics import MulticlassIntervals, decide, multiclass_intervals
 from melano_tf.evaluation.retrieval import retrieval_intervals
 from melano_tf.papers.settings_values import resampled
 from melano_tf.papers.shared_tables import differing, show, whose
@@ -125,8 +125,8 @@ def highest(results: Results, split: str, part: str) -> str | None:
 
 
 def accuracy(rows: pd.DataFrame) -> float:
-    """Share of rows whose most probable class is true."""
-    return float((probabilities(rows).argmax(axis=1) == rows["target"]).mean()) if len(rows) else float("nan")
+    """Share of rows whose most probable class is true; as in the tables, two that are equally probable are wrong."""
+    return float((decide(probabilities(rows)) == rows["target"]).mean()) if len(rows) else float("nan")
 
 
 def judged_part(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from melano_tf.evaluation.multiclass_metrics import decide
 from melano_tf.models.tta_and_prior_shift import shifted
 from melano_tf.papers.shared_figures import saved
 from melano_tf.papers.shell import Work
@@ -35,13 +36,13 @@ def surest_errors(folds: Sequence[BestTraining], each: int = EACH) -> pd.DataFra
     """Wrongly called judged images: of each true class the `each` with the most probable wrong class, one a lesion.
 
     Returns:
-        image_id, group, target, called (class indices), probability (of the called class), surest first in each class.
+        image_id, group, target, called (class indices; -1 where two are the most probable, which is wrong as in the
+        tables), probability (of the called class), surest first in each class.
     """
     frames = []
     for one in folds:
         said = shifted(probabilities(one.mirrored), one.factors["both"])
-        called = said.argmax(axis=1)
-        own = one.mirrored[["image_id", "group", "target"]].assign(called=called, probability=said.max(axis=1))
+        own = one.mirrored[["image_id", "group", "target"]].assign(called=decide(said), probability=said.max(axis=1))
         frames.append(own[own["called"] != own["target"]])
     wrong = pd.concat(frames) if frames else pd.DataFrame(columns=["image_id", "group", "target", "called"])
     if wrong.empty:
@@ -71,7 +72,8 @@ def errors_sheet(errors: pd.DataFrame, cohort: WeightingImages, title: str) -> F
         facts = zip(pictures, own["called"], own["probability"], own["image_id"], strict=True)
         for axis, (picture, called, probability, image) in zip(row, facts, strict=False):
             axis.imshow(np.asarray(picture))
-            axis.set_title(f"called {cohort.classes[int(called)]}, {probability:.2f}\n{image}", fontsize=7)
+            words = "undecided" if called < 0 else f"called {cohort.classes[int(called)]}"
+            axis.set_title(f"{words}, {probability:.2f}\n{image}", fontsize=7)
     figure.suptitle(title, fontsize=11)
     figure.supxlabel(
         "rows: the true class; at most one image a lesion; probabilities as the saved model shifts them", fontsize=7
