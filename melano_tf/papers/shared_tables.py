@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from melano_tf.evaluation.thresholds import DecisionSettings
 from melano_tf.papers.plan import Recipe
 from melano_tf.papers.shell import Work
 from melano_tf.reports.run_contents import headlines
@@ -34,6 +35,20 @@ def differing(recipe: Recipe, settings: Any) -> list[str]:
     return [f"{count} settings differ from the {recipe.base}'s; run.json and the start of the run list them."] * bool(
         count
     )
+
+
+def decided_at(decision: DecisionSettings, unit: str) -> str:
+    """At which threshold decisions are made, and on which probabilities, behind the names of what is decided by it.
+
+    Args:
+        decision: of the run.
+        unit: whose hold-out it is, for example "patients".
+    """
+    rule, held = decision.threshold, f"an inner hold-out of training {unit}"
+    fixed = rule.rule == "fixed"
+    at = f"fixed beforehand ({rule.value:g})" if fixed else f"chosen on {held} (rule: {rule.rule})"
+    where = f"on {held}" if fixed else "there"
+    return f"at a threshold {at}" + f", on probabilities calibrated {where}" * decision.calibrate
 
 
 def in_place_of(networks: Iterable[tuple[str, str, str]]) -> list[str]:

@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 
 from melano_tf.errors import InputError
+from melano_tf.evaluation.thresholds import DecisionSettings, ThresholdSettings
 from melano_tf.models.bag_settings import BagNetworkSettings
+from melano_tf.papers.bags import figures, tables
 from melano_tf.papers.bags.models import class_weights
 from melano_tf.papers.bags.settings import MODELS, BagsSettings, preset
-from melano_tf.papers.bags.tables import intervals_of
+from melano_tf.papers.bags.tables import intervals_of, notes_on
 from tests.papers.tiny import CHECKOUT
 
 
@@ -85,3 +87,46 @@ def test_folds_that_share_patients_are_judged_by_their_patients() -> None:
     ]
     for name, one in intervals_of(folds, preset("demo")).items():
         assert one.groups == 15, name
+
+
+def test_a_threshold_that_was_fixed_is_not_said_to_be_chosen() -> None:
+    cohort = SimpleNamespace(fold=np.array([1, 1, 2]), groups=("a", "b", "c"), classes=("benign", "bad"), leaks=())
+
+    def note(decision: DecisionSettings) -> str:
+        work: Any = SimpleNamespace(settings=replace(preset("default"), decision=decision), value=lambda _: cohort)
+        [found] = [one for one in notes_on(work) if one.startswith("Positive")]
+        return found
+
+    fixed = DecisionSettings(threshold=ThresholdSettings(rule="fixed", value=0.3))
+    assert note(DecisionSettings()).endswith(
+        "ACC at a threshold chosen on an inner hold-out of training patients (rule: youden), on probabilities "
+        "calibrated there."
+    )
+    assert note(fixed).endswith(
+        "ACC at a threshold fixed beforehand (0.3), on probabilities calibrated on an inner hold-out of training "
+        "patients."
+    )
+
+
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_nothing_is_called_calibrated_that_was_not(calibrate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    truth, p = np.arange(30) % 2, rng.dirichlet([2.0, 1.0], 30)
+    rows = pd.DataFrame({"group": [f"P{n}" for n in range(30)], "target": truth, "p_a": p[:, 0], "p_b": p[:, 1]})
+    rows = rows.assign(raw_a=p[:, 0], raw_b=p[:, 1])
+    card = SimpleNamespace(threshold=0.5)
+    fold = SimpleNamespace(truth=truth, raw=p, calibrated=p, predictions=rows, card=card)
+    settings = replace(preset("default"), models="mean", decision=DecisionSettings(calibrate=calibrate))
+    work: Any = SimpleNamespace(settings=settings, value=lambda _: SimpleNamespace(classes=("a", "b")))
+    shown: list[Any] = []
+    for module in (tables, figures):
+        monkeypatch.setattr(module, "folds_of", lambda *_: [fold])
+    monkeypatch.setattr(tables, "show", lambda work, name, table: shown.append(table))
+    monkeypatch.setattr(figures, "saved", lambda work, name, figure: shown.append(figure))
+    tables.calibration_table(work)
+    figures.draw_calibration(work)
+    table, drawn = shown
+    assert ("ECE calibrated" in set(table.frame["row"])) == calibrate and "ECE" in set(table.frame["row"])
+    legends = [legend for axis in drawn.axes if (legend := axis.get_legend()) is not None]
+    words = " ".join(text.get_text() for legend in legends for text in legend.get_texts())
+    assert ("not calibrated" in words) != calibrate

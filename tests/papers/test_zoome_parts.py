@@ -11,7 +11,8 @@ import pytest
 
 from melano_tf.dermoscopy.duplicates import same_content
 from melano_tf.errors import InputError
-from melano_tf.evaluation.thresholds import Decision, fixed_threshold
+from melano_tf.evaluation.calibration import fit_calibration
+from melano_tf.evaluation.thresholds import Decision, DecisionSettings, ThresholdSettings, fixed_threshold
 from melano_tf.models.zoome_network import build_zoome
 from melano_tf.papers.notebook import restored
 from melano_tf.papers.plan import chosen_groups
@@ -21,7 +22,15 @@ from melano_tf.papers.zoome.method import method
 from melano_tf.papers.zoome.models import FoldTraining, judge
 from melano_tf.papers.zoome.networks import Network, proposed, table_1, table_2
 from melano_tf.papers.zoome.settings import FIGURES, RECIPE, STEPS, ZoomeSettings, preset
-from melano_tf.papers.zoome.tables import intervals_of, judged, value_table
+from melano_tf.papers.zoome.tables import (
+    decision_table,
+    intervals_of,
+    judged,
+    notes_on,
+    notes_on_decisions,
+    notes_on_metadata,
+    value_table,
+)
 from melano_tf.runs.settings_digest import plain
 
 PAPER = preset("paper")
@@ -259,3 +268,47 @@ def test_folds_that_share_patients_are_judged_by_their_patients() -> None:
     folds = [FoldTraining("", Path(), decision, rows[fold == k], pd.DataFrame()) for k in range(5)]
     for name, one in intervals_of([judged(one) for one in folds], preset("demo")).items():
         assert one.groups == 15, name
+
+
+FIXED = DecisionSettings(calibrate=False, threshold=ThresholdSettings(rule="fixed", value=0.3))
+
+
+def test_a_threshold_that_was_fixed_is_not_said_to_be_chosen() -> None:
+    records = pd.DataFrame({"fold": [1, 1, 2, 2], "target": [0, 1, 0, 1], "group": ["a", "b", "c", "d"]})
+    cohort: Any = SimpleNamespace(records=records, unit="lesion", classes=("benign", "malignant"), leaks=())
+
+    def note(decision: DecisionSettings) -> str:
+        [found] = [one for one in notes_on(2, dataclasses.replace(PAPER, decision=decision), cohort) if "ACC" in one]
+        return found
+
+    assert note(DecisionSettings()) == (
+        "ACC, SN and SPC at a threshold chosen on an inner hold-out of training lesions (rule: youden), on "
+        "probabilities calibrated there; the paper names none."
+    )
+    assert note(FIXED) == "ACC, SN and SPC at a threshold fixed beforehand (0.3); the paper names none."
+    assert "(0.3), on probabilities calibrated on an inner hold-out of training lesions;" in note(
+        dataclasses.replace(FIXED, calibrate=True)
+    )
+
+
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_there_is_no_error_after_a_temperature_where_none_was_fitted(calibrate: bool) -> None:
+    rng = np.random.default_rng(4)
+    target = np.arange(40) % 2
+    p = np.clip(0.3 * target + 0.7 * rng.random(40), 0.01, 0.99)
+    fitted = fit_calibration(target, p, [f"P{n}" for n in range(40)], hold_out="others") if calibrate else None
+    decision = Decision(fitted, fixed_threshold(0.3))
+    rows = pd.DataFrame({"target": target, "probability": p, "calibrated": decision.probability(p)})
+    folds = {"ZooME": [FoldTraining("", Path(), decision, rows, pd.DataFrame())]}
+    shown = decision_table(folds, calibrate)["row"].tolist()
+    assert ("ECE" in shown, "ECE calibrated" in shown) == (True, calibrate)
+    notes = " ".join(notes_on_decisions(folds, dataclasses.replace(FIXED, calibrate=calibrate)))
+    assert ("before and after the hold-out's temperature" in notes) == calibrate
+    assert "BACC at the fixed threshold" in notes
+
+
+def test_metadata_are_exchanged_between_what_the_folds_keep_together() -> None:
+    """Tables without patients (ISIC 2018, 2019) are divided by lesion; two of one patient may exchange theirs."""
+    said = " ".join(notes_on_metadata(PAPER, "lesion"))
+    assert "each lesion gets another lesion's metadata" in said and "patient" not in said
+    assert said.startswith("Ours: PHANTOM images")  # as every table says whose numbers it holds

@@ -39,6 +39,8 @@ def draw_calibration(work: Work) -> list[Path]:
     for kind in work.settings.chosen_models():
         rows = pooled(folds_of(work, kind))
         stages = {"before": raw_probabilities(rows, work.value("folds").classes), "calibrated": probabilities(rows)}
+        if not work.settings.decision.calibrate:
+            stages = {"not calibrated": probabilities(rows)}
         panels[kind] = {stage: _bins(work, rows, p) for stage, p in stages.items()}
     return saved(work, "reliability", reliability_figure(panels, pooled_title("Calibration", _data(work))))
 

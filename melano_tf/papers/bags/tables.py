@@ -16,7 +16,7 @@ from melano_tf.evaluation.repeated_split_intervals import OVERALL, JudgedSplit, 
 from melano_tf.papers.bags.models import FoldTraining, trained
 from melano_tf.papers.bags.settings import BASELINE, RECIPE, BagsSettings
 from melano_tf.papers.settings_values import resampled
-from melano_tf.papers.shared_tables import differing, show, whose
+from melano_tf.papers.shared_tables import decided_at, differing, show, whose
 from melano_tf.papers.shell import Work
 from melano_tf.reports.published_numbers import COLUMNS
 from melano_tf.reports.tables import Headline, Table, count_table, interval_table, metric_table
@@ -132,7 +132,7 @@ def answer_of(rows: pd.DataFrame, binary: bool) -> Answer:
 
 def calibration_table(work: Work) -> list[Path]:
     """Expected calibration error before and after the temperature of each fold's hold-out; balanced accuracy at 0.5."""
-    binary = len(work.value("folds").classes) == 2
+    binary, calibrate = len(work.value("folds").classes) == 2, work.settings.decision.calibrate
     values: dict[str, list[dict[str, float]]] = {}
     for kind in work.settings.chosen_models():
         values[kind] = []
@@ -142,7 +142,7 @@ def calibration_table(work: Work) -> list[Path]:
             if binary:
                 row["BACC at 0.5"] = binary_metrics(one.truth, shown[0], 0.5)["BACC"]
             values[kind].append(row)
-    metrics = [*ERRORS, *(["BACC at 0.5"] if binary else [])]
+    metrics = [*(ERRORS if calibrate else ERRORS[:1]), *(["BACC at 0.5"] if binary else [])]
     frame = metric_table(values, UNPUBLISHED, NO_CELLS, published_as={}, metrics=metrics)
     notes = [
         whose(RECIPE, work.settings),
@@ -152,7 +152,7 @@ def calibration_table(work: Work) -> list[Path]:
         for kind in work.settings.chosen_models():
             thresholds = ", ".join(f"{one.card.threshold:.3f}" for one in folds_of(work, kind))
             notes.append(f"{kind}: thresholds of the folds {thresholds}.")
-    words = "Do probabilities mean what they say? Before and after the temperature from the hold-out."
+    words = "Do probabilities mean what they say?" + " Before and after the temperature from the hold-out." * calibrate
     return show(work, "calibration", Table("Calibration", frame, tuple(notes), words, models_down=True))
 
 
@@ -193,9 +193,7 @@ def notes_on(work: Work) -> list[str]:
     ]
     if len(cohort.classes) == 2:
         notes.append(
-            f"Positive: {cohort.classes[1]}. BACC, SN, SPC and ACC at a threshold chosen on an inner hold-out of "
-            f"training patients (rule: {settings.decision.threshold.rule})"
-            + (", on probabilities calibrated there." if settings.decision.calibrate else ".")
+            f"Positive: {cohort.classes[1]}. BACC, SN, SPC and ACC {decided_at(settings.decision, 'patients')}."
         )
     else:
         notes.append("The most probable class is called.")

@@ -10,8 +10,9 @@ from melano_tf.evaluation.binary_intervals import Judged, cohort_intervals
 from melano_tf.evaluation.binary_metrics import binary_metrics, roc_auc
 from melano_tf.evaluation.calibration import Calibration, expected_calibration_error
 from melano_tf.evaluation.interval import Interval
+from melano_tf.evaluation.thresholds import DecisionSettings
 from melano_tf.papers.settings_values import resampled
-from melano_tf.papers.shared_tables import differing, in_place_of, show, whose
+from melano_tf.papers.shared_tables import decided_at, differing, in_place_of, show, whose
 from melano_tf.papers.shell import Work
 from melano_tf.papers.zoome.cohort import ZoomeImages
 from melano_tf.papers.zoome.metadata_study import BLANKED, PERMUTED
@@ -70,8 +71,8 @@ def table(work: Work, number: int) -> list[Path]:
     )
     more = Table(
         f"Beside {title.partition(':')[0]}: balanced accuracy, and the same networks decided at 0.5",
-        decision_table(rows),
-        tuple(notes_on_decisions(rows)),
+        decision_table(rows, settings.decision.calibrate),
+        (whose(RECIPE, settings), *notes_on_decisions(rows, settings.decision)),
         "What the paper does not print: balanced accuracy, decisions at 0.5, calibration error.",
         models_down=True,
     )
@@ -80,12 +81,11 @@ def table(work: Work, number: int) -> list[Path]:
 
 def metadata_tables(work: Work) -> list[Path]:
     """What the metadata add, and what each of their values does."""
-    settings = work.settings
-    words = "The trained network asked again with the metadata blanked, or exchanged between patients."
+    settings, unit = work.settings, work.value("folds").unit
+    words = f"The trained network asked again with the metadata blanked, or exchanged between {unit}s."
     first = (Headline("AUC", "metadata blanked", "ZooME, asked again with the metadata blanked: ROC AUC"),)
-    notes = tuple(notes_on_metadata(settings))
-    whose = f"{work.value('folds').unit}s"
-    added = Table(METADATA, metadata_table(work), notes, words, models_down=True, unit=whose, headlines=first)
+    notes = tuple(notes_on_metadata(settings, unit))
+    added = Table(METADATA, metadata_table(work), notes, words, models_down=True, unit=f"{unit}s", headlines=first)
     values = value_table(folds_of(work, proposed(settings)))
     return [*show(work, "metadata", added), write_frame(work.path("tables", "metadata_values.csv"), values)]
 
@@ -124,19 +124,24 @@ def intervals_of(cohorts: Sequence[Judged], settings: ZoomeSettings) -> dict[str
     )
 
 
-def decision_table(rows: Mapping[str, Sequence[FoldTraining]]) -> pd.DataFrame:
-    """What the paper does not print: balanced accuracy, calibration error, and decisions at a probability of 0.5."""
+def decision_table(rows: Mapping[str, Sequence[FoldTraining]], calibrated: bool) -> pd.DataFrame:
+    """What the paper does not print: balanced accuracy, calibration error, and decisions at a probability of 0.5.
+
+    Args:
+        rows: the trainings of each network.
+        calibrated: whether a temperature was fitted, so that there is an error behind it too.
+    """
     models: dict[str, list[dict[str, float]]] = {}
     names = ("ACC", "SN", "SPC", "BACC")
     for name, folds in rows.items():
         models[name] = []
         for one in folds:
-            y, p, calibrated = (one.predictions[column] for column in ("target", "probability", "calibrated"))
+            y, p, fitted = (one.predictions[column] for column in ("target", "probability", "calibrated"))
             half = binary_metrics(y, p, 0.5)
             found = {"BACC": metrics_of(one)["BACC"], **{f"{key}{HALF}": half[key] for key in names}}
-            errors = {stage: expected_calibration_error(y, v) for stage, v in zip(ERRORS, (p, calibrated), strict=True)}
+            errors = {stage: expected_calibration_error(y, v) for stage, v in zip(ERRORS, (p, fitted), strict=True)}
             models[name].append(found | errors)
-    metrics = ("BACC", *(f"{key}{HALF}" for key in names), *ERRORS)
+    metrics = ("BACC", *(f"{key}{HALF}" for key in names), *(ERRORS if calibrated else ERRORS[:1]))
     return metric_table(models, load_published("zoome"), NO_CELLS, published_as={}, metrics=metrics)
 
 
@@ -154,12 +159,7 @@ def notes_on(number: int, settings: ZoomeSettings, cohort: ZoomeImages) -> list[
         kinds = pd.Series([leak.kind for leak in cohort.leaks]).value_counts()
         counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         notes.append(f"LEAKS, allowed by --allow-leaks, that make these numbers too good: {counted} on two sides.")
-    rule = settings.decision.threshold.rule
-    notes.append(
-        f"ACC, SN and SPC at a threshold chosen on an inner hold-out of training {cohort.unit}s (rule: {rule})"
-        + (", on probabilities calibrated there" if settings.decision.calibrate else "")
-        + "; the paper names none."
-    )
+    notes.append(f"ACC, SN and SPC {decided_at(settings.decision, f'{cohort.unit}s')}; the paper names none.")
     notes.append('The paper prints percent; here they are shares. It calls specificity "specialty".')
     used, paper = settings.network, ZoomeSettings().network
     places = {1: ("backbone", "maron", "kaur", "alexnet"), 2: ("maron", "alexnet")}[number]
@@ -177,11 +177,13 @@ def notes_on(number: int, settings: ZoomeSettings, cohort: ZoomeImages) -> list[
     return [*notes, *differing(RECIPE, settings)]
 
 
-def notes_on_decisions(rows: Mapping[str, Sequence[FoldTraining]]) -> list[str]:
+def notes_on_decisions(rows: Mapping[str, Sequence[FoldTraining]], decision: DecisionSettings) -> list[str]:
     """The threshold and temperature of each fold, and what the temperature did there."""
+    at = "the fixed threshold" if decision.threshold.rule == "fixed" else "the hold-out's threshold"
+    stages = ", before and after the hold-out's temperature" * decision.calibrate
     notes = [
-        "BACC at the hold-out's threshold; \"at 0.5\": the network's own probability is at least 0.5.",
-        "ECE: expected calibration error in 15 bins of equal width, before and after the hold-out's temperature.",
+        f'BACC at {at}; "at 0.5": the network\'s own probability is at least 0.5.',
+        f"ECE: expected calibration error in 15 bins of equal width{stages}.",
     ]
     for name, folds in rows.items():
         thresholds = ", ".join(f"{one.decision.threshold.value:.3f}" for one in folds)
@@ -197,8 +199,9 @@ def _limits(fitted: Sequence[Calibration]) -> str:
 
 
 def metadata_table(work: Work) -> pd.DataFrame:
-    """ZooME with metadata as given, blanked, and exchanged between patients; and the network trained without."""
-    settings = work.settings
+    """ZooME with metadata as given, blanked, and exchanged between patients (lesions); and the network trained
+    without."""
+    settings, unit = work.settings, work.value("folds").unit
     folds, without = folds_of(work, proposed(settings)), folds_of(work, table_1(settings)["w/o Metadata"])
     given = {
         "metadata as given": [judged(one) for one in folds],
@@ -206,7 +209,7 @@ def metadata_table(work: Work) -> pd.DataFrame:
     }
     permuted = [judged_permuted(one) for one in folds]
     models = {name: [_measured(one) for one in cohorts] for name, cohorts in given.items()}
-    models["metadata exchanged between patients"] = [_averaged(several) for several in permuted]
+    models[f"metadata exchanged between {unit}s"] = [_averaged(several) for several in permuted]
     models["trained without metadata"] = [metrics_of(one) for one in without]
     around = {name: intervals_of(cohorts, settings) for name, cohorts in given.items()}
     around["trained without metadata"] = intervals_of([judged(one) for one in without], settings)
@@ -236,11 +239,12 @@ def _averaged(several: Sequence[Judged]) -> dict[str, float]:
     return {name: float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
 
 
-def notes_on_metadata(settings: ZoomeSettings) -> list[str]:
-    """How the rows were made."""
+def notes_on_metadata(settings: ZoomeSettings, unit: str) -> list[str]:
+    """How the rows were made; unit: "patient" or "lesion", between which metadata are exchanged."""
     return [
+        whose(RECIPE, settings),
         "Blanked and exchanged: the network trained with metadata, asked again; its threshold stays as it was.",
-        f"Exchanged: each patient gets another patient's metadata; means over {settings.evaluation.permutations} "
+        f"Exchanged: each {unit} gets another {unit}'s metadata; means over {settings.evaluation.permutations} "
         "exchanges in each fold.",
         "What each value of each field does: tables/metadata_values.csv and figures/metadata.png.",
     ]
