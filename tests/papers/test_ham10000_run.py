@@ -384,6 +384,12 @@ def test_what_a_changed_setting_repeats(
         (("--network.weights", "imagenet"), "standin: has no ImageNet weights"),
         (("--losses", "mse"), "no loss 'mse'"),
         (("--training.warm-epochs", "3"), "--training.warm-epochs: not with --preset ham10000"),
+        (
+            ("--augment.brightness", "0.4", "--training.sgd-rate", "0.1"),
+            "--augment.brightness: not with --preset ham10000, whose best cell has --transfer.augment",
+        ),
+        (("--splits.count", "5"), "--splits.count: not with --preset ham10000, which has --transfer.folds"),
+        (("--network.lstm-units", "9"), "--network.lstm-units: not with --preset ham10000"),
     ],
 )
 def test_what_is_refused_before_anything_is_drawn(

@@ -51,6 +51,7 @@ from melano_tf.papers.weighting.training_grid import TABLES, Cell, cells_of, sho
 from melano_tf.papers.weighting.trunk_transfer import (
     FEATURES,
     check_cuts,
+    check_used,
     features_depend_on,
     keep_features,
     strategy_depends_on,
@@ -139,6 +140,7 @@ def transfer_method(s: WeightingSettings, transfer: TransferSettings) -> Plan:
     tables -> figures; and the same on all images, for use."""
     cells = cells_of(s, s.chosen_tables())
     picked = s.picked([cell.name for cell in cells]) if cells else set()
+    check_used(s)
     check_cuts(s)
     judged = [JudgedModel(cell.name, (f"{cell.name}.parquet",), class_names(), "images") for cell in cells_of(s, [2])]
     if files := tuple(f"{best_stem(fold)}.parquet" for fold in transfer.folds_of_best()):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from melano_tf.errors import InputError
 from melano_tf.models.backbone_graphs import BackboneReport, build_backbone
 from melano_tf.models.backbone_registry import check_backbone
 from melano_tf.models.classifier_head import classify, logits_of
@@ -37,7 +38,7 @@ from melano_tf.pipelines.image_batches import shown_images
 from melano_tf.pipelines.trunk_features import FLIPS, FeatureBatches, FeatureCache, cache_features, predict_features
 from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import write_json
-from melano_tf.runs.settings_digest import seed_for
+from melano_tf.runs.settings_digest import flat, plain, seed_for
 from melano_tf.seeding import seeded
 from melano_tf.training.checkpoint import weights_sha256
 from melano_tf.training.fit import Network, Training, by_gradient
@@ -48,6 +49,20 @@ from melano_tf.training.tensorflow_runtime import computing_in
 
 FEATURES = "features"  # name of the step
 NORM = FusedBatchNormalization.__name__  # how every network of the preset normalises
+_NO_CBAM, _NO_TREE, _NO_SGD = "whose network has no CBAM", "which has no hierarchical network", "which trains with Adam"
+# Settings of the paper's trainings, and why the preset has no use for them.
+UNUSED = {
+    "augment": "whose best cell has --transfer.augment, .brightness and .hue",
+    "splits.count": "which has --transfer.folds",
+    "splits.share": "which has --transfer.folds",
+    "network.ratio": _NO_CBAM,
+    "network.kernel": _NO_CBAM,
+    "network.lstm_units": _NO_TREE,
+    "network.embedding": _NO_TREE,
+    "training.hierarchical_epochs": _NO_TREE,
+    "training.sgd_rate": _NO_SGD,
+    "training.momentum": _NO_SGD,
+}
 
 
 def transfer_of(settings: WeightingSettings) -> TransferSettings:
@@ -95,6 +110,23 @@ def check_cuts(settings: WeightingSettings) -> None:
     without = without_weights(settings)
     for cut in (transfer_of(settings).cut, transfer_of(settings).best_cut):
         build_halves(without, cut, 0, 2, transfer_of(settings).metadata)
+
+
+def check_used(settings: WeightingSettings) -> None:
+    """No setting was changed that the preset has no use for.
+
+    Raises:
+        InputError: one was; all are named.
+    """
+    here, paper = flat(plain(settings)), flat(plain(WeightingSettings()))
+    faults = [
+        f"--{name.replace('_', '-')}: not with --preset ham10000, {why}"
+        for beginning, why in UNUSED.items()
+        for name in paper
+        if (name == beginning or name.startswith(f"{beginning}.")) and here[name] != paper[name]
+    ]
+    if faults:
+        raise InputError.of("settings that would change nothing:", faults)
 
 
 def network_seed(settings: WeightingSettings) -> int:
