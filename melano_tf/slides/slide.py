@@ -9,8 +9,7 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from melano_tf.slides.decoded_cells import Cell, Cells, Layout
 from melano_tf.slides.jpeg_tiles import JpegTiles
 from melano_tf.slides.pixel_resampling import Axis, Image, Run, blocks, resample
 from melano_tf.slides.pyramid_levels import LARGEST_TILE, Level, cell_size, levels_of, too_large
+from melano_tf.slides.slide_blocks import Block, each_block, is_of, outside_bounds
 from melano_tf.slides.slide_properties import bounds, colour, positive, resolution
 
 CACHE_BYTES = 64 << 20
@@ -255,11 +255,11 @@ class Slide:
         width, height = self._whole(mpp)
         rgb, shares = np.empty((height, width, 3), np.uint8), np.empty((height, width, 3), np.uint8)
 
-        def fill(block: _Block) -> None:
+        def fill(block: Block) -> None:
             patch, scanned = self._patch(block)
             if not scanned.all():
                 patch[~scanned] = self.background
-            blank = _is_of(patch, self.background)
+            blank = is_of(patch, self.background)
             place = (block.rows, block.columns)
             rgb[place] = resample(patch, *block.axes)
             if scanned.all() and not blank.any():
@@ -268,7 +268,7 @@ class Slide:
                 flags = np.stack([scanned, blank, blank], axis=2).astype(np.uint8) * 255
                 shares[place] = resample(flags, *block.axes)
 
-        _each(fill, self._blocks(0, 0, (width, height), mpp), self.threads)
+        each_block(fill, self._blocks(0, 0, (width, height), mpp), self.threads)
         scanned_share, blank_share, _ = np.moveaxis(np.asarray(shares / np.float32(255), np.float32), 2, 0)
         return Overview(rgb, scanned_share, blank_share, self.background)
 
@@ -284,7 +284,7 @@ class Slide:
             )
         return width, height
 
-    def _blocks(self, x: float, y: float, size: tuple[int, int], mpp: float) -> Iterator["_Block"]:
+    def _blocks(self, x: float, y: float, size: tuple[int, int], mpp: float) -> Iterator[Block]:
         """The parts in which a region is read, and the level's pixels behind each."""
         level = self.best_level(mpp)
         step_x, step_y = (mpp / (m * s) for m, s in zip(self.mpp, level.scale, strict=True))
@@ -298,12 +298,14 @@ class Slide:
                 down = Axis(top + rows.start * step_y, step_y, rows.stop - rows.start)
                 runs = (across.run(reported), down.run(reported))
                 axes = (across.moved(runs[0].first), down.moved(runs[1].first))
-                yield _Block(level, rows, columns, runs, axes)
+                yield Block(level, rows, columns, runs, axes)
 
-    def _patch(self, block: "_Block") -> tuple[Image, NDArray[np.bool_]]:
+    def _patch(self, block: Block) -> tuple[Image, NDArray[np.bool_]]:
         """The level's pixels of a block, and which of them were scanned; outside the slide: background."""
         level, (across, down) = block.level, block.runs
-        outside = [_outside(run, level.scale[i], self.origin[i], self.size[i]) for i, run in enumerate(block.runs)]
+        outside = [
+            outside_bounds(run, level.scale[i], self.origin[i], self.size[i]) for i, run in enumerate(block.runs)
+        ]
         if outside[0].all() or outside[1].all():
             shape = (down.count, across.count)
             return np.full((*shape, 3), self.background, np.uint8), np.zeros(shape, bool)
@@ -367,38 +369,5 @@ OPENED = ("_handles", "_cache", "_tiles", "_cells")
 """Attributes of a Slide that another process cannot take over."""
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A part of a region: its rows and columns there, the level's pixels behind it, its axes in these pixels."""
-
-    level: Level
-    rows: slice
-    columns: slice
-    runs: tuple[Run, Run]
-    axes: tuple[Axis, Axis]
-
-
-def _is_of(image: Image, colour: tuple[int, int, int]) -> NDArray[np.bool_]:
-    """Whether each pixel has exactly a colour; channel by channel, which is ten times as fast as `all(axis=2)`."""
-    red, green, blue = (image[:, :, channel] == part for channel, part in enumerate(colour))
-    return np.asarray(red & green & blue)
-
-
-def _each(function: Callable[[_Block], None], blocks: Iterable[_Block], threads: int) -> None:
-    """Call a function with every block, in several threads."""
-    if threads <= 1:
-        for block in blocks:
-            function(block)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(function, blocks))
-
-
 def _whose() -> tuple[int, int]:
     return os.getpid(), threading.get_ident()
-
-
-def _outside(run: Run, scale: float, origin: int, size: int) -> NDArray[np.bool_]:
-    """Which of the run's pixels have their centre outside the slide's bounds, (count,)."""
-    centres = (run.first + np.arange(run.count) + 0.5) * scale - origin
-    return (centres < 0) | (centres > size)
