@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import google_crc32c
@@ -50,7 +51,7 @@ class NpyRows:
             array = np.load(path, mmap_mode="r")  # its head, and whether the file is as long as that says
             self.shape, self.dtype, self._start = array.shape, array.dtype, int(array.offset)
             self._file = self.path.open("rb", buffering=0)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, TokenError) as error:  # the last of a head that NumPy parses as Python
             raise self._fault(f"cannot be read ({line_of(error)})") from None
 
     def read(self, place: int, into: np.ndarray) -> None:

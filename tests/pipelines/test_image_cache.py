@@ -433,6 +433,22 @@ def test_an_image_that_is_not_as_it_was_stored_is_one_line_and_the_others_are_re
     assert shard_fault(shard).startswith("is missing, or it or its .json is not as it was written")
 
 
+def test_any_bit_that_turned_in_a_shards_head_is_one_line_or_changes_no_pixel(tmp_path: Path) -> None:
+    images = np.random.default_rng(5).integers(0, 256, (3, 4, 4, 3), np.uint8)
+    path = tmp_path / "shard.npy"
+    facts = write_shard(path, images, {"aspects": [1.0] * 3, "unreadable": {}})
+    content, told = path.read_bytes(), 0
+    for at, bit in itertools.product(range(len(content) - images.nbytes), range(8)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+        try:
+            found = ImageCache(["a", "b", "c"], [path], [facts], 4).pixels(np.arange(3))
+        except InputError as error:
+            told += str(error).startswith(f"{path}: ") and "\n" not in str(error)
+        else:
+            told += np.array_equal(found, images)
+    assert told == 8 * (len(content) - images.nbytes)
+
+
 def test_settings_and_empty_sets_are_refused(cache: ImageCache) -> None:
     with pytest.raises(InputError, match="smallest_crop"):
         ImageAugmentSettings(smallest_crop=0.0, rotation=400)
