@@ -7,7 +7,6 @@ in, out) here; a dense layer's are (out, in) there and (in, out) here.
 import importlib
 import pickle
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import keras
 import numpy as np
 
 from melano_tf.errors import InputError, line_of
+from melano_tf.runs.file_integrity import ARCHIVE_FAULTS
 
 COUNTER = "num_batches_tracked"  # PyTorch counts the batches of each normalisation; nothing here uses it
 
@@ -120,7 +120,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, *ARCHIVE_FAULTS) as error:
         raise InputError(f"{path}: is not an .npz file of plain arrays ({line_of(error)})") from error
 
 

@@ -1,5 +1,8 @@
 """Whether a run's files are as they were written: records that can be read, results of the recorded checksum."""
 
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# What NumPy and its reader of archives raise of a damaged .npz, beside OSError; RuntimeError: it seems encrypted.
+ARCHIVE_FAULTS = (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
 RESTATING = "was being written anew when a session ended, and nothing of it is lost; give the run's command again"
 
 

@@ -5,11 +5,11 @@ generators, optimiser slots and counter), the loop's own state as JSON, and a fi
 order) by which the file of another model is refused.
 """
 
+import errno
 import hashlib
 import json
 import re
 import warnings
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from melano_tf.errors import InputError, line_of
 from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.file_integrity import ARCHIVE_FAULTS
 
 
 def training_variables(model: Any, optimizer: Any, extra: Iterable[Any] = ()) -> list[Any]:
@@ -137,11 +138,15 @@ def _load(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
             header = json.loads(file["header"].tobytes())
             _check_fingerprint(path, header["fingerprint"], fingerprint(variables))
             arrays = {name: file[name] for name in file.files if name != "header"}
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
+            whole = [arrays[f"v{index}"] for index in range(len(variables))]
+            state = dict(header["state"])
+    except (OSError, *ARCHIVE_FAULTS) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's start
+            raise
         raise DamagedError(str(error)) from error
     for index, variable in enumerate(variables):
-        _assign(variable, arrays[f"v{index}"], arrays.get(f"replicas{index}"))
-    return dict(header["state"])
+        _assign(variable, whole[index], arrays.get(f"replicas{index}"))
+    return state
 
 
 def _check_fingerprint(path: Path, found: list[str], expected: list[str]) -> None:

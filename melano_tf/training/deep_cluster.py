@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from melano_tf.errors import InputError, line_of
 from melano_tf.runs.atomic_files import atomic
+from melano_tf.runs.file_integrity import ARCHIVE_FAULTS
 from melano_tf.runs.settings_digest import seed_for
 from melano_tf.training.clustering import Clustering, ClusterSettings, cluster, nmi
 from melano_tf.training.hosts import Hosts
@@ -26,6 +27,7 @@ from melano_tf.training.metric_losses import METRIC_LOSSES
 from melano_tf.training.steps import traced
 
 FEATURES = "features.npy"
+CONTENT = ("labels", "sizes", "components", "inertia", "nmi")  # of a file of clusters
 
 
 def metric_loss(name: str, **arguments: Any) -> Callable[[Mapping[str, Any], Any], Any]:
@@ -170,11 +172,11 @@ class Assignments:
         path = self.path(epoch)
         try:
             with np.load(path, allow_pickle=False) as file:
-                content = {name: file[name] for name in file.files}
+                content = {name: file[name] for name in CONTENT}
             fits = len(content["labels"]) == self.count and len(content["sizes"]) == self.settings.clusters
         except FileNotFoundError:
             raise InputError(f"{path}: the clusters of epoch {epoch + 1} are missing; remove {self.folder}") from None
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (OSError, *ARCHIVE_FAULTS) as error:
             raise InputError(f"{path}: damaged ({line_of(error)}); remove {self.folder}") from error
         if not fits:
             raise InputError(f"{path}: clusters of other images or settings; choose another folder")

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ class Embedding:
         try:
             vectors = np.load(points, mmap_mode="r", allow_pickle=False)
             names = read_words(clusters)["image_id"].tolist()
-        except (InputError, OSError, ValueError, KeyError):
+        except (InputError, OSError, ValueError, KeyError, TokenError):
             return None
         if vectors.ndim != 2 or len(names) != len(vectors):
             return None

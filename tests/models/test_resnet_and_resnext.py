@@ -237,6 +237,16 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_text("x")
     with pytest.raises(InputError, match=r"read from \.npz"):
         read_state_dict(tmp_path / "weights.bin")
+    path = tmp_path / "turned.npz"
+    np.savez(path, weight=np.ones((2, 3), np.float32))
+    whole, damaged = path.read_bytes(), 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            read_state_dict(path)
+        except InputError as error:
+            damaged += "turned.npz: is not an .npz" in str(error)
+    assert damaged > len(whole) // 2
 
 
 def test_pth_needs_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

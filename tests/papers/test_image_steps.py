@@ -87,6 +87,9 @@ def test_images_whose_names_look_like_a_missing_value_stay_named(
     seen: Any = SimpleNamespace(folder=tmp_path, standing=SimpleNamespace(holds=Path.is_file))
     embedding = Embedding.read(seen)
     assert embedding is not None and embedding.nearest("NA", 1) == [("nan", 1.0)]
+    points = tmp_path / "clusters" / "embedding.npy"
+    points.write_bytes(points.read_bytes().replace(b"}", b" ", 1))  # a head that ends too early
+    assert Embedding.read(seen) is None
 
 
 def test_a_crowd_without_hashes_makes_as_many_pairs_as_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,24 @@ def test_a_damaged_file_is_one_clear_line(toy: ModuleType, tmp_path: Path) -> No
             load_checkpoint(path, variables)
 
 
+def test_a_bit_that_turned_anywhere_costs_the_checkpoint_or_changes_nothing(tmp_path: Path) -> None:
+    values = np.arange(6, dtype=np.float32), np.ones((2, 2), np.float32)
+    variables, path = [keras.Variable(value) for value in values], tmp_path / "c.npz"
+    save_checkpoint(path, variables, {"step": 3})
+    whole, damaged = path.read_bytes(), 0
+    turned = (whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :] for at in range(len(whole)))
+    for content in (*turned, *(whole[:size] for size in range(0, len(whole), 31))):
+        path.write_bytes(content)
+        try:
+            assert load_checkpoint(path, variables) == {"step": 3}
+        except InputError as error:
+            assert "damaged checkpoint" in str(error) or "another model" in str(error)
+            damaged += 1
+        for variable, value in zip(variables, values, strict=True):
+            np.testing.assert_array_equal(variable, value)
+    assert damaged > len(whole) // 2
+
+
 def test_a_failed_write_leaves_the_old_file(toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = _made(toy, 1)[2]
     save_checkpoint(tmp_path / "c.npz", variables, {"step": 1})

@@ -156,6 +156,22 @@ def test_collapse_and_wrong_inputs_are_said(tmp_path: Path) -> None:
         metric_loss("arcface")
 
 
+def test_any_bit_that_turned_in_a_file_of_clusters_is_one_line_or_changes_none(tmp_path: Path) -> None:
+    assignments = Assignments(tmp_path / "a", ClusterSettings(clusters=3, iterations=2), 1, 12)
+    assignments.ensure(0, lambda path: np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32))
+    path, labels = assignments.path(0), assignments.labels(0)
+    whole, damaged = path.read_bytes(), 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            assignments.records()
+            np.testing.assert_array_equal(assignments.labels(0), labels)
+        except InputError as error:
+            assert "damaged (" in str(error) or "of other images" in str(error)
+            damaged += 1
+    assert damaged > len(whole) // 2
+
+
 def test_the_loss_takes_pseudo_labels_and_arguments() -> None:
     x = keras.ops.convert_to_tensor(np.random.default_rng(0).normal(size=(6, 3)).astype("float32"))
     batch = {"y": np.array([0, 0, 1, 1, 2, 2])}
