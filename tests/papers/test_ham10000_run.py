@@ -438,20 +438,14 @@ def test_copies_of_an_image_stay_on_one_side(
     one, other = (frame[frame["target"] == 1].iloc[0]["image_id"] for frame in judged)
     pictures = {path.stem: path for path in folder.rglob("*.jpg")}
     shutil.copy(pictures[one], pictures[other])
-    where = ("--table", *tables, "--images", str(pictures[one].parent), "--workers", "1", "--steps", "images")
+    where = ("--table", *tables, "--images", str(pictures[one].parent), "--workers", "1", "--jobs", "1")
+    where += ("--steps", "images", "--network.weights", "none")
     sizes: tuple[str, ...] = ("--store.stored-px", "40", "--network.input-px", "32")
     if asked:  # none is trained; but the network is built to look its cuts up
-        standin = (
-            "--network.backbone",
-            "standin",
-            "--transfer.cut",
-            "block2_pool",
-            "--transfer.best-cut",
-            "block1_conv",
-        )
-        sizes = (*sizes, "--transfer.folds", "2", *standin)
+        sizes += ("--transfer.folds", "2", "--network.backbone", "standin")
+        sizes += ("--transfer.cut", "block2_pool", "--transfer.best-cut", "block1_conv")
     out = tmp_path / "out"
-    done = inside("weighting", "--out", str(out), *asked, *where, *sizes, "--network.weights", "none")
+    done = inside("weighting", "--out", str(out), *asked, *where, *sizes)
     assert done.code == 0, done.errors
     record = read_json(out / "run.json")
     assert record["copies"]["exact"] >= 1

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -19,18 +20,46 @@ from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.predictions import probability_columns
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.slides.slide import Slide
-from tests.papers.tiny import TinyRun, command, weights_of
+from tests.papers.tiny import Finished, TinyRun, command, weights_of
 from tests.papers.tiny_multimag import EVERYTHING, TINY
 
 PUBLISHED_CELLS = {1: 4, 2: 8, 3: 24, 4: 24}
 NAMES = ("4x", "10x", "20x", "40x")
 BACKBONES = ("standin_residual", "standin")
+Inside = Callable[..., Finished]
 
 
 @pytest.fixture
 def copy(multimag_run: TinyRun, tmp_path: Path) -> Path:
     """A copy of the shared run that a test may change."""
     return Path(shutil.copytree(multimag_run.folder, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, Path]:
+    """Folders of `predict`'s answers, by the model that was asked."""
+    return {}
+
+
+@pytest.fixture
+def asked(
+    multimag_run: TinyRun, answers: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, inside: Inside
+) -> Callable[[str], tuple[str, Path]]:
+    """Have a model judge the last test slide of its own predictions, once for all who look at the answer: the slide's
+    name, and the answer's folder."""
+
+    def ask(model: str) -> tuple[str, Path]:
+        rows = pd.read_parquet(multimag_run.folder / "predictions" / f"{model}.parquet")
+        slide_id = rows.loc[rows["part"] == "test", "slide_id"].iloc[-1]
+        if model not in answers:
+            [slide] = (multimag_run.folder / "phantoms").rglob(f"{slide_id}.tiff")
+            path, out = multimag_run.folder / "models" / f"{model}.keras", tmp_path_factory.mktemp("answer")
+            done = inside("predict", "--model", str(path), "--input", str(slide), "--out", str(out))
+            assert done.code == 0, done.errors
+            answers[model] = out
+        return slide_id, answers[model]
+
+    return ask
 
 
 def test_it_says_last_how_each_magnification_tells_slides_apart(multimag_run):
@@ -225,18 +254,15 @@ def test_predict_judges_every_magnification_and_draws_a_map_of_each(multimag_run
 
 
 @pytest.mark.parametrize("model", ["melanoma-40x-standin", "melanoma-mixed-standin_residual", "nevi-standin"])
-def test_the_slide_tables_judge_a_slide_as_predict_does(multimag_run, tmp_path, inside, model):
+def test_the_slide_tables_judge_a_slide_as_predict_does(multimag_run, asked, model):
     """By all its tiles, although the quota left a few of them and its outlines hold a part of its tissue."""
     rows = pd.read_parquet(multimag_run.folder / "predictions" / f"{model}.parquet")
     rows = rows[rows["part"] == "test"]
-    slide_id = rows["slide_id"].iloc[-1]
+    slide_id, folder = asked(model)
     own = rows[rows["slide_id"] == slide_id]
     columns = probability_columns(rows)
-    [slide] = (multimag_run.folder / "phantoms").rglob(f"{slide_id}.tiff")
     path = multimag_run.folder / "models" / f"{model}.keras"
-    done = inside("predict", "--model", str(path), "--input", str(slide), "--out", str(tmp_path))
-    assert done.code == 0, done.errors
-    answer = json.loads((tmp_path / "prediction.json").read_text())
+    answer = json.loads((folder / "prediction.json").read_text())
     found = answer["evidence"]["magnifications"]
     by_name = own.groupby("magnification")
     classes = tuple((name, (name,)) for name in answer["probabilities"])
@@ -254,17 +280,13 @@ def test_the_slide_tables_judge_a_slide_as_predict_does(multimag_run, tmp_path, 
     np.testing.assert_allclose(table[names].to_numpy(float), shown[-len(names) :], atol=1e-6)
 
 
-def test_predict_gives_the_runs_own_numbers_for_the_same_tiles(multimag_run, tmp_path, inside):
+def test_predict_gives_the_runs_own_numbers_for_the_same_tiles(multimag_run, asked):
     tested = pd.read_parquet(multimag_run.folder / "predictions" / "melanoma-40x-standin.parquet")
     tested = tested[tested["part"] == "test"]
-    slide_id = tested["slide_id"].iloc[0]
-    [slide] = (multimag_run.folder / "phantoms").rglob(f"{slide_id}.tiff")
-    model = multimag_run.folder / "models" / "melanoma-40x-standin.keras"
-    done = inside("predict", "--model", str(model), "--input", str(slide), "--out", str(tmp_path))
-    assert done.code == 0, done.errors
+    slide_id, folder = asked("melanoma-40x-standin")
     places = pd.read_parquet(multimag_run.folder / "tiles" / "tiles.parquet")[["slide_id", "tile", "x", "y"]]
     own = tested[tested["slide_id"] == slide_id].merge(places, on=["slide_id", "tile"])
-    shown = pd.read_csv(tmp_path / "tiles.csv")
+    shown = pd.read_csv(folder / "tiles.csv")
     shown = shown[shown["magnification"] == "40x"]
     both = own.merge(shown, on=["x", "y"], suffixes=("_run", "_shown"))
     assert len(both) == len(own) > 0

@@ -186,7 +186,7 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path, inside):
     if mounted.returncode:
         pytest.skip("a small disk cannot be mounted here")
     try:
-        done = inside("spitzoid", "--out", str(disk / "out"), *TINY)
+        done = inside("spitzoid", "--out", str(disk / "out"), *TINY, "--workers", "2")
         refused(done, "disk is full")
         assert not list((disk / "out").rglob("*.partial*"))
     finally:

@@ -41,8 +41,8 @@ Labels = dict[str, int]
 def store(tmp_path_factory) -> Path:
     """The tiles of 24 phantom patients, larger ones than the tiny run's: there is something to learn."""
     folder = tmp_path_factory.mktemp("learns")
-    manifest = read_manifest(draw_cohort(folder / "slides", COHORT, seed=5, workers=2), load_spec("spitzoid"))
-    write_cohort(manifest, TileGrid(tile_px=256), StoreSettings(stored_px=INPUT_PX), folder / "tiles", workers=2)
+    manifest = read_manifest(draw_cohort(folder / "slides", COHORT, seed=5, workers=1), load_spec("spitzoid"))
+    write_cohort(manifest, TileGrid(tile_px=256), StoreSettings(stored_px=INPUT_PX), folder / "tiles", workers=0)
     return folder / "tiles"
 
 

@@ -15,7 +15,7 @@ from tests import forked
 CHECKOUT = Path(__file__).parents[2]
 # Everything that the paper's five tables and four figures need, as small as it goes.
 TINY = (
-    *("--jobs", "1", "--threads", "1"),
+    *("--jobs", "1", "--threads", "1", "--workers", "1"),
     *("--phantom.patients", "14", "--phantom.malignant-share", "0.5", "--phantom.second-slide-share", "0.1"),
     *("--phantom.width-um", "800", "900", "--phantom.height-um", "600", "700"),
     *("--store.stored-px", "96", "--source.input-px", "48", "--source.epochs", "2", "--target.epochs", "1"),

@@ -31,7 +31,7 @@ BAND = 1.96 * ((PATIENTS + 1) / (12 * (PATIENTS // 2) ** 2)) ** 0.5
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     settings = PhantomSettings(PATIENTS, 0.5, 0.0, *SIZE)
-    path = draw_cohort(tmp_path_factory.mktemp("cohort"), settings, seed=8, workers=2)
+    path = draw_cohort(tmp_path_factory.mktemp("cohort"), settings, seed=8, workers=1)
     frame = pd.read_csv(path)
     return frame.assign(path=[path.parent / name for name in frame["path"]], y=(frame["label"] == "malignant") * 1)
 
