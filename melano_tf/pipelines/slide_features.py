@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-import melano_tf.models.biopsy_classifier  # registers the layers that files of this project are made of  # noqa: F401
+import melano_tf.models.registered_layers  # that files of this project are made of  # noqa: F401
 from melano_tf.errors import InputError
 from melano_tf.home_folders import written_path
 from melano_tf.models.backbone_graphs import build_backbone

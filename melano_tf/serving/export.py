@@ -4,9 +4,7 @@ The folder `<out>/<name>/<version>/` needs nothing of this package: its graph re
 The signature `card` gives the model's own description, so that a client needs nothing but the server.
 """
 
-import importlib
 import json
-import pkgutil
 import re
 import shutil
 import tempfile
@@ -18,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from melano_tf import __version__, models
+from melano_tf import __version__
 from melano_tf.errors import InputError
 from melano_tf.models.grouped_convolution import GroupedConv2D, make_portable
 from melano_tf.runs import journal
@@ -177,9 +175,6 @@ def make_graph(card: Card, limits: Limits, portable: bool) -> tuple[Any, list[ke
 
 def load_network(path: Path, portable: bool, sidecar: Sidecar | None = None) -> keras.Model:
     """The model in inference form; grouped convolutions split where asked for."""
-    # Importing a module registers its layers; a model may hold any of them.
-    for module in pkgutil.iter_modules(models.__path__):
-        importlib.import_module(f"{models.__name__}.{module.name}")
     network = network_loading.load_network(path, sidecar, compile=False)
     if portable and any(isinstance(layer, GroupedConv2D) for layer in network._flatten_layers()):
         network = make_portable(network)

@@ -13,15 +13,13 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.features.feature_file import SUFFIXES, FeatureFile, open_features
-from melano_tf.models import bag_models
 from melano_tf.pipelines.feature_tile_positions import own_boxes
 from melano_tf.serving.model_interface import Answer, Card, Case, unheard
 from melano_tf.serving.network_loading import load_telling
 from melano_tf.training.embedding import heard
 from melano_tf.training.steps import traced
 
-# Their layers must be known before a model is loaded.
-__all__ = ["SUFFIXES", "FeatureModel", "LocalFeatures", "bag_models"]
+__all__ = ["SUFFIXES", "FeatureModel", "LocalFeatures"]
 
 ALONE = (
     "judged alone, by a model whose bags were all slides of a patient: its threshold and what was measured of it are "

@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from melano_tf.dermoscopy.image_files import UnreadableImageError
-from melano_tf.models import hierarchical_classifier, tta_and_prior_shift, zoome_network
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_cache import StoredImage, decode_image
 from melano_tf.pipelines.image_settings import ImageCacheSettings
@@ -22,16 +21,6 @@ from melano_tf.training.embedding import heard
 from melano_tf.training.steps import traced
 
 CHUNK = 32  # images in memory at once; it changes memory and speed, not the answer
-# Their layers must be known before a model is loaded.
-__all__ = [
-    "ImageModel",
-    "JudgedImage",
-    "LocalImages",
-    "cannot_be_judged",
-    "hierarchical_classifier",
-    "tta_and_prior_shift",
-    "zoome_network",
-]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import pandas as pd
 from melano_tf.errors import InputError
 from melano_tf.evaluation.slide_scores import How, aggregation_words, class_scores, slide_threshold
 from melano_tf.explain.cam import maps_of
-from melano_tf.models.layers import Preprocess
 from melano_tf.pipelines.tfrecords import slide_files
 from melano_tf.pipelines.tile_batches import predict_batches
 from melano_tf.pipelines.tile_store_settings import StoreSettings
@@ -84,9 +83,7 @@ class LocalTiles:
         """The model that judges a magnification."""
         file = self.files[magnification]
         if file not in self._networks:
-            # Naming the layer imports what registers it; the rest of the models' code is not needed here.
-            layers = {"Preprocess": Preprocess}
-            self._networks[file] = load_network(self._folder / file, self.sidecars[file], custom_objects=layers)
+            self._networks[file] = load_network(self._folder / file, self.sidecars[file])
         return self._networks[file]
 
     def judge(self, magnification: str, tiles: pd.DataFrame, scratch: Path) -> JudgedTiles:

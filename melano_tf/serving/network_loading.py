@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+import melano_tf.models.registered_layers  # or a file that holds one of them could not be read  # noqa: F401
 from melano_tf.errors import InputError, line_of
 from melano_tf.models.metadata_layer import MetadataCode
 from melano_tf.runs.sidecar import Sidecar

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from melano_tf.dermoscopy.image_files import UnreadableImageError
 from melano_tf.errors import InputError, line_of
-from melano_tf.models import attention_transfer
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_cache import StoredImage, decode_image
 from melano_tf.pipelines.image_settings import ImageCacheSettings
@@ -19,7 +18,6 @@ from melano_tf.serving.network_loading import load_network
 
 KIND = "similarity-embedding"
 CHUNK = 32  # images in memory at once; it changes memory and speed, not the answer
-__all__ = ["KIND", "Embedded", "attention_transfer", "embed_images"]
 
 
 @dataclass(frozen=True)

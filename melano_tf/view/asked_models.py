@@ -69,14 +69,6 @@ class Models:
         from melano_tf.training.tensorflow_runtime import import_quietly
 
         import_quietly()
-        # Their layers must be known before a model is loaded.
-        from melano_tf.models import (  # noqa: F401
-            attention_transfer,
-            biopsy_classifier,
-            hierarchical_classifier,
-            tta_and_prior_shift,
-            zoome_network,
-        )
         from melano_tf.serving.network_loading import load_network
 
         # A sidecar is said anew without its network where the decision alone was made anew.

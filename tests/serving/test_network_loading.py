@@ -1,11 +1,16 @@
 """Model files that cannot be used: one line, exit code 2."""
 
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 
+from melano_tf.models.fused_batch_norm import fuse_batch_norm
 from melano_tf.runs.sidecar import Sidecar
 from tests.papers.tiny import Finished
 
@@ -39,6 +44,41 @@ def test_an_exported_model_without_its_weights_is_one_line(models, pictures, tmp
         path.unlink()
     image = next(path for path in sorted(pictures.iterdir()) if path.suffix == ".jpg")
     _one_line(inside("predict", "--model", str(folder), "--input", str(image), "--out", str(tmp_path / "a")), folder)
+
+
+ANEW = """
+import importlib, pkgutil, sys
+from pathlib import Path
+import keras
+import melano_tf.models
+
+if sys.argv[1] == "predict":
+    from melano_tf.serving.network_loading import load_network
+    network = load_network(Path(sys.argv[2]))
+else:
+    from melano_tf.pipelines.slide_features import SlideFeatureSettings, load_encoder
+    network = load_encoder(SlideFeatureSettings(encoder=sys.argv[2])).model
+known = set(keras.saving.get_custom_objects())
+for module in pkgutil.iter_modules(melano_tf.models.__path__):
+    importlib.import_module(f"melano_tf.models.{module.name}")
+unknown = sorted(set(keras.saving.get_custom_objects()) - known)
+print(float(keras.ops.sum(network(keras.ops.ones((1, 6, 6, 3))))), unknown)
+"""
+
+
+@pytest.mark.parametrize("command", ["predict", "features"])
+def test_a_process_that_built_no_network_reads_them_all(command: str, tmp_path: Path) -> None:
+    """`predict` and `view` are given a file, and have not imported what its run was made with."""
+    picture = keras.Input((6, 6, 3))
+    mapped = keras.layers.BatchNormalization()(keras.layers.Conv2D(2, 3)(picture))
+    network = keras.Model(*fuse_batch_norm(picture, keras.layers.GlobalAveragePooling2D()(mapped)))
+    network.save(tmp_path / "best-all.keras")
+    line = [sys.executable, "-c", ANEW, command, str(tmp_path / "best-all.keras")]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    total, _, unknown = done.stdout.strip().partition(" ")
+    assert unknown == "[]"  # every layer of the project's
+    assert float(total) == pytest.approx(float(np.sum(network(np.ones((1, 6, 6, 3), np.float32)))), abs=1e-5)
 
 
 def _one_line(done: Finished, path: Path) -> None:
