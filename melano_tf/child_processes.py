@@ -1,6 +1,9 @@
 """Processes of our own, begun from whatever script or notebook uses the package."""
 
 import contextlib
+import multiprocessing
+import os
+import signal
 import sys
 import threading
 import types
@@ -47,3 +50,20 @@ def _end_now(pool: ProcessPoolExecutor) -> None:
         process.terminate()
     for process in processes:
         process.join()
+
+
+def leave_with_parent() -> None:
+    """In a new worker: one thread for OpenCV, and no life after the parent's (it may be killed at any time). Ctrl-C,
+    which a terminal sends to all, is the parent's, who ends it."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+
+    def leave() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=leave, daemon=True, name="leave-with-parent").start()

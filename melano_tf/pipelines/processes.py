@@ -2,8 +2,6 @@
 
 import contextlib
 import multiprocessing
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -11,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from melano_tf.child_processes import ended_with, without_script
+from melano_tf.child_processes import ended_with, leave_with_parent, without_script
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -127,18 +125,3 @@ def context() -> Any:
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=context(), initializer=leave_with_parent)
-
-
-def leave_with_parent() -> None:
-    """In a new worker: one thread for OpenCV, and no life after the parent's (it may be killed at any time)."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    parent = multiprocessing.parent_process()
-
-    def leave() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=leave, daemon=True, name="leave-with-parent").start()

@@ -6,9 +6,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from melano_tf.child_processes import without_script
+from melano_tf.child_processes import leave_with_parent, without_script
 from melano_tf.errors import InputError, line_of
-from melano_tf.pipelines.processes import context, leave_with_parent
+from melano_tf.pipelines.processes import context
 from melano_tf.slides.pixel_resampling import Image
 from melano_tf.slides.slide import Overview, Slide, SlideReadError
 

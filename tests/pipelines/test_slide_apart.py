@@ -55,6 +55,15 @@ def test_a_crash_is_one_line_and_the_next_read_begins_anew(slides: Path) -> None
         np.testing.assert_array_equal(slide.read(300, 300, 20, 1.0), before)
 
 
+def test_a_terminals_ctrl_c_is_left_to_the_command_that_asks(slides: Path) -> None:
+    """A terminal sends it to all processes of a command; one that is asked nothing had a traceback to say."""
+    with SlideApart(slides / "c.tiff", mpp=MPP) as slide:
+        before, process = slide.read(300, 300, 20, 1.0), slide._process.pid
+        os.kill(process, signal.SIGINT)
+        np.testing.assert_array_equal(slide.read(300, 300, 20, 1.0), before)
+        assert slide._process.pid == process
+
+
 def sockets() -> int:
     """How many this process has open."""
     return sum(link.is_socket() for link in Path("/proc/self/fd").iterdir())

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from melano_tf.child_processes import ended_with, without_script
+from melano_tf.child_processes import ended_with, leave_with_parent, without_script
 from melano_tf.dermoscopy.isic_records import Findings, read_isic2018, read_isic2019, read_isic2020
 from melano_tf.errors import InputError
 from melano_tf.metadata_fields import BY_NAME, NAMES, NumberField
@@ -173,7 +173,7 @@ def _spread(tasks: list[_Task], workers: int) -> Iterator[tuple[float, float, fl
         yield from map(_draw_task, tasks)
         return
     spawned = get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=spawned)
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=spawned, initializer=leave_with_parent)
     with one_line_if_killed(), ended_with(pool):
         with without_script():
             drawn = pool.map(_draw_task, tasks, chunksize=16)

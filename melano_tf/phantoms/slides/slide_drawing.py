@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from melano_tf.child_processes import ended_with, without_script
+from melano_tf.child_processes import ended_with, leave_with_parent, without_script
 from melano_tf.errors import InputError
 from melano_tf.phantoms.slides.cells import MPP, library
 from melano_tf.phantoms.slides.melanocytes import BENIGN, MALIGNANT, Lesion
@@ -225,7 +225,7 @@ def _draw_all(
         return
     # Spawned, not forked: whatever the parent has started (TensorFlow's threads) is not copied into the workers.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(plans)), mp_context=context)
+    pool = ProcessPoolExecutor(min(workers, len(plans)), mp_context=context, initializer=leave_with_parent)
     with one_line_if_killed(), ended_with(pool):
         with without_script():
             running = [pool.submit(draw_slide, folder, plan, settings, seed, lesions[plan.label]) for plan in plans]
