@@ -9,6 +9,7 @@ import threading
 import types
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 _ONE = threading.Lock()
 
@@ -67,3 +68,27 @@ def leave_with_parent() -> None:
             os._exit(1)
 
     threading.Thread(target=leave, daemon=True, name="leave-with-parent").start()
+
+
+@contextlib.contextmanager
+def interrupts_later() -> Iterator[None]:
+    """Ctrl-C and SIGTERM that come meanwhile are heard at the end of this block, for what is begun in part could not be
+    ended; a second one is heard at once."""
+    heard: list[int] = []
+
+    def later(number: int, frame: object) -> None:
+        heard.append(number)
+        signal.signal(number, before[number])
+
+    here = threading.current_thread() is threading.main_thread()  # no other may say what a signal does
+    known: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if here}
+    before = {number: does for number, does in known.items() if callable(does)}  # others end the process, or do nothing
+    for number in before:
+        signal.signal(number, later)
+    try:
+        yield
+    finally:
+        for number, does in before.items():
+            signal.signal(number, does)
+        if heard:
+            before[heard[0]](heard[0], None)

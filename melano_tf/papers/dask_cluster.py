@@ -13,12 +13,20 @@ import distributed
 from distributed.comm import CommClosedError
 
 from melano_tf import __version__
+from melano_tf.child_processes import interrupts_later
 from melano_tf.errors import InputError
 from melano_tf.papers.shell import Stopped, Work
 from melano_tf.runs.folder_lock import holder_of
 
 SILENT = 50  # logging.CRITICAL
 QUIET = "from melano_tf.training.tensorflow_runtime import import_quietly\nimport_quietly()\n"
+# Done by the thread of this process that starts others, which then pass Ctrl-C over: a terminal sends it to all. First
+# what would end that, as it starts: Python's tracker of resources.
+DEAF = """import signal
+from multiprocessing import resource_tracker
+resource_tracker.ensure_running()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+"""
 CHECK_S = 10.0  # between two looks whether processes are there
 LOST_S = 600.0  # for a process on this machine that takes a dead one's place
 WAIT_S = 20.0  # for a scheduler, and for its first worker
@@ -106,18 +114,19 @@ def _local(settings: Any) -> Iterator[Any]:
     quiet = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     # A training that grows is the machine's affair, not a reason to kill. What Dask logs is not for the terminal, nor
     # what TensorFlow says while it is loaded: by a process that takes a dead one's place, too.
-    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": SILENT, "preload": [QUIET]}
+    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": SILENT, "preload": [QUIET], "preload_nanny": [DEAF]}
     seen: Sequence[Mapping[str, str]] = [{VISIBLE: _called(number)} for number in settings.gpus]
     workers = {
         number: {"cls": distributed.Nanny, "options": {**options, "env": {**quiet, **gpu}}}
         for number, gpu in enumerate(seen or [{}] * settings.processes())
     }
     scheduler = {"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
-    # Dask gives a process up that is not back so soon, and a busy machine takes longer to load TensorFlow.
-    with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": LOST_S}),
-        distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=SILENT) as cluster,
-    ):
+    with contextlib.ExitStack() as stack:
+        # Dask gives a process up that is not back so soon, and a busy machine takes longer to load TensorFlow.
+        stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": LOST_S}))
+        with interrupts_later():  # Dask ends no process that it is just starting
+            cluster = distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=SILENT)
+            stack.enter_context(cluster)
         yield cluster
 
 

@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -321,6 +323,52 @@ def test_gpus_are_those_that_this_process_sees(monkeypatch, chosen, seen):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     with dask_cluster._local(Running(gpus=(0, 2))):
         assert [environment["CUDA_VISIBLE_DEVICES"] for environment in given] == seen
+
+
+INTERRUPTED = """
+if __name__ == "__main__":  # and not in the processes that it starts
+    import signal, sys
+    from melano_tf import run
+    run.import_quietly()
+    from melano_tf.papers import dask_cluster
+    from melano_tf.papers.run_settings import Running
+
+    def begins(arguments):
+        with dask_cluster._local(Running(jobs=2)):
+            raise RuntimeError("it is begun")
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests' own shell turned off
+    run.heed_sigterm()
+    mark = f"open(os.path.join({sys.argv[1]!r}, str(os.getpid())), 'w').close()"
+    dask_cluster.QUIET = f"import os, time\\n{mark}\\ntime.sleep(1.5)\\n"
+    run._doctor = begins
+    sys.exit(run.main(["doctor"]))
+"""
+
+
+@pytest.mark.parametrize("number, whole", [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_command_that_is_interrupted_while_its_processes_start_ends_them(tmp_path, number, whole):
+    """It alone, or with all of them, as a terminal does."""
+    script, begun = tmp_path / "interrupted.py", tmp_path / "begun"
+    begun.mkdir()
+    script.write_text(INTERRUPTED)
+    line, where = [sys.executable, str(script), str(begun)], {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    # Not forked: what Dask says, it says as Python ends.
+    command = subprocess.Popen(line, env=where, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    try:
+        while len(list(begun.iterdir())) < 2:
+            assert time.monotonic() < deadline and command.poll() is None, "the processes did not start"
+            time.sleep(0.02)
+        (os.killpg if whole else os.kill)(command.pid, number)
+        _, errors = command.communicate(timeout=60)
+    finally:
+        command.kill()
+    told = "melano_tf: interrupted; the same command goes on where it stopped\n"
+    assert (command.returncode, errors) == (128 + number, told)
+    for worker in begun.iterdir():
+        status = Path("/proc", worker.name, "status")
+        assert not status.exists() or "\nState:\tZ" in status.read_text(), "a process outlived the command"
 
 
 def test_data_that_changed_under_the_run_are_refused(tmp_path):
