@@ -380,6 +380,19 @@ def test_the_choice_of_gamma_and_the_warm_starts_are_on_the_bill() -> None:
     assert steps_of(loads["warm/flat-split-1"], extent) * cell.epochs == steps_of(cell, extent) * 3
 
 
+def test_features_that_a_run_keeps_are_on_the_bill() -> None:
+    """Four views of each image, in float16, as the frozen part of MobileNet gives them: a sixteenth of the side."""
+    one = recipe("weighting")
+    settings = dataclasses.replace(
+        one.preset("ham10000"), network=dataclasses.replace(one.preset("ham10000").network, weights="none", input_px=96)
+    )
+    found = extent_of(one, settings)
+    images = found.counts["images"]
+    assert found.disk == {"decoded images": images * 150 * 150 * 3, "features": images * 4 * 6 * 6 * 512 * 2}
+    assert set(extent_of(one, dataclasses.replace(settings, tables=(1,))).disk) == {"decoded images"}
+    assert set(extent_of(one, one.preset("paper")).disk) == {"decoded images"}
+
+
 def test_a_short_training_of_multimags_demo_is_stretched_on_the_bill() -> None:
     one = recipe("multimag")
     _, steps, _ = planned(one, one.preset("demo"))

@@ -34,7 +34,6 @@ TABLES = PaperTables(
     "names no lesions, which must not be divided; also give ISIC2018_Task3_Training_LesionGroupings.csv or HAM10000's "
     "metadata",
 )
-extent = TABLES.extent
 CODE = MetadataCode()
 
 

@@ -389,5 +389,5 @@ RECIPE = Recipe(
     method="melano_tf.papers.weighting.method:method",
     aside=("images", "cells", "cache", "log_weights", "allow_leaks"),
     groups=("phantom", "show"),
-    extent="melano_tf.papers.weighting.cohort:extent",
+    extent="melano_tf.papers.weighting.trunk_transfer:extent",
 )

@@ -2,6 +2,8 @@
 each (--preset ham10000)."""
 
 import functools
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,10 @@ from melano_tf.models.frozen_trunk import Halves, split_at
 from melano_tf.models.fused_batch_norm import FusedBatchNormalization, fuse_batch_norm
 from melano_tf.models.tta_and_prior_shift import answering
 from melano_tf.models.zoome_network import MetadataEmbedding
-from melano_tf.papers.plan import Load
+from melano_tf.papers.plan import Extent, Load
 from melano_tf.papers.shell import Work
 from melano_tf.papers.weighting.cell_answers import answers_frame
-from melano_tf.papers.weighting.cohort import CODE, split_name
+from melano_tf.papers.weighting.cohort import CODE, TABLES, split_name
 from melano_tf.papers.weighting.loads import passes_in, without_weights
 from melano_tf.papers.weighting.models import (
     decayed,
@@ -32,7 +34,7 @@ from melano_tf.papers.weighting.models import (
     sides_of,
 )
 from melano_tf.papers.weighting.settings import WeightingSettings
-from melano_tf.papers.weighting.training_grid import Cell
+from melano_tf.papers.weighting.training_grid import Cell, cells_of
 from melano_tf.papers.weighting.trunk_transfer_settings import TransferSettings
 from melano_tf.pipelines.image_batches import shown_images
 from melano_tf.pipelines.trunk_features import FLIPS, FeatureBatches, FeatureCache, cache_features, predict_features
@@ -127,6 +129,17 @@ def check_used(settings: WeightingSettings) -> None:
     ]
     if faults:
         raise InputError.of("settings that would change nothing:", faults)
+
+
+def extent(settings: WeightingSettings) -> Extent:
+    """How many images there are, and what they take on disk; of the preset also the features that its strategies train
+    on. Raises InputError as `PaperTables.check`."""
+    found = TABLES.extent(settings)
+    if settings.transfer is None or not cells_of(settings, settings.chosen_tables()):
+        return found
+    halves, _ = build_halves(without_weights(settings), settings.transfer.cut, 0, 2)
+    each = np.dtype(np.float16).itemsize * len(FLIPS) * math.prod(halves.trunk.outputs[0].shape[1:])
+    return replace(found, disk={**found.disk, "features": found.counts["images"] * each})
 
 
 def network_seed(settings: WeightingSettings) -> int:
