@@ -13,8 +13,8 @@ import keras
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """A `keras.layers.BatchNormalization` with the same arguments, weights and results, up to rounding.
 
-    Fused are float32 maps (B, H, W, C), normalised by channel, with gamma and beta and without a mask, on the
-    TensorFlow backend. Everything else is computed by the plain layer.
+    Fused are float32 maps (B, H, W, C), normalised by channel, with gamma and beta, without a mask and without batch
+    renormalisation, on the TensorFlow backend. Everything else is computed by the plain layer.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -43,7 +43,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def _fuses(self, inputs: Any) -> bool:
         maps = len(inputs.shape) == 4 and self.axis in (-1, 3)
-        plain = self.scale and self.center and not self.synchronized
+        plain = self.scale and self.center and not self.synchronized and not getattr(self, "renorm", False)
         return bool(maps and plain and self.compute_dtype == "float32" and keras.config.backend() == "tensorflow")
 
 

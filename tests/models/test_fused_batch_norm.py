@@ -74,6 +74,7 @@ def test_outputs_and_statistics_by_naive_loops() -> None:
         ((3, 4, 5, 2), {"axis": 1}),
         ((3, 4, 5, 2), {"dtype": "bfloat16"}),
         ((2, 3, 3, 2), {"scale": False}),
+        ((3, 4, 5, 2), {"renorm": True}),
     ],
 )
 def test_what_is_not_fused_is_the_plain_layers(shape: tuple[int, ...], options: dict[str, Any]) -> None:
