@@ -10,7 +10,10 @@ predictions and audit records; that no finished step was done twice is seen from
 
 --disk MIB puts the disturbed run on a file system of that size (tmpfs, which needs the right to mount): it must end
 with one line, and go on once there is room. --memory MIB bounds a session's address space. --clock LIBRARY
-(libfaketime.so.1) gives each session a clock of its own, up to a week off in either direction.
+(libfaketime.so.1) gives each session a clock of its own, up to a week off in either direction. --read-errors NAME:
+reads of the file whose path ends so fail in about every other session, after a random number (read_error.c, which
+needs a C compiler). What was trained without a slide is then rightly done again with it: a step counts as done twice
+only where it was finished twice under the same key.
 """
 
 import argparse
@@ -26,6 +29,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pandas as pd
 
 from melano_tf.runs.atomic_files import file_sha256
 from tests.papers import tiny, tiny_multimag
@@ -44,6 +49,7 @@ SMALL = {
 }
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 WEEK = 7 * 24 * 3600
+Steps = dict[str, dict[str, str]]  # {step: {key: when it was finished under it}}
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -58,10 +64,10 @@ def digests(folder: Path) -> dict[str, str]:
     return found
 
 
-def finished(folder: Path) -> dict[str, str]:
-    """When each step was finished; a record that is just being replaced cannot be half there."""
-    steps = (folder / "steps").rglob("*.json")
-    return {str(p.relative_to(folder)): json.loads(p.read_text(encoding="utf-8"))["finished"] for p in steps}
+def finished(folder: Path) -> Steps:
+    """Under which key each step was finished, and when; a record that is just being replaced cannot be half there."""
+    records = {p: json.loads(p.read_text(encoding="utf-8")) for p in (folder / "steps").rglob("*.json")}
+    return {str(p.relative_to(folder)): {record["key"]: record["finished"]} for p, record in records.items()}
 
 
 @dataclass
@@ -74,6 +80,7 @@ class Weather:
         longest: after at most how many seconds a session is ended.
         memory: bytes of address space that a session has; None: not bounded.
         clock: libfaketime's path; None: the machine's clock.
+        bad_disk: (library, how the path ends of the file that is sometimes not read); None: all files are.
         lines: what sessions that ended by themselves and not well said last, counted.
         codes: exit codes, counted; negative ones are signals.
     """
@@ -83,17 +90,19 @@ class Weather:
     longest: float
     memory: int | None = None
     clock: str | None = None
+    bad_disk: tuple[str, str] | None = None
     lines: Counter[str] = field(default_factory=Counter)
     codes: Counter[int] = field(default_factory=Counter)
 
     def session(self, left_alone: bool = False) -> tuple[int, bool]:
         """Give the command; returns (exit code, whether it ended by itself)."""
+        environment = self._environment(left_alone)
         with subprocess.Popen(
             self.line,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env=self._environment(),
+            env=environment,
             preexec_fn=self._begin,
         ) as running:
             by_itself = True
@@ -117,12 +126,17 @@ class Weather:
                 self.lines["(a traceback)"] += 1
         return code, by_itself
 
-    def _environment(self) -> dict[str, str]:
-        if self.clock is None:
-            return dict(os.environ)
-        shift = self.draw.randint(-WEEK, WEEK)
-        faked = {"LD_PRELOAD": self.clock, "FAKETIME": f"{shift:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-        return {**os.environ, **faked}
+    def _environment(self, left_alone: bool) -> dict[str, str]:
+        libraries, added = [], {}
+        if self.clock is not None:
+            libraries.append(self.clock)
+            shift = self.draw.randint(-WEEK, WEEK)
+            added = {"FAKETIME": f"{shift:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        if self.bad_disk is not None and not left_alone and self.draw.random() < 0.5:
+            libraries.append(self.bad_disk[0])
+            after = int(10 ** self.draw.uniform(0, 3)) - 1  # of few reads as often as of many
+            added |= {"READ_ERROR_FILE": self.bad_disk[1], "READ_ERROR_AFTER": str(after)}
+        return {**os.environ, **added} | ({"LD_PRELOAD": ":".join(libraries)} if libraries else {})
 
     def _begin(self) -> None:
         """In the session's own process, before its command."""
@@ -154,24 +168,43 @@ def throw_away(torn: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def blow(weather: Weather, torn: Path, storms: int) -> tuple[int, list[str], dict[str, str]]:
+def blow(weather: Weather, torn: Path, storms: int) -> tuple[int, list[str], Steps]:
     """Disturb sessions; returns (runs that came to an end between, the steps done twice, those finished at the end)."""
     ended, again, known = 0, [], finished(torn)
     for _ in range(storms):
         code, by_itself = weather.session()
-        known, twice = counted(known, finished(torn))
+        known, twice = counted(known, finished(torn), weather.bad_disk is not None)
         again += twice
-        if by_itself and code == 0:
+        if by_itself and code == 0 and not failed(torn):
             ended, known = ended + 1, {}
             throw_away(torn)
     return ended, again, known
 
 
-def counted(known: dict[str, str], now: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+def failed(folder: Path) -> bool:
+    """Whether a slide could not be read, so that the same command has something left to do."""
+    table = folder / "tiles" / "slides.csv"
+    return table.is_file() and bool((pd.read_csv(table)["status"] == "failed").any())
+
+
+def counted(known: Steps, now: Steps, keys_change: bool = False) -> tuple[Steps, list[str]]:
     """All steps that a run ever finished, and which of them were begun anew: a step's record is taken away when it
-    begins, so that one which has no record any more was begun again, as was one that says another moment."""
-    twice = [name for name, when in known.items() if now.get(name) != when]
-    return now, twice
+    begins, so that one which has no record any more was begun again, as was one that says another moment. Where keys
+    may change, only the latter tells, of the same key."""
+    twice = [
+        name for name, keys in now.items() for key, when in keys.items() if known.get(name, {}).get(key, when) != when
+    ]
+    if keys_change:
+        return {name: {**known.get(name, {}), **now.get(name, {})} for name in {**known, **now}}, twice
+    return now, [*twice, *(name for name in known if name not in now)]
+
+
+def built(folder: Path) -> str:
+    """The library of `read_error.c`, compiled in `folder`."""
+    library = (folder / "read_error.so").resolve()
+    source = Path(__file__).with_name("read_error.c")
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    return str(library)
 
 
 def main() -> int:
@@ -186,6 +219,7 @@ def main() -> int:
     parser.add_argument("--disk", type=int, help="MiB of the file system of the disturbed run")
     parser.add_argument("--memory", type=int, help="MiB of a session's address space")
     parser.add_argument("--clock", help="path of libfaketime.so.1")
+    parser.add_argument("--read-errors", help="how the path ends of a file that sometimes cannot be read")
     asked = parser.parse_args()
     # One thread: the bits of a training do not depend on how many trainings run beside it.
     arguments = [*SMALL[asked.recipe], "--threads", "1", "--jobs", str(asked.jobs)]
@@ -203,13 +237,14 @@ def main() -> int:
         asked.longest or 10 + whole / 4,
         asked.memory * 2**20 if asked.memory else None,
         asked.clock,
+        (built(asked.out), asked.read_errors) if asked.read_errors else None,
     )
     ended, again, known = blow(weather, torn, asked.storms)
     if asked.disk:
         subprocess.run(["mount", "-o", "remount,size=8g", str(torn)], check=True)
     weather.memory = None
     final, _ = weather.session(left_alone=True)
-    again += counted(known, finished(torn))[1]
+    again += counted(known, finished(torn), weather.bad_disk is not None)[1]
     first, second = digests(calm), digests(torn)
     differing = sorted(name for name in {**first, **second} if first.get(name) != second.get(name))
     if asked.disk:

@@ -117,6 +117,11 @@ def _explained(error: Exception) -> str | None:
         return f"{where}: the disk is full; free some space and give the same command again (finished steps are kept)"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}; if this is where the answer goes, choose another --out"
+    if isinstance(error, OSError) and error.errno == errno.EIO:
+        return (
+            "a file could not be read or written (input/output error of its disk or share); see the system's log, and "
+            "give the same command again (finished steps are kept)"
+        )
     if isinstance(error, MemoryError):
         return "the machine is out of memory; use fewer --workers, or a smaller --target.chunk"
     return None

@@ -74,6 +74,7 @@ def test_a_papers_help_gives_its_values_and_places(paper, words):
         (OSError(errno.ENOSPC, "No space left on device", "runs/x/a"), 2, "disk is full"),
         (RuntimeError("runs/x; No space left on device"), 2, "disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "runs"), 2, "choose another --out"),
+        (OSError(errno.EIO, "Input/output error"), 2, "of its disk or share"),
         (KeyboardInterrupt(), 130, "goes on where it stopped"),
     ],
 )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from melano_tf.errors import InputError
 from melano_tf.runs.atomic_files import file_sha256, write_json
 from melano_tf.runs.file_integrity import mapping
 
@@ -20,6 +21,9 @@ def file_checksums(
         folder: the run's.
         files: the input files.
         progress: called with the number of bytes of each file when it is done.
+
+    Raises:
+        InputError: a file could not be read to its end.
     """
     path = folder / "inputs.json"
     files = list(files)
@@ -31,7 +35,7 @@ def file_checksums(
             facts = Path(file).stat()
             state = {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
             if not _remembered(known.get(str(file)), state):
-                known[str(file)] = {**state, "sha256": file_sha256(file)}
+                known[str(file)] = {**state, "sha256": _checksum(file)}
                 unsaved = True
             # Not at each file: there may be tens of thousands.
             if unsaved and time.monotonic() - written > 5:
@@ -42,6 +46,17 @@ def file_checksums(
         if unsaved:
             write_json(path, known)
     return {str(file): known[str(file)]["sha256"] for file in files}
+
+
+def _checksum(file: Path) -> str:
+    """A file's SHA-256. Raises InputError: a bad disk, or a share that went away, while it was read."""
+    try:
+        return file_sha256(file)
+    except OSError as error:
+        raise InputError(
+            f"{file}: {error.strerror or error} while it was read for its checksum; give the same command again once "
+            "the file can be read, or leave it out of the table"
+        ) from error
 
 
 def _remembered(facts: Any, state: Mapping[str, int]) -> bool:
