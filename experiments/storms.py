@@ -123,7 +123,7 @@ class Weather:
             said = [text for text in errors.splitlines() if text.strip()] or ["(nothing)"]
             self.lines[f"exit {code}: {said[-1][:160]}"] += 1
             if any(text.startswith("Traceback") for text in said):
-                self.lines["(a traceback)"] += 1
+                self.lines[f"(a traceback; {[text.strip() for text in said if text.startswith('  File')][-1:]})"] += 1
         return code, by_itself
 
     def _environment(self, left_alone: bool) -> dict[str, str]:

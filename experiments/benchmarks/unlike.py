@@ -1,4 +1,4 @@
-"""Does a model know what it does not know? Distances of other pictures from three trainings.
+"""Does a model know what it does not know? Distances of other pictures from three trainings, or four.
 
     python -m melano_tf.run zoome --preset demo --out runs/zoome
     python -m melano_tf.run multimag --preset demo --out runs/multimag
@@ -11,7 +11,9 @@ Region.svs and MobileNet's weights (weights/mobilenet_1_0_notop_pw13_random.weig
   patient, in five parts), judged are those of its own;
 - HAM10000: MobileNet with its ImageNet weights, up to conv_pw_12, on images divided by lesion: 1,000 described, 300
   that set the limit, 300 judged. It was not trained on them, as the frozen part of the preset ham10000 is not;
-- drawn slides: the demo's model of 20x; tiles of the training, the validation and the test slides.
+- drawn slides: the demo's model of 20x; tiles of the training, the validation and the test slides;
+- with `--ham10000 runs/ham`: the first fold's network of that run, with the description that lies beside it; judged is
+  one image of each lesion of its own fold.
 
 AUROC: does the distance tell others from the judged; found: others past the limit; false alarms: judged past the limit.
 Measured: docs/trust.md.
@@ -31,7 +33,7 @@ import pandas as pd
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from melano_tf.models import zoome_network
+import melano_tf.models.registered_layers  # that files of this project are made of  # noqa: F401
 from melano_tf.models.backbone_graphs import build_backbone
 from melano_tf.pipelines.image_batches import seen
 from melano_tf.pipelines.image_cache import decode_image
@@ -39,10 +41,8 @@ from melano_tf.pipelines.image_settings import ImageCacheSettings
 from melano_tf.pipelines.tile_batches import predict_batches
 from melano_tf.runs.sidecar import Sidecar
 from melano_tf.training.embedding import embedder
-from melano_tf.training.familiarity import fit_familiarity
+from melano_tf.training.familiarity import Familiarity, fit_familiarity, read_familiarity
 from melano_tf.training.inference import predict
-
-__all__ = ["zoome_network"]  # its layers must be known before a model is loaded
 
 COUNT = 150  # of each kind of others
 Make = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -82,23 +82,19 @@ class Asked:
 
     Attributes:
         title: of its rows.
-        described, groups: points of its training and whose they are.
-        held_out: of cases that set the limit; None: those of the training do, by group.
-        judged: of its own cases beside them.
+        known: the description of its training.
+        judged: points of its own cases beside them.
         others: of what is not its own, by name.
     """
 
     title: str
-    described: Points
-    groups: Sequence[str]
-    held_out: Points | None
+    known: Familiarity | None
     judged: Points
     others: Mapping[str, Points]
 
     def rows(self) -> list[str]:
         """Of the table."""
-        held = None if self.held_out is None else (self.held_out["embedding"], self.held_out["look"])
-        known = fit_familiarity(self.described["embedding"], self.described["look"], list(self.groups), held)
+        known = self.known
         assert known is not None
         own = known.distance(self.judged["embedding"], self.judged["look"])
         rows = [f"| {self.title} | **own, judged** ({len(own)}) | – | false alarms {np.mean(own > 1):.1%} |"]
@@ -107,6 +103,12 @@ class Asked:
             auroc = roc_auc_score(np.r_[np.zeros(len(own)), np.ones(len(far))], np.r_[own, far])
             rows.append(f"| | {name} ({len(far)}) | {auroc:.3f} | found {np.mean(far > 1):.0%} |")
         return rows
+
+
+def familiar(described: Points, groups: Sequence[str], held_out: Points | None = None) -> Familiarity | None:
+    """The description of a training whose limit cases held out set; without any, its own, by group."""
+    held = None if held_out is None else (held_out["embedding"], held_out["look"])
+    return fit_familiarity(described["embedding"], described["look"], list(groups), held)
 
 
 def points(network: keras.Model, pictures: Sequence[np.ndarray]) -> Points:
@@ -191,9 +193,10 @@ def drawn_lesions(run: Path, files: Mapping[str, Sequence[Path]], out: Path) -> 
     own = [folder / f"{case}.jpg" for case in judged["case"]]
     asked = Asked(
         "drawn lesions",
-        points(network, shown([folder / f"{case}.jpg" for case in others["case"]], px, store)),
-        others["group"].tolist(),
-        None,
+        familiar(
+            points(network, shown([folder / f"{case}.jpg" for case in others["case"]], px, store)),
+            others["group"].tolist(),
+        ),
         points(network, shown(own, px, store)),
         image_others(network, px, store, some(own), files, out / "drawn"),
     )
@@ -212,7 +215,19 @@ def real_lesions(data: Path, files: Mapping[str, Sequence[Path]], out: Path, px:
     paths = [data / "isic2018" / "train_200x150" / f"{name}.jpg" for name in table["image_id"][:1600]]
     parts = [points(network, shown(own, px, store)) for own in (paths[:1000], paths[1000:1300], paths[1300:])]
     others = image_others(network, px, store, paths[1300:], files, out / "real")
-    return Asked("HAM10000", parts[0], ["one"] * 1000, parts[1], parts[2], others)
+    return Asked("HAM10000", familiar(parts[0], ["one"] * 1000, parts[1]), parts[2], others)
+
+
+def photographs(run: Path, data: Path, files: Mapping[str, Sequence[Path]], out: Path) -> Asked:
+    """The first fold's network of a run of --preset ham10000, with the description that lies beside it."""
+    model = run / "models" / "best-fold-1.keras"
+    card, network = Sidecar.read(model), network_of(keras.saving.load_model(model))
+    store, px = ImageCacheSettings(**card.preprocessing["store"]), card.input_px
+    judged = pd.read_parquet(run / "predictions" / "best-fold-1.parquet").drop_duplicates("group")  # one a lesion
+    own = [data / "isic2018" / "train_200x150" / f"{name}.jpg" for name in judged["image_id"]]
+    others = image_others(network, px, store, some(own), files, out / "photographs")
+    known = read_familiarity(model, card.run["weights_sha256"])
+    return Asked("HAM10000, trained on it", known, points(network, shown(own, px, store)), others)
 
 
 def drawn_slides(run: Path, slide: Path) -> Asked:
@@ -238,13 +253,14 @@ def drawn_slides(run: Path, slide: Path) -> Asked:
         for name, found in others.items()
     }
     found = [points(network, one) for one in (training, validation, test)]
-    return Asked("tiles of drawn slides, 20x", found[0], slides, found[1], found[2], sized)
+    return Asked("tiles of drawn slides, 20x", familiar(found[0], slides, found[1]), found[2], sized)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for name in ("--data", "--zoome", "--multimag"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--ham10000", type=Path, help="a run of `weighting --preset ham10000`")
     parser.add_argument("--out", type=Path, default=Path("runs/unlike"))
     given = parser.parse_args()
     data, out, slide = given.data, given.out, given.data / "wsi" / "CMU-1-Small-Region.svs"
@@ -258,6 +274,9 @@ def main() -> None:
     drawn, own = drawn_lesions(given.zoome, {"HAM10000": ham, **foreign}, out)
     print("\n".join(drawn.rows()), flush=True)
     print("\n".join(real_lesions(data, {"drawn lesions": some(own), **foreign}, out).rows()), flush=True)
+    if given.ham10000 is not None:
+        others = {"drawn lesions": some(own), **foreign}
+        print("\n".join(photographs(given.ham10000, data, others, out).rows()), flush=True)
     print("\n".join(drawn_slides(given.multimag, slide).rows()), flush=True)
 
 
