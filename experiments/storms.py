@@ -11,7 +11,7 @@ predictions and audit records; that no finished step was done twice is seen from
 --disk MIB puts the disturbed run on a file system of that size (tmpfs, which needs the right to mount): it must end
 with one line, and go on once there is room. --memory MIB bounds a session's address space. --clock LIBRARY
 (libfaketime.so.1) gives each session a clock of its own, up to a week off in either direction. --read-errors NAME:
-reads of the file whose path ends so fail in about every other session, after a random number (read_error.c, which
+reads of the file whose path ends so fail in the first half of the sessions, after a random number (read_error.c, which
 needs a C compiler). What was trained without a slide is then rightly done again with it: a step counts as done twice
 only where it was finished twice under the same key.
 """
@@ -80,7 +80,7 @@ class Weather:
         longest: after at most how many seconds a session is ended.
         memory: bytes of address space that a session has; None: not bounded.
         clock: libfaketime's path; None: the machine's clock.
-        bad_disk: (library, how the path ends of the file that is sometimes not read); None: all files are.
+        bad_disk: (library, how the path ends of the file that cannot be read); None: all files can.
         lines: what sessions that ended by themselves and not well said last, counted.
         codes: exit codes, counted; negative ones are signals.
     """
@@ -94,9 +94,9 @@ class Weather:
     lines: Counter[str] = field(default_factory=Counter)
     codes: Counter[int] = field(default_factory=Counter)
 
-    def session(self, left_alone: bool = False) -> tuple[int, bool]:
+    def session(self, left_alone: bool = False, disk_is_bad: bool = False) -> tuple[int, bool]:
         """Give the command; returns (exit code, whether it ended by itself)."""
-        environment = self._environment(left_alone)
+        environment = self._environment(disk_is_bad)
         with subprocess.Popen(
             self.line,
             stdout=subprocess.DEVNULL,
@@ -126,15 +126,15 @@ class Weather:
                 self.lines[f"(a traceback; {[text.strip() for text in said if text.startswith('  File')][-1:]})"] += 1
         return code, by_itself
 
-    def _environment(self, left_alone: bool) -> dict[str, str]:
+    def _environment(self, disk_is_bad: bool) -> dict[str, str]:
         libraries, added = [], {}
         if self.clock is not None:
             libraries.append(self.clock)
             shift = self.draw.randint(-WEEK, WEEK)
             added = {"FAKETIME": f"{shift:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-        if self.bad_disk is not None and not left_alone and self.draw.random() < 0.5:
+        if self.bad_disk is not None and disk_is_bad:
             libraries.append(self.bad_disk[0])
-            after = int(10 ** self.draw.uniform(0, 3)) - 1  # of few reads as often as of many
+            after = int(10 ** self.draw.uniform(0, 2)) - 1  # of few reads as often as of many
             added |= {"READ_ERROR_FILE": self.bad_disk[1], "READ_ERROR_AFTER": str(after)}
         return {**os.environ, **added} | ({"LD_PRELOAD": ":".join(libraries)} if libraries else {})
 
@@ -171,10 +171,11 @@ def throw_away(torn: Path) -> None:
 def blow(weather: Weather, torn: Path, storms: int) -> tuple[int, list[str], Steps]:
     """Disturb sessions; returns (runs that came to an end between, the steps done twice, those finished at the end)."""
     ended, again, known = 0, [], finished(torn)
-    for _ in range(storms):
-        code, by_itself = weather.session()
+    for number in range(storms):
+        code, by_itself = weather.session(disk_is_bad=number < storms / 2)
         known, twice = counted(known, finished(torn), weather.bad_disk is not None)
         again += twice
+        weather.lines["(a slide could not be read)"] += failed(torn)
         if by_itself and code == 0 and not failed(torn):
             ended, known = ended + 1, {}
             throw_away(torn)
@@ -253,7 +254,7 @@ def main() -> int:
     print(f"{asked.recipe} --jobs {asked.jobs}: {asked.storms} storms, {ended} ends between, exit codes {codes}")
     print(f"  last exit {final}; {len(first)} digests, {len(differing)} differ {differing[:5]}", end="; ")
     print(f"steps done twice: {len(again)} {sorted(set(again))[:5]}", flush=True)
-    for text, count in weather.lines.most_common():
+    for text, count in (+weather.lines).most_common():
         print(f"  {count} x {text}", flush=True)
     if not (differing or again or final):
         shutil.rmtree(torn)

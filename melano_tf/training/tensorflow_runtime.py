@@ -32,7 +32,7 @@ def import_quietly() -> None:
             importlib.import_module("keras")
             # Its advice on traced functions is for programmers.
             logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        except BaseException:
+        except Exception:  # not Ctrl-C, of which the chatter says nothing
             chatter.seek(0)
             os.write(terminal, chatter.read())
             raise
