@@ -18,6 +18,7 @@ only where it was finished twice under the same key.
 
 import argparse
 import json
+import math
 import os
 import random
 import resource
@@ -25,12 +26,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+import psutil
 
 from melano_tf.runs.atomic_files import file_sha256
 from tests.papers import tiny, tiny_multimag
@@ -77,7 +80,8 @@ class Weather:
     Attributes:
         line: the command.
         draw: of all moments, signals and clocks.
-        longest: after at most how many seconds a session is ended.
+        longest: after at most how many seconds of processor time a session is ended: the clock's would say nothing of
+            how far it has come on a machine that has other work.
         memory: bytes of address space that a session has; None: not bounded.
         clock: libfaketime's path; None: the machine's clock.
         bad_disk: (library, how the path ends of the file that cannot be read); None: all files can.
@@ -97,27 +101,26 @@ class Weather:
     def session(self, left_alone: bool = False, disk_is_bad: bool = False) -> tuple[int, bool]:
         """Give the command; returns (exit code, whether it ended by itself)."""
         environment = self._environment(disk_is_bad)
-        with subprocess.Popen(
-            self.line,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            preexec_fn=self._begin,
-        ) as running:
-            by_itself = True
-            try:
-                _, errors = running.communicate(timeout=None if left_alone else self.draw.uniform(0, self.longest))
-            except subprocess.TimeoutExpired:
-                by_itself = False
+        with (
+            tempfile.TemporaryFile("w+") as said_there,
+            subprocess.Popen(
+                self.line, stdout=subprocess.DEVNULL, stderr=said_there, env=environment, preexec_fn=self._begin
+            ) as running,
+        ):
+            allowed = math.inf if left_alone else self.draw.uniform(0, self.longest)
+            while running.poll() is None and processor_time(running.pid) < allowed:
+                time.sleep(0.05)
+            by_itself = running.poll() is not None
+            if not by_itself:
                 running.send_signal(self.draw.choice(SIGNALS))
                 try:
-                    _, errors = running.communicate(timeout=60)
+                    running.wait(timeout=60)
                 except subprocess.TimeoutExpired:
                     running.kill()
-                    _, errors = running.communicate()
                     self.lines["(did not end within 60 s of the signal)"] += 1
-            code = running.returncode
+            code = running.wait()
+            said_there.seek(0)
+            errors = said_there.read()
         self.codes[code] += 1
         if code not in (0, -signal.SIGKILL):
             said = [text for text in errors.splitlines() if text.strip()] or ["(nothing)"]
@@ -143,6 +146,16 @@ class Weather:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's job in the background would pass Ctrl-C over
         if self.memory is not None:
             resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
+
+
+def processor_time(pid: int) -> float:
+    """Seconds of processor time that a process and those that it started have taken; 0 once it has ended."""
+    try:
+        process = psutil.Process(pid)
+        times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(sum(one.user + one.system + one.children_user + one.children_system for one in times))
 
 
 def calm_run(recipe: str, arguments: list[str], folder: Path) -> float:
@@ -216,7 +229,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/storms"))
-    parser.add_argument("--longest", type=float, help="seconds; by default 10 and a quarter of the undisturbed run's")
+    parser.add_argument(
+        "--longest",
+        type=float,
+        help="processor seconds of a session; by default 10 and a quarter of the undisturbed run's",
+    )
     parser.add_argument("--disk", type=int, help="MiB of the file system of the disturbed run")
     parser.add_argument("--memory", type=int, help="MiB of a session's address space")
     parser.add_argument("--clock", help="path of libfaketime.so.1")
