@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from tqdm import tqdm
 
 from melano_tf.commands.rates import measure_rates
 from melano_tf.environment import cores, environment
@@ -16,6 +17,7 @@ from melano_tf.pipelines.npy_rows import SHARD_NAME, shard_fault, without_checks
 from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.runs.file_integrity import faults as damaged_files
 from melano_tf.runs.file_integrity import mapping
+from melano_tf.runs.session_checksums import SHOWN_AFTER_S
 from melano_tf.slides.annotations import AnnotationSettings, slide_outlines
 from melano_tf.slides.magnifications import TileGrids
 from melano_tf.slides.slide_manifest import read_manifest, same_file_groups
@@ -83,7 +85,8 @@ def _shards(run: Path, say: Callable[[str], None]) -> list[str]:
     listed = [path.with_suffix(".npy") for folder in folders for path in sorted(folder.glob("*.json"))]
     found = [path for path in listed if SHARD_NAME.fullmatch(path.name)]
     older = frozenset(filter(without_checksums, found))  # in a shared folder also those of other runs
-    wrong = [(path, why) for path in found if path not in older and (why := shard_fault(path))]
+    with tqdm(found, desc="decoded images", unit="file", leave=False, delay=SHOWN_AFTER_S) as bar:
+        wrong = [(path, why) for path in bar if path not in older and (why := shard_fault(path))]
     if found:
         compared = f"{len(found) - len(older)} files of decoded images read and compared; {len(wrong)} not as written"
         left = f"; {len(older)} of an earlier version have no checksums" if older else ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from melano_tf.errors import InputError, line_of
 from melano_tf.runs.atomic_files import file_sha256, read_json
+from melano_tf.runs.session_checksums import SessionChecksums
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,12 +20,11 @@ ARCHIVE_FAULTS = (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFi
 RESTATING = "was being written anew when a session ended, and nothing of it is lost; give the run's command again"
 
 
-def faults(folder: Path, progress: Callable[[int], object] = lambda done: None) -> list[tuple[str, str]]:
+def faults(folder: Path) -> list[tuple[str, str]]:
     """(file, what is wrong with it) of every file that a run's steps recorded, by checksum, and of the records.
 
     Args:
         folder: the run's folder.
-        progress: called with the number of bytes of each file when it is read.
 
     Raises:
         InputError: the folder holds no run.
@@ -35,19 +35,18 @@ def faults(folder: Path, progress: Callable[[int], object] = lambda done: None) 
     steps = sorted((folder / "steps").rglob("*.json"))
     if steps and not (folder / "made.json").exists():
         found.append(("made.json", "is missing, so that no result counts as the run's; give its command again"))
-    for path in steps:
-        step = str(path.relative_to(folder))
-        state = mapping(path)
-        outputs, begun = state.get("outputs"), state.get("restating")
-        if not isinstance(outputs, dict):
-            found.append((step, "is damaged; the step will be done again"))
-            continue
-        for name, facts in outputs.items():
-            why = fault(folder / name, facts)
-            if why and isinstance(begun, list) and name in begun and (folder / name).is_file():
-                why = RESTATING
-            found += [(name, f"{why} (of {step})")] if why else []
-            progress(recorded_bytes(facts) or 0)
+    states = {str(path.relative_to(folder)): mapping(path) for path in steps}
+    damaged = [step for step, state in states.items() if not isinstance(state.get("outputs"), dict)]
+    found += [(step, "is damaged; the step will be done again") for step in damaged]
+    whole = {step: state for step, state in states.items() if step not in damaged}
+    with SessionChecksums().shown(folder / name for state in whole.values() for name in state["outputs"]) as sha256:
+        for step, state in whole.items():
+            begun = state.get("restating")
+            for name, facts in state["outputs"].items():
+                why = fault(folder / name, facts, sha256)
+                if why and isinstance(begun, list) and name in begun and (folder / name).is_file():
+                    why = RESTATING
+                found += [(name, f"{why} (of {step})")] if why else []
     return found
 
 
@@ -133,7 +132,7 @@ def recorded_bytes(facts: Any) -> int | None:
     return int(facts["bytes"]) if whole else None
 
 
-def fault(file: Path, facts: Any) -> str:
+def fault(file: Path, facts: Any, sha256: Callable[[Path], str] = file_sha256) -> str:
     """What is wrong with a step's file; "" where nothing is."""
     written = recorded_bytes(facts)
     if written is None:
@@ -143,6 +142,6 @@ def fault(file: Path, facts: Any) -> str:
     try:
         if file.stat().st_size != written:
             return f"has {file.stat().st_size:,} bytes, and {written:,} were written"
-        return "" if file_sha256(file) == facts["sha256"] else "is not as it was written: its checksum differs"
+        return "" if sha256(file) == facts["sha256"] else "is not as it was written: its checksum differs"
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"

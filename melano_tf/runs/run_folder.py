@@ -18,10 +18,11 @@ from melano_tf import __version__
 from melano_tf.environment import environment
 from melano_tf.errors import InputError
 from melano_tf.runs import journal
-from melano_tf.runs.atomic_files import atomic, file_sha256, read_json, write_json
+from melano_tf.runs.atomic_files import atomic, read_json, write_json
 from melano_tf.runs.file_integrity import check_record, fault, mapping
 from melano_tf.runs.files_of_plan import MadeFiles, Standing
 from melano_tf.runs.folder_lock import FolderLock
+from melano_tf.runs.session_checksums import SessionChecksums
 from melano_tf.runs.settings_digest import digest, flat, plain
 
 ASIDE = (
@@ -99,7 +100,7 @@ class Run:
         self._stood = ""  # the step that was kept last
         self._lock: FolderLock | None = None
         self.made = MadeFiles(self.folder, lambda: self.record()["plan"])
-        self._sums: dict[tuple[Any, ...], str] = {}
+        self._sums = SessionChecksums()
 
     @property
     def writes(self) -> bool:
@@ -305,11 +306,10 @@ class Run:
             "inputs": plain(inputs),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "seconds": round(time.monotonic() - started, 2),
-            "outputs": {
-                str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-                for path in outputs
-            },
         }
+        with self._sums.shown(outputs) as sha256:  # of what the work kept from before they are known
+            facts = {path: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in outputs}
+        state["outputs"] = {str(path.relative_to(self.folder)): one for path, one in facts.items()}
         write_json(self.path("steps", f"{name}.json"), state)
 
     def end(self, name: str, key: str) -> None:
@@ -334,33 +334,36 @@ class Run:
         path = self.folder / "steps" / f"{name}.json"
         try:
             state = read_json(path)
+            if state["key"] != key:
+                return False
             restating = state.get("restating", ())
-            return state["key"] == key and all(
-                (self.folder / file).is_file() if file in restating else self._stands(self.folder / file, facts)
-                for file, facts in state["outputs"].items()
-            )
+            whole = {self.folder / file: facts for file, facts in state["outputs"].items() if file not in restating}
+            there = all((self.folder / file).is_file() for file in restating if file in state["outputs"])
+            return there and self._stand(whole)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return False  # not there, or no step's state
 
     def _discard_damaged(self, state_path: Path) -> None:
         """Remove those of a step's files that are not as they were written, so that nothing takes them for whole."""
         outputs = mapping(state_path).get("outputs")
-        for name, facts in outputs.items() if isinstance(outputs, dict) else ():
-            if (self.folder / name).is_file() and fault(self.folder / name, facts):
-                journal.remove(self.folder / name)
+        files = {self.folder / name: facts for name, facts in outputs.items()} if isinstance(outputs, dict) else {}
+        with self._sums.shown(files) as sha256:
+            for file in [file for file, facts in files.items() if file.is_file() and fault(file, facts, sha256)]:
+                journal.remove(file)
 
-    def _stands(self, file: Path, facts: Mapping[str, Any]) -> bool:
-        """Whether a step's file is as it was written."""
-        if not file.is_file() or (found := file.stat()).st_size != facts["bytes"]:
+    def _stand(self, files: Mapping[Path, Mapping[str, Any]]) -> bool:
+        """Whether a step's files are as they were written: first their sizes, for that costs nothing."""
+        if not all(file.is_file() and file.stat().st_size == facts["bytes"] for file, facts in files.items()):
             return False
-        if found.st_size > CHECKED_BYTES and file.suffix in CHECKED_BY_READERS:
-            return True
-        state = (str(file), found.st_size, found.st_mtime_ns, found.st_ino)
-        if state not in self._sums:
-            self._sums[state] = file_sha256(file)
-        return self._sums[state] == facts["sha256"]
+        read = [file for file in files if not _checked_by_its_readers(file)]
+        with self._sums.shown(read) as sha256:
+            return all(sha256(file) == files[file]["sha256"] for file in read)
 
     def durations(self) -> dict[str, float]:
         """Seconds that each step took that is finished under the present plan, by name."""
         self.made.write()
         return Standing(self.folder, self.record()).durations()
+
+
+def _checked_by_its_readers(file: Path) -> bool:
+    return file.stat().st_size > CHECKED_BYTES and file.suffix in CHECKED_BY_READERS
