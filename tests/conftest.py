@@ -74,6 +74,14 @@ def quick_flushes() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_quota() -> Iterator[None]:
+    """Tests that give this process other cores have them in a container with a quota too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("melano_tf.environment.OWN_GROUPS", Path("none"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Chromium for the tests of the atlas, started once a worker; skipped where there is none."""
