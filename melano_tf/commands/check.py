@@ -18,6 +18,8 @@ from melano_tf.splits.folds import grouped_folds
 from melano_tf.splits.leaks import image_leaks, leak_lines
 from melano_tf.splits.undivided_groups import joined_groups, owner_groups, pair_places
 
+FILES = ("records.csv", "copies.csv", "check.json")
+
 
 @dataclass(frozen=True)
 class CheckSettings:
@@ -52,6 +54,7 @@ def check(settings: CheckSettings, say: Callable[[str], None]) -> int:
         raise InputError("--table: give the ground truth CSV of ISIC 2018, 2019 or 2020")
     if settings.out is not None:
         journal.refuse_mixing(settings.out, {"--table": settings.table, "--images": settings.images})
+        journal.check_free(settings.out, *FILES)
     judged = ImageSettings(max_pixels=settings.max_pixels, threads=settings.near.threads)
     records, findings = read_isic(settings.table, settings.images or None, judged)
     inspection = inspect_records(
@@ -135,7 +138,7 @@ def fold_lines(records: pd.DataFrame, inspection: Inspection, folds: int) -> lis
 def write_findings(folder: Path, records: pd.DataFrame, inspection: Inspection) -> list[Path]:
     """Write records.csv, copies.csv and check.json; returns their paths."""
     journal.open_folder(folder)
-    paths = [folder / "records.csv", folder / "copies.csv", folder / "check.json"]
+    paths = [folder / name for name in FILES]
     for path, frame in zip(paths, (records, inspection.duplicates), strict=False):
         write_csv(path, frame)
     findings = inspection.findings

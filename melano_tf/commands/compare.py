@@ -22,6 +22,7 @@ from melano_tf.splits.undivided_groups import joined_groups
 
 LABELS = {"AUC": "ROC AUC", "BACC": "balanced accuracy", "ACC": "accuracy"}
 ASIDE = ("out", "workers", "threads", "cache", "cache_mib", "tables", "figures", "steps")
+FILES = ("comparison.csv", "comparison.md")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def compare(settings: CompareSettings, say: Callable[[str], None]) -> pd.DataFra
         raise InputError("compare: --repeats is at least 1, and --level lies between 0 and 1")
     if settings.seed < 0:
         raise InputError(f"compare: --seed {settings.seed}: 0 or more")
+    if settings.out is not None:
+        journal.check_free(settings.out, *FILES)
     runs = read_runs(settings.runs)
     frames, texts, reasons = [], [difference_text(runs)], []
     for name in models_of_all(runs):
@@ -269,7 +272,7 @@ def notes(settings: CompareSettings) -> str:
 def write(folder: Path, frame: pd.DataFrame, text: str) -> list[Path]:
     """Write comparison.csv and comparison.md; returns their paths."""
     journal.open_folder(folder)
-    paths = [folder / "comparison.csv", folder / "comparison.md"]
+    paths = [folder / name for name in FILES]
     write_csv(paths[0], frame)
     with atomic(paths[1]) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

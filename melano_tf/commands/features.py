@@ -9,6 +9,8 @@ from melano_tf.errors import InputError, RunError
 from melano_tf.runs import journal
 from melano_tf.slides.tiling import TileGrid
 
+TABLE = "features.csv"
+
 
 @dataclass(frozen=True)
 class FeaturesSettings:
@@ -61,6 +63,7 @@ def features(settings: FeaturesSettings, say: Callable[[str], None]) -> Path:
     folders = sorted({Path(path).parent for path in slides["path"]})
     read = {"--slides": settings.slides, "--model": settings.model, "the slides' folder": folders}
     journal.refuse_mixing(settings.out, read)
+    journal.check_free(settings.out, TABLE)
     configure(settings.threads)
     chosen = SlideFeatureSettings(
         encoder=settings.encoder if settings.model is None else str(settings.model),
@@ -77,7 +80,7 @@ def features(settings: FeaturesSettings, say: Callable[[str], None]) -> Path:
     journal.open_folder(settings.out)
     with tqdm(total=len(slides), desc="features", unit="slide", leave=False) as bar:
         outcomes = write_features(slides, chosen, settings.out, encoder, lambda done, total: bar.update(done - bar.n))
-    write_csv(settings.out / "features.csv", outcomes)
+    write_csv(settings.out / TABLE, outcomes)
     counts = outcomes["status"].value_counts()
     words = ", ".join(f"{count} {status}" for status, count in counts.items())
     say(f"slides    {len(outcomes)}: {words}; {int(outcomes['tiles'].sum()):,} tiles in all")

@@ -13,6 +13,7 @@ from melano_tf.serving.run_of_model import made_together
 
 KIND = "similarity-embedding"
 COLUMNS = 5
+SHEET, TABLE = "similar.png", "similar.csv"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def similar(settings: SimilarSettings, say: Callable[[str], None]) -> Path:
         raise InputError(f"{settings.gallery}: no such folder of images")
     read = {"--input": settings.input, "--gallery": settings.gallery, "--model": settings.model}
     journal.refuse_mixing(settings.out, read)
+    journal.check_free(settings.out, TABLE, SHEET)
     from melano_tf.dermoscopy.image_files import images_at, passed_over
     from melano_tf.training.tensorflow_runtime import configure
 
@@ -94,7 +96,7 @@ def answer(settings: SimilarSettings, sidecar: Sidecar, found: list[Path], say: 
         *({"image": str(path), "unreadable": why} for path, why in gallery.reasons.items()),
     ]
     journal.open_folder(settings.out)
-    table = settings.out / "similar.csv"
+    table = settings.out / TABLE
     frame = pd.DataFrame(rows, columns=["rank", "image", "distance", "unreadable"]).astype({"rank": "Int64"})
     write_csv(table, frame)
     shown = paths[: settings.count]
@@ -102,7 +104,7 @@ def answer(settings: SimilarSettings, sidecar: Sidecar, found: list[Path], say: 
         [read_image(path, shrink_to=256) for path in (settings.input, *shown)],
         [f"{settings.input.name}\n(asked)", *(f"{p.name}\n{d:.4f}" for p, d in zip(shown, distances, strict=False))],
         COLUMNS,
-        settings.out / "similar.png",
+        settings.out / SHEET,
         "The image, and the most similar ones with their distance (1 - cosine)",
     )
     for path, distance in zip(shown, distances, strict=False):

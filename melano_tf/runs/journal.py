@@ -133,12 +133,26 @@ def check_replaceable(path: Path) -> None:
         InputError: in one of this program's folders stands a file of that name which it did not make.
     """
     path = _place(path)
-    if not os.path.lexists(path) or _root(path.parent) is None:
-        return
-    if not _stands(path, False, True):
-        raise InputError(
-            f"{path}: was not made by this program, and would be replaced; move it away, or choose another --out"
-        )
+    if os.path.lexists(path) and _root(path.parent) is not None and not _stands(path, False, True):
+        raise _foreign(path)
+
+
+def check_free(folder: Path, *names: str) -> None:
+    """The same of files that are to be written into a folder which `open_folder` makes one of this program's later,
+    to be called before the work: nothing is written.
+
+    Raises:
+        InputError: as `check_replaceable`.
+    """
+    for path in (_place(Path(folder) / name) for name in names):
+        if os.path.lexists(path) and not (is_ours(folder) and _stands(path, False, True)):
+            raise _foreign(path)
+
+
+def _foreign(path: Path) -> InputError:
+    return InputError(
+        f"{path}: was not made by this program, and would be replaced; move it away, or choose another --out"
+    )
 
 
 def remove(path: Path) -> bool:

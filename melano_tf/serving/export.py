@@ -82,8 +82,7 @@ def export_model(
         raise InputError(f"--name {name!r}: letters, digits, '_', '-' and '.' only, at most 100")
     folder = out / name / str(_version(out / name, version))
     limits = limits or limits_of(card)
-    for file in server_files(out, name):  # before the graph is made
-        journal.check_replaceable(file)
+    journal.check_free(out, *(str(file.relative_to(out)) for file in server_files(out, name)))  # before the graph
     graph, networks = make_graph(card, limits, portable)
     content = card_content(card, folder, limits)
     journal.open_folder(out)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from melano_tf.commands.predict import biopsy_output, magnified_output
 from melano_tf.commands.predict.asked_inputs import asked_images
 from melano_tf.commands.predict.command import check_options
 from melano_tf.commands.predict.images import predict_images
@@ -28,6 +30,7 @@ CLASSES = {"zoome": ("benign", "melanoma"), "weighting": ("MEL", "NV", "BCC"), "
 def card(kind: str = "zoome", told: bool = True) -> Card:
     """A model's own words; there is no model behind them."""
     made = {"store": {"stored_px": 40}, "metadata": MetadataCode().to_json() if told else None}
+    made |= {"magnifications": ["10x", "20x"], "grid": {"names": ["10x", "20x", "40x"]}}
     sidecar = Sidecar(kind, CLASSES[kind], 32, made, 0.5, "fixed beforehand", {})
     return Card(Path(f"{kind}.keras"), f"{kind}.keras", sidecar, {}, None)
 
@@ -235,3 +238,30 @@ def test_somebody_elses_file_in_the_answers_place_is_said_before_any_work(
     with pytest.raises(InputError, match=rf"{taken}: was not made by this program"):
         predict_images(settings(tmp_path, given), Asked(card(told=False)), list[str]().append)
     assert (tmp_path / "answer" / taken).read_text() == "mine"
+
+
+@pytest.mark.parametrize("taken", ["prediction.json", "tiles.csv", "S1-20x.png", "figure2.png", "tiles.geojson"])
+def test_somebody_elses_file_of_any_name_that_a_slide_writes_is_said_before_any_work(
+    taken: str, tmp_path: Path
+) -> None:
+    (tmp_path / "S1.svs").touch()
+    out, asked = journal.open_folder(tmp_path / "answer"), settings(tmp_path, "S1.svs")
+    for name in (taken, "S1-40x.png"):  # there is no network of 40x
+        (out / name).write_text("mine")
+
+    class Asked(Refusing):
+        def answer(self, *_: Any, **__: Any) -> list[Answer]:
+            raise AssertionError("the model was asked")
+
+    with pytest.raises(InputError, match=rf"{taken}: was not made by this program"):
+        predict_slide(asked, Asked(), list[str]().append)
+    assert (out / taken).read_text() == "mine"
+    (out / taken).unlink()
+    with pytest.raises(InputError, match="too coarse"):
+        predict_slide(asked, Refusing(), list[str]().append)
+
+
+def test_a_slides_pictures_are_looked_for_by_the_names_that_they_get() -> None:
+    elsewhere = replace(card("multimag"), model=Path("multimag"))  # on a server: nobody sees what its networks saw
+    assert magnified_output.pictures("S", elsewhere) == ["S-10x.png", "S-20x.png", "tiles.geojson"]
+    assert biopsy_output.pictures("S", card()) == ["S-tumour.png", "S-attention.png", "tiles.geojson"]

@@ -9,7 +9,7 @@ from melano_tf.pipelines.slide_apart import SlideApart
 from melano_tf.pipelines.tile_store import StoreSettings
 from melano_tf.reports.slide_maps import tumour_maps, write_slide_maps
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.model_interface import Answer
+from melano_tf.serving.model_interface import Answer, Card
 from melano_tf.slides.annotations import write_tiles_geojson
 from melano_tf.slides.slide import Slide
 from melano_tf.slides.tissue import TissueMask, tissue_mask
@@ -19,6 +19,11 @@ def cut_tissue(slide: Slide, sidecar: Sidecar) -> TissueMask:
     """The slide's tissue, by the settings under which the model's tiles are cut."""
     store = StoreSettings.recorded(sidecar.preprocessing["store"])
     return tissue_mask(slide, store.mask_mpp, store.mask_headroom)
+
+
+def pictures(slide_id: str, card: Card) -> list[str]:
+    """The files that `write_pictures` writes."""
+    return [*(f"{slide_id}-{name}.png" for name in ("tumour", "attention")), "tiles.geojson"]
 
 
 def write_pictures(answer: Answer, sidecar: Sidecar, out: Path, thumbnail_mpp: float | None) -> list[Path]:

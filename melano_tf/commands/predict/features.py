@@ -23,11 +23,11 @@ def predict_features(settings: PredictSettings, model: Answering, say: Callable[
     Raises:
         InputError: the file cannot be judged.
     """
-    journal.remove(settings.out / "prediction.json")  # a former answer's, which must not stand where this one fails
-    slides = read_slides(settings.slides)
     files = [settings.out / "prediction.json", settings.out / "tiles.csv"]
-    for path in files:  # before any work
+    for path in (*files, _map(settings)):  # before any work
         journal.check_replaceable(path)
+    journal.remove(files[0])  # a former answer's, which must not stand where this one fails
+    slides = read_slides(settings.slides)
     [answer] = model.answer([Case(settings.input)], settings.out)
     if answer.probabilities is None:
         raise InputError(answer.reason)
@@ -65,14 +65,19 @@ def _first(answer: Answer) -> str:
 def _write_map(
     answer: Answer, settings: PredictSettings, slides: Any, title: str, say: Callable[[str], None]
 ) -> list[Path]:
-    """`<slide_id>-attention.png`, over the slide where --slides names it; said where there is none to be had."""
+    """The map, over the slide where --slides names it; said where there is none to be had."""
     assert answer.tiles is not None
     try:
         figure = attention_map(open_features(settings.input), within_bag(answer.tiles["attention"]), slides, title)
     except InputError as error:
         say(f"  no map: {error}")
         return []
-    return [save_figure(settings.out / f"{settings.input.stem}-attention.png", figure)]
+    return [save_figure(_map(settings), figure)]
+
+
+def _map(settings: PredictSettings) -> Path:
+    """`<slide_id>-attention.png`; there is none of a file whose tiles have no places."""
+    return settings.out / f"{settings.input.stem}-attention.png"
 
 
 def listed_files(folder: Path) -> list[dict[str, str]]:

@@ -16,10 +16,16 @@ from melano_tf.reports.explanation_figures import (
 from melano_tf.reports.figures import save_figure
 from melano_tf.reports.slide_maps import fitting_mpp, magnification_maps, write_slide_maps
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving.magnified_models import decided
-from melano_tf.serving.model_interface import Answer
+from melano_tf.serving.magnified_models import decided, judged_by
+from melano_tf.serving.model_interface import Answer, Card
 from melano_tf.slides.annotations import write_tiles_geojson
 from melano_tf.slides.slide import Slide
+
+
+def pictures(slide_id: str, card: Card) -> list[str]:
+    """The files that `write_pictures` may write: of a magnification without tissue there is no map."""
+    maps = [f"{slide_id}-{name}.png" for name in judged_by(card.sidecar, card.companions)]
+    return [*maps, *(["figure2.png"] if card.model.suffix == ".keras" else []), "tiles.geojson"]
 
 
 def write_pictures(answer: Answer, sidecar: Sidecar, out: Path, thumbnail_mpp: float | None) -> list[Path]:

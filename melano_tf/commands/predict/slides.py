@@ -28,9 +28,10 @@ def predict_slide(settings: PredictSettings, model: Answering, say: Callable[[st
     Raises:
         InputError: there is no such slide, or it cannot be judged.
     """
+    form, card = FORMS[model.card.sidecar.kind], model.card
     files = [settings.out / "prediction.json", settings.out / "tiles.csv"]
-    for path in files:  # before any work
-        journal.check_replaceable(path)
+    for path in (*files, *(settings.out / name for name in form.pictures(settings.input.stem, card))):
+        journal.check_replaceable(path)  # before any work
     journal.remove(files[0])  # a former answer's, which must not stand where this one fails
     if not settings.input.is_file():
         raise InputError(f"{settings.input}: no such slide file")
@@ -38,7 +39,6 @@ def predict_slide(settings: PredictSettings, model: Answering, say: Callable[[st
     if answer.probabilities is None:
         raise InputError(answer.reason)
     assert answer.tiles is not None
-    form, card = FORMS[model.card.sidecar.kind], model.card
     record = answer_record(answer, card, settings.answer_anyway)
     write_csv(files[1], answer.tiles)
     files += form.write_pictures(answer, card.sidecar, settings.out, settings.thumbnail_mpp)
