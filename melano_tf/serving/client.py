@@ -1,8 +1,8 @@
 """Questions to an exported model: over REST, over gRPC, or to its folder; each with the same answers.
 
 `Client` cuts long lists into chunks, asks again with growing pauses where a server is busy or away, and sends a chunk
-that was refused once more item by item, so that one bad image spoils no other's answer. A chunk is one question, and
-all that is asked for it has one deadline.
+that was refused once more item by item, so that one bad image spoils no other's answer. A chunk is one question, whose
+tries all have one deadline; so is each item of one that was refused, however long the refusal took.
 """
 
 import json
@@ -38,8 +38,8 @@ class ClientSettings:
     """
 
     timeout: float = 60.0
-    """Seconds for a question, of one chunk: from its start to the last byte of its answer, with all further tries, and
-    with its items asked one by one where it is refused."""
+    """Seconds for a question, of one chunk: from its start to the last byte of its answer, with all further tries.
+    Where it is refused its items are asked one by one, each with its own time."""
     retries: int = 4
     """Further tries within that time where the server is away or busy, with pauses of 0.5, 1, 2, … seconds."""
     chunk: int = 16
@@ -116,17 +116,17 @@ class Client:
         found: list[dict[str, Any] | str] = []
         for start, stop in _chunks(columns, count, self.settings.chunk):
             chunk = {key: _array(v[start:stop]) for key, v in columns.items()}
-            found += self._ask_chunk(signature, chunk, self._deadline())
+            found += self._ask_chunk(signature, chunk)
         return found
 
-    def _ask_chunk(self, signature: str, inputs: dict[str, np.ndarray], until: float) -> list[dict[str, Any] | str]:
-        count = len(next(iter(inputs.values())))
+    def _ask_chunk(self, signature: str, inputs: dict[str, np.ndarray]) -> list[dict[str, Any] | str]:
+        count, until = len(next(iter(inputs.values()))), self._deadline()
         try:
             outputs = self.ask(signature, inputs, until)
         except RefusedError as error:
             if count > 1:
                 alone = [{key: value[i : i + 1] for key, value in inputs.items()} for i in range(count)]
-                return [one for part in alone for one in self._ask_chunk(signature, part, until)]
+                return [one for part in alone for one in self._ask_chunk(signature, part)]
             return [self._ask_alone(signature, inputs, str(error), until)]
         return list(self._rows(outputs, count))
 

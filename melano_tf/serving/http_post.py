@@ -20,7 +20,7 @@ from melano_tf.errors import InputError, line_of
 
 MAX_ANSWER = 64 * 2**20  # bytes; the embeddings of 256 tiles take some 10 MiB as JSON
 PIECE = 2**16  # bytes read at once
-AGAIN = (408, 429, 500, 502, 503, 504)  # busy, away, or lost on its way
+AGAIN = (408, 409, 429, 500, 502, 503, 504)  # busy, away, or lost on its way; 409: broken off (gRPC's ABORTED)
 
 
 class RefusedError(Exception):

@@ -19,6 +19,11 @@ from melano_tf.serving.http_post import MAX_ANSWER, RefusedError, UnavailableErr
 VERSION = r"[0-9]{0,18}"  # "": the newest; gRPC has 64 bits for it
 ADDRESS = "an address such as http://127.0.0.1:8501 or grpc://127.0.0.1:8500"
 ODD = "answers, but not as TensorFlow Serving does"
+# What TensorFlow Serving's REST interface tells as one of `http_post.AGAIN`: by both ways the same is asked again.
+GRPC_AGAIN = (
+    *("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "ALREADY_EXISTS"),
+    *("INTERNAL", "UNKNOWN", "DATA_LOSS"),
+)
 
 
 class Transport(Protocol):
@@ -142,8 +147,7 @@ class GrpcTransport:
                 raise InputError(f"{_not_there(self.where, self.name, self.version)} ({text})") from None
             if code is self._grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
                 raise InputError(_too_large(self.where)) from None
-            again = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNKNOWN")
-            if code.name in again:
+            if code.name in GRPC_AGAIN:
                 raise UnavailableError(f"{code.name}: {text}") from None
             raise InputError(f"{self.where}: {code.name}: {text}") from None
         return _arrays(answer.outputs, self.where)

@@ -134,14 +134,16 @@ def test_what_was_refused_for_somebody_elses_image_to_the_end_is_not_called_dama
     assert len(transport.given) == asked
 
 
-def test_a_refused_chunk_and_its_items_have_one_deadline_and_the_next_chunk_its_own(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("seconds", [10.0, 59.0])
+def test_a_chunk_and_each_item_of_one_that_is_refused_has_its_own_deadline(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transport = Slow(monkeypatch, 10.0)
+    """Also on a server that takes nearly all of a chunk's time to refuse it."""
+    transport = Slow(monkeypatch, seconds)
     client = Client(transport, ClientSettings(timeout=60.0, chunk=2), sleep=transport.sleep)
     found = client.ask_each("s", {"image_bytes": [b"a", b"bad", b"ccc", b"dddd"]})
     assert [row if isinstance(row, str) else int(row["length"]) for row in found] == [1, "is empty", 3, 4]
-    assert transport.given == [60.0, 50.0, 40.0, 60.0]
+    assert transport.given == [60.0, 60.0, 60.0, 60.0]
 
 
 def test_an_item_alone_whose_answer_is_none_of_it() -> None:

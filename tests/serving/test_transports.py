@@ -14,12 +14,14 @@ import tensorflow as tf
 
 from melano_tf.errors import InputError
 from melano_tf.runs.sidecar import Sidecar
-from melano_tf.serving import exported_models
+from melano_tf.serving import exported_models, http_post
 from melano_tf.serving.client import Client, FolderTransport, find_transport
 from melano_tf.serving.exported_models import ExportedBiopsy, ExportedImages
+from melano_tf.serving.http_post import RefusedError, UnavailableError
 from melano_tf.serving.model_interface import Card, Case
 from melano_tf.serving.serving_files import model_card, read_card
 from melano_tf.serving.similarity_embedding import embed_images
+from melano_tf.serving.transports import GRPC_AGAIN
 from tests.serving.conftest import Models
 
 
@@ -92,6 +94,41 @@ def test_a_fault_of_many_lines_over_grpc_is_one_line() -> None:
     with pytest.raises(InputError) as refused:
         transport.call("card", {"ask": np.zeros(1, np.int32)}, 1.0)
     assert str(refused.value) == "grpc://127.0.0.1:9: FAILED_PRECONDITION: the table [[node]] is not there"
+
+
+# As tensorflow_serving/model_servers/http_server.cc has it, but for two that it tells as 400, as it does a bad input.
+STATUSES = {
+    **{"ABORTED": 409, "ALREADY_EXISTS": 409, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504},
+    **{"UNKNOWN": 500, "INTERNAL": 500, "DATA_LOSS": 500, "INVALID_ARGUMENT": 400, "NOT_FOUND": 404},
+    **{"CANCELLED": 499, "PERMISSION_DENIED": 403, "UNAUTHENTICATED": 401, "UNIMPLEMENTED": 501},
+}
+
+
+@pytest.mark.parametrize("name", STATUSES)
+def test_what_is_asked_again_over_grpc_is_over_rest(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorflow_serving.apis", reason="needs tensorflow-serving-api")
+    import grpc
+
+    class Fault(grpc.RpcError):
+        def code(self) -> Any:
+            return grpc.StatusCode[name]
+
+        def details(self) -> str:
+            return "so it is"
+
+    def fail(request: Any, timeout: float) -> Any:
+        raise Fault
+
+    monkeypatch.setattr(http_post, "within", lambda *_: (STATUSES[name], b'{"error": "so it is"}'))
+    transports: list[Any] = [find_transport(address, "zoome") for address in ("grpc://127.0.0.1:9", "http://here")]
+    transports[0]._stub = SimpleNamespace(Predict=fail)
+    raised = []
+    for transport in transports:
+        with pytest.raises((InputError, RefusedError, UnavailableError), match="so it is") as error:
+            transport.call("card", {"ask": np.zeros(1, np.int32)}, 1.0)
+        raised.append(error.type)
+    assert raised[0] is raised[1], name
+    assert (raised[0] is UnavailableError) == (name in GRPC_AGAIN)
 
 
 class Says:

@@ -59,8 +59,8 @@ class PredictSettings:
     """TensorFlow Serving that has the exported model: http://127.0.0.1:8501 or grpc://127.0.0.1:8500; https:// and
     grpcs:// with TLS, by the certificates of SSL_CERT_FILE where it is set."""
     timeout: float = 60.0
-    """With --server: seconds for a question until it counts as lost, all its tries together; where it is refused, also
-    its items one by one. Each chunk of images or tiles is a question, with its own time."""
+    """With --server: seconds for a question until it counts as lost, all its tries together. Each chunk of images or
+    tiles is a question, with its own time; so is each item of a chunk that is refused."""
     retries: int = 4
     """With --server: further tries within that time where it is away or busy, with pauses of 0.5, 1, 2, … seconds."""
     chunk: int = 16
