@@ -1,12 +1,15 @@
 """The parts of the multimag recipe that need no training: settings, tasks, quotas, choosing rules, published cells."""
 
 import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from melano_tf.errors import InputError
+from melano_tf.papers.multimag import map_faithfulness
 from melano_tf.papers.multimag.figures import chosen_tiles, sampled
 from melano_tf.papers.multimag.models import STOPPING, TaskTraining, balanced_loss
 from melano_tf.papers.multimag.settings import RECIPE, STEPS, preset
@@ -377,3 +380,25 @@ def test_the_published_cells():
             assert (found["AUC", column].value < half - 0.001) == (table == 3), column
     assert table_of(cells, 3)["F1", "MM vs. IN Vgg19"].value == 0.89  # section 4.2.3: the hardest
     assert table_of(cells, 3)["F1", "MM vs. JN ResNet50"].value == 0.98  # and the easiest
+
+
+@pytest.mark.parametrize("figures", [(), (1,)])
+def test_the_maps_are_measured_without_a_figure_where_none_is_asked_for(figures, tmp_path, monkeypatch):
+    one = SimpleNamespace(backbone="vgg19", task=SimpleNamespace(title="40x"))
+    settings = dataclasses.replace(PAPER, figures=figures, tables=(1,))
+    stand_ins = {
+        "explained_models": lambda work, words: [one],
+        "measured_tiles": lambda *_: (pd.DataFrame({"tile": [3]}), []),
+        "explained_maps": lambda *_: None,
+        "faithfulness": lambda *_: (None, None),
+        "notes_on": lambda *_: (),
+        "reading_notes": lambda *_: (),
+        "show": lambda work, name, table: [Path(f"{name}.md")],
+        "curve_figure": lambda *_: None,
+        "save_figure": lambda path, figure: path.relative_to(tmp_path),
+    }
+    for name, made in stand_ins.items():
+        monkeypatch.setattr(map_faithfulness, name, made)
+    work = SimpleNamespace(settings=settings, value=lambda step: None, run=SimpleNamespace(folder=tmp_path))
+    drawn = [Path("figures/faithfulness-vgg19.png")] if figures else []
+    assert map_faithfulness.measure_maps(work) == [Path("faithfulness-vgg19.md"), *drawn]

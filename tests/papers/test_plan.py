@@ -1,5 +1,7 @@
 """A recipe's plan and the shell that walks it, on a sixth paper that stands in a folder outside the package."""
 
+import dataclasses
+import importlib
 import json
 import sys
 import textwrap
@@ -17,7 +19,7 @@ from melano_tf.papers import PAPERS
 from melano_tf.papers.initial_weights import weights_of
 from melano_tf.papers.plan import Plan, Step, chosen_groups
 from melano_tf.papers.run_settings import Running
-from melano_tf.papers.shell import Looked, Work, do, look, show
+from melano_tf.papers.shell import Looked, Work, do, look, planned, show
 from melano_tf.runs.files_of_plan import Standing, plan_key
 from melano_tf.runs.judgements import read_record
 from melano_tf.runs.run_folder import Run
@@ -374,6 +376,19 @@ def test_what_stands_under_taken_steps_alone_is_taken_too():
         steps, _ = plan.wanted(groups)
         assert [step.name for step in steps if not step.taken] == ["read", "start/one", "train/one"]
         assert [step.name for step in steps if step.taken] == ["start/two", "train/two"]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_where_no_figure_is_asked_for_none_is_drawn(name):
+    recipe = importlib.import_module(f"{PAPERS[name][0]}.settings").RECIPE
+    for preset in (*recipe.presets, "demo"):
+        settings = recipe.preset(preset)
+        drawn = {}
+        for asked in (settings.figures, () if isinstance(settings.figures, tuple) else "none"):
+            _, _, outputs = planned(recipe, dataclasses.replace(settings, figures=asked))
+            makers = {output.name: output.makes.__name__ for output in outputs if output.makes is not None}
+            drawn[asked] = [one for one, makes in makers.items() if makes.startswith("draw_")]
+        assert list(map(bool, drawn.values())) == [True, False], (preset, drawn)
 
 
 def test_one_thing_of_a_kind_is_held_at_a_time(tmp_path):

@@ -64,7 +64,8 @@ class Measured:
 
 
 def measure_maps(work: Work) -> list[Path]:
-    """Measure the maps of Figure 2's models; returns the files written: a table and a figure a backbone."""
+    """Measure the maps of Figure 2's models; returns the files written: a table a backbone, and a figure
+    where any is asked for."""
     settings, cohort, folder = work.settings, work.value("cohort"), work.run.folder
     written: list[Path] = []
     for one in explained_models(work, "the maps are not measured"):
@@ -77,6 +78,8 @@ def measure_maps(work: Work) -> list[Path]:
         title = f"How faithful the maps are: {network(one.backbone, settings)} ({one.backbone}) at {one.task.title}"
         notes = (*notes_on(0, work), *found, *reading_notes(measured, settings))
         written += show(work, f"faithfulness-{one.backbone}", Table(title, frame, notes, WORDS, part="test"))
+        if not settings.chosen_figures():
+            continue
         figure = curve_figure(curves, f"{title}, {len(rows)} tiles")
         written.append(save_figure(folder / "figures" / f"faithfulness-{one.backbone}.png", figure))
     return written

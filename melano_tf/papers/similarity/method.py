@@ -116,7 +116,7 @@ def add_figures(plan: Plan, s: SimilaritySettings, students: list[str]) -> None:
 
 def add_pictures(plan: Plan, s: SimilaritySettings) -> None:
     """What each of the four steps did, and what the embedding finds: with the steps that a table or figure asked for
-    needs, or that --steps names; none is done for its picture alone."""
+    needs, or that --steps names; none is done for its picture alone. Where no figure is asked for none is drawn."""
     named = () if s.steps.strip().lower() == "all" else chosen_groups(s.steps, STEPS)
     done = {"cohort", *plan.below(needs_of(plan))}
     for number, step, draw in (
@@ -127,7 +127,7 @@ def add_pictures(plan: Plan, s: SimilaritySettings) -> None:
     ):
         group = plan.steps[step].group
         if step in done or group in named:
-            plan.output(f"picture of step {number}", group, [step], draw)
+            plan.output(f"picture of step {number}", group, [step], draw if s.chosen_figures() else None)
             if step == GROUPS:
                 plan.output("retrieval", "tables", [step], tables.retrieval_table)
 

@@ -200,10 +200,12 @@ def transfer_method(s: WeightingSettings, transfer: TransferSettings) -> Plan:
         plan.output("best", "tables", bests, write_best)
         if asked:
             plan.output("cameras", "tables", asked, write_cameras)
-            plan.output("figure cameras", "figures", asked, draw_cameras)
         final = best(None, ["cohort", *bests], "model")
         plan.output("the model for use", "model", [final], None)
-        plan.output("figure errors", "figures", bests, draw_errors)
+        if s.chosen_figures():
+            if asked:
+                plan.output("figure cameras", "figures", asked, draw_cameras)
+            plan.output("figure errors", "figures", bests, draw_errors)
     add_figures(plan, s, splits)
     return plan
 

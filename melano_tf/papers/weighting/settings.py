@@ -163,7 +163,8 @@ class WeightingSettings(Running):
     cells: str = "all"
     """Trainings to do, by patterns of their names, such as "flat-*-ohem-*"; others only stand if finished before."""
     figures: str = "all"
-    """Figures: some of 1,2,3,4,pace, or all, or none. They show what the tables trained."""
+    """Figures: some of 1,2,3,4,pace, or all, or none. They show what the tables trained; with --preset ham10000 any
+    brings those of the best cell too."""
     steps: str = "all"
     """Steps to do: all, or some of images,train,tables,figures; with --preset ham10000 also model, the one for use,
     which is made where it is named (or all is)."""
