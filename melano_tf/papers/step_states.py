@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from melano_tf.papers.plan import Backbone, Step
 from melano_tf.runs.file_integrity import mapping
+from melano_tf.runs.replaced_results import replaced
 from melano_tf.runs.run_folder import AS_BEFORE, Run
 from melano_tf.runs.settings_digest import flat, plain
 
@@ -45,9 +46,10 @@ def inputs_of(work: Known, step: Step) -> dict[str, Any]:
 
 
 def recorded_key(run: Run, name: str) -> str | None:
-    """The key under which a step was finished last; None: it was not."""
+    """The key under which a step was finished last; None: it was not, or what it was made of was replaced since."""
     known = run.folder / "steps" / f"{name}.json"
-    return mapping(known).get("key") if known.is_file() else None
+    state = mapping(known) if known.is_file() else {}
+    return None if replaced(run.folder, state) else state.get("key")
 
 
 def state_of(work: Known, step: Step, recorded: Mapping[str, str], finished: Finished) -> str:
@@ -75,7 +77,10 @@ def state_of(work: Known, step: Step, recorded: Mapping[str, str], finished: Fin
         return TO_DO
     state = mapping(known)
     if state.get("key") == key:
-        return f"{TO_DO}: a file of its result is missing"
+        others = replaced(work.run.folder, state)
+        return (
+            f"{TO_DO}: {f'{others[0]} came to another result since' if others else 'a file of its result is missing'}"
+        )
     recorded_inputs = state.get("inputs")
     before, now = flat(recorded_inputs if isinstance(recorded_inputs, dict) else {}), flat(inputs)
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]

@@ -22,6 +22,7 @@ from melano_tf.runs.atomic_files import atomic, read_json, write_json
 from melano_tf.runs.file_integrity import check_record, fault, mapping
 from melano_tf.runs.files_of_plan import MadeFiles, Standing
 from melano_tf.runs.folder_lock import FolderLock
+from melano_tf.runs.replaced_results import MADE, STOOD_ON, made_of_replaced, replaced, result_digest, stood_on
 from melano_tf.runs.session_checksums import SessionChecksums
 from melano_tf.runs.settings_digest import digest, flat, plain
 
@@ -298,8 +299,8 @@ class Run:
         Raises:
             InputError: another run took the folder.
         """
-        started = time.monotonic()
-        outputs = [Path(path) for path in work(self.scratch(name, key))]
+        started, made_of = time.monotonic(), stood_on(self.folder, inputs)
+        outputs = [Path(path) for path in work(self._begun(name, key, made_of))]
         self._check_lock()
         state = {
             "key": key,
@@ -310,12 +311,25 @@ class Run:
         with self._sums.shown(outputs) as sha256:  # of what the work kept from before they are known
             facts = {path: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in outputs}
         state["outputs"] = {str(path.relative_to(self.folder)): one for path, one in facts.items()}
+        state[MADE], state[STOOD_ON] = result_digest(self.folder, state["outputs"]), made_of
         write_json(self.path("steps", f"{name}.json"), state)
+
+    def _begun(self, name: str, key: str, made_of: Mapping[str, str]) -> Path:
+        """The step's scratch folder, without what was begun of results that other ones have replaced since."""
+        begun = self.scratch(name, key) / f"{STOOD_ON}.json"
+        if begun.is_file() and mapping(begun) != made_of:
+            journal.clear(begun.parent)
+            self.scratch(name, key)
+        if made_of:
+            write_json(begun, dict(made_of))
+        return begun.parent
 
     def end(self, name: str, key: str) -> None:
         """A step was done: its files are the run's, and its unfinished work goes."""
         self.made.know(self._outputs(name), name, key)
         self.made.write()
+        for other in made_of_replaced(self.folder, name):  # they are to be done again
+            self.made.forget_step(other)
         journal.clear(self.folder / "work" / name, self.folder)
         self.repeated.append(name)
 
@@ -325,7 +339,8 @@ class Run:
         return digest({"step": name, "melano_tf": __version__, "inputs": plain(inputs)})
 
     def finished(self, name: str, key: str) -> bool:
-        """Whether a step stands finished under this key, with all its files there and as they were written.
+        """Whether a step stands finished under this key, with all its files there and as they were written, and made of
+        what the steps that it needs came to last (`replaced_results`).
 
         Their checksums are compared, once a session; of tiles' files above `CHECKED_BYTES`, whose readers check what
         they read, the sizes. `doctor --run` compares all. Of files that were being restated when a session ended
@@ -334,7 +349,7 @@ class Run:
         path = self.folder / "steps" / f"{name}.json"
         try:
             state = read_json(path)
-            if state["key"] != key:
+            if state["key"] != key or replaced(self.folder, state):
                 return False
             restating = state.get("restating", ())
             whole = {self.folder / file: facts for file, facts in state["outputs"].items() if file not in restating}
