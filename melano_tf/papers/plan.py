@@ -123,6 +123,7 @@ class Step:
             content of what it found, so that what needs it is done again only if that has changed; it is not counted.
         by_choice: of an `always` step: what it finds depends on the tables and figures asked for (which tiles are cut,
             which tasks there are), so that it is no part of what says whether an earlier session's results still stand.
+        asks: of a `by_choice` step: what of it is asked for, by names; what is asked for once stays.
         taken: not to be done, but taken where it stands finished from before (`--cells`).
         tolerant: a training where others go on if it fails; what needs it is left out.
         here: done in this process, though trainings are handed to others: it shares out its slides or images itself
@@ -141,6 +142,7 @@ class Step:
     weights: tuple[Backbone, ...] = ()
     always: bool = False
     by_choice: bool = False
+    asks: tuple[str, ...] = ()
     taken: bool = False
     tolerant: bool = False
     here: bool = False

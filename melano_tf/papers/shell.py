@@ -43,10 +43,12 @@ class Looked:
     Attributes:
         value: for those that stand on it (`Work.value`); None of a check, which is no part of what results stand on.
         content: all of it that their results depend on, as JSON holds it; its digest is the step's identity.
+        asked: what earlier sessions asked for that stands in it too, as `Step.asks` names it.
     """
 
     value: Any
     content: Any
+    asked: Iterable[str] = ()
 
 
 class Work:
@@ -298,6 +300,9 @@ def look(work: Work, step: Step) -> None:
     kind = "chosen" if aside else "looked_at"
     known = {**work.run.record().get(kind, {}), step.name: identity}
     work.run.note(**{kind: known})
+    if step.asks:
+        asked = sorted({*step.asks, *found.asked})
+        work.run.note(asked={**work.run.record().get("asked", {}), step.name: asked})
     if not aside:  # with what earlier sessions of the same settings looked at and this one does not ask for
         looked_at = [f"{name}: {known[name]}" for name in sorted(known)]
         work.run.stands_on(*looked_at, *given_weights(work.settings))
@@ -385,4 +390,7 @@ def states_of(
     recorded = {**record.get("looked_at", {}), **record.get("chosen", {})}
     # What is looked at anew may be found otherwise under other settings: that is not known before it is looked at.
     differ = bool(recorded) and record.get("plan", {}).get("settings") != run.settings_key()
-    return [(step, state_of(work, step, recorded, finished)) for step in steps], differ
+    asked, steps = record.get("asked", {}), list(steps)
+    # A session of an earlier version did not write down what it asked for.
+    more = [step.name for step in steps if isinstance(had := asked.get(step.name), list) and set(step.asks) - {*had}]
+    return [(step, state_of(work, step, recorded, finished, more)) for step in steps], differ

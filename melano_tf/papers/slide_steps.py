@@ -1,6 +1,6 @@
 """The steps on slides that recipes share: a manifest read or phantoms drawn, files looked at, slides cut into tiles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,13 @@ class Cutting:
 
 
 def add_slide_steps(
-    plan: Plan, spec: str, draw: Callable[..., Path], check: Check, cutting: Cutting, choose: Choose | None = None
+    plan: Plan,
+    spec: str,
+    draw: Callable[..., Path],
+    check: Check,
+    cutting: Cutting,
+    choose: Choose | None = None,
+    asks: Sequence[str] = (),
 ) -> str:
     """Add the steps "slides", "files" and "tiles", and "wanted" where tiles are chosen; returns the last one's name.
 
@@ -59,13 +65,14 @@ def add_slide_steps(
         choose: (work, manifest) -> which tiles of each slide what is asked for can use, {magnification: `OUTLINED` or
             `WHOLE`}; None: all of them. A slide of which nothing is wanted is passed over, and what an earlier session
             of the run wanted stays.
+        asks: with `choose`, the tiles that what is asked for can use, as `asked_tiles` names them.
     """
     slides = plan.step("slides", read_slides, spec, draw, check, always=True)
     plan.output("slides", "slides", [slides], None)
     files = plan.step("files", hash_files, cutting.annotation, needs=[slides], group="tiles", always=True)
     needs = [files]
     if choose is not None:
-        looked: dict[str, Any] = {"group": "tiles", "always": True, "by_choice": True}
+        looked: dict[str, Any] = {"group": "tiles", "always": True, "by_choice": True, "asks": tuple(asks)}
         needs += [plan.step("wanted", choose_tiles, choose, cutting, needs=[files], **looked)]
     facts = {"format": FORMAT, "grid": plain(cutting.grid), "store": plain(cutting.store)}
     return plan.step("tiles", cut_slides, cutting, needs=needs, depends=facts, here=True)
@@ -148,9 +155,16 @@ def choose_tiles(work: Work, choose: Choose, cutting: Cutting) -> Looked:
     for key, name, how in _cells(work.path("tiles", CHOICE), "key", "magnification", "tiles"):
         if name in names and how in (OUTLINED, WHOLE):
             earlier.setdefault(key, {})[name] = how
-    chosen = choose(work, work.value("slides"))
+    manifest: pd.DataFrame = work.value("slides")
+    chosen = choose(work, manifest)
     wanted = [wanted_too(now, earlier.get(key)) for now, key in zip(chosen, _slide_keys(work, cutting), strict=True)]
-    return Looked(wanted, wanted)
+    every = [asked_tiles({label: list(names or ())}) for label, names in zip(manifest["label"], wanted, strict=True)]
+    return Looked(wanted, wanted, asked={one for names in every for one in names})
+
+
+def asked_tiles(magnifications: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """Names of {label: magnifications that its slides are wanted at}, for `Step.asks`."""
+    return tuple(sorted(f"{label} at {name}" for label, names in magnifications.items() for name in names))
 
 
 def cut_slides(work: Work, cutting: Cutting) -> list[Path]:

@@ -1,6 +1,6 @@
 """What a step's result is known by, and whether it stands finished."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from melano_tf.papers.plan import Backbone, Step
@@ -52,13 +52,17 @@ def recorded_key(run: Run, name: str) -> str | None:
     return None if replaced(run.folder, state) else state.get("key")
 
 
-def state_of(work: Known, step: Step, recorded: Mapping[str, str], finished: Finished) -> str:
+def state_of(
+    work: Known, step: Step, recorded: Mapping[str, str], finished: Finished, more: Collection[str] = ()
+) -> str:
     """ "finished", or "to do" and why; what is finished is remembered, for those that stand on it.
 
     Args:
         work, step: which.
         recorded: what was found by the steps that are looked at anew.
         finished: (run, name of a step, key) -> whether it stands finished under it.
+        more: steps looked at anew of which more is asked for now (`Step.asks`): what stands on one directly is to do,
+            and what stands on that knows it by what was looked at, which stays as it was.
     """
     if step.always:
         if step.name in recorded and all(map(work.has, step.needs)):
@@ -70,7 +74,8 @@ def state_of(work: Known, step: Step, recorded: Mapping[str, str], finished: Fin
     key = work.run.key(step.name, inputs)
     if finished(work.run, step.name, key):
         work.finish(step.name, key)
-        return "finished"
+        grown = [name for name in step.needs if name in more]
+        return f"{TO_DO}: more is {grown[0]}" if grown else "finished"
     if step.taken:
         return "left alone (not asked for)"
     if not known.is_file():

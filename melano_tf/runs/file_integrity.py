@@ -52,7 +52,9 @@ def faults(folder: Path) -> list[tuple[str, str]]:
 
 SHAPES = {  # what the fields of run.json hold where they are there
     **dict.fromkeys(("recipe",), str),
-    **dict.fromkeys(("settings", "plan", "looked_at", "chosen", "failed", "left_out", "durations", "parts"), dict),
+    **dict.fromkeys(
+        ("settings", "plan", "looked_at", "chosen", "failed", "left_out", "durations", "parts", "asked"), dict
+    ),
     **dict.fromkeys(("split", "splits", "folds", "leaks", "copies", "undecodable", "partition"), dict),
     **dict.fromkeys(("sessions", "differs", "judged", "headlines"), list),
 }

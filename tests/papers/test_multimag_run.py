@@ -220,11 +220,16 @@ def test_another_choice_of_tables_cuts_what_is_missing_and_retrains_nothing(copy
     assert parts == {
         patient: part for part, patients in read_json(copy / "run.json")["parts"].items() for patient in patients
     }
+    for tables, words in (("4", "finished"), ("1", "to do: more is wanted")):
+        shown = inside(*command, "--tables", tables, "--steps", "tiles", "--plan").shown
+        assert f"{'tiles':<44} {words}" in shown, shown
     records = {path.name: path.read_bytes() for path in (fresh / "tiles").glob("*.tfrecord")}
     assert inside(*command, "--tables", "1", "--steps", "tiles").code == 0
     for name, content in records.items():
         later = (fresh / "tiles" / name).read_bytes()
         assert later.startswith(content) and len(later) > len(content)
+    planned = inside(*command, "--tables", "4", "--steps", "tiles", "--plan")
+    assert "0 steps would be done" in planned.shown
     again = inside(*command, "--tables", "4", "--steps", "tiles")
     assert "did 0 steps" in again.shown
 

@@ -2,17 +2,19 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from melano_tf.errors import InputError
-from melano_tf.papers.plan import Plan
-from melano_tf.papers.shell import Work, do
-from melano_tf.papers.slide_steps import Cutting, add_slide_steps, cut_identity, cut_tiles
+from melano_tf.papers.plan import Plan, Step
+from melano_tf.papers.shell import Looked, Work, do, look, states_of
+from melano_tf.papers.slide_steps import Cutting, add_slide_steps, asked_tiles, cut_identity, cut_tiles
 from melano_tf.pipelines import tile_store
 from melano_tf.pipelines.processes import in_this_process
 from melano_tf.pipelines.tile_store_settings import StoreSettings
@@ -39,6 +41,13 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class StatedSettings(Settings):
+    """With the run's folder, which is no part of a method."""
+
+    out: Path = Path()
+
+
+@dataclass(frozen=True)
 class Chosen:
     """A choice of tiles by slide."""
 
@@ -59,10 +68,16 @@ def slides(tmp_path: Path) -> Path:
     return path
 
 
-def session(out: Path, manifest: Path, cutting: Cutting, choose: Chosen | None = None):
-    """One session of a run of these steps alone: (the run, the slides and how they are cut, tiles, lines said)."""
-    plan, said = Plan(("slides", "tiles"), lambda work: [], lambda work: ""), []
-    add_slide_steps(plan, "spitzoid", lambda *given: Path(), lambda work, frame: None, cutting, choose)
+def plan_of(cutting: Cutting, choose: Chosen | None = None, asks: Sequence[str] = ()) -> Plan:
+    """These steps alone."""
+    plan = Plan(("slides", "tiles"), lambda work: [], lambda work: "")
+    add_slide_steps(plan, "spitzoid", lambda *given: Path(), lambda work, frame: None, cutting, choose, asks)
+    return plan
+
+
+def session(out: Path, manifest: Path, cutting: Cutting, choose: Chosen | None = None, asks: Sequence[str] = ()) -> Any:
+    """One session of a run of these steps: (the run, the slides and how they are cut, tiles, lines said)."""
+    plan, said = plan_of(cutting, choose, asks), []
     settings = Settings(manifest)
     with Run(out, "toy", settings, 1, said.append) as run:
         work = Work(run, settings, {})
@@ -195,3 +210,32 @@ def test_what_no_grid_has_is_not_wanted_though_a_damaged_table_says_so(slides, t
         again = session(out, slides, SEVERAL, chosen)
         assert again[0].repeated == ["tiles"] and again[2].equals(first[2])
         assert table.read_text().count("coarse") == 1 and new not in table.read_text()
+
+
+def test_the_plan_knows_that_tiles_are_to_be_cut_for_another_choice(slides, tmp_path):
+    """Slide a is malignant, b benign."""
+    out = tmp_path / "run"
+    coarse, fine = asked_tiles({"malignant": ["coarse"]}), asked_tiles({"malignant": ["coarse"], "benign": ["fine"]})
+    chosen = {coarse: Chosen({"a": {"coarse": "outlined"}})}
+    chosen[fine] = Chosen({"a": {"coarse": "outlined"}, "b": {"fine": "whole"}})
+
+    def stated(asks: Sequence[str]) -> dict[str, str]:
+        plan = plan_of(SEVERAL, chosen[asks], asks)
+        plan.step("cohort", print, needs=["tiles"], group="tiles", always=True)
+        plan.step("train", print, needs=["cohort"], group="tiles", here=True)
+        states, _ = states_of(
+            SimpleNamespace(name="toy"), StatedSettings(slides, out=out), plan.steps.values(), {}, Run.finished
+        )
+        return {step.name: words for step, words in states if not step.always}
+
+    session(out, slides, SEVERAL, chosen[coarse], coarse)
+    with Run(out, "toy", Settings(slides), 1, print) as run:  # known by more than by its tiles
+        look(Work(run, Settings(slides), {}), Step("cohort", "tiles", lambda work: Looked(1, 1), always=True))
+        identity = run.record()["looked_at"]["cohort"]
+        run.step("train", {"needs": {"cohort": identity}}, lambda scratch: [])
+    assert stated(coarse) == {"tiles": "finished", "train": "finished"}
+    assert stated(fine) == {"tiles": "to do: more is wanted", "train": "finished"}
+    assert session(out, slides, SEVERAL, chosen[fine], fine)[0].repeated == ["tiles"]
+    assert stated(coarse) == stated(fine) == {"tiles": "finished", "train": "finished"}
+    session(out, slides, SEVERAL, chosen[coarse], coarse)
+    assert stated(fine)["tiles"] == "finished", "what an earlier session wanted stays"

@@ -9,10 +9,11 @@ from melano_tf.papers.multimag.map_faithfulness import measure_maps
 from melano_tf.papers.multimag.models import judged_models
 from melano_tf.papers.multimag.settings import STEPS, MultimagSettings
 from melano_tf.papers.multimag.tables import write_aggregation, write_fusion, write_paper_tables
+from melano_tf.papers.multimag.tasks import wanted_magnifications
 from melano_tf.papers.plan import Extent, Plan
 from melano_tf.papers.shared_tables import first_numbers
 from melano_tf.papers.shell import Work
-from melano_tf.papers.slide_steps import Cutting, add_slide_steps
+from melano_tf.papers.slide_steps import Cutting, add_slide_steps, asked_tiles
 from melano_tf.phantoms.slides.diagnoses import draw_diagnoses
 
 
@@ -25,7 +26,10 @@ def method(s: MultimagSettings) -> Plan:
         check_tables(s, manifest)
     plan = Plan(STEPS, found, models, judged_models(s))
     cutting = Cutting(s.grids(), s.store, s.annotation)
-    tiles = add_slide_steps(plan, "multimag", draw_diagnoses, said_slides, cutting, divide_slides)  # sections 2 and 3
+    asks = asked_tiles(wanted_magnifications(s))
+    tiles = add_slide_steps(
+        plan, "multimag", draw_diagnoses, said_slides, cutting, divide_slides, asks
+    )  # sections 2, 3
     cohort = plan.step("cohort", gather_tiles, cutting, needs=[tiles], group="tiles", always=True)
     plan.output("tiles", "tiles", [cohort], None)
 
