@@ -221,6 +221,8 @@ def _write_shard(
         settings: size and limits.
     """
     (path, files), threads = asked
+    if (done := shard_facts(path)) is not None:  # by another run that shares the folder, since this one looked
+        return done
 
     def one(file: Path | str) -> StoredImage | str:
         try:

@@ -4,14 +4,19 @@ A file that is mapped into memory counts as this process's memory with all that 
 33,000 images 7 GiB after one epoch.
 
 Beside a shard lies a JSON file, written last, with its size, the CRC-32C of each row and a digest of itself. Without
-it, or where it or the shard's size is not what was written, the shard counts as unfinished.
+it, or where it or the shard's size is not what was written, the shard counts as unfinished. Of two runs that make the
+same shard at once the first one's stands: a trunk's features differ in their last bits from one machine to another, and
+one's file would not be what the other's JSON says.
 """
 
+import contextlib
+import fcntl
 import functools
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -20,11 +25,13 @@ import google_crc32c
 import numpy as np
 
 from melano_tf.errors import InputError, line_of
+from melano_tf.runs import journal
 from melano_tf.runs.atomic_files import atomic, write_json
 from melano_tf.runs.file_integrity import mapping
 from melano_tf.runs.settings_digest import digest
 
 SHARD_NAME = re.compile(r"[0-9a-f]{16}\.npy")
+LOCK = ".shards.lock"
 OPEN_FILES = 128
 """Of one cache at a time; a process may open some hundreds."""
 
@@ -74,7 +81,8 @@ class NpyRows:
 
 
 def write_shard(path: Path, array: np.ndarray, facts: Mapping[str, Any], axes: int = 1) -> dict[str, Any]:
-    """Write an array as `.npy`, and beside it what its readers check; returns what `shard_facts` then gives.
+    """Write an array as `.npy`, and beside it what its readers check, unless another run did meanwhile; returns what
+    `shard_facts` then gives.
 
     Args:
         path: of the file, "<name>.npy"; "<name>.json" stands beside it.
@@ -82,13 +90,28 @@ def write_shard(path: Path, array: np.ndarray, facts: Mapping[str, Any], axes: i
         facts: what else is known of it, as JSON holds it.
         axes: of so many first axes each place is a row.
     """
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
-    rows = array.reshape(-1, *array.shape[axes:])
-    kept = {**facts, "shape": list(array.shape), "bytes": path.stat().st_size}
-    kept["crc"] = [google_crc32c.value(row) for row in rows]
-    write_json(path.with_suffix(".json"), {**kept, "digest": digest(kept)})
-    return kept
+    with _one_writer(path):
+        if (found := shard_facts(path)) is not None:
+            return found
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            np.save(file, array)
+        rows = array.reshape(-1, *array.shape[axes:])
+        kept = {**facts, "shape": list(array.shape), "bytes": path.stat().st_size}
+        kept["crc"] = [google_crc32c.value(row) for row in rows]
+        write_json(path.with_suffix(".json"), {**kept, "digest": digest(kept)})
+        return kept
+
+
+@contextlib.contextmanager
+def _one_writer(path: Path) -> Iterator[None]:
+    """No other process writes this shard meanwhile: the kernel's lock of a byte of a file beside it, which ends with
+    its process. Where a file system has no locks, two that write it at once are not kept apart."""
+    place = path.parent / LOCK
+    journal.claim(place)
+    with place.open("ab") as file:
+        with contextlib.suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, zlib.crc32(path.name.encode()))
+        yield
 
 
 def shard_facts(path: Path) -> dict[str, Any] | None:

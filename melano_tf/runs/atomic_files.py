@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,9 @@ def atomic(path: Path) -> Iterator[Path]:
     path = Path(path)
     journal.check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last, because writers (OpenCV, Keras) choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{journal.HALF}{path.suffix}")
+    # The suffix stays last, because writers (OpenCV, Keras) choose the format by it. Processes of two containers, or
+    # hosts, that share a folder may have one number.
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{journal.HALF}{path.suffix}")
     journal.claim(temporary, *([] if path.exists() else [path]))
     try:
         yield temporary

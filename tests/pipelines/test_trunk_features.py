@@ -1,6 +1,7 @@
 """Features on disk: those of the trunk, in every view; made once; the same batches from any step."""
 
 import itertools
+import multiprocessing
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.image_batches import ChangedBatches, ImageBatches, coloured, seen
 from melano_tf.pipelines.image_cache import ImageCache, cache_images, decode_image
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
+from melano_tf.pipelines.npy_rows import NpyRows, shard_fault, write_shard
 from melano_tf.pipelines.trunk_features import (
     DIHEDRAL,
     FLIPS,
@@ -128,6 +130,51 @@ def test_features_that_are_not_as_they_were_stored_are_one_line(images: ImageCac
         cache.features(np.array([0, 3]), 2)
     with pytest.raises(InputError, match="row 14 is not what was written"):
         list(itertools.islice(FeatureBatches(cache, NAMES, LABELS, batch=3, seed=5).from_step(0), 3 * 20))
+
+
+def test_of_two_runs_that_make_the_same_features_at_once_the_first_ones_stand(
+    images: ImageCache, trunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine's differ in their last bits."""
+    others: list[tuple[Path, dict]] = []
+
+    def beaten(path: Path, array: np.ndarray, facts: dict, axes: int) -> dict:
+        others.append((path, write_shard(path, array + np.float16(0.25), facts, axes)))
+        return write_shard(path, array, facts, axes)
+
+    plain = cached(trunk, images, tmp_path / "alone").features(np.arange(COUNT), 1)
+    monkeypatch.setattr(module, "write_shard", beaten)
+    ours = cached(trunk, images, tmp_path).features(np.arange(COUNT), 1)
+    theirs = FeatureCache(NAMES, *zip(*others, strict=True), FLIPS).features(np.arange(COUNT), 1)
+    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(ours, plain + np.float16(0.25))
+
+
+def write_and_read(folder: Path, seed: int, queue: multiprocessing.Queue) -> None:
+    """Shards of one name each, of another content in each process; what was wrong when they were read back."""
+    draw, wrong = np.random.default_rng(seed), list[str]()
+    for number in range(40):
+        path = folder / f"{number:016x}.npy"
+        facts = write_shard(path, draw.integers(0, 256, (50, 700), np.uint8), {})
+        rows = NpyRows(path, "it", facts["crc"])
+        try:
+            for place in range(50):
+                rows.read(place, np.empty(700, np.uint8))
+        except InputError as error:
+            wrong.append(str(error))
+    queue.put(wrong)
+
+
+def test_no_shard_is_one_runs_and_what_stands_beside_it_another_ones(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    runs = [context.Process(target=write_and_read, args=(tmp_path, seed, queue)) for seed in (1, 2)]
+    for run in runs:
+        run.start()
+    assert [queue.get(timeout=60) for _ in runs] == [[], []]
+    for run in runs:
+        run.join()
+    assert [shard_fault(path) for path in sorted(tmp_path.glob("*.npy"))] == [""] * 40
 
 
 def small(activation: str | None = "relu", join: int = 0, dtype: str = "float32") -> keras.Model:
