@@ -187,6 +187,7 @@ def reproduce(
         run.note(differs=recipe.changes(settings), report=recipe.told(settings.preset), judged=plan.judged)
         work = Work(run, settings, weights)
         walk(recipe, work, steps)
+        run.settle()
         run.note(failed={plan.steps[name].called: why for name, why in work.failed.items()}, left_out=work.left_out)
         for output in outputs:
             make(work, output)
@@ -281,6 +282,7 @@ def stand(work: Work, step: Step, key: str) -> None:
     """A step stands finished under a key: its model's sidecar is made to say what the training does not depend on."""
     if step.restate is not None:
         step.restate(work, *step.args)
+        work.run.settle()
     work.finish(step.name, key)
 
 

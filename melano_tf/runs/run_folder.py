@@ -98,7 +98,7 @@ class Run:
         self.company: Company | None = None  # None: there are no other hosts
         self.repeated: list[str] = []
         self.kept: list[str] = []
-        self._stood = ""  # the step that was kept last
+        self._stood = ""  # the step that was kept last, until it is restated
         self._lock: FolderLock | None = None
         self.made = MadeFiles(self.folder, lambda: self.record()["plan"])
         self._sums = SessionChecksums()
@@ -171,7 +171,7 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self._lock is not None:
-            if kind is not None:  # before the step that was kept last was restated, perhaps
+            if kind is not None:
                 self.made.drop(self._stood)
             with contextlib.suppress(OSError):
                 self.made.write()
@@ -277,6 +277,11 @@ class Run:
         self.made.know(self._outputs(name), name, key)
         return True
 
+    def settle(self) -> None:
+        """The step that was kept last says what it is to say now (`restated_models`): however the session ends, its
+        files are those of the session's plan."""
+        self._stood = ""
+
     def _outputs(self, name: str) -> list[str]:
         """The files of a finished step, as its record names them, without those that are being restated."""
         state = read_json(self.folder / "steps" / f"{name}.json")
@@ -288,6 +293,7 @@ class Run:
         Raises:
             InputError: another run took the folder.
         """
+        self.settle()
         self._check_lock()
         self._discard_damaged(self.path("steps", f"{name}.json"))
         journal.remove(self.path("steps", f"{name}.json"))

@@ -12,6 +12,7 @@ import pytest
 from melano_tf.commands.compare import checksums
 from melano_tf.errors import InputError
 from melano_tf.runs.atomic_files import atomic, file_sha256
+from melano_tf.runs.files_of_plan import Standing
 from melano_tf.runs.input_checksums import file_checksums
 from melano_tf.runs.run_folder import Run
 from melano_tf.runs.settings_digest import digest, flat, plain, seed_for
@@ -265,3 +266,30 @@ def test_a_missing_or_damaged_sidecar_is_one_clear_line(tmp_path, content):
 def test_a_missing_model_is_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="no such model file"):
         Sidecar.read(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_what_was_kept_is_the_sessions_however_it_ends_once_another_step_is_begun(tmp_path, settled):
+    """A setting that one of three steps depends on is another one, and the session is ended."""
+
+    def session(epochs: int, fails: bool) -> None:
+        with open_run(tmp_path, epochs=epochs) as run:
+            for name in ("first", "second"):
+                run.step(name, {}, lambda scratch, name=name: told(run, name))
+            if fails and not settled:  # before "second" was restated, perhaps
+                raise KeyboardInterrupt
+            run.step("third", {"epochs": epochs}, lambda scratch: stopped() if fails else write(run, "third", "3"))
+
+    def stopped():
+        raise KeyboardInterrupt
+
+    def told(run: Run, name: str) -> list[Path]:
+        path = run.path("tables", name)
+        path.write_text(name)
+        return [path]
+
+    session(3, fails=False)
+    with pytest.raises(KeyboardInterrupt):
+        session(4, fails=True)
+    standing = Standing(tmp_path, json.loads((tmp_path / "run.json").read_text()))
+    assert standing.older() == ([] if settled else ["tables/second"])
