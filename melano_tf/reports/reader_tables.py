@@ -12,7 +12,7 @@ from melano_tf.evaluation.binary_metrics import format_value
 from melano_tf.evaluation.interval import ends_text
 from melano_tf.evaluation.reader_agreement import kappa_interval
 from melano_tf.runs.judgements import Judgement
-from melano_tf.runs.reader_notes import BLIND, OPEN, last_notes, read_notes
+from melano_tf.runs.reader_notes import BLIND, OPEN, case_contents, last_notes, of_cohort, read_notes
 
 TRUTH = "the label"
 UNSURE = "unsure"
@@ -54,12 +54,14 @@ class Readers:
             newest first.
         total: open notes in all.
         unsure: {reader: blind cases called unsure}.
+        cohort: lines on notes that are of another cohort, or do not say.
     """
 
     agreements: Sequence[Agreement] = ()
     open_notes: Sequence[tuple[str, str, str, str, str]] = ()
     total: int = 0
     unsure: Mapping[str, int] | None = None
+    cohort: Sequence[str] = ()
 
 
 def readers(folder: Path, judgements: Sequence[Judgement], seed: int = 0) -> Readers:
@@ -70,7 +72,8 @@ def readers(folder: Path, judgements: Sequence[Judgement], seed: int = 0) -> Rea
         judgements: what its models said of the cases that are judged.
         seed: of the intervals' draws.
     """
-    notes = last_notes(read_notes(folder))
+    own, others_notes = of_cohort(folder, read_notes(folder))
+    notes = last_notes(own)
     blind = notes[notes["mode"] == BLIND]
     said = {
         str(reader): dict(zip(rows["case"], rows["verdict"], strict=True))
@@ -87,7 +90,21 @@ def readers(folder: Path, judgements: Sequence[Judgement], seed: int = 0) -> Rea
         (*(row[name] for name in ("reader", "case", "verdict", "text")), f"{row['model']}: {row['called']}".strip(": "))
         for row in remarks.head(MOST_NOTES).to_dict("records")
     ]
-    return Readers([one for one in found if one is not None], shown, len(remarks), unsure)
+    lines = cohort_lines(len(others_notes), int((own["content"] == "").sum()) if case_contents(folder) else 0)
+    return Readers([one for one in found if one is not None], shown, len(remarks), unsure, lines)
+
+
+def cohort_lines(other: int, unsaid: int) -> list[str]:
+    """What is said of notes on another cohort's cases, and of those that do not say."""
+    lines = []
+    if other:
+        lines.append(f"Left out, of cases of another cohort in this folder: {other:,} note{'s' * (other > 1)}.")
+    if unsaid:
+        lines.append(
+            f"An earlier version wrote {unsaid:,} note{'s' * (unsaid > 1)} that do not say of which file they are; "
+            "they count as this cohort's."
+        )
+    return lines
 
 
 def _others(judgements: Sequence[Judgement]) -> tuple[dict[str, dict[str, str]], dict[str, str]]:

@@ -3,6 +3,9 @@
 A file is only ever appended to: a note that was changed is a further line, and the last one counts. Each line is one
 short write at the end of the file under a lock, so that several processes, and a kill, lose none that was confirmed.
 What a full disk left of a line is taken back; what a loss of power left of one is closed before the next.
+
+A note names its case, and what was in that case's file: in a run's folder other slides or images may take the former
+ones' names.
 """
 
 import csv
@@ -18,6 +21,7 @@ import pandas as pd
 
 from melano_tf.errors import InputError
 from melano_tf.runs.atomic_files import sync_folder
+from melano_tf.runs.file_integrity import read_frame
 
 FOLDER = "notes"
 OPEN, BLIND = "open", "blind"
@@ -40,6 +44,7 @@ class Note:
         model: open: the model whose answer was shown, else "".
         called: open: what that model called, else "".
         seed: blind: of the order in which cases were given, else "".
+        content: the beginning of the checksum of the case's file, "" where that is not known; `append` writes it.
     """
 
     time: str
@@ -51,6 +56,7 @@ class Note:
     model: str = ""
     called: str = ""
     seed: str = ""
+    content: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(Note))
@@ -93,6 +99,7 @@ def append(folder: Path, note: Note) -> Path:
     """
     path = notes_file(folder, note.reader)
     cells = {**asdict(note), "reader": checked_reader(note.reader), "text": note.text[:MOST_TEXT]}
+    cells["content"] = note.content or case_contents(folder).get(note.case, "")
     try:
         path.parent.mkdir(exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -142,7 +149,7 @@ def read_notes(folder: Path) -> pd.DataFrame:
     """All notes on a run, of all readers, in the order of their files and lines; lines that are no notes are left out.
 
     Returns:
-        Columns as `Note`, all text.
+        Columns as `Note`, all text; what an earlier version wrote has no `content`.
     """
     rows: list[dict[str, str]] = []
     for path in sorted((Path(folder) / FOLDER).glob("*.csv")):
@@ -150,7 +157,12 @@ def read_notes(folder: Path) -> pd.DataFrame:
             content = path.read_bytes().decode("utf-8", "replace")  # line ends inside a text stay what they are
         except OSError:
             continue
-        for row in csv.DictReader(io.StringIO(content, newline="")):
+        lines = list(csv.reader(io.StringIO(content, newline="")))
+        head = lines[0] if lines else []
+        # Of a file that an earlier version began the later lines are longer than its head.
+        names = COLUMNS if tuple(head) == COLUMNS[: len(head)] else head
+        for cells in lines[1:]:
+            row = dict(zip(names, cells, strict=False))
             if row.get("case") and row.get("mode") in (OPEN, BLIND):
                 rows.append({name: row.get(name) or "" for name in COLUMNS} | {"reader": path.stem})
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -159,3 +171,27 @@ def read_notes(folder: Path) -> pd.DataFrame:
 def last_notes(notes: pd.DataFrame) -> pd.DataFrame:
     """The last note of each reader, mode and case: what counts."""
     return notes.drop_duplicates(["reader", "mode", "case"], keep="last").reset_index(drop=True)
+
+
+def case_contents(folder: Path) -> dict[str, str]:
+    """{case: the beginning of its file's checksum}, of the run's present cohort; {} of a run that keeps none."""
+    table = Path(folder) / "audit" / "cases.parquet"
+    if not table.is_file():
+        return {}
+    try:
+        cases = read_frame(table)
+        return dict(zip(cases["case"].astype(str), cases["content"].astype(str).str[:16], strict=True))
+    except (InputError, KeyError):
+        return {}
+
+
+def of_cohort(folder: Path, notes: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The notes on the run's present cohort, and those on another one's cases; what does not say counts as the run's.
+
+    Args:
+        folder: the run's.
+        notes: as `read_notes` gives them.
+    """
+    known = case_contents(folder)
+    other = (notes["content"] != "") & (notes["case"].map(known).fillna("") != notes["content"]) & bool(known)
+    return notes[~other].reset_index(drop=True), notes[other].reset_index(drop=True)

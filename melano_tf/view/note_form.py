@@ -7,7 +7,19 @@ from pathlib import Path
 from bokeh.models import Button, Column, CustomJS, Div, Row, TextAreaInput, TextInput
 
 from melano_tf.errors import InputError
-from melano_tf.runs.reader_notes import BLIND, OPEN, VERDICTS, Note, append, checked_reader, last_notes, now, read_notes
+from melano_tf.runs.reader_notes import (
+    BLIND,
+    OPEN,
+    VERDICTS,
+    Note,
+    append,
+    case_contents,
+    checked_reader,
+    last_notes,
+    now,
+    of_cohort,
+    read_notes,
+)
 from melano_tf.view.page_style import text
 from melano_tf.view.site import Page
 
@@ -15,10 +27,14 @@ KEYS = {"agree": "a", "disagree": "d", "unsure": "u"}
 REMEMBER = "document.cookie='reader='+encodeURIComponent(cb_obj.value)+';path=/;max-age=31536000;samesite=strict'"
 
 
+# Behind a note's time.
+OTHER, UNSAID = ", of another cohort's case of this name", ", does not say of which file"
+
+
 def last_words(folder: Path) -> dict[str, str]:
     """{case: "reader: verdict; …"} of all open notes of a run."""
     found: dict[str, list[str]] = {}
-    notes = last_notes(read_notes(folder))
+    notes = last_notes(of_cohort(folder, read_notes(folder))[0])
     for row in notes[notes["mode"] == OPEN].to_dict("records"):
         words = ", ".join(part for part in (row["verdict"], row["text"][:60]) if part)
         found.setdefault(str(row["case"]), []).append(f"{row['reader']}: {words}")
@@ -50,15 +66,17 @@ def note_form(
         reader_input(page),
         TextAreaInput(title="note", rows=2, sizing_mode="stretch_width", max_length=4000),
     )
+    unsaid = UNSAID if case_contents(folder) else ""
     told, written = Div(sizing_mode="stretch_width"), Div(sizing_mode="stretch_width")
 
     def show() -> None:
-        notes = read_notes(folder)
-        own = notes[(notes["case"] == case) & (notes["mode"] != BLIND)]
+        own, others = of_cohort(folder, read_notes(folder))
         written.text = "".join(
-            f"<p><b>{text(row['reader'])}</b> {text(row['verdict'])} <span class='soft'>{text(row['time'][:16])}</span>"
+            f"<p><b>{text(row['reader'])}</b> {text(row['verdict'])} "
+            f"<span class='soft'>{text(row['time'][:16])}{whose if row['content'] else unsaid}</span>"
             f"<br>{text(row['text'])}</p>"
-            for row in own.to_dict("records")[::-1][:20]
+            for notes, whose in ((own, ""), (others, OTHER))
+            for row in notes[(notes["case"] == case) & (notes["mode"] != BLIND)].to_dict("records")[::-1][:20]
         )
 
     def write(verdict: str) -> None:

@@ -12,6 +12,7 @@ from melano_tf.runs.predictions import predictions
 from melano_tf.runs.reader_notes import BLIND, OPEN, Note, append
 from tests.reports.made_run import HOSTILE, made_run
 from tests.reports.made_run import predictions as made_predictions
+from tests.runs.test_reader_notes import hold
 
 CASES = [f"P{number:02}" for number in range(12)]
 TARGET = [0, 1] * 6
@@ -72,3 +73,20 @@ def test_tiles_are_no_cases(tmp_path: Path) -> None:
     write(tmp_path, "ada", dict.fromkeys(CASES[:4], "benign"))
     only = Judgement(tiles.name, tiles.classes, tiles.frame.assign(tile=1), "tiles", {})
     assert readers(tmp_path, [only]).agreements == []
+
+
+def test_readings_of_another_cohort_are_left_out_and_counted(tmp_path: Path) -> None:
+    write(tmp_path, "old", dict.fromkeys(CASES[:3], "benign"))  # does not say of which files
+    hold(tmp_path, **dict.fromkeys(CASES, "ab12"))
+    write(tmp_path, "ada", dict.fromkeys(CASES[:5], "benign"))
+    hold(tmp_path, **{case: "cd34" if case in CASES[:4] else "ab12" for case in CASES})
+    write(tmp_path, "bo", dict.fromkeys(CASES[:6], "malignant"))
+    found = readers(tmp_path, [judgement()])
+    counts = {(one.first, one.second): one.cases for one in found.agreements}
+    assert counts == {(r, o): n for r, n in (("bo", 6), ("old", 3)) for o in (TRUTH, "target model")} | {
+        ("bo", "old"): 3
+    }
+    assert found.cohort == [
+        "Left out, of cases of another cohort in this folder: 4 notes.",
+        "An earlier version wrote 3 notes that do not say of which file they are; they count as this cohort's.",
+    ]

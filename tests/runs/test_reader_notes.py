@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from melano_tf.errors import InputError
@@ -19,6 +20,7 @@ from melano_tf.runs.reader_notes import (
     last_notes,
     notes_file,
     now,
+    of_cohort,
     read_notes,
 )
 
@@ -149,3 +151,41 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="not kept"):
         append(tmp_path, note())
+
+
+def hold(folder: Path, **contents: str) -> None:
+    """The run's cohort: cases and what is in their files."""
+    (folder / "audit").mkdir(exist_ok=True)
+    rows = [(case, "P", None, content * 16) for case, content in contents.items()]
+    pd.DataFrame(rows, columns=["case", "patient", "lesion", "content"]).to_parquet(folder / "audit" / "cases.parquet")
+
+
+def test_a_note_says_of_which_cohort_it_is(tmp_path: Path) -> None:
+    append(tmp_path, note(case="a", text="before any table"))
+    hold(tmp_path, a="ab12", b="cd34")
+    append(tmp_path, note(case="a"))
+    append(tmp_path, note(case="b"))
+    append(tmp_path, note(case="gone"))
+    assert read_notes(tmp_path)["content"].tolist() == ["", "ab12" * 4, "cd34" * 4, ""]
+    hold(tmp_path, a="ab12", b="ff99", c="00aa")  # b is another file now
+    own, other = of_cohort(tmp_path, read_notes(tmp_path))
+    assert own["case"].tolist() == ["a", "a", "gone"] and other["case"].tolist() == ["b"]
+    hold(tmp_path, c="00aa")
+    assert of_cohort(tmp_path, read_notes(tmp_path))[1]["case"].tolist() == ["a", "b"]
+    (tmp_path / "audit" / "cases.parquet").write_bytes(b"damaged")
+    assert len(of_cohort(tmp_path, read_notes(tmp_path))[0]) == 4, "a run that keeps none knows no other"
+
+
+def test_notes_of_an_earlier_version_are_read_and_written_on(tmp_path: Path) -> None:
+    path = notes_file(tmp_path, "ada")
+    path.parent.mkdir()
+    old = "time,reader,mode,case,verdict,text,model,called,seed\n2026-01-01T10:00:00+0000,ada,blind,a,nevus,,,,3\n"
+    path.write_text(old)
+    hold(tmp_path, a="ab12")
+    append(tmp_path, note(case="a", text="new"))
+    assert path.read_text().startswith(old)
+    found = read_notes(tmp_path)
+    assert found["text"].tolist() == ["", "new"] and found["seed"].tolist() == ["3", ""]
+    assert found["content"].tolist() == ["", "ab12" * 4] and len(of_cohort(tmp_path, found)[0]) == 2
+    path.write_text("case,mode,verdict,reader,time\nb,open,agree,ada,now\n")  # as a person put its columns
+    assert read_notes(tmp_path).iloc[0][["case", "verdict", "content"]].tolist() == ["b", "agree", ""]

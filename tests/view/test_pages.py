@@ -18,10 +18,12 @@ from bokeh.models import DataTable, Div, Select
 from melano_tf.errors import InputError
 from melano_tf.runs.files_of_plan import plan_key
 from melano_tf.runs.predictions import predictions, read_predictions, write_predictions
+from melano_tf.runs.reader_notes import OPEN, Note, append, now
 from melano_tf.view.asked_models import Asked, Map
 from melano_tf.view.deepzoom import ByteCache
 from melano_tf.view.embedding import Embedding
 from melano_tf.view.model_predictions import tile_models
+from melano_tf.view.note_form import OTHER, UNSAID, last_words, note_form
 from melano_tf.view.overlays import Masks
 from melano_tf.view.pages import build
 from melano_tf.view.pages.curves import CurvesPage
@@ -31,6 +33,7 @@ from melano_tf.view.pages.slide import SlidePage
 from melano_tf.view.pages.what_if import WhatIf
 from melano_tf.view.run_cases import Runs, read_run
 from melano_tf.view.site import Page, Site, pages_of
+from tests.runs.test_reader_notes import hold
 from tests.view.made_run import NEVI, PLAN, SETTINGS, SEVEN, SIDE, made_images, made_run_of_nevi, tiles_of, write_run
 
 METADATA = {"preprocessing": {"metadata": {"age": {}}}}
@@ -493,3 +496,19 @@ def test_nothing_is_said_of_a_training_that_an_image_had_no_part_in() -> None:
     """No model yet, or an image of a source that no model is trained on (similarity's unnamed one and MSK)."""
     page: Any = SimpleNamespace(judging={})
     assert "has judged this image" in answers_table(page) and "training" not in answers_table(page)
+
+
+def test_notes_of_another_cohort_are_shown_as_such_and_are_no_words_of_the_list(tmp_path: Path) -> None:
+    with site_of(made_run_of_nevi(tmp_path / "run")) as site:
+        run = site.runs.get(0)
+        case = str(run.cases["case"].iloc[0])
+        for content, reader in (("ab12", "before"), ("cd34", "after")):
+            hold(run.folder, **{case: content})
+            append(run.folder, Note(now(), reader, OPEN, case, "agree"))
+        form = note_form(Waiting(site), run.folder, case, lambda: ("", ""))
+        written = form.children[-1].text
+        assert written.index("after") < written.index("before") and written.count(OTHER) == 1
+        assert OTHER in written[written.index("before") :] and UNSAID not in written
+        assert last_words(run.folder) == {case: "after: agree"}
+        (run.folder / "notes" / "before.csv").write_text(f"time,reader,mode,case,verdict\nnow,old,open,{case},unsure\n")
+        assert UNSAID in note_form(Waiting(site), run.folder, case, lambda: ("", "")).children[-1].text

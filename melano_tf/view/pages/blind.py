@@ -7,7 +7,7 @@ from bokeh.layouts import column, row
 from bokeh.models import Button, Div, NumericInput, TextAreaInput
 
 from melano_tf.errors import InputError
-from melano_tf.runs.reader_notes import BLIND, Note, append, checked_reader, now, read_notes
+from melano_tf.runs.reader_notes import BLIND, Note, append, checked_reader, now, of_cohort, read_notes
 from melano_tf.runs.settings_digest import seed_for
 from melano_tf.view.case_selection import first_model
 from melano_tf.view.note_form import reader_input
@@ -98,7 +98,7 @@ class Reading:
             self.told.text = f'<p class="wrong" role="alert">{text(error)}</p>'
             return
         self.told.text = ""
-        notes = read_notes(self.run.folder)
+        notes, _ = of_cohort(self.run.folder, read_notes(self.run.folder))
         done = set(notes[(notes["reader"] == reader) & (notes["mode"] == BLIND)]["case"])
         left = [name for name in blind_order(self.names, int(self.seed.value or 0), reader) if name not in done]
         self.head.text = f'<p role="status">{len(self.names) - len(left)} of {len(self.names)} read</p>'
