@@ -9,8 +9,8 @@ A copy of the checkout's committed files is mutated, below --out; the checkout s
 the tests that call its function, the cheapest first (`experiments/mutation_tests.py`), for --seconds at most, in a
 process forked from one that has imported TensorFlow and done nothing. With --sample a seeded draw of the mutants is
 asked, the rest is not. Printed are the killed share with Wilson's interval, and every survivor with its change; what an
-earlier call judged is kept (--again asks its survivors once more). Needs the extra `mutation`. What was measured stands
-in docs/trust.md.
+earlier call judged is kept as long as melano_tf is the same: --again asks its survivors once more, for example with new
+tests. Needs the extra `mutation`. What was measured stands in docs/trust.md.
 """
 
 import argparse
@@ -68,12 +68,25 @@ KILLED = {"killed", "timeout", "segfault", "caught by type check"}
 
 
 def copied(folder: Path, settings: str) -> None:
-    """The committed files in `folder`, and mutmut's settings; a copy of the same commit is kept with its results."""
+    """The committed files in `folder`, and mutmut's settings.
+
+    A copy of a commit with the same melano_tf is kept with its results, and gets this one's tests.
+
+    Raises:
+        FileExistsError: it is of a commit with another melano_tf.
+    """
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
     note = folder / "commit"
-    if not (note.is_file() and note.read_text() == head):
-        folder.mkdir(parents=True)
-        archive = subprocess.run(["git", "archive", "HEAD"], cwd=CHECKOUT, check=True, capture_output=True).stdout
+    before = note.read_text() if note.is_file() else None
+    if before != head:
+        if before is not None:
+            line = ["git", "diff", "--quiet", before.strip(), head.strip(), "--", "melano_tf"]
+            if subprocess.run(line, cwd=CHECKOUT).returncode:
+                raise FileExistsError(folder)
+        folder.mkdir(parents=True, exist_ok=before is not None)
+        what = [] if before is None else ["experiments", "tests"]
+        line = ["git", "archive", "HEAD", *what]
+        archive = subprocess.run(line, cwd=CHECKOUT, check=True, capture_output=True).stdout
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:
             files.extractall(folder, filter="data")
         note.write_text(head)
@@ -166,7 +179,7 @@ def main() -> int:
     except FileNotFoundError as error:
         parser.error(str(error))
     except FileExistsError:
-        parser.error(f"{folder} is of another commit; remove it, or choose another --out")
+        parser.error(f"{folder} is of a commit with another melano_tf; remove it, or choose another --out")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment["MUTATION_SECONDS"] = str(asked.seconds)
     subprocess.run([sys.executable, "-c", MAKE], cwd=folder, check=True, env=environment, stdout=subprocess.DEVNULL)
