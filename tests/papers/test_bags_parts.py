@@ -29,7 +29,7 @@ def test_the_command_line_is_there_without_tensorflow() -> None:
 def test_the_first_model_named_is_what_the_others_are_compared_with() -> None:
     assert BagsSettings(models="gated,mean,clam").chosen_models() == ("gated", "mean", "clam")
     assert BagsSettings(models="all").chosen_models() == MODELS and MODELS[0] == "mean"
-    with pytest.raises(InputError, match="no model 'bst'"):
+    with pytest.raises(InputError, match=f"^--models mean,bst: no model 'bst'; there are {', '.join(MODELS)}, or all$"):
         BagsSettings(models="mean,bst").chosen_models()
 
 
@@ -43,18 +43,24 @@ def test_a_training_has_the_recipes_settings_and_its_own_kind() -> None:
         BagsSettings(network=BagNetworkSettings(hidden=(9,), heads=4)).training_of("transformer")
 
 
+BOTH = ": a cohort needs both its features and the table of its labels"
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"table": "cases.csv"}, "--table without --features"),
-        ({"classes": ("a",)}, "two or more different labels"),
-        ({"classes": ("a", "a")}, "two or more different labels"),
-        ({"final": "best"}, "--final best: no model"),
+        ({"table": "cases.csv"}, f"--table without --features{BOTH}"),
+        ({"features": "folder"}, f"--features without --table{BOTH}"),
+        ({"classes": ("a",)}, "--classes a: two or more different labels are needed"),
+        ({"classes": ("a", "b", "a")}, "--classes a b a: two or more different labels are needed"),
+        ({"final": "best"}, f"--final best: no model of this name; there are {', '.join(MODELS)}, or none"),
     ],
 )
 def test_settings_that_do_not_go_together(given: dict, words: str) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError) as refused:
         BagsSettings(**given)
+    assert str(refused.value) == words
+    assert BagsSettings(classes=("b", "a"), final="none", features="folder", table="cases.csv").final == "none"
 
 
 def test_weights_of_classes_have_a_mean_of_one() -> None:

@@ -57,16 +57,64 @@ def test_every_change_of_the_demo_is_named():
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ({"caps": dataclasses.replace(PAPER.caps, separate=(1, 2))}, "caps.separate"),
-        ({"caps": dataclasses.replace(PAPER.caps, nevi=0)}, "at least 1"),
-        ({"model": dataclasses.replace(PAPER.model, backbones=("vgg19", "vgg19"))}, "each once"),
-        ({"show": dataclasses.replace(PAPER.show, magnification="5x")}, "'5x' is none of 4x"),
-        ({"evaluation": dataclasses.replace(PAPER.evaluation, threshold=1.0)}, "threshold"),
+        (
+            {"caps": dataclasses.replace(PAPER.caps, separate=(1, 2), mixed=(3, 4, 5))},
+            [
+                f"caps.separate has 2 numbers for {len(PAPER.grid.names)} magnifications",
+                "caps.mixed has 3 numbers; it needs those of MM, IN, CN and JN",
+            ],
+        ),
+        *(
+            ({"caps": dataclasses.replace(PAPER.caps, **none)}, ["caps: every number must be at least 1"])
+            for none in (
+                {"nevi": 0},
+                {"nevus": 0},
+                {"melanoma": 0},
+                {"mixed": (1, 0, 1, 1)},
+                {"separate": (1, 1, 1, 0)},
+            )
+        ),
+        *(
+            (
+                {"model": dataclasses.replace(PAPER.model, backbones=names)},
+                [f"model.backbones {names}: one at least, each once"],
+            )
+            for names in (("vgg19", "vgg19"), ())
+        ),
+        (
+            {"show": dataclasses.replace(PAPER.show, magnification="5x")},
+            [f"show.magnification '5x' is none of {', '.join(PAPER.grid.names)}"],
+        ),
+        *(
+            (
+                {"evaluation": dataclasses.replace(PAPER.evaluation, **odd)},
+                ["evaluation: threshold must lie between 0 and 1, top be at least 1"],
+            )
+            for odd in ({"threshold": 1.0}, {"threshold": 0.0}, {"top": 0})
+        ),
+        *(
+            (
+                {"show": dataclasses.replace(PAPER.show, **{name: 0})},
+                ["show: samples, tiles, measured and steps must be at least 1"],
+            )
+            for name in ("samples", "tiles", "measured", "steps")
+        ),
     ],
 )
 def test_settings_that_do_not_go_together(wrong, words):
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError) as refused:
         dataclasses.replace(PAPER, **wrong).check()
+    assert str(refused.value).splitlines() == ["settings:", *(f"  - {line}" for line in words)]
+
+
+def test_the_least_settings_go_together():
+    ones = dict.fromkeys(("samples", "tiles", "measured", "steps"), 1)
+    dataclasses.replace(
+        PAPER,
+        caps=dataclasses.replace(PAPER.caps, separate=(1,) * 4, mixed=(1,) * 4, melanoma=1, nevus=1, nevi=1),
+        evaluation=dataclasses.replace(PAPER.evaluation, top=1),
+        show=dataclasses.replace(PAPER.show, **ones),
+    ).check()
 
 
 def test_lists_come_in_order():

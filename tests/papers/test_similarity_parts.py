@@ -20,6 +20,7 @@ from melano_tf.papers.similarity.partition import Parts, draw
 from melano_tf.papers.similarity.settings import (
     COMBINATIONS,
     RECIPE,
+    SOURCE_SHARES,
     STEPS,
     ClusterSettings,
     EdgeSettings,
@@ -85,21 +86,62 @@ def test_what_is_not_made_is_refused(wrong: dict, words: str) -> None:
         settings.chosen_splits()
 
 
+FEWER = "at least 1, and fewer than the 16 clusters (--cluster.clusters)"
+COMPARES = "--cluster.per-batch and --cluster.per-cluster: at least 2 (a metric loss compares)"
+WARM = "temperature at least 1"
+
+
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ({"table": (Path("a.csv"),)}, "--table without --images"),
-        ({"partition": PartitionSettings(test_clusters=16)}, "fewer than the 16 clusters"),
-        ({"partition": PartitionSettings(sources=("MSK",))}, "only sources of --cluster.sources"),
-        ({"cluster": ClusterSettings(sources=("ham",))}, "some of HAM, BCN|some of BCN, HAM"),
-        ({"cluster": ClusterSettings(per_cluster=1)}, "at least 2"),
-        ({"edges": EdgeSettings(share=0)}, "above 0"),
-        ({"transfer": TransferSettings(temperature=0.5)}, "temperature at least 1"),
+        ({"partition": PartitionSettings(test_clusters=16)}, "--partition.test-clusters 16: " + FEWER),
+        ({"partition": PartitionSettings(test_clusters=0)}, "--partition.test-clusters 0: " + FEWER),
+        (
+            {"partition": PartitionSettings(sources=("MSK",))},
+            "--partition.sources: only sources of --cluster.sources have clusters to divide by",
+        ),
+        *(
+            ({part: make(sources=("ham",))}, f"--{part}.sources ham: some of {', '.join(SOURCE_SHARES)}")
+            for part, make in (("cluster", ClusterSettings), ("partition", PartitionSettings), ("edges", EdgeSettings))
+        ),
+        ({"cluster": ClusterSettings(sources=())}, f"--cluster.sources nothing: some of {', '.join(SOURCE_SHARES)}"),
+        ({"cluster": ClusterSettings(per_cluster=1)}, COMPARES),
+        ({"cluster": ClusterSettings(per_batch=1)}, COMPARES),
+        *(
+            ({"partition": PartitionSettings(validation=share)}, f"--partition.validation {share}: between 0 and 1")
+            for share in (0.0, 1.0)
+        ),
+        *(({"edges": EdgeSettings(share=share)}, f"--edges.share {share}: above 0, at most 1") for share in (0, 1.1)),
+        *(
+            ({"transfer": TransferSettings(**odd)}, "--transfer: weight above 0, distillation at least 0, " + WARM)
+            for odd in ({"temperature": 0.5}, {"weight": 0.0}, {"distillation": -0.1})
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict, words: str) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError) as refused:
         dataclasses.replace(SimilaritySettings(), **wrong)
+    assert str(refused.value).splitlines() == ["similarity:", f"  - {words}"]
+
+
+def test_a_table_without_images_is_refused_and_images_without_a_table() -> None:
+    both = ": a data set needs both its CSV files and its images' folder"
+    for wrong, words in (
+        ({"table": (Path("a.csv"),)}, "--table without --images"),
+        ({"images": (Path("i"),)}, "--images without --table"),
+    ):
+        with pytest.raises(InputError, match=f"^{words}{both}$"):
+            SimilaritySettings(**wrong)
+
+
+def test_the_least_settings_can_be() -> None:
+    settings = SimilaritySettings(
+        partition=PartitionSettings(test_clusters=1),
+        cluster=ClusterSettings(per_batch=2, per_cluster=2),
+        edges=EdgeSettings(share=1),
+        transfer=TransferSettings(weight=1e-3, distillation=0, temperature=1),
+    )
+    assert dataclasses.replace(settings, partition=PartitionSettings(test_clusters=15)).partition.test_clusters == 15
 
 
 def test_tables_1_and_2_count_by_hand() -> None:

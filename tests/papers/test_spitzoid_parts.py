@@ -65,8 +65,52 @@ def test_tables_that_are_not_there_are_refused(words):
 def test_steps_come_in_the_recipes_order():
     assert chosen_groups("target,tiles", STEPS) == ("tiles", "target")
     assert chosen_groups(PAPER.steps, STEPS) == STEPS
-    with pytest.raises(InputError, match="no step 'train'"):
+    with pytest.raises(
+        InputError, match=f"^--steps tiles,train: no step 'train'; there are {', '.join(STEPS)}, or all$"
+    ):
         chosen_groups("tiles,train", STEPS)
+
+
+def test_numbers_that_no_run_could_go_on_with_are_all_named():
+    def with_numbers(low: int, share: float, mpp: float | None) -> object:
+        """Each number so far from its least, or at it (0); each share this one."""
+        return dataclasses.replace(
+            PAPER,
+            workers=low,
+            threads=low,
+            source=dataclasses.replace(PAPER.source, epochs=1 + low, batch=1 + low, input_px=16 + low),
+            target=dataclasses.replace(
+                *(PAPER.target,),
+                epochs=1 + low,
+                max_tiles=1 + low,
+                fallback_tiles=1 + low,
+                chunk=1 + low,
+                tile_threshold=share,
+            ),
+            split=dataclasses.replace(PAPER.split, folds=2 + low, test_share=share),
+            evaluation=dataclasses.replace(PAPER.evaluation, repeats=1 + low, threshold=share),
+            maps=dataclasses.replace(PAPER.maps, thumbnail_mpp=mpp),
+        )
+
+    with_numbers(0, 0.5, None).check()
+    with_numbers(0, 0.01, 0.1).check()
+    for share, mpp in ((0.0, 0.0), (1.0, float("inf"))):
+        with pytest.raises(InputError) as refused:
+            with_numbers(-1, share, mpp).check()
+        assert str(refused.value).splitlines() == [
+            "settings that cannot be:",
+            *(f"  - {name} is 0: at least 1" for name in ("source.epochs", "source.batch")),
+            "  - source.input_px is 15: at least 16",
+            *(f"  - target.{name} is 0: at least 1" for name in ("epochs", "max_tiles", "fallback_tiles", "chunk")),
+            "  - split.folds is 1: at least 2",
+            "  - evaluation.repeats is 0: at least 1",
+            *(f"  - {name} is -1: at least 0" for name in ("workers", "threads")),
+            *(
+                f"  - {name} is {share}: between 0 and 1"
+                for name in ("split.test_share", "evaluation.threshold", "target.tile_threshold")
+            ),
+            f"  - maps.thumbnail_mpp is {mpp}: µm/px, above 0",
+        ]
 
 
 CHOSEN = "seanet-vgg16-gmp"

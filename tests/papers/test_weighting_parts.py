@@ -147,8 +147,15 @@ def test_cells_are_picked_by_patterns():
         *(f"flat-adam-{loss}-ohem-split-{n}" for loss in ("cel", "fl") for n in (1, 2)),
         "hierarchical-adam-cel-split-1",
     }
-    with pytest.raises(InputError, match=r"--cells flat-sgd-\*: fits none of the 40 trainings, such as flat-adam-cel"):
+    with pytest.raises(
+        InputError,
+        match=r"^--cells flat-sgd-\*: fits none of the 40 trainings, such as flat-adam-cel-split-1; \* stands",
+    ):
         dataclasses.replace(PAPER, cells="flat-sgd-*").picked(names)
+
+
+ABOVE = "give a number above 0 (0 would be the cross-entropy, which is trained anyway), or auto"
+WEIGHTINGS = "give none, or one of cb, es, or one of spl, ohem, ohem_per_class, or one of each joined by +"
 
 
 def test_choices_are_read_from_text():
@@ -157,25 +164,65 @@ def test_choices_are_read_from_text():
     assert PAPER.chosen_figures() == FIGURES and chosen_groups(PAPER.steps, STEPS) == STEPS
     assert PAPER.chosen_gamma() == 1.0 and dataclasses.replace(PAPER, gamma="auto").chosen_gamma() is None
     for field, text, words in (
-        ("tables", (6,), "--tables 6"),
-        ("figures", "six", "no figure 'six'"),
-        ("strategies", "cb+es", r"--strategies cb\+es: give none, or one of"),
-        ("strategies", "hard", "--strategies hard"),
-        ("gamma", -1.0, "--gamma -1: give a number above 0"),
-        ("gamma", math.nan, "--gamma nan"),
+        ("figures", "six", f"--figures six: no figure 'six'; there are {', '.join(FIGURES)}, or all"),
+        ("strategies", "cb+es", f"--strategies cb+es: {WEIGHTINGS}"),
+        ("strategies", "spl+ohem", f"--strategies spl+ohem: {WEIGHTINGS}"),
+        ("strategies", "hard", f"--strategies hard: {WEIGHTINGS}"),
+        ("strategies", "cb+hard", f"--strategies cb+hard: {WEIGHTINGS}"),
+        ("strategies", " ", "--strategies: none is named; give none,cb,es,spl,ohem or some of them"),
+        ("gamma", -1.0, f"--gamma -1: {ABOVE}"),
+        ("gamma", 0.0, f"--gamma 0: {ABOVE}"),
+        ("gamma", math.nan, f"--gamma nan: {ABOVE}"),
+        ("gamma", math.inf, f"--gamma inf: {ABOVE}"),
     ):
         changed = dataclasses.replace(PAPER, **{field: text})
-        with pytest.raises(InputError, match=words):
-            (changed.chosen_tables(), changed.chosen_figures(), changed.chosen_strategies(), changed.chosen_gamma())
+        with pytest.raises(InputError) as refused:
+            (changed.chosen_figures(), changed.chosen_strategies(), changed.chosen_gamma())
+        assert str(refused.value) == words
+    with pytest.raises(InputError, match="--tables 6"):
+        dataclasses.replace(PAPER, tables=(6,)).chosen_tables()
 
 
 def test_settings_that_cannot_be_are_refused(tmp_path):
-    with pytest.raises(InputError, match="--table without --images"):
+    both = ": a data set needs both its CSV files and its images' folder"
+    with pytest.raises(InputError, match=f"^--table without --images{both}$"):
         WeightingSettings(table=(tmp_path / "truth.csv",))
+    with pytest.raises(InputError, match=f"^--images without --table{both}$"):
+        WeightingSettings(images=(tmp_path,))
     with pytest.raises(InputError, match=r"--network.input-px 500 above --store.stored-px 374"):
         dataclasses.replace(PAPER, network=dataclasses.replace(PAPER.network, input_px=500))
-    with pytest.raises(InputError, match=r"--splits.share 1: between 0 and 1"):
+    assert dataclasses.replace(PAPER, network=dataclasses.replace(PAPER.network, input_px=374)).network.input_px == 374
+    with pytest.raises(InputError, match=r"^--splits.share 1: between 0 and 1$"):
         dataclasses.replace(PAPER, splits=dataclasses.replace(PAPER.splits, share=1.0))
+    with pytest.raises(InputError) as refused:
+        dataclasses.replace(PAPER, splits=dataclasses.replace(PAPER.splits, count=0, hold_out=0.0), log_weights=-1)
+    assert str(refused.value).splitlines() == [
+        "settings:",
+        "  - --splits.count 0: at least 1",
+        "  - --splits.hold-out 0: between 0 and 1",
+        "  - --log-weights -1: a number of batches, or 0 for none",
+    ]
+    assert dataclasses.replace(PAPER, splits=dataclasses.replace(PAPER.splits, count=1)).splits.count == 1
+
+
+def test_a_training_that_cannot_be_is_refused():
+    rates = "adam_rate, adam_epsilon, sgd_rate, decay and warm_rate must be above 0, warm_epochs 0 or more"
+    lines = {
+        "batch and epochs must be at least 1": [{name: 0} for name in ("flat_epochs", "hierarchical_epochs", "batch")],
+        rates: [{name: 0.0} for name in ("adam_rate", "adam_epsilon", "sgd_rate", "decay", "warm_rate")],
+        "momentum is 1, and must be at least 0 and below 1": [{"momentum": 1.0}],
+        "momentum is -0.1, and must be at least 0 and below 1": [{"momentum": -0.1}],
+        "decay_at: (0.5, 0.5) are not ascending numbers between 0 and 1": [{"decay_at": (0.5, 0.5)}],
+        "decay_at: (0.75, 0.5) are not ascending numbers between 0 and 1": [{"decay_at": (0.75, 0.5)}],
+        "decay_at: (0.0, 0.5) are not ascending numbers between 0 and 1": [{"decay_at": (0.0, 0.5)}],
+        "decay_at: (0.5, 1.0) are not ascending numbers between 0 and 1": [{"decay_at": (0.5, 1.0)}],
+    }
+    for line, odd in [(line, one) for line, those in lines.items() for one in those] + [(rates, {"warm_epochs": -1})]:
+        with pytest.raises(InputError) as refused:
+            dataclasses.replace(PAPER.training, **odd)
+        assert str(refused.value).splitlines() == ["training:", f"  - {line}"], odd
+    least = {"flat_epochs": 1, "hierarchical_epochs": 1, "batch": 1, "warm_epochs": 0, "momentum": 0.0}
+    assert dataclasses.replace(PAPER.training, **least, decay_at=()).momentum == 0
 
 
 def test_the_papers_tree():

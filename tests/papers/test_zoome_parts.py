@@ -72,10 +72,15 @@ def test_choices_are_read_from_text():
 
 
 def test_a_table_without_images_is_refused(tmp_path):
-    with pytest.raises(InputError, match="--table without --images"):
+    both = ": a data set needs both its CSV files and its images' folder"
+    with pytest.raises(InputError, match=f"^--table without --images{both}$"):
         ZoomeSettings(table=(tmp_path / "train.csv",))
-    with pytest.raises(InputError, match="--images without --table"):
+    with pytest.raises(InputError, match=f"^--images without --table{both}$"):
         ZoomeSettings(images=(tmp_path,))
+    evaluation = dataclasses.replace(PAPER.evaluation, permutations=0)
+    with pytest.raises(InputError, match=r"^--evaluation.permutations 0: at least 1$"):
+        dataclasses.replace(PAPER, evaluation=evaluation)
+    assert dataclasses.replace(PAPER, evaluation=dataclasses.replace(evaluation, permutations=1))
 
 
 def test_the_rows_of_both_tables():

@@ -80,5 +80,12 @@ def test_seeds_never_meet() -> None:
 
 
 def test_settings_out_of_range_are_all_named() -> None:
-    with pytest.raises(InputError, match=r"(?s)brightness.*stain"):
-        AugmentSettings(brightness=-0.1, stain=3)
+    with pytest.raises(InputError) as refused:
+        AugmentSettings(brightness=-0.1, hue=180.5, stain=3)
+    assert str(refused.value).splitlines() == [
+        "augment:",
+        "  - brightness must lie between 0 and 1, and is -0.1",
+        "  - hue must lie between 0 and 180, and is 180.5",
+        "  - stain must lie between 0 and 1, and is 3",
+    ]
+    assert AugmentSettings(brightness=1, hue=180, stain=1).active

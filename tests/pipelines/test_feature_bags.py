@@ -202,13 +202,29 @@ def test_a_training_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_errors_and_padding_of_nothing() -> None:
-    with pytest.raises(InputError, match="no bags to train on"):
+    with pytest.raises(InputError, match=r"^no bags to train on$"):
         FeatureBagBatches(made_bags(), np.array([], np.int64))
-    with pytest.raises(InputError, match="batch = 0"):
-        FeatureBagBatches(made_bags(), batch=0)
-    with pytest.raises(InputError, match="'float64'"):
-        FeatureBagBatches(made_bags(), dtype="float64")
-    with pytest.raises(InputError, match=r"weight_decay = -1.*bag_weight = 2"):
-        BagTrainingSettings(weight_decay=-1, bag_weight=2)
+    for wrong, words in (
+        ({"batch": 0}, "batch = 0 and max_instances = None must be at least 1, and dtype = 'float32' one of"),
+        ({"max_instances": 0}, "batch = 1 and max_instances = 0 must be at least 1, and dtype = 'float32' one of"),
+        ({"dtype": "float64"}, "batch = 1 and max_instances = None must be at least 1, and dtype = 'float64' one of"),
+    ):
+        with pytest.raises(InputError, match=rf"^bags: {words} float32, bfloat16, float16$"):
+            FeatureBagBatches(made_bags(), **wrong)
+    for wrong, words in (
+        (
+            {"weight_decay": -1, "bag_weight": 2},
+            "weight_decay = -1 must be 0 or more; bag_weight = 2 must be from 0 to 1",
+        ),
+        ({"epochs": 0}, "epochs = 0 and batch = 1 must be at least 1"),
+        (
+            {"batch": 0, "bag_weight": -0.1},
+            "epochs = 20 and batch = 0 must be at least 1; bag_weight = -0.1 must be from 0 to 1",
+        ),
+    ):
+        with pytest.raises(InputError, match=f"^bag training: {words}$"):
+            BagTrainingSettings(**wrong)
+    assert BagTrainingSettings(epochs=1, weight_decay=0, bag_weight=0).bag_weight == 0
+    assert BagTrainingSettings(bag_weight=1).bag_weight == 1
     features, mask = padded([np.ones((1, 2), "float32"), np.ones((3, 2), "float32")])
     assert features.sum() == 8 and mask.tolist() == [[True, False, False], [True, True, True]]

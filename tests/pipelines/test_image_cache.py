@@ -450,9 +450,18 @@ def test_any_bit_that_turned_in_a_shards_head_is_one_line_or_changes_no_pixel(tm
 
 
 def test_settings_and_empty_sets_are_refused(cache: ImageCache) -> None:
-    with pytest.raises(InputError, match="smallest_crop"):
-        ImageAugmentSettings(smallest_crop=0.0, rotation=400)
-    with pytest.raises(InputError, match="stored_px"):
-        ImageCacheSettings(stored_px=4)
-    with pytest.raises(InputError, match="no images"):
+    with pytest.raises(InputError) as refused:
+        ImageAugmentSettings(smallest_crop=0.0, rotation=400, flip=-0.5)
+    assert str(refused.value).splitlines() == [
+        "augment:",
+        "  - smallest_crop must lie between 0.05 and 1, and is 0",
+        "  - rotation must lie between 0 and 180, and is 400",
+        "  - flip must lie between 0 and 1, and is -0.5",
+    ]
+    assert ImageAugmentSettings(0.05, 0.0, 0.0).flip == 0 and ImageAugmentSettings(1.0, 180.0, 1.0).flip == 1
+    for side in (7, 4097):
+        with pytest.raises(InputError, match=f"^stored_px {side}: 8 to 4096$"):
+            ImageCacheSettings(stored_px=side)
+    assert [ImageCacheSettings(stored_px=side).stored_px for side in (8, 4096)] == [8, 4096]
+    with pytest.raises(InputError, match=r"^no images to train on$"):
         ImageBatches(cache, [], np.zeros(0), 16, 4, 7)

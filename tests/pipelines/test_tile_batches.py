@@ -74,10 +74,19 @@ def test_balance_never_drops_tumour() -> None:
     assert sorted(epoch_order(labels, 1, 0, "balance")) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(("labels", "dropout", "words"), [([0, 0], "balance", "no tumour"), ([0, 1], 1.5, "between")])
+@pytest.mark.parametrize(
+    ("labels", "dropout", "words"),
+    [
+        ([0, 0], "balance", "no tumour tile to train on: check the annotations and the setting tumour_share"),
+        ([0, 1], 1.5, "instance dropout must lie between 0 and 1, and is 1.5"),
+        ([0, 1], -0.5, "instance dropout must lie between 0 and 1, and is -0.5"),
+    ],
+)
 def test_order_refuses(labels: list[int], dropout: Any, words: str) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError) as refused:
         epoch_order(np.array(labels), 0, 0, dropout)
+    assert str(refused.value) == words
+    assert sorted(epoch_order(np.array([0, 1, 0]), 0, 0, 1.0)) == [1]
 
 
 @pytest.mark.parametrize("cache_mib", [0.0, 1.0])

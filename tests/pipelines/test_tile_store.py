@@ -376,8 +376,19 @@ def test_a_damaged_table_of_a_slide_costs_its_slide(slides: Path, tmp_path: Path
 
 
 def test_settings_out_of_range_are_all_named() -> None:
-    with pytest.raises(InputError, match=r"(?s)stored_px.*jpeg_quality"):
-        StoreSettings(stored_px=0, jpeg_quality=101)
+    with pytest.raises(InputError) as refused:
+        StoreSettings(stored_px=0, jpeg_quality=101, mask_mpp=0.0, mask_headroom=256)
+    assert str(refused.value).splitlines() == [
+        "store:",
+        "  - stored_px must be at least 1, and is 0",
+        "  - jpeg_quality must lie between 1 and 100, and is 101",
+        "  - mask_mpp must be above 0, and is 0.0",
+        "  - mask_headroom must lie above 0, to 255 (or be None), and is 256",
+    ]
+    with pytest.raises(InputError, match="jpeg_quality must lie between 1 and 100, and is 0"):
+        StoreSettings(jpeg_quality=0)
+    assert StoreSettings(stored_px=1, jpeg_quality=1, mask_mpp=0.5, mask_headroom=255).stored_px == 1
+    assert StoreSettings(jpeg_quality=100).jpeg_quality == 100
 
 
 def test_a_real_slide(real_data: Path, tmp_path: Path) -> None:

@@ -148,29 +148,39 @@ def test_no_tiles_keep_their_types() -> None:
     assert full.dtypes.astype(str)[["tile", "x", "y", "w0", "tissue"]].tolist() == ["int64"] * 3 + ["float64"] * 2
 
 
+def test_shares_in_single_precision_are_kept_as_the_columns_promise() -> None:
+    class Mask:
+        def shares(self, boxes_um: np.ndarray) -> np.ndarray:
+            return np.full(len(boxes_um), 0.75, np.float32)
+
+    assert tile_table(FakeSlide(), Mask(), None, TileGrid(), "P", "benign")[0]["tissue"].dtype == np.float64
+
+
 def test_without_tissue_filter_every_position_is_kept() -> None:
     table, positions = tile_table(FakeSlide(), LeftHalf(0.0), None, TileGrid(min_tissue=0.0), "P1", "benign")
     assert len(table) == positions == 3
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"tile_px": 0},
-        {"mpp": 0.0},
-        {"mpp": 20.1},
-        {"mpp": float("nan")},
-        {"overlap": 1.0},
-        {"overlap": -0.1},
-        {"min_tissue": 1.1},
-        {"min_tissue": -0.1},
-        {"tumour_share": 0.0},
-        {"tumour_share": 1.1},
+        ({"tile_px": 0}, "tile_px = 0 must be 1 or more"),
+        ({"mpp": 0.0}, "mpp = 0.0 must be from 0.05 to 20.0 µm/px"),
+        ({"mpp": 20.1}, "mpp = 20.1 must be from 0.05 to 20.0 µm/px"),
+        ({"mpp": float("nan")}, "mpp = nan must be from 0.05 to 20.0 µm/px"),
+        ({"overlap": 1.0}, "overlap = 1.0 must be from 0 to below 1"),
+        ({"overlap": -0.1}, "overlap = -0.1 must be from 0 to below 1"),
+        ({"min_tissue": 1.1}, "min_tissue = 1.1 must be from 0 to 1"),
+        ({"min_tissue": -0.1}, "min_tissue = -0.1 must be from 0 to 1"),
+        ({"tumour_share": 0.0}, "tumour_share = 0.0 must be above 0, to 1"),
+        ({"tumour_share": 1.1}, "tumour_share = 1.1 must be above 0, to 1"),
+        ({"tile_px": 0, "overlap": 1.0}, "tile_px = 0 must be 1 or more; overlap = 1.0 must be from 0 to below 1"),
     ],
 )
-def test_settings_out_of_range(change: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=f"grid: {next(iter(change))} ="):
+def test_settings_out_of_range(change: dict[str, float], words: str) -> None:
+    with pytest.raises(InputError) as refused:
         TileGrid(**change)
+    assert str(refused.value) == f"grid: {words}"
 
 
 def test_settings_at_the_ends_of_their_ranges() -> None:
@@ -199,6 +209,11 @@ def test_a_slide_too_coarse_for_its_tiles(own: tuple[float, float], most: float 
     assert bool(why) == refused
     if refused:
         assert f"its {max(own):g} µm/px would be enlarged {max(own):.2f} times to 1 µm/px" in why
+
+
+def test_enlargement_is_counted_in_pixels_of_the_tiles() -> None:
+    assert refusal((0.25, 0.54), 0.5) == ""
+    assert refusal((0.25, 0.6), 0.5) == "its 0.6 µm/px would be enlarged 1.20 times to 0.5 µm/px"
 
 
 def test_exactly_the_allowed_enlargement_is_none_too_much_by_rounding() -> None:

@@ -1,5 +1,5 @@
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import keras
@@ -19,6 +19,51 @@ from melano_tf.training.checkpoint import (
 
 def save_checkpoint(path: Path, variables: list[Any], state: dict[str, Any]) -> None:
     write_snapshot(path, Snapshot.of(variables, state))
+
+
+class Held:
+    """One device's part of a variable, or all of one device's variable."""
+
+    def __init__(self, *numbers: float) -> None:
+        self.held = np.array(numbers, np.float32)
+
+    def numpy(self) -> np.ndarray:
+        return self.held
+
+    def assign(self, numbers: np.ndarray) -> None:
+        self.held = np.asarray(numbers)
+
+
+class Mirrored:
+    """What a checkpoint asks of a variable that lies on several devices; given as a whole, all have it."""
+
+    path, shape, dtype = "norm/moving_mean", (2,), "float32"
+
+    def __init__(self, *parts: Held) -> None:
+        self.value = SimpleNamespace(values=parts)
+
+    def assign(self, numbers: np.ndarray) -> None:
+        for part in self.value.values:
+            part.assign(numbers)
+
+
+def test_devices_that_differ_get_their_own_back_and_another_number_of_them_the_mean(tmp_path: Path) -> None:
+    written, alike = Mirrored(Held(1, np.nan), Held(4, 7), Held(4, 2)), Mirrored(Held(np.nan, 3), Held(np.nan, 3))
+    save_checkpoint(tmp_path / "c.npz", [alike, written], {"step": 3})
+    with np.load(tmp_path / "c.npz") as file:
+        assert sorted(file.files) == ["header", "replicas1", "v0", "v1"], "what is alike is written once"
+    again, other = Mirrored(Held(0, 0), Held(0, 0), Held(0, 0)), Mirrored(Held(0, 0))
+    assert load_checkpoint(tmp_path / "c.npz", [other, again]) == {"step": 3}
+    found = [part.held.tolist() for part in again.value.values]
+    assert found[1:] == [[4.0, 7.0], [4.0, 2.0]] and found[0][0] == 1.0 and np.isnan(found[0][1])
+    assert np.isnan(other.value.values[0].held[0]) and other.value.values[0].held[1] == 3.0
+    written.assign(np.zeros(2, np.float32))
+    written.value.values[2].assign(np.array([6, 3], np.float32))
+    save_checkpoint(tmp_path / "d.npz", [written], {})
+    two = Mirrored(Held(9, 9), Held(9, 9))
+    load_checkpoint(tmp_path / "d.npz", [two])
+    for part in two.value.values:
+        assert part.held.tolist() == [2.0, 1.0] and part.held.dtype == np.float32
 
 
 def _made(toy: ModuleType, seed: int) -> tuple[Any, Any, list[Any]]:

@@ -49,7 +49,7 @@ def test_fewer_images_or_dimensions_than_components() -> None:
     assert set(np.abs(whiten(line, 256)[:, 0]).tolist()) == {1.0}
     np.testing.assert_array_equal(whiten(np.full((7, 3), 4.2, np.float32), 2), np.zeros((7, 1)))
     np.testing.assert_array_equal(whiten(np.ones((1, 3), np.float32), 2), np.zeros((1, 1)))
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match=r"^the features that .* hold values that are not finite \(NaN or infinite\)$"):
         whiten(np.array([[1, np.nan], [0, 1]]), 2)
 
 
@@ -89,15 +89,20 @@ def test_identical_points_make_one_cluster_and_two_kinds_two() -> None:
 
 
 def test_more_clusters_than_images_is_refused() -> None:
-    with pytest.raises(InputError, match="16 clusters of 9 images"):
+    with pytest.raises(
+        InputError, match=r"^16 clusters of 9 images: there must be at least as many images as clusters$"
+    ):
         cluster(np.random.default_rng(0).normal(size=(9, 4)), ClusterSettings(), seed=0)
     with pytest.raises(InputError, match="16 clusters of 3 images"):
         kmeans(np.eye(3, dtype=np.float32), ClusterSettings(), seed=0)
     found = cluster(np.random.default_rng(0).normal(size=(9, 4)), ClusterSettings(clusters=9), seed=0)
     assert found.sizes.tolist() == [1] * 9
     assert cluster(np.ones((1, 4)), ClusterSettings(clusters=1), seed=0).labels.tolist() == [0]
-    with pytest.raises(InputError, match="clusters, restarts"):
-        ClusterSettings(clusters=0, restarts=0)
+    with pytest.raises(
+        InputError, match=r"^clustering: clusters, components, iterations, restarts must be at least 1$"
+    ):
+        ClusterSettings(0, 0, 0, 0)
+    assert ClusterSettings(1, 1, 1, 1).components == 1
 
 
 def test_an_empty_cluster_is_seeded_within_the_largest() -> None:
@@ -108,6 +113,15 @@ def test_an_empty_cluster_is_seeded_within_the_largest() -> None:
     np.testing.assert_allclose((new[0] + new[2]) / 2, centres[0])
     # An eighth of a thousandth of the way to a member on its right or left.
     np.testing.assert_allclose(np.abs(new[2] - centres[0]), [SMALL_STEP, 0], rtol=1e-3)
+
+
+def test_a_second_empty_cluster_is_seeded_within_what_is_then_the_largest() -> None:
+    points = np.array([[0, 0], [0, 1], [0, 2], [0, 5], [30, 0], [30, 1], [30, 5]], np.float32)
+    centres = np.array([[0, 2], [30, 2], [90, 90], [91, 91]], np.float32)
+    new = reseeded(points, centres, np.repeat([0, 1], [4, 3]).astype(np.int32), np.random.default_rng(0))
+    np.testing.assert_allclose((new[0] + new[2]) / 2, centres[0])  # four members, halved to two
+    np.testing.assert_allclose((new[1] + new[3]) / 2, centres[1])  # and so three are the most
+    assert (new[0] != new[2]).any() and (new[1] != new[3]).any()
 
 
 def test_kmeans_goes_on_from_a_clustering_with_an_empty_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,13 +192,19 @@ def test_small_clusters_are_repeated_and_single_images_as_asked() -> None:
     repeated = _sampler(labels, 4, 4, singletons="repeat")
     names = [repeated.draw(step)[1] for step in range(repeated.steps_per_epoch)]
     assert all((each == 3).sum() == 4 for each in names)
-    with pytest.raises(InputError, match=r"only 1 of 2 clusters can be drawn from in epoch 1 \(sizes 5, 1\)"):
+    words = (
+        r"^only 1 of 2 clusters can be drawn from in epoch 1 \(sizes 5, 1\): the images look all alike to the network; "
+        "lower the learning rate, or ask for fewer clusters$"
+    )
+    with pytest.raises(InputError, match=words):
         _sampler(np.array([0, 0, 0, 0, 0, 1]), 2, 2).draw(0)
     assert len(_sampler(labels, 16, 4).draw(0)[0]) == 12, "all clusters that there are, where P are not"
     for wrong in ((1, 4), (4, 1)):
-        with pytest.raises(InputError, match="at least 2"):
+        with pytest.raises(
+            InputError, match=r"^batches of {} clusters with {} images: at least 2 of each$".format(*wrong)
+        ):
             PKSettings(*wrong)
-    with pytest.raises(InputError, match="choose exclude or repeat"):
+    with pytest.raises(InputError, match=r"^singletons 'keep': choose exclude or repeat$"):
         PKSettings(singletons="keep")  # type: ignore[arg-type]
 
 

@@ -134,6 +134,7 @@ def test_a_bag_is_told_apart_whatever_its_order_and_padding(kind: BagKind, hidde
 
     known = described(network, bags(30), bags(10))
     told, near = telling(network, known), bags(4)
+    assert told.output["distance"].shape == (None,)
     distance = heard(told(near))[1]
     made = embedder(network)
     assert made is not None
@@ -162,8 +163,10 @@ def test_a_picture_looks_as_its_naive_numbers_say() -> None:
 def test_a_description_of_another_network_is_refused() -> None:
     nets = networks()
     known = described(nets["tile"][0], pictures(24, 1), pictures(9, 2))
-    with pytest.raises(ValueError, match="not the one that was described"):
+    with pytest.raises(ValueError, match=r": its embedding is not the one that was described$"):
         telling(nets["zoome"][0], replace(known, mean=known.mean[:-1]))
+    with pytest.raises(ValueError, match=r": the numbers of its pictures are not those that were described$"):
+        telling(nets["tile"][0], replace(known, look_mean=known.look_mean[:-1]))
 
 
 NAMES = [f"p{place}" for place in range(20)]

@@ -166,6 +166,31 @@ def test_what_a_training_stands_on_has_not_seen_who_is_judged(run: Run) -> None:
     assert record[["role", "id"]].to_numpy().tolist() == [["chose", "d"], ["judged", "c"], ["after", "first"]]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_excuse_excuses_no_other_and_what_two_trainings_share_is_looked_at_for_both(run: Run, order: int) -> None:
+    """In whatever order they are named: "base" saw b, and both others stand on it."""
+    for name, trains, after in (
+        ("base", ["b"], {}),
+        ("left", ["a"], {"base": ""}),
+        ("right", ["c"], {"base": "the paper does"}),
+    ):
+        fed = Fed(name, sides(trains, after=after), None)
+        fed.note("fed", trains)
+        fed.write(run)
+
+    def after(*names: tuple[str, str]) -> dict[str, str]:
+        return dict(names[::order])
+
+    for those in (
+        after(("left", ""), ("base", "the paper does")),
+        after(("left", ""), ("right", "")),
+        after(("left", "the paper does"), ("base", "")),
+    ):
+        with pytest.raises(LeakError, match="which this stands on, has seen"):
+            check_chain(run, "last", sides(["d"], judged=["b"], after=those))
+    check_chain(run, "last", sides(["d"], judged=["b"], after=after(("left", "the paper does"), ("right", ""))))
+
+
 def test_a_hold_out_that_set_a_limit_chooses_the_threshold_too_and_is_judged_by_neither(run: Run) -> None:
     fed = Fed("net", sides(["a"], held_out=["b"], judged=["c"]), None)
     fed.note("fed", ["a"])

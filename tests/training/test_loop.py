@@ -28,6 +28,7 @@ class Scripted:
 
     def __call__(self, batch: Any, progress: Progress) -> dict[str, Any]:
         at = int(progress.step)
+        assert all(number.dtype == tf.int64 for number in progress), "or a traced step is traced twice"
         self.seen.append((batch["id"][0].numpy().decode(), at, int(progress.epoch)))
         per_sample = np.full(len(batch["id"]), self.losses[at], np.float32)
         return {"loss": tf.constant(self.losses[at]), "loss_per_sample": per_sample, "accuracy": np.float32(0.5)}
@@ -297,8 +298,11 @@ def test_batches_may_end_with_an_epoch_but_not_before(toy: ModuleType, tmp_path:
 
 def test_settings_are_checked() -> None:
     for wrong in ({"epochs": 0}, {"epochs": 1, "log_every": 0}, {"epochs": 1, "checkpoint_seconds": -1.0}):
-        with pytest.raises(InputError):
+        with pytest.raises(
+            InputError, match=r"^LoopSettings\(.*\): epochs and log_every .* at least 1, checkpoint_seconds at least 0$"
+        ):
             LoopSettings(**wrong)
+    assert LoopSettings(1, 0.0, 1).watch is None
 
 
 def test_the_update_is_the_gradient_of_the_weighted_mean() -> None:
