@@ -6,7 +6,7 @@ python experiments/mutation.py slides/tiling slides/tissue --out runs/mutation
 python experiments/mutation.py training --names left.txt --tests tests/training/test_losses.py --out runs/again
 
 A copy of the checkout's committed files is mutated, below --out; the checkout stays as it is. Each mutant is asked of
-the tests that call its function, the cheapest first (`experiments/mutation_tests.py`), for --seconds at most, in a
+the tests that call its function, the cheapest first (`experiments/mutation_tests.py`), for --seconds of work, in a
 process forked from one that has imported TensorFlow and done nothing. With --sample a seeded draw of the mutants is
 asked, the rest is not. Printed are the killed share with Wilson's interval, and every survivor with its change; what an
 earlier call judged is kept as long as melano_tf is the same: --again asks its survivors once more, for example with new
@@ -153,7 +153,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--names", type=Path, help="ask the mutants of this file instead, one a line")
     parser.add_argument("--again", action="store_true", help="ask the survivors of an earlier call once more")
     parser.add_argument("--equivalent", type=Path, help="mutants that change nothing: name and reason, one a line")
-    parser.add_argument("--seconds", type=float, default=20.0, help="after which no more test is begun for a mutant")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="of work, after which a mutant begins no more tests"
+    )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/mutation"))
     return parser

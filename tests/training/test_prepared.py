@@ -1,6 +1,8 @@
 """One training from its description: on a network of its own, and on one that several share."""
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -92,6 +94,24 @@ def dropped(stem: str, seed: int) -> Training:
         return Network(model, keras.optimizers.Adam(0.05), model)
 
     return described(stem, seed=seed, build=build, alike=("toy", "dropped"))
+
+
+def test_other_hosts_are_met_before_a_network_is_built_and_its_step_is_told_the_devices(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices, told, met = SimpleNamespace(scope=contextlib.nullcontext), [], []
+    monkeypatch.setattr("melano_tf.training.fit.strategy", lambda mirror: devices)
+
+    def step(network: Network, given: object) -> Step:
+        told.append(given)
+        raise TrainingError("far enough")
+
+    run.company = SimpleNamespace(begin=met.append, chief=True)
+    for does in (prepare, lambda *given: optimise(*given, tmp_path / "work")):
+        for stem, spread in (("spread", True), ("alone", False)):
+            with pytest.raises(TrainingError, match="far enough"):
+                does(run, described(stem, step=step, spread=spread))
+    assert met == ["spread", "spread"] and told == [devices] * 4
 
 
 def test_what_is_saved_is_what_was_trained_last(run: Run, tmp_path: Path) -> None:
