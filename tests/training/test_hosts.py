@@ -7,13 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from melano_tf.errors import InputError
-from melano_tf.training.hosts import EXAMPLE, Cluster, Share, cluster_of, wait_for
+from melano_tf.training.hosts import EXAMPLE, Cluster, Hosts, Share, cluster_of, wait_for
+from melano_tf.training.loop import LoopSettings, train
 from tests.training.conftest import ON_CPU
 
 HERE = Path(__file__).parent
@@ -185,3 +189,39 @@ def test_a_host_that_does_not_come_is_one_line() -> None:
             InputError, match=f"^TF_CONFIG: nobody answers at {missing} within 0 s; start the same command there$"
         ):
             wait_for([came, missing], 0.2)
+
+
+def test_who_is_not_the_chief_reads_and_writes_nothing_and_ends_when_the_chief_does(
+    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is finished lies there, which this host must not see; the chief begins anew and ends later."""
+    heard: list[Any] = []
+
+    class Second:
+        chief = False
+
+        def told(self, text: str) -> str:
+            heard.append(text)
+            return {1: "null", 3: "", 4: "ends"}[len(heard)]
+
+        def take_chiefs(self, variables: Any) -> None:
+            heard.append(len(variables))
+
+    def begin(epochs: int) -> list[int]:
+        done: list[int] = []
+        model, optimizer = toy.toy_model(batch_norm=False), keras.optimizers.SGD(0.1)
+
+        def step(batch: Any, progress: Any) -> dict[str, Any]:
+            done.append(int(progress.step))
+            return {"loss": tf.constant(1.0)}
+
+        batches, settings = toy.ToyBatches(steps_per_epoch=2), LoopSettings(epochs, 0.0, 1)
+        train(step, batches, settings, tmp_path, model, optimizer, epoch_end=lambda epoch, logs: epoch == 0)
+        return done
+
+    assert begin(1) == [0, 1]
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(Hosts, "of_model", classmethod(lambda cls, model: Second()))
+    assert begin(9) == [0, 1, 2, 3]
+    assert heard[0] == "null" and heard[1] > 4 and heard[2:] == ["ends", ""]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
