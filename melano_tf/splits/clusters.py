@@ -199,7 +199,7 @@ def _choices(clusters: int, chosen: int, rng: np.random.Generator) -> NDArray[np
     if math.comb(clusters, chosen) <= MOST_CHOICES:
         return np.array(list(itertools.combinations(range(clusters), chosen)), np.int64)
     drawn = rng.random((MOST_CHOICES // 10, clusters)).argsort(axis=1)[:, :chosen]
-    return np.unique(np.sort(drawn, axis=1), axis=0)
+    return np.unique(np.sort(drawn), axis=0)
 
 
 def _in_clusters(

@@ -59,7 +59,7 @@ def plain_folds(labels: Sequence[str], folds: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(labels))
     # Sorted by class and dealt in turn: every class is spread evenly, and so is the whole.
-    dealt = shuffled[np.argsort(np.asarray(labels, dtype=str)[shuffled], kind="stable")]
+    dealt = shuffled[np.argsort(np.asarray(labels)[shuffled], kind="stable")]
     fold = np.empty(len(labels), np.int64)
     fold[dealt] = np.arange(len(labels)) % folds
     return fold

@@ -35,7 +35,7 @@ def assert_no_leaks(split: Split, manifest: pd.DataFrame, same_file_groups: Sequ
     faults += [f"patient {p!r} of the manifest is on no side" for p in sorted(known - set(sides))]
     faults += [f"patient {p!r} of the split is not in the manifest" for p in sorted(set(sides) - known)]
     for group in same_file_groups:
-        found = {side for slide in group for side in sides.get(owner.get(slide, ""), [])}
+        found = {side for slide in group if slide in owner for side in sides.get(owner[slide], [])}
         if len(found) > 1:
             names = ", ".join(f"{slide!r} (patient {owner.get(slide)!r})" for slide in group)
             faults.append(

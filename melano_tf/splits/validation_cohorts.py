@@ -85,11 +85,11 @@ def split_patients(
         """A fold of the rest needs a patient of each class, the test one."""
         return np.stack([holds[~test].sum(axis=0) < folds, ~holds[test].any(axis=0)])
 
-    # Patients of one class are moved before those of both: that leaves the other class's counts as they are.
+    # Patients of one class are moved before those of both: that leaves the other class's counts as they are. With
+    # folds + 1 patients of each class it always ends well: a side that lacks a class is given one who has it, and only
+    # the move of one with both classes can leave the rest short of the other, of which the test then has one to spare.
     drawn = share_of_units(stratum, test_share)
     test, _ = mend(drawn, holds, short, price=lambda unit: (int(holds[unit].sum()),), in_turn=True)
-    if short(test).any():
-        raise InputError(f"no test part found that leaves {folds} folds with both classes each; add patients")
     rest = units[~test]
     dealt = [tuple(sorted(rest[start::folds].tolist())) for start in range(folds)]
     return Split(

@@ -59,13 +59,14 @@ def test_folds_are_those_of_every_version_and_their_seed() -> None:
     assert grouped.dtype == np.int64 and grouped.tolist() == GROUPED
 
 
-def test_one_class_or_lists_of_two_lengths_are_refused() -> None:
-    with pytest.raises(InputError, match="1 class; at least 2 are needed"):
-        plain_folds(["a"] * 9, 3)
-    with pytest.raises(InputError, match="0 classes; at least 2 are needed"):
-        grouped_folds([], [], 3)
-    with pytest.raises(ValueError, match="3 groups but 2 labels"):
-        grouped_folds(["a", "b", "c"], ["x", "y"], 2)
+def test_lists_of_two_lengths_are_refused() -> None:
+    for groups, labels in ((["a", "b", "c"], ["x", "y"]), (["a", "b"], ["x", "y", "y"])):
+        with pytest.raises(ValueError) as caught:
+            grouped_folds(groups, labels, 2)
+        assert str(caught.value) == f"{len(groups)} groups but {len(labels)} labels: one of each an image"
+    for owners, ids in ((["P1", None], ["a"]), (["P1"], ["a", "b"])):
+        with pytest.raises(ValueError, match=r"zip\(\) argument 2 is"):
+            owner_groups(owners, ids)
 
 
 def test_a_hand_made_case() -> None:
@@ -127,15 +128,23 @@ def test_so_many_leaks_are_named() -> None:
     assert leak_lines(leaks, shown=0) == ["6 lesions on two sides"]
 
 
-def test_too_few_groups_are_said_by_class() -> None:
-    with pytest.raises(InputError, match="class 'melanoma': 1 patients or lesions"):
-        grouped_folds(["A", "A", "B", "C"], ["melanoma", "melanoma", "benign", "benign"], 2)
-    with pytest.raises(InputError, match="class 'melanoma': 2 images"):
-        plain_folds(["melanoma", "melanoma", "benign", "benign", "benign"], 3)
-    with pytest.raises(InputError, match="at least 2"):
-        plain_folds(["a", "b"], 1)
-    with pytest.raises(InputError, match="1 class"):
-        plain_folds(["a", "a"], 2)
+@pytest.mark.parametrize(
+    ("groups", "labels", "folds", "said"),
+    [
+        ("AABCDE", "mmbbbn", 2, ["class 'm': 1 patients or lesions", "class 'n': 1 patients or lesions"]),
+        (None, "mmbbb", 3, ["class 'm': 2 images"]),
+        (None, "a" * 9, 3, ["1 class; at least 2 are needed"]),
+        ("", "", 3, ["0 classes; at least 2 are needed"]),
+        (None, "aabb", 1, None),
+        ("ABCD", "aabb", -1, None),
+    ],
+)
+def test_too_few_groups_are_said_by_class(groups: str | None, labels: str, folds: int, said: list[str] | None) -> None:
+    with pytest.raises(InputError) as caught:
+        plain_folds(list(labels), folds) if groups is None else grouped_folds(list(groups), list(labels), folds)
+    headline = f"too few images for {folds} folds that all hold every class; ask for fewer folds:"
+    wanted = "\n  - ".join([headline, *said]) if said else f"{folds} folds: at least 2 are needed"
+    assert str(caught.value) == wanted
 
 
 def test_the_official_table_has_the_papers_folds(real_data) -> None:

@@ -9,6 +9,7 @@ from melano_tf.errors import InputError
 from melano_tf.splits.inner_holdout import HoldOut, inner_holdout
 
 NAMES = ["MEL", "NV", "BCC", "DF"]
+LONE = (("0 patients", "mel"), ("1 patient", "not mel"))
 
 
 @st.composite
@@ -72,23 +73,42 @@ def test_every_patient_is_held_out_under_some_seed() -> None:
 
 
 def test_what_cannot_be_drawn_is_said() -> None:
-    with pytest.raises(InputError, match=r"1 patient of class 'MEL'; 2 are needed"):
-        inner_holdout(["a", "a", "b", "c"], ["MEL", "MEL", "NV", "NV"], positive="MEL")
-    with pytest.raises(InputError, match="0 patients of class 'not MEL'"):
-        inner_holdout(["a", "b"], ["MEL", "MEL"], positive="MEL")
-    with pytest.raises(InputError, match="0 patients of class 'mel'"):
-        inner_holdout(["a", "b"], ["MEL", "MEL"], positive="mel")
-    with pytest.raises(InputError, match="1 class; 2 are needed"):
-        inner_holdout(["a", "b", "c"], ["NV"] * 3)
-    # Three classes of two patients each, every two patients sharing one: no side can hold all.
-    with pytest.raises(InputError, match="missing from one"):
-        inner_holdout(list("aabbcc"), ["1", "2", "1", "3", "2", "3"])
+    for patients, labels, positive, said in (
+        ("aabc", ["MEL", "MEL", "NV", "NV"], "MEL", ["1 patient of class 'MEL'; 2 are needed"]),
+        ("ab", ["MEL", "MEL"], "MEL", ["0 patients of class 'not MEL'; 2 are needed"]),
+        ("ab", ["MEL", "MEL"], "mel", ["0 patients of class 'mel'; 2 are needed"]),
+        ("a", ["MEL"], "mel", [f"{n} of class '{of}'; 2 are needed" for n, of in LONE]),
+        ("abc", ["NV"] * 3, None, ["1 class; 2 are needed"]),
+        ("a", ["NV"], None, ["1 patient of class 'NV'; 2 are needed", "1 class; 2 are needed"]),
+        ("", [], None, ["0 classes; 2 are needed"]),
+    ):
+        with pytest.raises(InputError) as caught:
+            inner_holdout(list(patients), labels, positive=positive)
+        headline = "too few patients for an inner hold-out that holds every class on both sides:"
+        assert str(caught.value) == "\n  - ".join([headline, *said])
     for share in (0.0, 1.0, -1.0):
-        with pytest.raises(InputError, match="between 0 and 1"):
+        with pytest.raises(InputError) as caught:
             inner_holdout(["a", "b"], ["x", "y"], share)
+        assert str(caught.value) == f"the hold-out's share {share} must lie between 0 and 1"
     for labels in (["x"], ["x", "y", "x"]):
-        with pytest.raises(ValueError, match=f"2 patients but {len(labels)} labels"):
+        with pytest.raises(ValueError) as wrong:
             inner_holdout(["a", "b"], labels)
+        assert str(wrong.value) == f"2 patients but {len(labels)} labels: one of each a row"
+
+
+def test_classes_that_no_draw_has_on_both_sides_are_named() -> None:
+    """Three classes of two patients each, every two patients sharing one; a fourth class can be on both sides."""
+    with pytest.raises(InputError) as caught:
+        inner_holdout([*"aabbccdefg"], ["1", "2", "1", "3", "2", "3", "4", "4", "4", "4"], 0.5)
+    said = (
+        "no inner hold-out found with every class on both sides ({} is missing from one): too few patients have these "
+        "classes, or they have several at once; add patients"
+    )
+    assert str(caught.value) in [said.format(name) for name in "123"]
+    with pytest.raises(InputError) as caught:
+        inner_holdout([*"aabbccddeeff"], ["1", "2", "1", "3", "2", "3", "4", "5", "4", "6", "5", "6"])
+    named = str(caught.value).split("(")[1].split(" is missing")[0].split(", ")
+    assert str(caught.value) == said.format(", ".join(named)) and len(named) == 2
 
 
 def test_words_and_mask() -> None:
@@ -96,5 +116,7 @@ def test_words_and_mask() -> None:
     assert found.words() == "an inner hold-out of 1 of 4 training patients (share 0.2, seed 7)"
     assert "training lesions" in found.words("lesions")
     assert found.mask(["d", "a", "d"]).tolist() == [True, False, True]
-    with pytest.raises(ValueError, match="neither side of the hold-out: z"):
-        found.mask(["a", "z"])
+    for unknown, named in ((["z"], "z"), ([f"u{n}" for n in range(11)], "u0, u1, u10, u2, u3, u4, u5, u6, u7, u8")):
+        with pytest.raises(ValueError) as caught:
+            found.mask(["a", *unknown, *unknown])
+        assert str(caught.value) == f"patients on neither side of the hold-out: {named}"

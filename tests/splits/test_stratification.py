@@ -35,6 +35,17 @@ def test_a_share_of_rows_leaves_units_of_every_class() -> None:
     assert not share_of_rows(counts, np.arange(5), 0.5, leave=2)[3:].any()  # two units of it: neither can be spared
 
 
+def test_of_equally_rare_classes_the_first_is_drawn_first() -> None:
+    """Forty in a ring: unit k holds classes k and k + 1, and whose turn is first says which half of them is drawn. Each
+    second class stands beside a commoner one in the table, which a sort that is not stable would not see past."""
+    counts = np.zeros((60, 60), int)
+    ring = np.flatnonzero(np.arange(60) % 3 != 1)
+    counts[np.ix_(np.arange(40), ring)] = np.eye(40, dtype=int) + np.roll(np.eye(40, dtype=int), 1, axis=1)
+    counts[np.arange(40, 60), np.flatnonzero(np.arange(60) % 3 == 1)] = 5
+    found = share_of_rows(counts, np.arange(60)[::-1], 0.5, leave=1)
+    assert found.tolist() == [False, True] * 20 + [False] * 20
+
+
 def test_the_cheapest_unit_is_moved_and_said() -> None:
     holds = np.array([[1, 0], [1, 1], [0, 1], [1, 0]], bool)
     before = np.array([False, False, False, False])
@@ -47,6 +58,14 @@ def test_the_cheapest_unit_is_moved_and_said() -> None:
     after, moves = mend(before, holds, short, price=lambda unit: (-unit,))
     assert (after.tolist(), moves) == ([False, False, True, True], [(3, 0), (2, 1)])
     assert not before.any()
+    apart, turned = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], bool), np.array([False, False, True, True])
+
+    def lacks(drawn: np.ndarray) -> np.ndarray:
+        return np.stack([~apart[~drawn].any(axis=0), ~apart[drawn].any(axis=0)])
+
+    # The second class, which the other side lacks, comes before the first one, which the drawn side lacks.
+    assert mend(turned, apart, lacks)[1] == [(2, 1), (0, 0)]
+    assert mend(turned, apart, lacks, in_turn=True)[1] == [(0, 0), (2, 1)]
     alone = np.array([[True, False]])
     drawn, moves = mend(np.array([True]), alone, lambda drawn: np.stack([~alone[~drawn].any(axis=0), [False, False]]))
     assert (drawn.tolist(), moves) == ([False], [(0, 0)])  # nobody has the other class: it stays short

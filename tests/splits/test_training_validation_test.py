@@ -38,11 +38,19 @@ def test_every_class_in_every_part_and_the_shares_kept(patients: int, seed: int)
 
 
 def test_too_few_patients_of_a_class_are_named() -> None:
-    with pytest.raises(InputError) as caught:
-        split_parts(list("abcdefgh"), ["MM", "MM", "MM", "IN", "IN", "CN", "MM", "MM"])
-    assert "class 'CN': 1 patient" in str(caught.value) and "class 'IN': 2 patients" in str(caught.value)
-    with pytest.raises(InputError, match="1 class"):
-        split_parts(list("abcdef"), ["MM"] * 6)
+    for labels, said in (
+        (["MM", "MM", "MM", "IN", "IN", "CN", "MM", "MM"], ["class 'CN': 1 patient", "class 'IN': 2 patients"]),
+        (["MM"] * 8, ["1 class: 2 at least are needed"]),
+    ):
+        with pytest.raises(InputError) as caught:
+            split_parts(list("abcdefgh"), labels)
+        headline = (
+            "too few patients for a training, a validation, a test part that each hold every class (3 patients a "
+            "class); add patients, or leave the class out:"
+        )
+        assert str(caught.value) == "\n  - ".join([headline, *said])
     for shares in ((0.5, 0.5), (0.0, 0.2), (0.2, 0.0), (-0.1, 0.2)):
-        with pytest.raises(InputError, match="must be above 0, their sum below 1"):
+        with pytest.raises(InputError) as caught:
             split_parts(list("abcdef"), ["MM", "IN"] * 3, *shares)
+        said = f"test share {shares[0]} and validation share {shares[1]}"
+        assert str(caught.value) == f"{said} must be above 0, their sum below 1"

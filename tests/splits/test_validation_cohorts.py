@@ -83,6 +83,14 @@ def test_mixed_patients_alone_are_enough() -> None:
     assert [len(split.test), *map(len, split.folds)] == [1] * 5
 
 
+def test_of_equal_remainders_the_stratum_that_comes_first_by_name_has_one_more() -> None:
+    """Half of five patients of "ab" and of five of both "a" and "c"; "ab" sorts before "a|c"."""
+    rows = [(f"p{n}", label) for n in range(10) for label in (["ab"] if n < 5 else ["a", "c"])]
+    patients, labels = zip(*rows, strict=True)
+    split = split_patients(patients, labels, positive="ab", test_share=0.5, folds=2)
+    assert [int(name[1:]) < 5 for name in split.test].count(True) == 3 and len(split.test) == 5
+
+
 def test_every_patient_tests_under_some_seed() -> None:
     patients = [f"p{i}" for i in range(12)]
     labels = ["mm", "n"] * 6
@@ -93,28 +101,36 @@ def test_every_patient_tests_under_some_seed() -> None:
 def test_too_few_patients_says_how_many_are_needed() -> None:
     patients = [f"p{i}" for i in range(10)] + ["p0"]
     labels = ["mm"] * 4 + ["n"] * 6 + ["mm"]
-    with pytest.raises(InputError, match=r"4 patients with a 'mm' slide; 5 are needed") as caught:
-        split_patients(patients, labels, positive="mm")
-    assert "another label" not in str(caught.value)
-    with pytest.raises(InputError, match="0 patients with a slide of another label"):
-        split_patients(patients, ["mm"] * 11, positive="mm")
+    for of_slides, folds, said in (
+        (labels, 4, ["4 patients with a 'mm' slide; 5 are needed"]),
+        (["mm"] * 11, 2, ["0 patients with a slide of another label; 3 are needed"]),
+        (["mm"] + ["n"] * 9 + ["mm"], 3, ["1 patient with a 'mm' slide; 4 are needed"]),
+    ):
+        with pytest.raises(InputError) as caught:
+            split_patients(patients, of_slides, positive="mm", folds=folds)
+        headline = (
+            f"too few patients for a test part and {folds} validation cohorts, each with both classes (10 patients in "
+            "all); add patients, or ask for fewer folds:"
+        )
+        assert str(caught.value) == "\n  - ".join([headline, *said])
 
 
 def test_what_does_not_fit_is_refused() -> None:
     patients, labels = [f"p{i}" for i in range(12)], ["mm", "n"] * 6
-    for share in (0.0, 1.0):
-        with pytest.raises(InputError, match="must lie between 0 and 1"):
-            split_patients(patients, labels, positive="mm", test_share=share)
-    with pytest.raises(InputError, match="be at least 2"):
-        split_patients(patients, labels, positive="mm", folds=1)
+    for share, folds in ((0.0, 4), (1.0, 4), (0.3, 1)):
+        with pytest.raises(InputError) as caught:
+            split_patients(patients, labels, positive="mm", test_share=share, folds=folds)
+        assert str(caught.value) == f"test share {share} must lie between 0 and 1, and folds {folds} be at least 2"
     for more in (patients[:-1], [*patients, "p12"]):
-        with pytest.raises(ValueError, match="one of each a slide"):
+        with pytest.raises(ValueError) as wrong:
             split_patients(more, labels, positive="mm")
+        assert str(wrong.value) == f"{len(more)} patients but 12 labels: one of each a slide"
     split = split_patients(patients, labels, positive="mm", folds=2)
     assert len(split.folds) == 2
     for fold in (-1, 2):
-        with pytest.raises(IndexError, match=f"fold {fold}"):
+        with pytest.raises(IndexError) as outside:
             split.training(fold)
+        assert str(outside.value) == f"fold {fold}: there are 2, counted from 0"
     papers = split_patients(patients, labels, positive="mm")
     assert papers == split_patients(patients, labels, positive="mm", test_share=0.3, folds=4, seed=0)
 
@@ -135,19 +151,31 @@ def test_no_leak_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("split", "groups", "words"),
+    ("split", "groups", "said"),
     [
-        (Split(("1",), (("2", "1"), ("3",))), [], "patient '1' is in test and in cohort 1"),
-        (Split(("1",), (("2",), ("3", "2"))), [], "patient '2' is in cohort 1 and in cohort 2"),
-        (Split(("1",), (("2",),)), [], "patient '3' of the manifest is on no side"),
-        (Split(("1",), (("2",), ("3", "9"))), [], "patient '9' of the split is not in the manifest"),
+        (Split(("1",), (("2", "1"), ("3",))), [], ["patient '1' is in test and in cohort 1"]),
+        (Split(("1",), (("2",), ("3", "2"))), [], ["patient '2' is in cohort 1 and in cohort 2"]),
+        (
+            Split((), (("1",),)),
+            [],
+            ["patient '2' of the manifest is on no side", "patient '3' of the manifest is on no side"],
+        ),
+        (Split(("1",), (("2",), ("3", "9"))), [], ["patient '9' of the split is not in the manifest"]),
         (
             Split(("1",), (("2",), ("3",))),
-            [["a", "b"]],
-            r"slides 'a' \(patient '1'\), 'b' \(patient '2'\) are one file",
+            [["a", "d"], ["a", "b"], ["b", "c", "gone"]],
+            [
+                "slides 'a' (patient '1'), 'b' (patient '2') are one file on 2 sides (cohort 1, test); "
+                "remove the copy or give both rows the same patient_id",
+                "slides 'b' (patient '2'), 'c' (patient '3'), 'gone' (patient None) are one file on 2 sides "
+                "(cohort 1, cohort 2); remove the copy or give both rows the same patient_id",
+            ],
         ),
+        # A patient that is nobody's name says nothing of a slide that the manifest lacks.
+        (Split(("",), (("1", "2"), ("3",))), [["a", "gone"]], ["patient '' of the split is not in the manifest"]),
     ],
 )
-def test_leaks_are_named(split: Split, groups: list[list[str]], words: str) -> None:
-    with pytest.raises(LeakError, match=words):
+def test_leaks_are_named(split: Split, groups: list[list[str]], said: list[str]) -> None:
+    with pytest.raises(LeakError) as caught:
         assert_no_leaks(split, MANIFEST, groups)
+    assert str(caught.value) == "\n  - ".join(["the split leaks:", *said])
