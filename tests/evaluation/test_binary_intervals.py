@@ -86,9 +86,11 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown metrics"):
-        binary_intervals([0, 1], [0, 1], ["a", "b"], ["MCC"])
-    with pytest.raises(ValueError, match="1 groups for 2 samples"):
+    known = "known are ['SN', 'SPC', 'PPV', 'NPV', 'F1S', 'ACC', 'BACC', 'AUC']"
+    with pytest.raises(ValueError) as caught:
+        binary_intervals([0, 1], [0, 1], ["a", "b"], ["MCC", "SN", "DOR"])
+    assert str(caught.value) == f"unknown metrics ['DOR', 'MCC']; {known}"
+    with pytest.raises(ValueError, match=r"^1 groups for 2 samples$"):
         binary_intervals([0, 1], [0, 1], ["a"])
 
 

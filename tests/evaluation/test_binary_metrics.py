@@ -72,14 +72,16 @@ def test_undefined_values_are_nan_and_print_as_n_a() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(ValueError, match="not finite"):
-        binary_metrics([0, 1], [0.1, math.nan])
-    with pytest.raises(ValueError, match="one length"):
-        roc_auc([0, 1], [0.1])
-    with pytest.raises(ValueError, match="one length"):
-        confusion([[0, 1]], [[0.1, 0.9]])
-    with pytest.raises(ValueError, match="0 or 1"):
-        confusion([0, 2], [0.1, 0.2])
+    for measure, y, p, said in (
+        (binary_metrics, [0, 1, 1], [math.inf, math.nan, 0.5], "2 probabilities are not finite"),
+        (roc_auc, [0, 1], [0.1], "labels (2,) and probabilities (1,) must be two vectors of one length"),
+        (confusion, [[0, 1]], [[0.1, 0.9]], "labels (1, 2) and probabilities (1, 2) must be two vectors of one length"),
+        (confusion, [0, 2], [0.1, 0.2], "labels must be 0 or 1"),
+        (confusion, [0, -1], [0.1, 0.2], "labels must be 0 or 1"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            measure(y, p)
+        assert str(caught.value) == said
 
 
 def test_mean_and_deviation_as_the_paper_prints_them() -> None:

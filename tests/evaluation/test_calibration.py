@@ -201,45 +201,51 @@ def test_to_the_sidecar_and_back() -> None:
     stored = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert stored["method"] == "temperature"
     assert Calibration.from_json(stored) == found
-    for damage, words in (
-        ({"method": "isotonic"}, "isotonic"),
-        ({"temperature": -1.0}, "above 0"),
-        ({"temperature": 0.0}, "above 0"),
-        ({"temperature": math.nan}, "above 0"),
-        ({"temperature": math.inf}, "above 0"),
-        ({"outputs": 0}, "at least 1"),
-        ({"temperature": "warm"}, "warm"),
-        ({"temperature": None}, "above 0"),
-        ({"colour": 1}, "unknown: colour"),
+    for key, value in (
+        *(("temperature", t) for t in (-1.0, 0.0, math.nan, math.inf, "warm", None)),
+        *(("outputs", n) for n in (0, "x")),
     ):
-        with pytest.raises(InputError, match=words):
-            Calibration.from_json(stored | damage)
+        damaged = stored | {key: value}
+        with pytest.raises(InputError) as caught:
+            Calibration.from_json(damaged)
+        assert str(caught.value) == (
+            f"calibration: temperature {damaged['temperature']!r} must be a number above 0 and outputs "
+            f"{damaged['outputs']!r} at least 1; train the model again"
+        )
+    assert Calibration.from_json(stored | {"temperature": 20, "outputs": 3}).outputs == 3
+    with pytest.raises(InputError) as caught:
+        Calibration.from_json(stored | {"method": "isotonic"})
+    assert str(caught.value) == "calibration by method 'isotonic' is not known here; known is 'temperature'"
+    with pytest.raises(InputError, match=r"^calibration by method None is not known here"):
+        Calibration.from_json({})
     del stored["outputs"]
-    with pytest.raises(InputError, match="outputs"):
-        Calibration.from_json(stored)
+    with pytest.raises(InputError) as caught:
+        Calibration.from_json(stored | {"colour": 1})
+    assert str(caught.value) == ("calibration: entries missing or unknown: colour, outputs; train the model again")
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(InputError, match=r"calibration on these: 2 samples of 1 class"):
+    with pytest.raises(InputError) as caught:
         fit_calibration([1, 1], [0.2, 0.9], ["a", "b"], hold_out="these")
-    with pytest.raises(ValueError, match="1 groups for 2 samples"):
-        fit_calibration([0, 1], [0.2, 0.9], ["a"], hold_out="x")
-    with pytest.raises(ValueError, match=r"outside 0\.\.1"):
-        fit_calibration([0, 1], [0.2, 1.9], ["a", "b"], hold_out="x")
-    with pytest.raises(ValueError, match="must be 3 classes"):
-        calibration(1.0, 3).apply([0.2, 0.8])
-    with pytest.raises(ValueError, match="must be 3 classes"):
-        calibration(1.0, 3).apply(0.2)
-    with pytest.raises(ValueError, match=r"outside 0\.\.1"):
-        calibration(1.0, 1).apply([math.nan])
-    with pytest.raises(ValueError, match=r"outside 0\.\.1"):
-        reliability([0], [1.5])
-    with pytest.raises(ValueError, match="at least one"):
-        reliability([0], [0.5], bins=0)
-    with pytest.raises(ValueError, match="2 groups for 1"):
-        reliability([0], [0.5], ["a", "b"])
-    with pytest.raises(ValueError, match="1 groups for 0"):
-        reliability([], [], ["a"])
+    assert str(caught.value) == (
+        "calibration on these: 2 samples of 1 class(es); at least two classes are needed, hold out more patients"
+    )
+    last, off = "the last axis must be 3 classes", "1 probabilities lie outside 0..1 or are not finite"
+    for call, said in (
+        (lambda: fit_calibration([0, 1], [0.2, 0.9], ["a"], hold_out="x"), "1 groups for 2 samples"),
+        (lambda: fit_calibration([0, 1], [0.2, 1.9], ["a", "b"], hold_out="x"), off),
+        (lambda: calibration(1.0, 3).apply([0.2, 0.8]), f"probabilities of shape (2,); {last}"),
+        (lambda: calibration(1.0, 3).apply(0.2), f"probabilities of shape (); {last}"),
+        (lambda: calibration(1.0, 1).apply([math.nan]), off),
+        (lambda: calibration(1.0, 1).apply([-0.1, 0.0, 1.0]), off),
+        (lambda: reliability([0], [1.5]), off),
+        (lambda: reliability([0], [0.5], bins=0), "0 bins: at least one is needed"),
+        (lambda: reliability([0], [0.5], ["a", "b"]), "2 groups for 1 samples"),
+        (lambda: reliability([], [], ["a"]), "1 groups for 0 samples"),
+    ):
+        with pytest.raises(ValueError) as wrong:
+            call()
+        assert str(wrong.value) == said
 
 
 def test_perfect_separation_is_flagged() -> None:

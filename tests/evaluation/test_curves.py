@@ -187,7 +187,7 @@ def test_bands_hold_the_curve_and_count_the_undefined() -> None:
     assert roc_band([1, 0, 0], [0.9, 0.2, 0.6], ["a", "b", "c"], repeats=3000).undefined > found.undefined
     nothing = roc_band([], [], [], repeats=5)
     assert nothing.undefined == 5 and np.isnan(nothing.low).all()
-    with pytest.raises(ValueError, match="1 groups for 2 samples"):
+    with pytest.raises(ValueError, match=r"^1 groups for 2 samples$"):
         pr_band([0, 1], [0.1, 0.2], ["a"])
 
 

@@ -61,8 +61,10 @@ def test_a_model_right_and_one_wrong_of_all() -> None:
 
 def test_models_and_samples_must_fit() -> None:
     for y, answers, groups in (([1], [], ["a"]), ([], [Answer([])], [])):
-        with pytest.raises(ValueError, match="at least one model and one sample"):
+        with pytest.raises(ValueError, match=r"^paired intervals need at least one model and one sample$"):
             paired_intervals(y, answers, groups)
     for y in ([1], [1, 0, 1]):
-        with pytest.raises(ValueError, match="2 groups for"):
+        with pytest.raises(ValueError, match=f"^2 groups for {len(y)} samples$"):
             paired_intervals(y, [Answer([0.1, 0.2])], ["a", "b"])
+    with pytest.raises(ValueError, match=r"^models of two classes and of several cannot be compared$"):
+        paired_intervals([0, 1], [Answer([0.1, 0.2]), Answer(np.eye(2))], ["a", "b"])

@@ -67,15 +67,18 @@ def test_one_image_identical_points_and_zero_vectors() -> None:
 
 
 def test_wrong_inputs() -> None:
-    for x, labels, arguments in (
-        (np.ones((3, 2)), ["a", "b"], {}),
-        (np.array([[1.0, np.nan], [0, 1]]), ["a", "b"], {}),
-        (np.ones((2, 2)), ["a", "b"], {"recalls": (0,)}),
-        (np.ones(2), ["a", "b"], {}),
-        (np.ones((2, 2)), ["a", "b"], {"groups": ["a"]}),
+    each = "one of each an image"
+    for x, labels, arguments, said in (
+        (np.ones((3, 2)), ["a", "b"], {}, f"embeddings (3, 2), 2 labels and 2 groups: {each}"),
+        (np.array([[1.0, np.nan], [0, 1]]), ["a", "b"], {}, "embeddings hold values that are not finite"),
+        (np.ones((2, 2)), ["a", "b"], {"recalls": (5, 0)}, "recalls (5, 0): at least 1"),
+        (np.ones(2), ["a", "b"], {}, f"embeddings (2,), 2 labels and 2 groups: {each}"),
+        (np.ones((2, 2)), ["a", "b"], {"groups": ["a"]}, f"embeddings (2, 2), 2 labels and 1 groups: {each}"),
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError) as caught:
             retrieve(x, labels, **arguments)
+        assert str(caught.value) == said
+    assert list(retrieve(np.ones((2, 2)), ["a", "b"], recalls=())) == ["mAP@R"]
 
 
 def test_the_gallery_by_its_distance_from_a_point() -> None:

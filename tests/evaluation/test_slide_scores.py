@@ -6,6 +6,7 @@ import pytest
 
 from melano_tf.evaluation.slide_scores import (
     How,
+    aggregation_words,
     class_scores,
     fuse,
     magnified_slide_scores,
@@ -23,9 +24,14 @@ def test_three_ways_to_a_slides_score() -> None:
     assert slide_score(P, "majority", threshold=0.45) == 0.5
     assert slide_score(P, "top", top=2) == pytest.approx(0.7)
     assert slide_score(P, "top", top=99) == pytest.approx(0.475)
-    for wrong in (([], "mean"), ([[0.1]], "mean"), (P, "median")):
-        with pytest.raises(ValueError):
+    for wrong, said in (
+        (([], "mean"), "tiles' probabilities have shape (0,); a slide needs one tile at least"),
+        (([[0.1]], "mean"), "tiles' probabilities have shape (1, 1); a slide needs one tile at least"),
+        ((P, "median"), "aggregation 'median': choose one of mean, majority, top"),
+    ):
+        with pytest.raises(ValueError) as caught:
             slide_score(*wrong)
+        assert str(caught.value) == said
 
 
 def test_slides_keep_their_order_and_facts() -> None:
@@ -94,6 +100,14 @@ def test_a_majority_is_more_than_a_half_whatever_a_tile_is_called_by() -> None:
     assert [slide_threshold(how, 0.3) for how in ("mean", "majority", "top")] == [0.3, 0.5, 0.3]
 
 
+def test_a_way_is_said_in_words() -> None:
+    assert [aggregation_words(how, 7) for how in ("mean", "majority", "top")] == [
+        "the mean over its tiles",
+        "the share of its tiles that are called it",
+        "the mean of its 7 tiles that are most probable of it",
+    ]
+
+
 def test_late_fusion_leaves_out_what_a_slide_has_not() -> None:
     scores = [[0.2, 0.8, np.nan], [0.5, 0.5, 0.5]]
     assert fuse(scores, "mean") == pytest.approx([0.5, 0.5])
@@ -105,5 +119,5 @@ def test_late_fusion_leaves_out_what_a_slide_has_not() -> None:
     assert fuse([[0.0, 1.0], [0.0, 0.5], [1.0, 0.5]], "log-odds") == pytest.approx(
         [0.5, 1 / (1 + 999_999**0.5), 1 - 1 / (1 + 999_999**0.5)], rel=1e-6
     )
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"^fusion 'vote': choose one of mean, log-odds$"):
         fuse(scores, "vote")

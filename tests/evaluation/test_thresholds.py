@@ -87,8 +87,9 @@ def test_choice_with_its_record() -> None:
     assert (expected["SN"].value, expected["SPC"].value) == (1.0, 0.75)
     assert (found.samples, found.positives, found.hold_out) == (7, 3, "4 patients")
     assert found.apply(P).tolist() == [False] * 3 + [True] * 4
-    words = found.words()
-    assert words.startswith("Youden's index; chosen on 4 patients: sensitivity 1.0000 (0.3")
+    sn, spc = expected["SN"].ends(), expected["SPC"].ends()
+    reached = f"sensitivity 1.0000 ({sn}), specificity 0.7500 ({spc})"
+    assert found.words() == f"Youden's index; chosen on 4 patients: {reached}"
     assert found.sensitivity.high == 1 and 0 < found.sensitivity.low < 0.4, "three patients"
     loose = choose_threshold(Y, P, groups, ThresholdSettings(level=0.5), hold_out="x")
     assert loose.specificity == binary_intervals(Y, P, groups, ["SPC"], threshold=0.35, level=0.5)["SPC"]
@@ -96,11 +97,10 @@ def test_choice_with_its_record() -> None:
     whole = choose_threshold([0, 1, 1], [0.0, 1.0, 1.0], list("abc"), ThresholdSettings(), hold_out="x")
     assert (whole.value, whole.apply([0.5, 0.4999]).tolist()) == (0.5, [True, False])
     wanted = ThresholdSettings(rule="sensitivity", sensitivity=0.5)
-    assert (
-        choose_threshold(Y, P, groups, wanted, hold_out="x").words().startswith("sensitivity of at least 0.5; chosen")
-    )
+    found = choose_threshold(Y, P, groups, wanted, hold_out="x")
+    assert found.words().startswith("sensitivity of at least 0.5; chosen on x: sensitivity 0.6667 (")
     fixed = choose_threshold(Y, P, groups, ThresholdSettings(rule="fixed", value=0.5), hold_out="x")
-    assert fixed.value == 0.5 and fixed.words().startswith("fixed at 0.5; measured on x")
+    assert fixed.value == 0.5 and fixed.words().startswith("fixed at 0.5; measured on x: sensitivity 0.6667 (")
     assert fixed_threshold().words() == "fixed beforehand"
 
 
@@ -117,29 +117,42 @@ def test_record_to_json_and_back() -> None:
     assert back.sensitivity is not None and math.isnan(back.sensitivity.value)
     assert "sensitivity n/a (not estimable)" in back.words()
     for damaged in (
-        {"value": 2.0, "rule": "x"},
         {"rule": "x"},
         {"value": "x", "rule": "x"},
         {"value": 1, "colour": 2},
         {"value": 1, "rule": "x", "sensitivity": 0.5},
     ):
-        with pytest.raises(InputError, match="threshold"):
+        with pytest.raises(InputError) as caught:
             Threshold.from_json(damaged)
+        said = str(caught.value)
+        assert said.startswith("threshold: not a threshold's record (") and said.endswith("); train the model again")
+        assert len(said) > 75, "what is wrong with it"
+    for value in (2.0, -0.5, math.nan):
+        with pytest.raises(InputError) as caught:
+            Threshold.from_json({"value": value, "rule": "x"})
+        assert str(caught.value) == f"threshold {value} must lie between 0 and 1; train the model again"
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(InputError, match="0 positive and 2 negative"):
-        youden_threshold([0, 0], [0.1, 0.2])
-    with pytest.raises(InputError, match="2 positive and 0 negative"):
-        sensitivity_threshold([1, 1], [0.1, 0.2], 0.5)
+    for positives, choose in ((0, youden_threshold), (2, lambda y, p: sensitivity_threshold(y, p, 0.5))):
+        with pytest.raises(InputError) as caught:
+            choose([int(positives > 0)] * 2, [0.1, 0.2])
+        assert str(caught.value) == (
+            f"a threshold cannot be chosen on {positives} positive and {2 - positives} negative samples; hold out more "
+            "patients, or fix the threshold"
+        )
     for wanted in (0, 1.1, math.nan):
-        with pytest.raises(InputError, match="must be above 0"):
+        with pytest.raises(InputError) as caught:
             sensitivity_threshold(Y, P, wanted)
+        assert str(caught.value) == f"wanted sensitivity {wanted} must be above 0 and at most 1"
     for value in (-0.1, 1.5, math.nan):
-        with pytest.raises(InputError, match="between 0 and 1"):
+        with pytest.raises(InputError) as caught:
             fixed_threshold(value)
-    with pytest.raises(ValueError, match=r"outside 0\.\.1"):
-        choose_threshold([0, 1], [0.1, 1.2], ["a", "b"], ThresholdSettings(), hold_out="x")
+        assert str(caught.value) == f"threshold {value} must lie between 0 and 1"
+    for p in (1.2, -0.1, math.nan):
+        with pytest.raises(ValueError) as wrong:
+            choose_threshold([0, 1], [0.1, p], ["a", "b"], ThresholdSettings(), hold_out="x")
+        assert str(wrong.value) == "probabilities lie outside 0..1 or are not finite"
 
 
 def fitted(calibrate: bool = True) -> tuple[Decision, np.ndarray, np.ndarray]:
