@@ -177,7 +177,7 @@ def choose_threshold(
         InputError: a setting is out of range, or one class is missing and the rule needs both.
         ValueError: inputs of different lengths, or probabilities outside 0..1.
     """
-    scores = np.asarray(p, dtype=np.float64)
+    scores = np.asarray(p)
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError("probabilities lie outside 0..1 or are not finite")
     if settings.rule == "youden":
@@ -292,6 +292,6 @@ def fit_decision(
         InputError, ValueError: see `fit_calibration` and `choose_threshold`.
     """
     calibration = fit_calibration(y, p, groups, hold_out=hold_out) if settings.calibrate else None
-    calibrated = Decision(calibration, fixed_threshold()).probability(p)
+    calibrated = p if calibration is None else calibration.apply(p)
     chosen = choose_threshold(y, calibrated, groups, settings.threshold, hold_out=hold_out)
     return Decision(calibration, chosen)

@@ -223,7 +223,7 @@ def mean_area(areas: Sequence[Area], level: float) -> Estimate:
     times = max(_times_judged(np.stack([one.held[side] for one in areas])) for side in (0, 1))
     alone = [one.alone for one in areas]
     z = float(ndtri((1 + level) / 2)) * math.sqrt(times)
-    if not (clustered > EDGE**2 and independent > 0):  # a variance may be NaN
+    if not clustered > EDGE**2:  # it may be NaN; where it is not, some cohort is not perfect
         return Estimate(value, *_score_ends(value, alone, z), influence)
     c = float(stdtrit(sum(one.groups - 1 for one in areas) / times, (1 + level) / 2))
     effect = max(times, clustered / independent)

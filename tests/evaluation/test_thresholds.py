@@ -189,6 +189,32 @@ def test_calibration_moves_the_threshold_not_the_decisions() -> None:
     assert found["SN"] == decision.threshold.sensitivity.value
 
 
+def test_a_sidecar_holds_what_was_decided_and_measured() -> None:
+    decision, _, _ = fitted()
+    assert decision.calibration is not None and decision.calibration.hold_out == "100 patients"
+    assert decision.sidecar_fields() == {
+        "threshold": decision.threshold.value,
+        "threshold_from": decision.threshold.words(),
+        "threshold_measured": decision.threshold.to_json(),
+        "calibration": decision.calibration.to_json(),
+    }
+    plain = Decision.from_sidecar(0.3, "fixed beforehand", None)
+    assert plain == Decision(None, Threshold(0.3, "fixed beforehand"))
+    assert plain.sidecar_fields() == {
+        "threshold": 0.3,
+        "threshold_from": "fixed beforehand",
+        "threshold_measured": None,
+        "calibration": None,
+    }
+
+
+def test_a_probability_in_single_precision_meets_its_threshold_in_double() -> None:
+    p = np.array([0.3], np.float32)  # 0.300000012
+    decision = Decision(None, Threshold(float(p[0]) + 1e-9, "x"))
+    assert not decision.threshold.apply(p).any() and not decision.apply(p).any()
+    assert decision.probability(p).dtype == np.float64
+
+
 def test_log_odds_are_finite_where_a_calibrated_probability_rounds_to_1() -> None:
     decision, _, p = fitted()
     assert decision.calibration is not None

@@ -80,6 +80,7 @@ def naive_share(hits: np.ndarray, sizes: np.ndarray, level: float) -> tuple[floa
         ([[1, 2, 1, 3, 2, 0]], [[20, 21, 19, 22, 20, 0]]),  # just enough who are partly right, and one of nothing
         ([[3, 4, 1, 6, 0, 0]], [[9, 5, 2, 8, 7, 0]]),  # four who are right, and one who is not there
         ([[9, 5, 2, 8, 6, 6]], [[9, 5, 2, 8, 7, 9]]),  # two who are wrong
+        ([[999_999] * 6 + [10**6] * 6], [[10**6] * 12]),  # six who are, in a millionth of theirs
         # Patients of one split, of another, and of both.
         ([[1, 2, 1, 3, 2, 4, 0, 0], [0, 0, 0, 2, 1, 0, 1, 2]], [[2, 3, 4, 4, 3, 4, 0, 0], [0, 0, 0, 2, 4, 1, 2, 2]]),
     ],
@@ -126,7 +127,7 @@ def test_perfect_patients_count_once_each() -> None:
     few = mean_share(hits[None], many[None], 0.95)
     assert (few.low, few.high) == pytest.approx(wilson(hits.sum() / 2400, 12, 0.95))
     nothing = mean_share(np.zeros((1, 3)), np.zeros((1, 3)), 0.95)
-    assert math.isnan(nothing.value) and math.isnan(nothing.low)
+    assert all(map(math.isnan, (nothing.value, nothing.low, nothing.high))) and nothing.influence.tolist() == [0, 0, 0]
 
 
 def test_copies_of_a_part_are_no_more_evidence() -> None:
@@ -273,7 +274,34 @@ def test_a_perfect_area_has_room(patients: int) -> None:
         assert (found.high, found.low)[end] == one.value and 0 < inner < 1
         spread = hanley_mcneil(inner, patients, patients)
         assert (one.value - inner) ** 2 == pytest.approx(norm.ppf(0.975) ** 2 * spread)
-    assert math.isnan(mean_area([area(np.ones(3, bool), np.arange(3.0), np.arange(3), 3)], 0.95).low)
+        assert found.influence.tolist() == [0] * 2 * patients
+
+
+def test_an_area_of_one_class_says_nothing_of_anybody() -> None:
+    for labels in (np.ones(3, bool), np.zeros(3, bool)):
+        one = area(labels, np.arange(3.0), np.arange(3), 3)
+        assert (
+            math.isnan(one.variance)
+            and one.influence.tolist() == [0, 0, 0]
+            and one.samples
+            == (
+                labels.sum(),
+                3 - labels.sum(),
+            )
+        )
+        found = mean_area([one], 0.95)
+        assert all(map(math.isnan, (found.value, found.low, found.high))) and found.influence.tolist() == [0, 0, 0]
+
+
+def test_one_pair_of_very_many_in_the_wrong_order_is_an_error_all_the_same() -> None:
+    """300 patients of each class: the variance is some 1e-10, and Student's t counts their degrees of freedom."""
+    labels, scores = np.arange(600) < 300, np.r_[np.arange(600, 300, -1), np.arange(300)].astype(float)
+    scores[299], scores[599] = scores[599], scores[299]
+    found = mean_area([area(labels, scores, np.arange(600), 600)], 0.95)
+    assert found.value == pytest.approx(1 - 1 / 90_000)
+    assert (found.value - found.low) ** 2 == pytest.approx(
+        t.ppf(0.975, 299) ** 2 * hanley_mcneil(found.low, 300, 300), rel=1e-4
+    )
 
 
 def test_an_area_whose_error_rests_on_few_patients_counts_patients() -> None:
