@@ -244,10 +244,8 @@ def _score_ends(value: float, samples: Sequence[tuple[float, float]], c: float) 
 
     from scipy.optimize import brentq
 
-    # At 0 and 1 the variance vanishes: a value there is itself a root, and the ends beyond it are not sought.
-    low = float(brentq(outside, 0.0, min(value, 1 - EDGE))) if value > EDGE else 0.0
-    high = float(brentq(outside, max(value, EDGE), 1.0)) if value < 1 - EDGE else 1.0
-    return low, high
+    # At 0 and 1 the variance vanishes: a value there is itself a root, and the other end is sought beside it.
+    return float(brentq(outside, 0.0, min(value, 1 - EDGE))), float(brentq(outside, max(value, EDGE), 1.0))
 
 
 def mover(parts: Sequence[Estimate]) -> Estimate:
@@ -278,7 +276,7 @@ def mover(parts: Sequence[Estimate]) -> Estimate:
 def _correlation(influences: NDArray[np.float64]) -> NDArray[np.float64]:
     """Correlation of what the groups add to each of K estimates, (K, K), of influences (K, groups); 0 of nothing."""
     lengths = np.sqrt((influences**2).sum(axis=1))
-    scaled = np.divide(influences, lengths[:, None], out=np.zeros_like(influences), where=lengths[:, None] > EDGE)
+    scaled = influences / np.maximum(lengths, EDGE)[:, None]
     correlation = scaled @ scaled.T
     np.fill_diagonal(correlation, 1.0)
     return correlation

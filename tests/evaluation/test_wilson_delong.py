@@ -120,6 +120,8 @@ def test_perfect_patients_count_once_each() -> None:
     sizes = np.array([1.0, 1, 4, 2])
     found = mean_share(sizes[None], sizes[None], 0.95)
     assert (found.low, found.high) == pytest.approx(wilson(1.0, 64 / 22, 0.95)) and found.high == 1
+    single = mean_share(np.array([[1.0]]), np.array([[1.0]]), 0.95)
+    assert (single.value, single.low, single.high) == pytest.approx((1.0, *wilson(1.0, 1, 0.95)))
     one = mean_share(np.array([[7.0]]), np.array([[9.0]]), 0.95)
     assert (one.low, one.high) == pytest.approx(wilson(7 / 9, 1, 0.95)), "one patient is one trial"
     # One patient of twelve with wrong tiles tells no design effect: twelve trials at most, however many the tiles.
@@ -274,7 +276,9 @@ def test_a_perfect_area_has_room(patients: int) -> None:
         assert (found.high, found.low)[end] == one.value and 0 < inner < 1
         spread = hanley_mcneil(inner, patients, patients)
         assert (one.value - inner) ** 2 == pytest.approx(norm.ppf(0.975) ** 2 * spread)
-        assert found.influence.tolist() == [0] * 2 * patients
+        assert found.value == one.value and found.influence.tolist() == [0] * 2 * patients
+        twice = mean_area([one, one], 0.95)
+        assert (twice.low, twice.high) == pytest.approx((found.low, found.high)), "the same patients twice"
 
 
 def test_an_area_of_one_class_says_nothing_of_anybody() -> None:
@@ -327,7 +331,14 @@ def test_mover_by_hand() -> None:
     assert found.low == pytest.approx(0.9 - math.hypot(0.2, 0.3) / 2) and found.high == pytest.approx(0.95)
     together = mover([a, Estimate(1.0, 0.7, 1.0, 3 * alike)])
     assert together.low == pytest.approx(0.9 - (0.2 + 0.3) / 2), "what the same patients make low adds up"
-    assert math.isnan(mover([a, Estimate(math.nan, math.nan, math.nan, apart)]).low)
+    undefined = mover([a, Estimate(math.nan, math.nan, math.nan, apart)])
+    assert all(map(math.isnan, (undefined.value, undefined.low, undefined.high)))
+    perfect = mover([a, Estimate(1.0, 0.7, 1.0, np.zeros(4))])
+    assert perfect.low == pytest.approx(0.9 - math.hypot(0.2, 0.3) / 2), "nothing is known of what it shares with a"
+    # Sums that are 0 or 1 but for their last digit.
+    for values in ((0.41, 0.18, 0.01), (0.14, 0.23)):
+        found = mover([Estimate(x, 0.0, 1.0, alike) for x in values])
+        assert 0 <= found.low < 1e-9 and 1 - 1e-9 < found.high <= 1
 
 
 def test_what_cancels_out_is_certain() -> None:
