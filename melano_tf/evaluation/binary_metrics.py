@@ -55,7 +55,7 @@ def confusion(y: ArrayLike, p: ArrayLike, threshold: float = 0.5) -> Confusion:
 
 def metrics_of_counts(counts: Confusion) -> dict[str, NDArray[np.float64]]:
     """SN, SPC, PPV, NPV, F1S, ACC and BACC of counts of any shape, elementwise; NaN where a divisor is zero."""
-    tp, fp, tn, fn = (np.asarray(count, dtype=np.float64) for count in counts)
+    tp, fp, tn, fn = (np.asarray(count) for count in counts)
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
     return {
         "SN": sensitivity,

@@ -13,6 +13,8 @@ from melano_tf.evaluation.binary_metrics import METRICS, binary_metrics
 from melano_tf.evaluation.bootstrap import group_draws, mean_interval, percentile_interval, resampled_auc
 from melano_tf.evaluation.interval import ends_text
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
+
 
 def sample(n: int, groups: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)

@@ -10,13 +10,17 @@ from sklearn import metrics as reference
 
 from melano_tf.evaluation.binary_metrics import (
     METRICS,
+    Confusion,
     binary_metrics,
     confusion,
     format_mean_std,
     format_value,
     mean_std,
+    metrics_of_counts,
     roc_auc,
 )
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
 
 
 def test_counted_by_hand() -> None:
@@ -28,6 +32,15 @@ def test_counted_by_hand() -> None:
     expected = {"SN": 3 / 4, "SPC": 4 / 6, "PPV": 3 / 5, "NPV": 4 / 5, "F1S": 6 / 9, "ACC": 7 / 10}
     assert values == pytest.approx(expected | {"BACC": (3 / 4 + 4 / 6) / 2, "AUC": 18 / 24})
     assert tuple(values) == METRICS
+    assert confusion(y, p, 0.55) == (2, 2, 4, 2)
+    assert binary_metrics(y, p, 0.55)["SN"] == 2 / 4
+    # 0.300000012 in single precision is below a threshold between it and the next number there.
+    low = np.array([0.3], np.float32)
+    assert confusion([1], low, float(low[0]) + 1e-9) == (0, 0, 0, 1)
+    several = metrics_of_counts(Confusion(np.array([3, 0]), np.array([2, 0]), np.array([4, 5]), np.array([1, 0])))
+    for name, found in several.items():
+        alone = [binary_metrics(y, p)[name], binary_metrics([0] * 5, [0.1] * 5)[name]]
+        assert found.tolist() == pytest.approx(alone, nan_ok=True)
 
 
 @settings(max_examples=150, deadline=None)
@@ -57,6 +70,7 @@ def test_as_scikit_learn(n: int, seed: int, threshold: float) -> None:
     assert values == pytest.approx(expected, nan_ok=True)
 
 
+@pytest.mark.filterwarnings("error")
 def test_undefined_values_are_nan_and_print_as_n_a() -> None:
     no_positives = binary_metrics([0, 0, 0], [0.1, 0.2, 0.3])
     assert {name for name, value in no_positives.items() if math.isnan(value)} == {"SN", "PPV", "F1S", "BACC", "AUC"}

@@ -23,6 +23,8 @@ from melano_tf.evaluation.calibration import (
 )
 from melano_tf.evaluation.wilson_delong import mean_share
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
+
 
 def mean_log_loss(y: np.ndarray, logits: np.ndarray) -> float:
     """Mean negative log likelihood of logits (n,)."""

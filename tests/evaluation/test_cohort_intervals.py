@@ -11,6 +11,8 @@ from melano_tf.evaluation.binary_intervals import Judged, binary_intervals, coho
 from melano_tf.evaluation.binary_metrics import METRICS, binary_metrics
 from melano_tf.evaluation.bootstrap import group_draws
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
+
 
 def cohort(seed: int, patients: int, threshold: float) -> Judged:
     rng = np.random.default_rng(seed)

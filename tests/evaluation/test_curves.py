@@ -24,6 +24,8 @@ from melano_tf.evaluation.curves import (
 )
 from melano_tf.evaluation.wilson_delong import wilson
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
+
 
 def sample(n: int, seed: int, steps: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """Labels of both classes and scores with many ties."""

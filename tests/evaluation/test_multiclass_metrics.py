@@ -22,6 +22,8 @@ from melano_tf.evaluation.multiclass_metrics import (
 )
 from melano_tf.evaluation.wilson_delong import wilson
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
+
 NAMES = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 
 

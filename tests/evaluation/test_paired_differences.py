@@ -10,6 +10,8 @@ from melano_tf.evaluation.multiclass_metrics import multiclass_intervals
 from melano_tf.evaluation.paired_differences import Answer, paired_intervals
 from melano_tf.evaluation.wilson_delong import wilson
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
+
 
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_a_models_own_intervals_are_those_of_everywhere(level: float) -> None:

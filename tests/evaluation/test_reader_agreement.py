@@ -9,6 +9,8 @@ from sklearn.metrics import cohen_kappa_score
 from melano_tf.evaluation.bootstrap import group_draws
 from melano_tf.evaluation.reader_agreement import cohen_kappa, kappa_interval
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
+
 
 def readings(table: list[list[int]]) -> tuple[list[str], list[str]]:
     """Two readings whose table this is."""

@@ -17,6 +17,8 @@ from melano_tf.evaluation.repeated_split_intervals import (
     split_metrics,
 )
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
+
 NAMES = ("a", "b", "c")
 
 

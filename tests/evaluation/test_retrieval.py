@@ -6,6 +6,8 @@ import pytest
 from melano_tf.evaluation.bootstrap import group_draws, mean_interval
 from melano_tf.evaluation.retrieval import nearest, retrieval_intervals, retrieve
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
+
 
 def _naive(x: np.ndarray, labels: list[str], groups: list[str], recalls: tuple[int, ...]) -> dict[str, list[float]]:
     """One query after the other."""

@@ -15,6 +15,8 @@ from melano_tf.evaluation.slide_scores import (
     slide_threshold,
 )
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
+
 P = [0.9, 0.5, 0.1, 0.4]
 
 

@@ -27,6 +27,8 @@ from melano_tf.evaluation.thresholds import (
 )
 from melano_tf.runs.sidecar import Sidecar
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
+
 Y = [0, 0, 0, 1, 0, 1, 1]
 P = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8]
 

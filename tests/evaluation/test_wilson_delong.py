@@ -23,6 +23,8 @@ from melano_tf.evaluation.wilson_delong import (
     wilson,
 )
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
+
 BENCHMARK = Path(__file__).resolve().parents[2] / "experiments" / "benchmarks" / "coverage.py"
 
 
@@ -181,6 +183,7 @@ def test_area_as_obuchowski_by_loops(seed: int) -> None:
     found = area(y, p, index, 9)
     assert found.value == pytest.approx(value) == pytest.approx(roc_auc_score(y, p))
     assert found.variance == pytest.approx(s10 / m + s01 / n + 2 * s11 / (m * n))
+    assert area(y, p, index + 2, 15).variance == pytest.approx(found.variance), "six patients of other cohorts"
     assert found.groups == min(with_positive, with_negative)
 
 
