@@ -17,6 +17,7 @@ from melano_tf.evaluation.calibration import (
     Calibration,
     expected_calibration_error,
     fit_calibration,
+    log_loss,
     logits_of,
     reliability,
     top_label,
@@ -65,6 +66,15 @@ def test_the_minimum_is_the_minimum() -> None:
     assert found.log_loss_after <= min(grid) + 1e-9
     assert found.log_loss_after == pytest.approx(mean_log_loss(y, z / found.temperature))
     assert found.log_loss_before == pytest.approx(reference.log_loss(y, expit(z)))
+
+
+def test_log_loss_as_scikit_learn() -> None:
+    for classes in (1, 4):
+        y, z = planted(60, 1.5, seed=2, classes=classes)
+        p = expit(z) if classes == 1 else softmax(z, axis=1)
+        assert log_loss(y, z) == pytest.approx(reference.log_loss(y, p))
+    # Logits that no probability in double precision could tell from 0 and 1.
+    assert log_loss([1, 0], [-800.0, -800.0]) == pytest.approx(400)
 
 
 def test_by_hand() -> None:
@@ -214,7 +224,8 @@ def test_to_the_sidecar_and_back() -> None:
             f"calibration: temperature {damaged['temperature']!r} must be a number above 0 and outputs "
             f"{damaged['outputs']!r} at least 1; train the model again"
         )
-    assert Calibration.from_json(stored | {"temperature": 20, "outputs": 3}).outputs == 3
+    for temperature, outputs in ((20, 3), (0.5, 1)):
+        assert Calibration.from_json(stored | {"temperature": temperature, "outputs": outputs}).outputs == outputs
     with pytest.raises(InputError) as caught:
         Calibration.from_json(stored | {"method": "isotonic"})
     assert str(caught.value) == "calibration by method 'isotonic' is not known here; known is 'temperature'"

@@ -90,6 +90,32 @@ def test_the_gallery_by_its_distance_from_a_point() -> None:
     assert distances == pytest.approx([0, 1 - math.cos(angles[1]), 1 - math.cos(angles[1]), 1, 2])
 
 
+def test_distances_lie_in_0_to_2_in_double_precision_and_equal_ones_keep_their_order() -> None:
+    along = np.array([[1.0 + 1e-12, 0.0], [-1.0 - 1e-12, 0.0]] * 20)
+    order, distances = nearest(np.array([1.0, 0.0]), along)
+    assert order.tolist() == [*range(0, 40, 2), *range(1, 40, 2)]
+    assert distances.tolist() == [0.0] * 20 + [2.0] * 20
+    rng = np.random.default_rng(0)
+    vectors, point = rng.normal(size=(5, 9)).astype(np.float32), rng.normal(size=9).astype(np.float32)
+    point /= 10 * np.linalg.norm(point)
+    found = nearest(point, vectors)[1]
+    exact = sorted(1 - sum(float(a) * float(b) for a, b in zip(row, point, strict=True)) for row in vectors)
+    assert found.dtype == np.float64 and found.tolist() == pytest.approx(exact, rel=1e-12)
+
+
+def test_what_is_not_said() -> None:
+    rng = np.random.default_rng(2)
+    labels, groups = np.array([*"aaaaaa", *"bcdefg"]), np.repeat(np.arange(6), 2)
+    x = rng.normal(size=(12, 3))
+    plain = retrieval_intervals(x, labels, groups)  # without an answer where none of the first three groups is drawn
+    said = {"exclude_groups": True, "recalls": (1, 5), "repeats": 2000, "level": 0.95, "seed": 0}
+    assert plain == retrieval_intervals(x, labels, groups, **said)
+    assert 0 < plain["mAP@R"].undefined != retrieval_intervals(x, labels, groups, seed=1)["mAP@R"].undefined
+    other = retrieval_intervals(x, labels, groups, exclude_groups=False, recalls=(2,), repeats=50, level=0.8)
+    assert list(other) == ["Recall@2", "mAP@R"] and {one.level for one in other.values()} == {0.8}
+    assert other["mAP@R"].value == pytest.approx(np.nanmean(retrieve(x, labels)["mAP@R"])) != plain["mAP@R"].value
+
+
 def test_intervals_resample_groups() -> None:
     rng = np.random.default_rng(1)
     labels = np.repeat(rng.choice(["a", "b"], 40), 3)
