@@ -212,6 +212,8 @@ def test_ends_of_an_area() -> None:
         by_score = c * math.sqrt(effect * hanley_mcneil(end, *one.samples)) == pytest.approx(abs(one.value - end))
         assert by_score or logit_end == pytest.approx(on_scale[1] + side * reach)
         assert side * (logit_end - on_scale[1]) >= reach - 1e-9, "no narrower than the logit's"
+    turned = mean_area([area(~y, p, index, 30)], 0.95)
+    assert (1 - turned.high, 1 - turned.low) == pytest.approx((found.low, found.high))
 
 
 def test_an_areas_variance_as_hanley_and_mcneil_print_it() -> None:
