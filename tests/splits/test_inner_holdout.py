@@ -108,7 +108,7 @@ def test_classes_that_no_draw_has_on_both_sides_are_named() -> None:
     with pytest.raises(InputError) as caught:
         inner_holdout([*"aabbccddeeff"], ["1", "2", "1", "3", "2", "3", "4", "5", "4", "6", "5", "6"])
     named = str(caught.value).split("(")[1].split(" is missing")[0].split(", ")
-    assert str(caught.value) == said.format(", ".join(named)) and len(named) == 2
+    assert str(caught.value) == said.format(", ".join(named)) and len(named) == 2 and set(named) <= {*"123456"}
 
 
 def test_words_and_mask() -> None:

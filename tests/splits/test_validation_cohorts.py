@@ -157,7 +157,7 @@ def test_no_leak_passes() -> None:
         (Split(("1",), (("2",), ("3", "2"))), [], ["patient '2' is in cohort 1 and in cohort 2"]),
         (
             Split((), (("1",),)),
-            [],
+            [["a", "b"]],
             ["patient '2' of the manifest is on no side", "patient '3' of the manifest is on no side"],
         ),
         (Split(("1",), (("2",), ("3", "9"))), [], ["patient '9' of the split is not in the manifest"]),
