@@ -36,13 +36,24 @@ def test_three_ways_to_a_slides_score() -> None:
         assert str(caught.value) == said
 
 
+def test_a_slides_score_is_in_double_precision_and_what_is_not_said() -> None:
+    single = np.array([0.1, 0.2, 0.4], np.float32)
+    assert slide_score(single, "mean") == sum(float(p) for p in single) / 3
+    assert slide_score(single, "majority", threshold=float(single[2]) + 1e-9) == 0
+    p = np.arange(12) / 12
+    many = pd.DataFrame({"slide_id": "a", "magnification": "4x", "p0": 1 - p, "p1": p})
+    for how, wanted in (("top", 6.5 / 12), ("majority", 0.5)):
+        assert magnified_slide_scores(many, ["p1"], how)["p1"][0] == pytest.approx(wanted)
+        assert class_scores(many, ["p0", "p1"], how)["p1"][0] == pytest.approx(wanted)
+
+
 def test_slides_keep_their_order_and_facts() -> None:
     tiles = pd.DataFrame({"slide_id": list("bbaab"), "patient_id": list("qqppq"), "p1": [0.0, 1.0, 0.2, 0.4, 0.5]})
     found = slide_scores(tiles, ["p1"], "mean")
     assert found["slide_id"].tolist() == ["b", "a"]
     assert found["patient_id"].tolist() == ["q", "p"]
     assert found["p1"].tolist() == pytest.approx([0.5, 0.3])
-    assert found["tiles"].tolist() == [3, 2]
+    assert found["tiles"].tolist() == [3, 2] and found["tiles"].dtype == np.int64
 
 
 def test_every_way_reaches_the_slides() -> None:
@@ -62,6 +73,8 @@ def test_every_way_reaches_the_slides() -> None:
 
 def test_a_majority_of_several_classes_is_a_vote() -> None:
     tiles = pd.DataFrame({"slide_id": ["a"] * 3, "p0": [0.5, 0.4, 0.2], "p1": [0.3, 0.4, 0.7], "p2": [0.2, 0.2, 0.1]})
+    two = slide_scores(tiles, ["p0", "p1"], "majority").iloc[0]
+    assert [two["p0"], two["p1"]] == pytest.approx([0.5, 0.5])
     found = slide_scores(tiles, ["p0", "p1", "p2"], "majority").iloc[0]
     assert [found[name] for name in ("p0", "p1", "p2")] == pytest.approx([0.5, 0.5, 0.0])  # a tie is shared
 
@@ -70,7 +83,9 @@ def test_each_magnification_of_a_slide_counts_alike() -> None:
     """Three tiles at 40x and one at 4x: the mean of both, not of four tiles."""
     facts = {"slide_id": list("baabbb"), "magnification": ["4x", "40x", "40x", "40x", "40x", "40x"]}
     tiles = pd.DataFrame({**facts, "p1": [1.0, 0.6, 0.2, 0.1, 0.2, 0.6], "p0": [0.0, 0.4, 0.8, 0.9, 0.8, 0.4]})
-    found = magnified_slide_scores(tiles, ["p0", "p1"], "mean").set_index("slide_id")
+    slides = magnified_slide_scores(tiles, ["p0", "p1"], "mean")
+    assert slides["slide_id"].tolist() == ["b", "a"] and slides["tiles"].dtype == np.int64
+    found = slides.set_index("slide_id")
     assert found["p1"].to_dict() == pytest.approx({"a": 0.4, "b": (1.0 + 0.3) / 2})
     assert (found["p0"] + found["p1"]).tolist() == pytest.approx([1.0, 1.0])
     assert found["tiles"].to_dict() == {"a": 2, "b": 4}

@@ -213,7 +213,7 @@ def test_a_sidecar_holds_what_was_decided_and_measured() -> None:
 def test_a_probability_in_single_precision_meets_its_threshold_in_double() -> None:
     p = np.array([0.3], np.float32)  # 0.300000012
     decision = Decision(None, Threshold(float(p[0]) + 1e-9, "x"))
-    assert not decision.threshold.apply(p).any() and not decision.apply(p).any()
+    assert not decision.threshold.apply(p).any() and not decision.apply(p).any() and decision.apply(p + 0.1).all()
     assert decision.probability(p).dtype == np.float64
 
 
