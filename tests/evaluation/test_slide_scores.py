@@ -45,6 +45,8 @@ def test_a_slides_score_is_in_double_precision_and_what_is_not_said() -> None:
     for how, wanted in (("top", 6.5 / 12), ("majority", 0.5)):
         assert magnified_slide_scores(many, ["p1"], how)["p1"][0] == pytest.approx(wanted)
         assert class_scores(many, ["p0", "p1"], how)["p1"][0] == pytest.approx(wanted)
+    assert class_scores(many, ["p0", "p1"], "majority", threshold=0.8)["p1"][0] == pytest.approx(2 / 12)
+    assert all(fuse(single[None], how).dtype == np.float64 for how in ("mean", "log-odds"))
 
 
 def test_slides_keep_their_order_and_facts() -> None:
