@@ -66,6 +66,8 @@ def test_the_minimum_is_the_minimum() -> None:
     assert found.log_loss_after <= min(grid) + 1e-9
     assert found.log_loss_after == pytest.approx(mean_log_loss(y, z / found.temperature))
     assert found.log_loss_before == pytest.approx(reference.log_loss(y, expit(z)))
+    near = fit_calibration(y, 4 * z, np.arange(300), hold_out="x", logits=True)
+    assert 9 < near.temperature < 13 and not near.at_limit
 
 
 def test_log_loss_as_scikit_learn() -> None:
@@ -102,7 +104,7 @@ def test_what_is_calibrated_already_stays_as_it_is() -> None:
 def test_the_record_counts_by_the_bins_that_were_asked_for() -> None:
     y, z = planted(300, 2.5, seed=5, classes=3)
     found = fit_calibration(y, z, np.arange(300) // 2, hold_out="x", logits=True, bins=4)
-    assert (found.bins, found.outputs, found.samples, found.groups) == (4, 3, 300, 150)
+    assert (found.bins, found.outputs, found.samples, found.groups, found.hold_out) == (4, 3, 300, 150, "x")
     before, after = (expected_calibration_error(y, softmax(z / t, axis=1), 4) for t in (1, found.temperature))
     assert (found.ece_before, found.ece_after) == pytest.approx((before, after))
     assert fit_calibration(y, z, np.arange(300), hold_out="x", logits=True).bins == 15
