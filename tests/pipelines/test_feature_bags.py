@@ -17,7 +17,7 @@ from melano_tf.pipelines import bag_baseline
 from melano_tf.pipelines.bag_baseline import bag_means, fit_baseline
 from melano_tf.pipelines.bag_fitting import BagTrainingSettings
 from melano_tf.pipelines.bag_training import train_bag_model
-from melano_tf.pipelines.feature_bags import ArrayBags, FeatureBagBatches, answers, padded
+from melano_tf.pipelines.feature_bags import ArrayBags, FeatureBagBatches, answers, padded, shown_bags
 from melano_tf.pipelines.feature_cohort import FileBags
 from melano_tf.training.loop import LoopSettings
 from tests.features.files import numbers, write_trident
@@ -55,6 +55,17 @@ def test_a_batch_is_padded_and_masked() -> None:
         assert batch["y"].numpy().tolist() == [place % 2 for place in places]
         assert batch["weight"].numpy().tolist() == places
     assert sorted(seen) == [0, 1, 2, 3, 4]
+
+
+def test_bags_are_shown_whole_under_their_names() -> None:
+    bags = made_bags()
+    shown = shown_bags(bags, np.array([4, 1, 3]), "float16")
+    assert shown.ids == ["b4", "b1", "b3"]
+    found = list(shown.batches(np.array([0, 2])))
+    assert [batch["id"].tolist() for batch in found] == [["b4"], ["b3"]]
+    for batch, bag in zip(found, (4, 3), strict=True):
+        assert batch["x"]["features"].dtype == np.float16 and batch["x"]["mask"].tolist() == [[True] * SIZES[bag]]
+        np.testing.assert_array_equal(batch["x"]["features"][0], bags.arrays[bag].astype(np.float16))
 
 
 def test_weights_belong_to_the_bags_that_are_trained_on() -> None:

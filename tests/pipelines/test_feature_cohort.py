@@ -144,10 +144,13 @@ def test_faults_of_labels_and_of_a_table_come_with_those_of_the_files(folder: Pa
     ]
     lines = str(error.value).splitlines()[1:]
     assert len(lines) == len(expected) and all(words in line for words, line in zip(expected, lines, strict=True))
+    with h5py.File(folder / "deep" / "s9.h5", "w") as file:
+        file["features"] = features
     with pytest.raises(InputError) as error:
         read_feature_cohort(folder, table(tmp_path, ["s1,p1,a,", "s1,p2,b,"]))
-    _, first, second = str(error.value).splitlines()
-    assert "row 3: slide_id 's1' stands in row 2 already" in first and "s4.h5: 1 of 6 tiles" in second
+    _, first, second, third = str(error.value).splitlines()
+    assert "row 3: slide_id 's1' stands in row 2 already" in first
+    assert f"{folder}/deep/s9.h5: no `coords`" in second and "s4.h5: 1 of 6 tiles" in third
 
 
 def test_formats_may_be_mixed_and_are_noted(folder: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from melano_tf.pipelines.image_batches import (
     ImageBatches,
     coloured,
     predict_image_batches,
+    shown_images,
 )
 from melano_tf.pipelines.image_cache import ImageCache, cache_images, decode_image, prune_cache
 from melano_tf.pipelines.image_crops import CroppedBatches
@@ -321,6 +322,15 @@ def test_augmentation_stays_within_its_settings() -> None:
     np.testing.assert_array_equal(augmented(pixels[:3], none, seeds[:3]), pixels[:3])
 
 
+def test_images_are_shown_whole_under_their_names(cache: ImageCache) -> None:
+    shown = shown_images(cache, ["image7", "image2", "image9", "image0"], 24, 2)
+    assert shown.ids == ["image7", "image2", "image9", "image0"]
+    found = list(shown.batches(np.array([0, 2, 3])))
+    assert [batch["id"].tolist() for batch in found] == [["image7", "image9"], ["image0"]]
+    pixels = np.concatenate([batch["x"]["image"] for batch in found])
+    np.testing.assert_array_equal(pixels, cache.pixels(np.array([7, 9, 0])))
+
+
 def test_prediction_sees_whole_images_in_order(cache: ImageCache) -> None:
     names = ["image7", "image1", "image10"]
     parts = list(predict_image_batches(cache, names, 24, 2))
@@ -422,7 +432,8 @@ def test_an_image_that_is_not_as_it_was_stored_is_one_line_and_the_others_are_re
         with pytest.raises(InputError, match=words) as error:
             read()
         assert str(error.value).startswith(str(shard)) and "\n" not in str(error.value)
-    assert shard_fault(shard).startswith("row 7 is not what was written")
+    words = "row 7 is not what was written (bit rot?); remove it, and give the command again"
+    assert shard_fault(shard) == words
     shard.unlink()
     again = cached(files, tmp_path / "cache")
     np.testing.assert_array_equal(again.pixels(np.arange(COUNT)), known)

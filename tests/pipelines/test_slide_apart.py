@@ -64,6 +64,24 @@ def test_a_terminals_ctrl_c_is_left_to_the_command_that_asks(slides: Path) -> No
         assert slide._process.pid == process
 
 
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (InputError("slide t: no tissue"), InputError("slide t: no tissue")),
+        (ValueError("cannot read 0x0 px"), ValueError("cannot read 0x0 px")),
+        (KeyError("two\nlines"), SlideReadError("KeyError: 'two\\nlines'")),
+        (RuntimeError("two\nlines"), SlideReadError("RuntimeError: two lines")),
+    ],
+)
+def test_what_a_decoder_raises_is_one_line(raised: Exception, told: Exception) -> None:
+    def work() -> None:
+        raise raised
+
+    fine, found = slide_apart._tried(work)
+    assert not fine and (type(found), str(found)) == (type(told), str(told))
+    assert slide_apart._tried(lambda: 7) == (True, 7)
+
+
 def sockets() -> int:
     """How many this process has open."""
     return sum(link.is_socket() for link in Path("/proc/self/fd").iterdir())

@@ -76,6 +76,14 @@ def test_layout_and_content(slides: pd.DataFrame, tmp_path: Path) -> None:
     np.testing.assert_array_equal(own.coordinates(), coords)
 
 
+@pytest.mark.parametrize(
+    ("mpp", "power"),
+    [(0.25, 40), (0.2527, 40), (0.499, 20), (0.51, 20), (0.69, 14.493), (3.0, 3.333), (10.0, 1), (20.0, 0.5)],
+)
+def test_a_magnification_is_whole_where_it_nearly_is(mpp: float, power: float) -> None:
+    assert slide_features._power(mpp) == power
+
+
 def test_finished_files_are_kept_until_something_changes(slides: pd.DataFrame, tmp_path: Path) -> None:
     model = mean_colour(tmp_path / "colour.keras")
     settings = SlideFeatureSettings(model, grid=GRID)

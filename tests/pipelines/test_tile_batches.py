@@ -18,7 +18,14 @@ from stores import decoded, make_store
 from melano_tf.errors import InputError
 from melano_tf.pipelines.augment import AugmentSettings
 from melano_tf.pipelines.decoding_threads import decoding_with
-from melano_tf.pipelines.tile_batches import TileBatches, TileImages, epoch_order, predict_batches, tile_ids
+from melano_tf.pipelines.tile_batches import (
+    TileBatches,
+    TileImages,
+    epoch_order,
+    predict_batches,
+    shown_tiles,
+    tile_ids,
+)
 from melano_tf.training.hosts import Share
 
 AUGMENT = AugmentSettings(flip=True, rotate90=True, brightness=0.1, hue=10, stain=0.1)
@@ -183,6 +190,26 @@ def test_parts_of_a_table_share_images(tiles: pd.DataFrame, folder: Path) -> Non
     assert np.array_equal(shared, next(iter(predict_batches(part, folder, 16, 4)))["x"])
     with pytest.raises(KeyError, match="1 tiles are not among"):
         TileImages(part, folder, 16).rows(tiles.iloc[[20, 4]])
+
+
+def test_tiles_are_shown_under_their_slides_names_from_the_images_that_are_shared(
+    tiles: pd.DataFrame, folder: Path, tmp_path: Path
+) -> None:
+    images = TileImages(tiles, folder, 16, cache_mib=1)
+    images.fill()
+    part = tiles.iloc[[20, 3, 11, 4, 0]]
+    shown = shown_tiles(part, tmp_path, 16, 2, images)  # whose files are not there: nothing is read again
+    assert shown.ids == ["s2", "s0", "s1", "s0", "s0"]
+    found = list(shown.batches(np.array([0, 2, 4])))
+    assert [batch["id"].tolist() for batch in found] == [["s2", "s1"], ["s0"]]
+    expected = images.remembered(np.array([20, 11, 0]))
+    np.testing.assert_array_equal(np.concatenate([batch["x"] for batch in found]), expected)
+
+
+def test_images_are_kept_where_they_just_fit(tiles: pd.DataFrame, folder: Path) -> None:
+    whole = 21 * 16 * 16 * 3  # bytes
+    kept = [TileImages(tiles, folder, 16, memory / 2**20).cached for memory in (whole - 1, whole)]
+    assert kept == [False, True]
 
 
 def test_a_missing_record_file_is_named(tiles: pd.DataFrame, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from small_slides import MPP, SIZE, write_annotation, write_slide_file
 
 from melano_tf.errors import InputError
 from melano_tf.pipelines import slide_cutting, tile_store
-from melano_tf.pipelines.processes import on_this_machine
+from melano_tf.pipelines.processes import DIED, Engine, WorkerDied, on_this_machine
 from melano_tf.pipelines.slide_cutting import write_slide
 from melano_tf.pipelines.slide_outcome import finished
 from melano_tf.pipelines.tfrecords import PLACE, read_jpegs
@@ -373,6 +373,24 @@ def test_a_damaged_table_of_a_slide_costs_its_slide(slides: Path, tmp_path: Path
     (tmp_path / "b.tiles.parquet").write_bytes(content)
     write_cohort(rows, GRID, STORE, tmp_path, workers=0)
     assert hashes(tmp_path) == before and (tmp_path / "a.tfrecord").stat().st_mtime_ns == stamp
+
+
+def test_a_slide_that_killed_its_processes_leaves_its_reason_alone(slides: Path, tmp_path: Path) -> None:
+    begun = [tmp_path / name for name in ("a.tfrecord", "a.tiles.parquet", "b.tfrecord")]
+    for path in begun:
+        path.write_text("of a pass that was killed")
+    journal.begin(tmp_path, ours=begun)
+    told: list[tuple[int, int]] = []
+    killing = Engine(lambda _, items: ((place, WorkerDied()) for place in range(len(items))), lambda count: [1] * count)
+    tiles, outcomes = write_cohort(
+        manifest(slides, "a", "glass"), GRID, STORE, tmp_path, progress=lambda *done: told.append(done), engine=killing
+    )
+    assert told == [(0, 2), (1, 2), (2, 2)] and len(tiles) == 0
+    facts = outcomes[["slide_id", "patient_id", "status", "reason", "attempts", "seconds"]].to_numpy().tolist()
+    assert facts == [[name, f"patient-{name}", "failed", DIED, 2, 0.0] for name in ("a", "glass")]
+    assert json.loads((tmp_path / "a.json").read_text())["key"] == ""
+    left = {"a.json", "glass.json", "b.tfrecord", "slides.csv", "tiles.parquet"}
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == left
 
 
 def test_settings_out_of_range_are_all_named() -> None:

@@ -97,6 +97,9 @@ def test_what_is_there_is_not_made_again(images: ImageCache, trunk, tmp_path: Pa
     monkeypatch.setattr(module, "_write", counting)
     first = cached(trunk, images, tmp_path)
     assert len(written) == 3
+    told: list[int] = []
+    cache_features(trunk, "w", images, NAMES, tmp_path / "features", FLIPS, told.append)
+    assert told == [3, 3, 1] and len(written) == 3
     lost, known = written[1], first.features(np.arange(7), 3)
     damages = (
         Path.unlink,
@@ -217,6 +220,8 @@ def test_features_that_do_not_fit_are_refused(images: ImageCache, tmp_path: Path
     with pytest.raises(InputError, match="too large for float16"):
         cached(large, images, tmp_path)
     assert not list((tmp_path / "features").iterdir())
+    largest = keras.Model(picture, keras.layers.Rescaling(0.0, offset=65504.0)(picture))
+    assert (cached(largest, images, tmp_path).features(np.arange(COUNT), 0) == 65504).all()
     with pytest.raises(InputError, match="no images"):
         cache_features(large, "w", images, [], tmp_path / "features")
 
