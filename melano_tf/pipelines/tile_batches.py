@@ -65,7 +65,7 @@ def epoch_order(labels: np.ndarray, seed: int, epoch: int, dropout: Dropout = 0.
 def _balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """As many rows of each class that is there as the smallest one has."""
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    keep = min(map(len, members), default=0)
+    keep = min(map(len, members))
     return np.concatenate([rng.permutation(rows)[:keep] for rows in members])
 
 
