@@ -26,7 +26,7 @@ from melano_tf.pipelines.image_batches import (
     predict_image_batches,
     shown_images,
 )
-from melano_tf.pipelines.image_cache import ImageCache, cache_images, decode_image, prune_cache
+from melano_tf.pipelines.image_cache import ImageCache, cache_images, decode_image, decode_jpeg, prune_cache
 from melano_tf.pipelines.image_crops import CroppedBatches
 from melano_tf.pipelines.image_settings import ImageAugmentSettings, ImageCacheSettings
 from melano_tf.pipelines.npy_rows import shard_fault, write_shard
@@ -96,6 +96,8 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(tmp_path: Path) -> N
     stored = decode_image(tmp_path / "large.jpg", SETTINGS)
     whole = area_mean(read_image(tmp_path / "large.jpg"), 24)
     assert np.abs(stored.pixels - whole).mean() < 1.5
+    sizes = [decode_jpeg((tmp_path / "large.jpg").read_bytes(), ratio).shape for ratio in (1, 2, 4, 8)]
+    assert sizes == [(500, 700, 3), (250, 350, 3), (125, 175, 3), (63, 88, 3)]
 
 
 def test_a_small_image_is_enlarged(tmp_path: Path) -> None:

@@ -229,6 +229,19 @@ def test_a_named_network_pools_its_last_map(slides: pd.DataFrame, tmp_path: Path
     np.testing.assert_allclose(open_features(tmp_path / "s1.h5").features()[3], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_named_network_has_the_weights_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = slide_features.build_backbone
+    asked: list[tuple[str, int, str, int]] = []
+
+    def without_weights(name: str, px: int, weights: str = "none", seed: int = 7) -> Any:
+        asked.append((name, px, weights, seed))
+        return build(name, px, "none", seed=seed)
+
+    monkeypatch.setattr(slide_features, "build_backbone", without_weights)
+    load_encoder(SlideFeatureSettings("standin", "mine.weights.h5", grid=GRID))
+    assert asked == [("standin", 64, "mine.weights.h5", 0)]
+
+
 def test_an_encoder_is_known_by_what_it_computes_not_by_its_layers_numbers(tmp_path: Path) -> None:
     def digest_of(settings: SlideFeatureSettings) -> str:
         return load_encoder(settings).digest
