@@ -56,12 +56,11 @@ def mean_interval(
     sums = np.bincount(index, weights=np.where(defined, values, 0.0), minlength=draws.shape[1]).astype(float)
     counts = np.bincount(index, weights=defined, minlength=draws.shape[1]).astype(float)
     found = mean_share(sums[None], counts[None], level)
-    if share or math.isnan(found.low):
+    if share or math.isnan(found.low):  # of nothing, for example
         return closed_interval(found, level, draws.shape[1], WILSON)
     weights = draws @ counts
     sample = np.divide(draws @ sums, weights, out=np.full(len(draws), np.nan), where=weights > 0)
-    mean = float(values[defined].mean()) if defined.any() else math.nan
-    return wider_interval(found, percentile_interval(mean, sample, level, draws.shape[1]))
+    return wider_interval(found, percentile_interval(float(values[defined].mean()), sample, level, draws.shape[1]))
 
 
 def resampled_auc(

@@ -218,8 +218,7 @@ def resampled_average_precision(
     result = np.full(len(draws), np.nan)
     for rows, tp, fp in _resampled_counts(labels, scores, index, draws):
         steps = np.diff(tp, axis=1)
-        called = (tp + fp)[:, 1:]
-        precision = np.divide(tp[:, 1:], called, out=np.zeros(called.shape), where=called > 0)
+        precision = (tp / np.maximum(tp + fp, 1.0))[:, 1:]  # where nobody is called, nobody is right
         total = tp[:, -1]
         np.divide((steps * precision).sum(axis=1), total, out=result[rows], where=total > 0)
     return result

@@ -56,7 +56,7 @@ def retrieve(
     result = {name: np.full(len(x), np.nan) for name in (*(f"Recall@{k}" for k in recalls), MAP)}
     rows = max(1, CHUNK_CELLS // max(len(x), 1))
     for start in range(0, len(x), rows):
-        part = slice(start, min(start + rows, len(x)))
+        part = slice(start, start + rows)
         similarity = x[part] @ x.T
         similarity[own[part, None] == own[None, :]] = -np.inf
         order = np.argsort(-similarity, axis=1, kind="stable")
@@ -70,8 +70,8 @@ def retrieve(
 
 
 def _average_precision(hits: NDArray[np.bool_], relevant: NDArray[np.int64]) -> NDArray[np.float64]:
-    """AP@R of ranked hits (q, n), (q,); NaN where nothing is relevant."""
-    deepest = int(relevant.max(initial=0))
+    """AP@R of ranked hits (q, n) of at least one query, (q,); NaN where nothing is relevant."""
+    deepest = int(relevant.max())
     hits = hits[:, :deepest]
     rank = np.arange(1, deepest + 1)
     precision = hits.cumsum(axis=1) / rank

@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm, t
 
-from melano_tf.evaluation.binary_intervals import Judged, binary_intervals, cohort_intervals
+from melano_tf.evaluation import binary_intervals as module
+from melano_tf.evaluation.binary_intervals import Judged, balanced, binary_intervals, binary_share, cohort_intervals
 from melano_tf.evaluation.binary_metrics import METRICS, binary_metrics
 from melano_tf.evaluation.bootstrap import group_draws
 
@@ -54,6 +55,59 @@ def test_two_cohorts_against_a_loop() -> None:
         value = np.mean([binary_metrics(one.y, one.p, one.threshold)[name] for one in cohorts])
         assert found[name].value == pytest.approx(value)
         assert (found[name].groups, found[name].repeats, found[name].level) == (24, 200, 0.9)
+
+
+@pytest.mark.parametrize("level", [0.02, 0.9])
+def test_each_end_is_exactly_the_wider_one(level: float) -> None:
+    """Cohorts that share nobody are drawn one by one, and each has its own threshold."""
+    cohorts = [
+        Judged(np.array([1, 0, 0, 1, 1]), np.array([0.9, 0.2, 0.45, 0.3, 0.7]), list("aabcc"), 0.4),
+        Judged(np.array([0, 1, 0, 0]), np.array([0.1, 0.6, 0.5, 0.7]), list("deff"), 0.6),
+    ]
+    found = cohort_intervals(cohorts, ("BACC", "F1S"), repeats=41, level=level, seed=5)
+    cells, each = np.zeros((4, 2, 6)), {name: np.zeros((2, 41)) for name in found}
+    for number, one in enumerate(cohorts):
+        index, draws = group_draws(one.groups, 41, 5 + number)
+        for label, score, group in zip(one.y, one.p, index, strict=True):
+            called = score >= one.threshold
+            cells[(0 if label else 1) if called else (3 if label else 2), number, 3 * number + group] += 1
+        for repeat in range(41):
+            rows = np.repeat(np.arange(len(index)), draws[repeat][index])
+            measured = binary_metrics(one.y[rows], one.p[rows], one.threshold)
+            for name in found:
+                each[name][number, repeat] = measured[name]
+    for name, closed in (("BACC", balanced(cells, level)), ("F1S", binary_share(cells, "F1S", level))):
+        defined = ~np.isnan(each[name])
+        means = [one[there].mean() for one, there in zip(each[name].T, defined.T, strict=True) if there.any()]
+        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        value, one = np.mean([binary_metrics(c.y, c.p, c.threshold)[name] for c in cohorts]), found[name]
+        below, above = max(0.0, value - (closed.value - closed.low)), min(1.0, value + closed.high - closed.value)
+        assert (one.low, one.high) == pytest.approx((min(low, below), max(high, above))), name
+        assert (one.value, one.undefined) == (pytest.approx(value), 41 - len(means)), name
+    assert found["BACC"].undefined > 0
+
+
+def test_a_perfect_f1_has_its_own_end() -> None:
+    """Nobody wrong of 3 positive patients among 20: F1 is of those who are positive or called so."""
+    y = np.arange(20) < 3
+    found = binary_intervals(y, y.astype(float), np.arange(20), ("F1S", "BACC"), repeats=30)
+    cells = np.stack([y, np.zeros(20), ~y, np.zeros(20)])[:, None].astype(float)
+    assert found["F1S"].low == pytest.approx(binary_share(cells, "F1S", 0.95).low)
+    assert found["BACC"].low == pytest.approx(balanced(cells, 0.95).low) != pytest.approx(found["F1S"].low)
+
+
+def test_nothing_is_drawn_for_closed_forms_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def draw(groups: list[str], repeats: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(repeats)
+        return group_draws(groups, repeats, seed)
+
+    monkeypatch.setattr(module, "group_draws", draw)
+    for names, repeats in ((("SN", "SPC", "PPV", "NPV", "ACC", "AUC"), 0), (("SN", "F1S"), 7), (("BACC",), 7)):
+        cohort_intervals([cohort(1, 5, 0.5)], names, repeats=7)
+        assert asked == [repeats]
+        asked.clear()
 
 
 def test_a_cohort_that_leaves_a_metric_undefined_is_left_out_of_the_mean() -> None:

@@ -56,13 +56,16 @@ def test_counted_by_hand() -> None:
     assert counts.threshold.tolist() == [np.inf, 0.9, 0.7, 0.4, 0.2]
     assert counts.tp.tolist() == [0, 1, 2, 2, 3]
     assert counts.fp.tolist() == [0, 0, 1, 2, 2]
+    assert (counts.tp.dtype, counts.fp.dtype) == (np.int64, np.int64)
     curve = roc(y, p)
+    assert curve.threshold.tolist() == [np.inf, 0.9, 0.7, 0.4, 0.2]
     assert curve.fpr.tolist() == [0, 0, 0.5, 1, 1]
     assert curve.tpr == pytest.approx([0, 1 / 3, 2 / 3, 2 / 3, 1])
     assert curve.area == pytest.approx(0.5 * (1 / 3 + 2 / 3) / 2 + 0.5 * 2 / 3)
     found = precision_recall(y, p)
     assert found.recall == pytest.approx([1 / 3, 2 / 3, 2 / 3, 1])
     assert found.precision == pytest.approx([1, 2 / 3, 2 / 4, 3 / 5])
+    assert found.threshold.tolist() == [0.9, 0.7, 0.4, 0.2]
     assert found.prevalence == 3 / 5
     assert found.average_precision == pytest.approx((1 + 2 / 3 + 3 / 5) / 3)
     # from (1, 0) to (2, 1): FP = t - 1; from (2, 2) to (3, 2): FP = 2; at recall 2/3 the better one counts
@@ -122,11 +125,23 @@ def test_precision_at_recall_0_is_the_first_stretchs() -> None:
     assert interpolated_precision(tp, fp, [0, 0.25, 0.5, 1]) == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1 / 2])
     assert interpolated_precision([0, 0, 1], [0, 3, 3], 0).tolist() == 0.0, "wrong calls alone come first"
     assert interpolated_precision(tp, fp, [-0.1, 1.1]) == pytest.approx([2 / 3, 1 / 2])
+    assert interpolated_precision([0, 0, 1], [0, 3, 3], -0.1).tolist() == 0.0
+    assert interpolated_precision([0, 0, 1], [0, 0.5, 0.5], [0.25]) == pytest.approx([1 / 3])
+    # 2.8e-9 above the second positive is still the second one; the slack is a billionth of all four.
+    assert interpolated_precision(tp, fp, [0.5 + 7e-10, 0.5 + 1.3e-9]) == pytest.approx([2 / 3, 1 / 3])
     y, p = [1, 1, 0, 0, 0, 0, 1, 1], [0.9, 0.9, 0.9, 0.5, 0.5, 0.5, 0.2, 0.2]
     x, line = precision_recall(y, p).line(5)
     # The grid, and every threshold's point again; at recall 0.5 precision drops from 2/3 to 2/6.
     assert x.tolist() == [0, 0.25, 0.5, 0.5, 0.5, 0.75, 1, 1]
     assert line == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 6, 3 / 7, 1 / 2, 1 / 2])
+
+
+def test_ties_at_the_end_and_a_wrong_call_at_the_start() -> None:
+    curve = roc([1, 0, 0], [0.9, 0.2, 0.2])
+    assert (curve.fpr.tolist(), curve.tpr.tolist(), curve.area) == ([0, 0, 1], [0, 1, 1], 1)
+    assert precision_recall([1, 1, 0], [0.5] * 3).area == pytest.approx(2 / 3)
+    x, line = precision_recall([0, 1], [0.9, 0.1]).line(3)
+    assert x.tolist() == [0, 0.5, 1, 1] and line == pytest.approx([0, 1 / 3, 1 / 2, 1 / 2])
 
 
 def test_straight_lines_would_overstate_precision() -> None:
@@ -142,7 +157,7 @@ def test_undefined_where_a_class_is_missing() -> None:
     assert math.isnan(roc([0, 0], [0.1, 0.2]).area) and math.isnan(roc([1, 1], [0.1, 0.2]).area)
     none = precision_recall([0, 0], [0.1, 0.2])
     assert math.isnan(none.average_precision) and math.isnan(none.area) and np.isnan(none.recall).all()
-    assert len(none.line()[0]) == 0
+    assert [len(one) for one in none.line()] == [0, 0]
     assert np.isnan(none.precision_at([0.1, 0.5])).all()
     only = precision_recall([1, 1], [0.1, 0.2])
     assert (only.average_precision, only.area) == (1.0, 1.0)
@@ -157,6 +172,32 @@ def test_resampled_average_precision_as_scikit_learn(monkeypatch: pytest.MonkeyP
     draws = np.random.default_rng(1).multinomial(7, np.full(7, 1 / 7), size=25)
     expected = [reference.average_precision_score(np.repeat(y, d[groups]), np.repeat(p, d[groups])) for d in draws]
     np.testing.assert_allclose(resampled_average_precision(y.astype(bool), p, groups, draws), expected, rtol=1e-12)
+
+
+class Seen:
+    """Draws that note how many of them are asked for at a time."""
+
+    def __init__(self, draws: np.ndarray) -> None:
+        self.draws, self.rows = draws, []
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __getitem__(self, key: tuple) -> np.ndarray:
+        self.rows.append(len(self.draws[key[0]]))
+        return self.draws[key]
+
+
+@pytest.mark.parametrize(("cells", "rows"), [(1, [1] * 5), (7, [3, 2]), (10, [5])])
+def test_so_many_resamples_at_a_time_as_the_limit_lets(
+    monkeypatch: pytest.MonkeyPatch, cells: int, rows: list[int]
+) -> None:
+    """Of a positive below a negative: one positive is enough, and none leaves nothing to say."""
+    monkeypatch.setattr(bootstrap, "CHUNK_CELLS", cells)
+    draws = Seen(np.array([[1, 1], [2, 0], [0, 2], [1, 1], [2, 0]]))
+    found = resampled_average_precision(np.array([True, False]), np.array([0.2, 0.7]), np.arange(2), draws)
+    np.testing.assert_array_equal(found, [0.5, 1, math.nan, 0.5, 1])
+    assert draws.rows == rows
 
 
 def test_bands_as_naive_loops() -> None:

@@ -45,6 +45,7 @@ def test_where_no_resample_differs_the_groups_of_the_rarer_class_limit_the_diffe
     for name, groups in (("BACC", 3), ("ACC", 17)):
         one, most = same.differences[name], wilson(0.0, groups, 0.8)[1]
         assert (one.value, one.low, one.high, one.method) == (0, pytest.approx(-most), pytest.approx(most), "Wilson")
+        assert (one.groups, one.repeats, one.level) == (17, 100, 0.8)
 
 
 def test_a_model_right_and_one_wrong_of_all() -> None:

@@ -35,6 +35,7 @@ def test_against_scikit_learn() -> None:
 def test_where_it_is_not_defined() -> None:
     assert math.isnan(cohen_kappa([], []))
     assert math.isnan(cohen_kappa(["a", "a"], ["a", "a"]))
+    assert cohen_kappa(["a"], ["b"]) == 0, "one case is enough"
     for first, second in ((["a"], []), ([], ["a"])):
         said = f"^{len(first)} and {len(second)} readings are not of the same cases$"
         with pytest.raises(ValueError, match=said):

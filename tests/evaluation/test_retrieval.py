@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from melano_tf.evaluation import retrieval
 from melano_tf.evaluation.bootstrap import group_draws, mean_interval
 from melano_tf.evaluation.retrieval import nearest, retrieval_intervals, retrieve
 
@@ -66,6 +67,30 @@ def test_one_image_identical_points_and_zero_vectors() -> None:
     found = retrieve(np.ones((4, 3)), ["a", "b", "b", "a"])
     assert found["Recall@1"].tolist() == [0, 0, 0, 1]
     assert np.isfinite(retrieve(np.zeros((4, 3)), ["a", "b", "b", "a"])["mAP@R"]).all()
+    many = ["a", *"b" * 19, *"a" * 19, "b"]
+    assert retrieve(np.ones((40, 3)), many)["Recall@1"].tolist() == [0] * 20 + [1] * 19 + [0]
+
+
+def test_similarities_are_of_double_precision() -> None:
+    """1 - 2e-10 and 1 - 5e-11, which single precision takes for equal."""
+    x = np.array([[1, 0], [1, 2e-5], [1, 1e-5]], np.float32)
+    assert retrieve(x, ["a", "b", "a"])["Recall@1"][0] == 1
+
+
+@pytest.mark.parametrize(("cells", "queries"), [(1, [1] * 7), (14, [2, 2, 2, 1]), (27, [3, 3, 1]), (49, [7])])
+def test_so_many_queries_at_a_time_as_the_limit_lets(
+    monkeypatch: pytest.MonkeyPatch, cells: int, queries: list[int]
+) -> None:
+    seen = []
+
+    def counted(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+        seen.append(len(hits))
+        return np.zeros(len(hits))
+
+    monkeypatch.setattr(retrieval, "CHUNK_CELLS", cells)
+    monkeypatch.setattr(retrieval, "_average_precision", counted)
+    retrieve(np.eye(7), list("aabbbcc"))
+    assert seen == queries
 
 
 def test_wrong_inputs() -> None:
@@ -145,7 +170,7 @@ def test_queries_without_an_answer_are_left_out_of_the_intervals() -> None:
     values = rng.random(len(groups)).round(1)
     index, draws = group_draws(groups, 300, 7)
     gone = rng.random(len(groups)) < 0.3
-    gone[groups == 4] = True
+    gone[(groups == 4) | (groups == 11)] = True
     for share in (False, True):
         scores = np.where(values < 0.5, 0.0, 1.0) if share else values
         found = mean_interval(np.where(gone, np.nan, scores), index, draws, 0.9, share=share)
