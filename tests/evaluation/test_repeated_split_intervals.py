@@ -7,6 +7,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 
 from melano_tf.evaluation.binary_metrics import roc_auc
 from melano_tf.evaluation.bootstrap import group_draws
+from melano_tf.evaluation.multiclass_metrics import multiclass_intervals
 from melano_tf.evaluation.repeated_split_intervals import (
     JudgedSplit,
     paired_auc_difference,
@@ -170,6 +171,7 @@ def test_the_mean_auc_of_each_resample_and_its_difference_as_naive_loops() -> No
     apart = paired_auc_difference(*models, repeats=60, level=0.8, seed=6)
     assert apart.value == pytest.approx(values[1] - values[0])
     assert (apart.low, apart.high) == pytest.approx(tuple(np.nanquantile(gaps, [0.1, 0.9])))
+    assert apart.groups == found.groups == 12
 
 
 def test_paired_differences_as_naive_loops() -> None:
@@ -184,6 +186,7 @@ def test_paired_differences_as_naive_loops() -> None:
             wanted = np.nanquantile(samples[1][:, k] - samples[0][:, k], [0.1, 0.9])
             assert (one.low, one.high) == pytest.approx(tuple(wanted)), metric
             assert one.undefined == np.isnan(samples[0][:, k]).sum() > 0
+        assert (one.groups, one.level) == (12, 0.8)
 
 
 def test_a_resample_without_a_splits_lesions_leaves_its_calibration_error_undefined() -> None:
@@ -201,8 +204,34 @@ def test_the_level_and_what_is_not_said() -> None:
     for metric, one in found.items():
         assert wider[metric].low < one.low < one.high < wider[metric].high, metric
         assert one.level == 0.5
-    for of in (lambda **more: split_intervals(splits, NAMES, **more), lambda **more: split_mean_auc(splits, **more)):
+    other = [JudgedSplit(one.y, np.asarray(one.scores)[:, [0, 2, 1]], one.groups) for one in splits]
+    for of in (
+        lambda **more: split_intervals(splits, NAMES, **more),
+        lambda **more: split_mean_auc(splits, **more),
+        lambda **more: split_calibration_error([normalised(one) for one in splits], **more),
+        lambda **more: paired_auc_difference(splits, other, **more),
+        lambda **more: paired_differences(splits, other, NAMES, **more),
+    ):
         assert of() == of(repeats=2000, level=0.95, seed=0)
+
+
+def test_one_split_has_the_intervals_of_everywhere() -> None:
+    split, given = drawn(1, 40, [f"L{n}" for n in range(12)]), {"repeats": 80, "level": 0.8, "seed": 3}
+    wanted = multiclass_intervals(split.y, split.scores, split.groups, NAMES, **given)
+    for metric, one in split_intervals([split], NAMES, **given).items():
+        kind, *name = metric.split(" ")
+        assert one == (wanted.by_class[name[0]][kind] if name else wanted.overall[kind]), metric
+
+
+def test_the_bins_of_a_calibration_error_and_a_single_image() -> None:
+    """0.4 sure and wrong, 0.9 sure and right: gaps of two bins, which one bin would set against each other."""
+    two = JudgedSplit([1, 0], [[0.4, 0.3, 0.3], [0.9, 0.1, 0.0]], ["a", "b"])
+    found = split_calibration_error([two], bins=2)
+    assert (found.value, found.low, found.high) == (0.25, pytest.approx(0.1, abs=0.01), pytest.approx(0.4, abs=0.01))
+    lone = JudgedSplit([0], [[0.7, 0.2, 0.1]], ["c"])
+    draws = group_draws(list("abc"), 50, 2)[1]
+    gone = (draws[:, 2] == 0) | (draws[:, 0] + draws[:, 1] == 0)
+    assert split_calibration_error([two, lone], repeats=50, seed=2).undefined == gone.sum()
 
 
 def test_differences_are_paired() -> None:
@@ -222,6 +251,8 @@ def test_differences_are_paired() -> None:
             paired_differences([first], [unlike], ("a", "b"))
     with pytest.raises(ValueError):
         paired_differences([first, other], [other], ("a", "b"))
+    with pytest.raises(ValueError):
+        paired_auc_difference([first, other], [other])
 
 
 def test_the_mean_auc_of_splits() -> None:
