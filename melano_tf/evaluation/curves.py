@@ -347,7 +347,7 @@ def _resampled_counts(
     order, last = _descending(scores)
     labels, index = labels[order], index[order]
     step = max(1, bootstrap.CHUNK_CELLS // max(len(labels), 1))
-    for start in range(0, len(draws) if len(labels) else 0, step):
+    for start in range(0, len(draws), step):
         weights = draws[start : start + step, index].astype(np.float64)
         tp, fp = (np.cumsum(weights * side, axis=1)[:, last] for side in (labels, ~labels))
         none = np.zeros((len(weights), 1))

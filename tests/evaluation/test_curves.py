@@ -228,6 +228,7 @@ def test_bands_hold_the_curve_and_count_the_undefined() -> None:
     found = pr_band([1, 0, 0], [0.9, 0.2, 0.6], ["a", "b", "c"], repeats=3000)
     assert found.undefined / 3000 == pytest.approx(8 / 27, abs=0.03)
     assert roc_band([1, 0, 0], [0.9, 0.2, 0.6], ["a", "b", "c"], repeats=3000).undefined > found.undefined
+    assert roc_band([0, 0, 1], [0.9, 0.8, 0.1], list("abc"), repeats=50).undefined < 50, "all wrong is defined"
     nothing = roc_band([], [], [], repeats=5)
     assert nothing.undefined == 5 and np.isnan(nothing.low).all()
     with pytest.raises(ValueError, match=r"^1 groups for 2 samples$"):
@@ -276,4 +277,5 @@ def test_what_is_not_said() -> None:
             of(y, p, np.arange(12), grid=201, **{**plain, "repeats": 200}),
         )
         np.testing.assert_array_equal([found.x, found.low, found.high], [wanted.x, wanted.low, wanted.high])
+        assert of(y, p, np.arange(12), grid=3).repeats == 2000
     assert len(precision_recall(y, p).line()[0]) == len(precision_recall(y, p).line(1001)[0])

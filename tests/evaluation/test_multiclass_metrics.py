@@ -13,14 +13,18 @@ from sklearn import metrics as reference
 from melano_tf.evaluation.multiclass_metrics import (
     CLASS_METRICS,
     MULTICLASS_METRICS,
+    check_classes,
+    class_estimates,
     class_metrics,
     confusion_matrix,
+    counts_by_group,
     decide,
+    is_right,
     metrics_of_matrix,
     multiclass_intervals,
     multiclass_metrics,
 )
-from melano_tf.evaluation.wilson_delong import wilson
+from melano_tf.evaluation.wilson_delong import area, mean_area, mover, wilson
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # what is undefined is told by NaN alone
 
@@ -47,6 +51,12 @@ def test_by_hand() -> None:
     ]
     assert decide(p).tolist() == [0, 1, -1, 1, 0, 1]
     assert confusion_matrix(y, p).tolist() == [[1, 1, 0, 1], [1, 1, 0, 0], [0, 1, 0, 0]]
+    assert is_right(np.array(y), np.array(p)).tolist() == [True, False, False, True, False, False]
+    by_group = counts_by_group(np.array(y), np.array(p), np.array([0, 0, 2, 2, 2, 0]), 4)
+    assert by_group.sum(axis=(1, 2)).tolist() == [3, 0, 3, 0]
+    assert by_group.sum(axis=0).tolist() == confusion_matrix(y, p).tolist()
+    classes, scores = check_classes(y, np.rint(p).astype(int))
+    assert (classes.dtype, scores.dtype) == (np.intp, np.float64)
     found = class_metrics(y, p, ["a", "b", "c"])
     assert [found[c]["RE"] for c in "abc"] == pytest.approx([1 / 3, 1 / 2, 0])
     assert found["a"]["PR"] == pytest.approx(1 / 2) and found["b"]["PR"] == pytest.approx(1 / 3)
@@ -170,6 +180,7 @@ def test_intervals_as_naive_loops() -> None:
         for metric in CLASS_METRICS:
             values = np.array([one[name][metric] for one in by_class])
             interval = found.by_class[name][metric]
+            assert (interval.groups, interval.level) == (8, 0.9)
             low, high = np.nanquantile(values, [0.05, 0.95])
             if metric == "AP":
                 assert (interval.low, interval.high) == pytest.approx((low, high))
@@ -215,6 +226,23 @@ def test_a_class_that_is_never_called_leaves_the_mean_precision_room() -> None:
     found = multiclass_intervals(y, p, np.arange(42), list("abc"), repeats=100).overall["mPR"]
     assert found.value == pytest.approx(2 * 20 / 21 / 3)
     assert found.high >= found.value + wilson(0.0, 2, 0.95)[1] / 3 > 0.85
+
+
+def test_a_class_that_one_split_never_calls_counts_0_there() -> None:
+    """Its precision is 2/3 in the first split, and none in the second one, which holds it."""
+    counts = np.array([[[[4, 1, 0], [0, 2, 0]]], [[[3, 0, 0], [2, 0, 0]]]], float)
+    found = class_estimates(counts, np.array([True, True]), 0.9)
+    assert found["mPR"].value == pytest.approx(((1 + 2 / 3) / 2 + (3 / 5 + 0) / 2) / 2)
+
+
+def test_perfect_areas_have_ends_of_their_own() -> None:
+    """Of 2, 3 and 7 patients, all right: no resample differs."""
+    y = np.repeat([0, 1, 2], [2, 3, 7])
+    found = multiclass_intervals(y, np.eye(3)[y], np.arange(12), list("abc"), repeats=40)
+    areas = [mean_area([area(y == k, np.eye(3)[y][:, k], np.arange(12), 12)], 0.95) for k in range(3)]
+    assert found.overall["mAUC"].low == pytest.approx(mover(areas).low) != pytest.approx(found.overall["BAcc"].low)
+    for name, count in zip("abc", (2, 3, 7), strict=True):
+        assert found.by_class[name]["AP"].low == pytest.approx(wilson(1.0, count, 0.95)[0])
 
 
 def test_the_level_reaches_every_interval_and_what_is_not_said() -> None:

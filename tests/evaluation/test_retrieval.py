@@ -71,6 +71,12 @@ def test_one_image_identical_points_and_zero_vectors() -> None:
     assert retrieve(np.ones((40, 3)), many)["Recall@1"].tolist() == [0] * 20 + [1] * 19 + [0]
 
 
+def test_equal_similarities_among_others_keep_their_order() -> None:
+    x, labels = np.eye(2)[np.arange(60) % 2], np.random.default_rng(4).choice(["a", "b", "c"], 60).tolist()
+    for name, values in _naive(x, labels, [str(i) for i in range(60)], (1, 3)).items():
+        np.testing.assert_allclose(retrieve(x, labels, recalls=(1, 3))[name], values, err_msg=name)
+
+
 def test_similarities_are_of_double_precision() -> None:
     """1 - 2e-10 and 1 - 5e-11, which single precision takes for equal."""
     x = np.array([[1, 0], [1, 2e-5], [1, 1e-5]], np.float32)
