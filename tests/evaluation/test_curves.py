@@ -194,7 +194,7 @@ def test_so_many_resamples_at_a_time_as_the_limit_lets(
 ) -> None:
     """Of a positive below a negative: one positive is enough, and none leaves nothing to say."""
     monkeypatch.setattr(bootstrap, "CHUNK_CELLS", cells)
-    draws = Seen(np.array([[1, 1], [2, 0], [0, 2], [1, 1], [2, 0]]))
+    draws = Seen(np.array([[1, 1], [2, 0], [0, 2], [1, 1], [1, 0]]))
     found = resampled_average_precision(np.array([True, False]), np.array([0.2, 0.7]), np.arange(2), draws)
     np.testing.assert_array_equal(found, [0.5, 1, math.nan, 0.5, 1])
     assert draws.rows == rows
