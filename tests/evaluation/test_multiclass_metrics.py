@@ -52,6 +52,7 @@ def test_by_hand() -> None:
     assert decide(p).tolist() == [0, 1, -1, 1, 0, 1]
     assert confusion_matrix(y, p).tolist() == [[1, 1, 0, 1], [1, 1, 0, 0], [0, 1, 0, 0]]
     assert is_right(np.array(y), np.array(p)).tolist() == [True, False, False, True, False, False]
+    assert confusion_matrix(y, p).dtype == np.int64
     by_group = counts_by_group(np.array(y), np.array(p), np.array([0, 0, 2, 2, 2, 0]), 4)
     assert by_group.sum(axis=(1, 2)).tolist() == [3, 0, 3, 0]
     assert by_group.sum(axis=0).tolist() == confusion_matrix(y, p).tolist()
@@ -233,6 +234,8 @@ def test_a_class_that_one_split_never_calls_counts_0_there() -> None:
     counts = np.array([[[[4, 1, 0], [0, 2, 0]]], [[[3, 0, 0], [2, 0, 0]]]], float)
     found = class_estimates(counts, np.array([True, True]), 0.9)
     assert found["mPR"].value == pytest.approx(((1 + 2 / 3) / 2 + (3 / 5 + 0) / 2) / 2)
+    assert found["BAcc"].value == pytest.approx(((4 / 5 + 1) / 2 + (1 + 0) / 2) / 2)
+    assert found["mF1"].value == pytest.approx((found["F1 0"].value + found["F1 1"].value) / 2)
 
 
 def test_perfect_areas_have_ends_of_their_own() -> None:
@@ -284,7 +287,7 @@ def test_bad_input_is_refused() -> None:
         ([0], p, "class indices (1,) and scores (2, 3) must be (n,) and (n, K), K >= 2"),
         ([0, 1], [0.1, 0.2], "class indices (2,) and scores (2,) must be (n,) and (n, K), K >= 2"),
         ([0, 0], [[0.1], [0.2]], "class indices (2,) and scores (2, 1) must be (n,) and (n, K), K >= 2"),
-        ([0, 1], [[math.nan, 1], [0, math.inf]], "2 scores are not finite"),
+        ([0, 1], [[math.nan, 1, 0], [0, math.inf, 0]], "2 scores are not finite"),
     ):
         with pytest.raises(ValueError) as caught:
             multiclass_metrics(y, scores)
